@@ -1,0 +1,89 @@
+"""Out-of-class pictures for the student's penalty: a folder of photographs, or procedural ones when there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from andon.errors import DataError
+from andon.files import writing
+from andon.home import cache_dir
+from andon.images import list_pictures
+from andon.structures import Record
+
+PROCEDURAL = 200
+"""Procedural pictures that are made when no folder is given."""
+SIDE = 288
+VERSION = 1
+
+
+def penalty_records(folder: str | None) -> list[Record]:
+    """Records of the pictures in `folder`, or of the procedural ones (made once, kept in the cache)."""
+    if folder is None:
+        root = procedural_pictures(cache_dir() / "penalty" / f"v{VERSION}")
+    else:
+        root = Path(folder)
+        if not root.is_dir():
+            raise DataError(f"penalty folder {root} does not exist: check the path, or leave it out for procedural pictures")
+    pictures = list_pictures(root)
+    if not pictures:
+        raise DataError(f"penalty folder {root} holds no pictures: add some, or leave it out for procedural pictures")
+    return [Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in pictures]
+
+
+def procedural_pictures(folder: Path, count: int = PROCEDURAL) -> Path:
+    """Draw `count` pictures of layered colour noise and shapes into `folder`, unless they are there."""
+    for index in range(count):
+        path = folder / f"{index:03d}.png"
+        if not path.is_file():
+            with writing(path) as part:
+                Image.fromarray(draw(index)).save(part, format="PNG")
+    return folder
+
+
+def draw(index: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
+    """(side, side, 3) picture number `index`: coloured noise of random grain, stripes, and a few flat or textured shapes."""
+    rng = np.random.Generator(np.random.PCG64DXSM([index, VERSION]))
+    picture = _texture(rng, side)
+    rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
+    for _ in range(rng.integers(2, 12)):
+        shape = _shape(rng, rows, columns, side)
+        fill = _texture(rng, side) if rng.random() < 0.5 else rng.random(3, dtype=np.float32)[None, None, :]
+        shade = rng.uniform(0.6, 1.0) + rng.uniform(0.0, 0.4) * columns / side
+        picture = np.where(shape[:, :, None], fill * shade[:, :, None], picture)
+    picture = ndimage.gaussian_filter(picture, (rng.uniform(0.3, 1.2),) * 2 + (0,))
+    picture += rng.normal(0, rng.uniform(0.0, 0.02), picture.shape)
+    return np.asarray(np.clip(np.round(picture * 255), 0, 255), dtype=np.uint8)
+
+
+def _texture(rng: np.random.Generator, side: int) -> npt.NDArray[np.float32]:
+    """Colour noise with a random spectrum and direction, around a random colour."""
+    grain = np.exp(rng.uniform(np.log(0.6), np.log(40.0), 2))
+    noise = ndimage.gaussian_filter(rng.standard_normal((side, side, 3)), (*grain, 0), mode="wrap")
+    noise /= noise.std() + 1e-6
+    if rng.random() < 0.4:  # stripes or checks
+        angle, period = rng.uniform(0, np.pi), rng.uniform(4, 40)
+        rows, columns = np.mgrid[0:side, 0:side]
+        wave = np.sin(2 * np.pi * (columns * np.cos(angle) + rows * np.sin(angle)) / period)
+        noise += rng.uniform(0.5, 2.0) * wave[:, :, None]
+    mixed = noise @ rng.uniform(-1, 1, (3, 3))
+    return np.asarray(np.clip(rng.random(3) + rng.uniform(0.03, 0.2) * mixed, 0, 1), dtype=np.float32)
+
+
+def _shape(
+    rng: np.random.Generator, rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32], side: int
+) -> npt.NDArray[np.bool_]:
+    """An ellipse, a rotated rectangle or a band."""
+    centre, size, angle = rng.uniform(0, side, 2), rng.uniform(0.03, 0.35, 2) * side, rng.uniform(0, np.pi)
+    u = (columns - centre[0]) * np.cos(angle) + (rows - centre[1]) * np.sin(angle)
+    v = (rows - centre[1]) * np.cos(angle) - (columns - centre[0]) * np.sin(angle)
+    kind = rng.integers(3)
+    if kind == 0:
+        return np.asarray((u / size[0]) ** 2 + (v / size[1]) ** 2 < 1)
+    if kind == 1:
+        return np.asarray((abs(u) < size[0]) & (abs(v) < size[1]))
+    return np.asarray(abs(v) < 0.15 * size[1])

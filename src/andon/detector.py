@@ -1,0 +1,359 @@
+"""What every detector promises: learn from good pictures, answer for new ones, save, load.
+
+A detector defines `Config`, `input_size`, `learn` and `analyse`; everything else is here. `fit` learns and calibrates, `predict`
+answers. Scores: higher = more anomalous.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from andon.backbones import Backbone
+from andon.config import Config
+from andon.errors import ConfigError, DataError, NotFittedError
+from andon.files import write_bytes, write_json
+from andon.images import batches, to_tensor
+from andon.metrics.thresholds import Threshold, conformal
+from andon.structures import Batch, Prediction, Record
+from andon.training import Trainer
+from andon.weights import WeightFile
+
+FORMAT = 1
+"""Version of the saved form."""
+PREDICT_BATCH = 4
+Picture = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+class DetectorConfig(Config):
+    """Settings all detectors have."""
+
+    selection: Literal["budget", "validation", "test"] = "budget"
+    """What ends training: the budget, the loss on held-out good pictures, or (to reproduce published numbers) the test labels."""
+    false_reject_rate: float = 0.05
+    """Share of good pictures the threshold may reject (alpha of the conformal rule)."""
+    few_pictures: Literal["max", "error"] = "max"
+    """When there are too few held-out pictures for that rate: use their maximum and say which rate it gives, or refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything a detector computes for a batch of pictures."""
+
+    anomaly_map: Tensor
+    """(B, 1, h, w), raw, at the detector's own grid."""
+    score: Tensor
+    """(B,), raw."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further image scores (B,) by name, reported beside the chosen one and never chosen on test labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Thresholds and the scores they come from."""
+
+    image: Threshold
+    pixel: Threshold
+    """Of the largest map value of a picture: at most the same share of good pictures shows any marked pixel."""
+    typical_score: float
+    """Median raw score of the good pictures."""
+    typical_pixel: float
+    """Median raw map value of the good pictures."""
+    scores: tuple[float, ...]
+    maxima: tuple[float, ...]
+    source: str
+    """`validation`, or `train` where nothing was held out."""
+
+
+class Detector(nn.Module, ABC):
+    """Base of all detectors.
+
+    Subclasses build their networks in `__init__`, keep what they learn in modules and in buffers ending in `_`, and
+    define `input_size`, `learn` and `analyse`.
+    """
+
+    Config: ClassVar[type[DetectorConfig]] = DetectorConfig
+    config: DetectorConfig
+
+    def __init__(self, config: DetectorConfig | None = None, *, pretrained: bool = True) -> None:
+        """`pretrained=False` leaves frozen weights untrained, for a state that is loaded afterwards."""
+        super().__init__()
+        self.config = config if config is not None else self.Config()
+        self.calibration: Calibration | None = None
+        self.used_weights: tuple[dict[str, str], ...] = ()
+        self.eval()
+
+    @property
+    def name(self) -> str:
+        """The detector's name: that of its file."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    # What a detector defines ---------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) pictures are resized to before `analyse`."""
+
+    @abstractmethod
+    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
+        """Learn from good pictures. `validation` holds held-out good pictures and may be empty."""
+
+    @abstractmethod
+    def analyse(self, images: Tensor) -> Analysis:
+        """(B, 3, H, W) in [0, 1] to the raw anomaly map and scores. Tensors only, exportable."""
+
+    # What every detector gets --------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [0, 1] to the raw anomaly map (B, 1, h, w) and the raw score (B,)."""
+        analysis = self.analyse(images)
+        return analysis.anomaly_map, analysis.score
+
+    def fit(
+        self,
+        train: Sequence[Record],
+        validation: Sequence[Record] = (),
+        *,
+        test: Sequence[Record] = (),
+        trainer: Trainer | None = None,
+    ) -> Self:
+        """Learn from the good pictures of `train`, set thresholds on those of `validation`; fitting twice equals once.
+
+        `test` may be given only with `selection: test`. Raises `DataError` when there is nothing to learn from.
+        """
+        if not train:
+            raise DataError("there are no training pictures: give at least one good picture")
+        if any(record.label == 1 for record in [*train, *validation]):
+            raise DataError("training and validation pictures must be good ones: remove the anomalous records")
+        if (self.config.selection == "test") != bool(test):
+            raise ConfigError(
+                "selection=test chooses the epoch on test labels and needs fit(..., test=...)"
+                if self.config.selection == "test"
+                else "fit was given test pictures, but nothing may look at them: set selection=test to reproduce a published result"
+            )
+        if self.config.selection == "validation" and not validation:
+            raise DataError("selection=validation needs held-out good pictures, and there are none: add pictures or use selection=budget")
+        trainer = trainer if trainer is not None else Trainer()
+        trainer.selection = tuple(test)
+        self.reset(trainer.seed)
+        self.to(trainer.device)
+        self.learn(train, validation, trainer)
+        self.eval()
+        with trainer.timed("calibration"):
+            held_out = bool(validation)
+            self.calibrate(validation if held_out else train, source="validation" if held_out else "train")
+        return self
+
+    def reset(self, seed: int) -> None:
+        """Return to the untrained state, initialised from `seed`."""
+        fresh: Self
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = type(self)(self.config)
+        self.__dict__.update(fresh.__dict__)
+
+    def calibrate(self, good: Sequence[Record], *, source: str = "validation") -> None:
+        """Set the thresholds from good pictures that were not learned from (spec B.11)."""
+        scores: list[float] = []
+        maxima: list[float] = []
+        pixels: list[npt.NDArray[np.float32]] = []
+        for batch, analysis, maps in self.scan(good):
+            scores += [float(v) for v in analysis.score]
+            maxima += [float(m.max()) for m in maps]
+            pixels += [analysis.anomaly_map[k].flatten().numpy() for k in range(len(batch.records))]
+        alpha, on_small = self.config.false_reject_rate, self.config.few_pictures
+        objects = _objects(good)
+        self.calibration = Calibration(
+            image=conformal(np.asarray(scores, np.float32), alpha, on_small=on_small, object_ids=objects),
+            pixel=conformal(np.asarray(maxima, np.float32), alpha, on_small=on_small, object_ids=objects),
+            typical_score=float(np.median(scores)),
+            typical_pixel=float(np.median(np.concatenate(pixels))),
+            scores=tuple(scores),
+            maxima=tuple(maxima),
+            source=source,
+        )
+
+    def scan(
+        self, records: Sequence[Record], *, batch_size: int = PREDICT_BATCH
+    ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
+        """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size."""
+        device = self._device()
+        for batch in batches(records, self.input_size, batch_size):
+            with torch.inference_mode():
+                analysis = self.analyse(batch.image.to(device))
+            analysis = Analysis(
+                analysis.anomaly_map.float().cpu(),
+                analysis.score.float().cpu(),
+                {name: value.float().cpu() for name, value in analysis.extras.items()},
+            )
+            yield batch, analysis, [enlarge(analysis.anomaly_map[k], size) for k, size in enumerate(batch.sizes)]
+
+    @overload
+    def predict(self, pictures: Picture) -> Prediction: ...
+    @overload
+    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]: ...
+    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+        """Answer for one picture or several: paths, records, or (H, W, 3) arrays (uint8, or float32 in [0, 1]).
+
+        Raises `NotFittedError` before `fit`, `DataError` for a picture that cannot be read.
+        """
+        self._require_fit()
+        if isinstance(pictures, str | Path | Record | np.ndarray):
+            return next(self.stream([cast("Picture", pictures)]))
+        return list(self.stream(pictures))
+
+    def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
+        """As `predict` for many pictures, one result at a time."""
+        self._require_fit()
+        if pictures and isinstance(pictures[0], np.ndarray):
+            for array in pictures:
+                yield self._predict_array(cast("npt.NDArray[Any]", array))
+            return
+        records = [_as_record(picture) for picture in pictures]
+        for batch, analysis, maps in self.scan(records):
+            for k, record in enumerate(batch.records):
+                yield self.judge(maps[k], float(analysis.score[k]), record)
+
+    def _predict_array(self, array: npt.NDArray[Any]) -> Prediction:
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype not in (np.uint8, np.float32):
+            raise DataError(f"a picture must be (H, W, 3) uint8 or float32, this one is {array.shape} {array.dtype}: convert it")
+        pixels = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array
+        with torch.inference_mode():
+            anomaly_map, score = self(to_tensor(pixels, self.input_size)[None].to(self._device()))
+        return self.judge(enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0]), None)
+
+    def judge(self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None) -> Prediction:
+        """Apply the thresholds to a raw map (H, W) and a raw score."""
+        found = self._require_fit()
+        return Prediction(
+            score=float(to_display(raw_score, found.typical_score, found.image.value)),
+            is_anomalous=raw_score >= found.image.value,
+            anomaly_map=np.asarray(to_display(raw_map, found.typical_pixel, found.pixel.value), np.float32),
+            mask=raw_map >= np.float32(found.pixel.value),
+            raw_score=raw_score,
+            raw_map=raw_map,
+            record=record,
+        )
+
+    def _require_fit(self) -> Calibration:
+        if self.calibration is None:
+            raise NotFittedError(f"this {self.name} has not learned yet: call fit(train, validation) or andon.load(folder) first")
+        return self.calibration
+
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    # Saved form ----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write `detector.json` and `state.safetensors` (no pickle) into `folder`."""
+        found = self._require_fit()
+        target = Path(folder)
+        content = save({key: value.detach().cpu().contiguous().clone() for key, value in self.state_dict().items()})
+        write_bytes(target / "state.safetensors", content)
+        description = {
+            "format": FORMAT,
+            "detector": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "calibration": asdict(found),
+            "weights": list(self.used_weights),
+            "input_size": list(self.input_size),
+            "state_sha256": hashlib.sha256(content).hexdigest(),
+        }
+        checksum = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+        write_json(target / "detector.json", description | {"sha256": checksum})
+
+
+def load_detector(folder: str | Path) -> Detector:
+    """Bring back a saved detector, ready to predict.
+
+    Raises `DataError` when the folder holds none, or when a file was changed since it was saved.
+    """
+    from andon.registry import detector_class
+
+    source = Path(folder)
+    if (source / "detector" / "detector.json").is_file():  # a run folder was given
+        source = source / "detector"
+    try:
+        description = json.loads((source / "detector.json").read_text(encoding="utf-8"))
+        content = (source / "state.safetensors").read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} holds no detector ({Path(str(error.filename)).name} is missing): give a folder made by `andon fit`") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds a detector.json that cannot be read: fit again or bring back the original") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise DataError(f"{source} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again")
+    checksum = description.pop("sha256", "")
+    if hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest() != checksum:
+        raise DataError(f"{source / 'detector.json'} was changed after it was saved: bring back the original or fit again")
+    if hashlib.sha256(content).hexdigest() != description["state_sha256"]:
+        raise DataError(f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again")
+    cls = detector_class(description["detector"])
+    detector = cls(cls.Config.parse(description["config"], where=str(source)), pretrained=False)
+    try:
+        detector.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{source} holds a state that does not fit its settings: bring back the original or fit again") from error
+    detector.used_weights = tuple(description["weights"])
+    stored = description["calibration"]
+    detector.calibration = Calibration(
+        image=Threshold(**stored["image"]),
+        pixel=Threshold(**stored["pixel"]),
+        typical_score=stored["typical_score"],
+        typical_pixel=stored["typical_pixel"],
+        scores=tuple(stored["scores"]),
+        maxima=tuple(stored["maxima"]),
+        source=stored["source"],
+    )
+    return detector.eval()
+
+
+def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """(1, h, w) to (H, W) float32: bilinear, half-pixel centres, never beyond the largest cell."""
+    enlarged = F.interpolate(anomaly_map[None], size=size, mode="bilinear", align_corners=False)
+    return np.asarray(enlarged[0, 0].numpy(), dtype=np.float32)
+
+
+@overload
+def to_display(raw: float, typical: float, threshold: float) -> float: ...
+@overload
+def to_display(raw: npt.NDArray[np.float32], typical: float, threshold: float) -> npt.NDArray[np.float32]: ...
+def to_display(raw: Any, typical: float, threshold: float) -> Any:
+    """The affine map people see: `typical` becomes 0, `threshold` becomes 1."""
+    span = threshold - typical
+    return (raw - typical) / (span if span > 1e-12 else 1e-12)
+
+
+def _as_record(picture: Picture) -> Record:
+    if isinstance(picture, Record):
+        return picture
+    path = Path(cast("str | Path", picture))
+    return Record(image=path, id=path.with_suffix("").as_posix())
+
+
+def _objects(records: Sequence[Record]) -> list[str] | None:
+    """Parts the pictures belong to, where that is known."""
+    if not any(record.object_id for record in records):
+        return None
+    return [record.object_id or record.id for record in records]
+
+
+def weight_lines(*backbones: Backbone) -> tuple[dict[str, str], ...]:
+    """Origin lines of the weights some backbones use, each once."""
+    files: dict[str, WeightFile] = {b.weights.name: b.weights for b in backbones}
+    return tuple(file.describe() for file in files.values())

@@ -1,0 +1,450 @@
+"""EfficientAD-AST: student and autoencoder of EfficientAD, taught by the normalizing flow of AST.
+
+Source: bachelor thesis, Vilnius University 2024, which joins EfficientAD (Batzner et al., arXiv 2303.14535) and AST
+(Rudolph et al., arXiv 2210.07829). A flow T turns backbone features f into a latent z of known distribution. A residual
+student S imitates z with its first half S1 and the autoencoder A with its second half S2. Where the student cannot
+follow its teachers, the picture is anomalous: M = ½ mean_c (z - S1)² + ½ mean_c (A - S2)².
+
+The recipe `published` reproduces the thesis' code with its defects, `corrected` repairs them; each defect that changes
+a result is a switch below, named with its number (D1, D3, ...) in `docs/efficientad_ast.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from andon.backbones import Backbone, BackboneConfig
+from andon.config import Config
+from andon.datasets.penalty import penalty_records
+from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig, weight_lines
+from andon.errors import ConfigError
+from andon.features import FeatureCache
+from andon.images import View, batches, load_batch
+from andon.layers.adapter import FeatureAdapter
+from andon.layers.flow import Flow, negative_log_likelihood
+from andon.layers.positional import positional_encoding
+from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
+from andon.structures import Record
+from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer, derive_seed
+
+POSITION_CHANNELS = 32
+
+
+class ExtractorConfig(BackboneConfig):
+    """The frozen feature extractor."""
+
+    mode: Literal["eval", "train"] = "eval"
+    """D1, D2: `train` gives student and autoencoder private copies that run, and drift, in train mode as published."""
+    project: int | None = None
+    """Reduce the features to this many channels by a fixed random orthonormal projection."""
+    standardise: bool = False
+    """Scale each feature channel to mean 0 and deviation 1 over the training pictures."""
+
+
+class TeacherConfig(Config):
+    """The flow."""
+
+    hidden: int = 1024
+    """Width of the coupling networks."""
+    kernels: tuple[int, ...] = (3, 3, 3, 5)
+    """Kernel size of each coupling block."""
+    clamp: float = 3.0
+    """Soft bound of the log-scales (alpha)."""
+    epochs: int = 240
+    """Passes over the training pictures."""
+    normalise: Literal["none", "channel"] = "none"
+    """`channel` scales each latent channel to mean 0 and deviation 1 over the training pictures."""
+
+
+class StudentConfig(Config):
+    """The student."""
+
+    width: int = 1024
+    """Channels of the residual blocks."""
+    blocks: int = 4
+    """Number of residual blocks."""
+    slope: float = 0.01
+    """Negative slope of the LeakyReLU (AST's paper: 0.2, all code: 0.01)."""
+    p_hard: float = 0.0
+    """D16: only the elements above this quantile of (z - S1)² are learned from; 0 = all, EfficientAD: 0.999."""
+    penalty: float = 1.0
+    """Weight of the out-of-class penalty mean S1(P)²; 0 switches it off."""
+    penalty_statistics: Literal["frozen", "shared"] = "frozen"
+    """D3: `shared` lets penalty pictures into the BatchNorm statistics, as published."""
+
+
+class AutoencoderConfig(Config):
+    """The autoencoder."""
+
+    layout: Literal["bottleneck", "published"] = "bottleneck"
+    """D5, D6: `published` never narrows the grid, and enlarges it eight times before averaging it back."""
+    bottleneck: int = 64
+    """Numbers everything passes through (layout `bottleneck`)."""
+    head: Literal["linear", "relu_dropout"] = "linear"
+    """D4: `relu_dropout` ends in ReLU and dropout as published, so negative targets are out of reach."""
+    target: Literal["flow", "features"] = "flow"
+    """What is reconstructed: the latent z, or the features before the flow (z is whitened: little of it is predictable)."""
+    stop_gradient: bool = False
+    """D17: keep the student-autoencoder loss from moving the autoencoder."""
+
+
+class PenaltyConfig(Config):
+    """Out-of-class pictures."""
+
+    folder: str | None = None
+    """Folder of photographs; None = procedural pictures."""
+    zoom: bool = True
+    """D15: resize to twice the size and keep the centre; off = the whole picture, as published."""
+    colour: Literal["grey", "tint"] = "grey"
+    """D15: how a share of the pictures loses its colour; `tint` does it after normalisation, as published."""
+    grey_share: float = 0.3
+    """Share of the pictures without colour."""
+    draw: Literal["each_step", "fixed"] = "each_step"
+    """D15, D19: `fixed` draws one subset as large as the training set, and the shorter of the two ends the epoch, as published."""
+
+
+class MapConfig(Config):
+    """From differences to scores."""
+
+    normalise: Literal["quantile", "none"] = "quantile"
+    """D8: bring both maps to one scale by their 0.9 and 0.995 quantiles on held-out good pictures."""
+    score: Literal["mean", "max", "topk"] = "mean"
+    """D7: image score = mean of the map, its maximum after enlarging to the input size, or the mean of its largest 1 % cells."""
+    score_map: Literal["student", "combined"] = "student"
+    """Map the image score is taken from: that of S1 alone, or the sum of both."""
+
+
+class EfficientADASTConfig(DetectorConfig):
+    """Settings of EfficientAD-AST; the defaults are the corrected design."""
+
+    extractor: ExtractorConfig = ExtractorConfig(
+        network="tf_efficientnet_b5",
+        weights="tf_efficientnet_b5.aa_in1k",
+        taps=("blocks.5",),
+        image_size=768,
+        static_same_padding=True,
+    )
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    penalty: PenaltyConfig = PenaltyConfig()
+    maps: MapConfig = MapConfig()
+    epochs: int = 100
+    """Passes over the training pictures for student and autoencoder."""
+    batch_size: int = 8
+    """Pictures of a step."""
+    drop_last: bool = False
+    """D18: leave the incomplete last batch of an epoch out, as published."""
+    teacher_optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
+    optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
+    patience: int = 10
+    """Epochs without improvement that end training where `selection` judges epochs (D9)."""
+
+
+class BottleneckAutoencoder(nn.Module):
+    """Features and position to `out_channels`, through a vector of `bottleneck` numbers (spec 3.7)."""
+
+    def __init__(self, in_channels: int, out_channels: int, grid: int, bottleneck: int, head: str) -> None:
+        super().__init__()
+        if grid % 8:
+            raise ConfigError(f"the bottleneck autoencoder needs a feature grid divisible by 8, this one is {grid} x {grid}; change image_size")
+        self.sizes = (grid // 8, grid // 4, grid // 2, grid)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(in_channels, 64, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, bottleneck, grid // 4),
+        )
+        self.decoder = nn.ModuleList(
+            [nn.Conv2d(bottleneck, 64, 4, padding=2), nn.Conv2d(64, 64, 4, padding=2), nn.Conv2d(64, 64, 4, padding=2)]
+        )
+        self.refine = nn.Conv2d(64, 64, 3, padding=1)
+        self.head = nn.Sequential(nn.Conv2d(64, out_channels, 3, padding=1))
+        if head == "relu_dropout":
+            self.head.extend([nn.ReLU(), nn.Dropout(0.2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encoder(x)  # (B, bottleneck, 1, 1)
+        for size, conv in zip(self.sizes, self.decoder, strict=False):
+            x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+            x = F.dropout(torch.relu(conv(x)), 0.2, self.training)
+        x = F.interpolate(x, size=(self.sizes[-1],) * 2, mode="bilinear", align_corners=False)
+        out: Tensor = self.head(torch.relu(self.refine(x)))
+        return out
+
+
+class PublishedAutoencoder(nn.Module):
+    """The thesis' autoencoder: nothing narrows, the grid grows eightfold and is averaged back (spec 3.1; D4-D6)."""
+
+    def __init__(self, in_channels: int, out_channels: int, head: str) -> None:
+        super().__init__()
+        widths = [in_channels, 32, 32, 64, 64, 64, 64]
+        self.encoder = nn.Sequential(
+            *(layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU()))
+        )
+        scales = (1, 2, 2, 1, 2)  # enlargement before each decoder convolution
+        self.decoder = nn.Sequential()
+        for scale in scales:
+            if scale > 1:
+                self.decoder.append(nn.Upsample(scale_factor=scale, mode="nearest"))
+            self.decoder.extend([nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Dropout(0.2)])
+        self.head = nn.Sequential(nn.Conv2d(64, out_channels, 3, padding=1))
+        if head == "relu_dropout":
+            self.head.extend([nn.ReLU(), nn.Dropout(0.2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(self.head(self.decoder(self.encoder(x))), 8)
+
+
+class EfficientADAST(Detector):
+    """Flow teacher, two-headed student, autoencoder; see the module's docstring."""
+
+    Config = EfficientADASTConfig
+    config: EfficientADASTConfig
+    position: Tensor
+    teacher_mean_: Tensor
+    teacher_std_: Tensor
+    map_range_: Tensor
+
+    def __init__(self, config: EfficientADASTConfig | None = None, *, pretrained: bool = True) -> None:
+        super().__init__(config, pretrained=pretrained)
+        c = self.config
+        self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
+        if c.extractor.mode == "train":
+            self.student_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
+            self.autoencoder_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
+        self.adapter = FeatureAdapter(self.extractor.shapes, project=c.extractor.project, standardise=c.extractor.standardise)
+        n, height, width = self.adapter.shape
+        if height != width:
+            raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
+        self.teacher = Flow(n, POSITION_CHANNELS, c.teacher.hidden, c.teacher.kernels, c.teacher.clamp)
+        self.student = ResidualStudent(
+            POSITION_CHANNELS + n, 2 * n, width=c.student.width, blocks=c.student.blocks, slope=c.student.slope
+        )
+        self.autoencoder: nn.Module
+        if c.autoencoder.layout == "bottleneck":
+            self.autoencoder = BottleneckAutoencoder(
+                POSITION_CHANNELS + n, n, height, c.autoencoder.bottleneck, c.autoencoder.head
+            )
+        else:
+            self.autoencoder = PublishedAutoencoder(POSITION_CHANNELS + n, n, c.autoencoder.head)
+        self.register_buffer("position", positional_encoding(POSITION_CHANNELS, height, width)[None])
+        self.register_buffer("teacher_mean_", torch.zeros(1, n, 1, 1))
+        self.register_buffer("teacher_std_", torch.ones(1, n, 1, 1))
+        self.register_buffer("map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))  # (student, autoencoder) x (q_a, q_b)
+        self.used_weights = weight_lines(self.extractor)
+        self.eval()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.extractor.image_size, self.config.extractor.image_size
+
+    # Learning ------------------------------------------------------------------------------------------------------
+
+    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
+        cache = FeatureCache(self.extractor)
+        with trainer.timed("features"):
+            raw = cache.load(train, progress=trainer.progress, what="training features")
+            self.adapter.fit(raw)
+            features = self.adapter.transform(raw)
+            held_out = self.adapter.transform(cache.load(validation, progress=trainer.progress, what="validation features"))
+            penalty = self._penalty_features(len(train), cache, trainer)
+        self._learn_teacher(features, held_out, trainer)
+        self._learn_student(train, features, held_out, penalty, trainer)
+        with trainer.timed("normalisation"):
+            good = (validation, held_out) if validation else (train, features)
+            self.map_range_ = self._map_range(*good, trainer)
+
+    def _learn_teacher(self, features: Tensor, held_out: Tensor, trainer: Trainer) -> None:
+        """Stage 1: maximum likelihood of good features under the flow (AST Eq. 2)."""
+
+        def loss(draw: Draw) -> Mapping[str, Tensor]:
+            z, log_det = self.flow(features[draw.indices].to(trainer.device))
+            return {"nll": negative_log_likelihood(z, log_det).mean()}
+
+        def measure() -> Mapping[str, float]:
+            with torch.inference_mode():
+                chunks = [negative_log_likelihood(*self.flow(f.to(trainer.device))) for f in held_out.split(8)]
+            return {"nll": float(torch.cat(chunks).mean())}
+
+        sampler = trainer.sampler("teacher", len(features), self.config.batch_size, drop_last=self.config.drop_last)
+        stopping = EarlyStopping(measure, self.config.patience, higher_is_better=False)
+        trainer.minimise(
+            "teacher",
+            loss,
+            {"teacher": self.teacher},
+            sampler,
+            epochs=self.config.teacher.epochs,
+            optimiser=self.config.teacher_optimiser,
+            stopping=stopping if self.config.selection == "validation" else None,
+        )
+        if self.config.teacher.normalise == "channel":
+            with torch.inference_mode():
+                z = torch.cat([self.flow(f.to(trainer.device))[0] for f in features.split(8)])
+            self.teacher_mean_ = z.mean((0, 2, 3), keepdim=True).clone()
+            self.teacher_std_ = z.std((0, 2, 3), correction=0, keepdim=True).clamp_min(1e-6).clone()
+
+    def _learn_student(
+        self, train: Sequence[Record], features: Tensor, held_out: Tensor, penalty: Tensor | None, trainer: Trainer
+    ) -> None:
+        """Stage 2: student and autoencoder together, against the finished teacher."""
+        c = self.config
+        fixed = c.penalty.draw == "fixed" and penalty is not None
+        limit = len(cast("Tensor", penalty)) // c.batch_size if fixed else None  # the shorter set ends the epoch
+        sampler = trainer.sampler("student", len(features), c.batch_size, drop_last=c.drop_last, limit=limit)
+
+        def loss(draw: Draw) -> Mapping[str, Tensor]:
+            f = features[draw.indices].to(trainer.device)
+            if c.extractor.mode == "train":
+                f_student, f_autoencoder = self._drifting_features([train[int(k)] for k in draw.indices], trainer)
+            else:
+                f_student = f_autoencoder = f
+            terms = self.student_losses(f, f_student, f_autoencoder)
+            if penalty is not None and c.student.penalty > 0:
+                chosen = torch.randint(len(penalty), (len(f),), generator=draw.generator)
+                terms["penalty"] = c.student.penalty * self.penalty_loss(penalty[chosen].to(trainer.device))
+            return terms
+
+        def held_out_loss() -> Mapping[str, float]:
+            with torch.inference_mode():
+                parts = [sum(self.student_losses(f, f, f).values()) * len(f) for f in held_out.to(trainer.device).split(8)]
+            return {"loss": float(torch.stack(cast("list[Tensor]", parts)).sum()) / len(held_out)}
+
+        measure = {"validation": held_out_loss, "test": lambda: self.test_auroc(trainer.selection)}
+        modules = {"student": self.student, "autoencoder": self.autoencoder}
+        if c.extractor.mode == "train":
+            modules |= {"student_extractor": self.student_extractor, "autoencoder_extractor": self.autoencoder_extractor}
+        trainer.minimise(
+            "student",
+            loss,
+            modules,
+            sampler,
+            epochs=c.epochs,
+            optimiser=c.optimiser,
+            stopping=None
+            if c.selection == "budget"
+            else EarlyStopping(measure[c.selection], c.patience, higher_is_better=c.selection == "test"),
+        )
+
+    def student_losses(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> dict[str, Tensor]:
+        """L_ST, L_AE and L_STAE for features (B, C, H, W) as the three networks see them (EfficientAD Eq. 1, 4, 5)."""
+        c = self.config
+        with torch.no_grad():
+            z = self.latent(f)
+        s1, s2 = self.student(self._with_position(f_student)).float().chunk(2, dim=1)
+        a = self.autoencoder(self._with_position(f_autoencoder)).float()
+        target = z if c.autoencoder.target == "flow" else f
+        imitated = a.detach() if c.autoencoder.stop_gradient else a
+        return {
+            "student": hard_mean((z - s1).square(), c.student.p_hard),
+            "autoencoder": (target - a).square().mean(),
+            "student_autoencoder": (imitated - s2).square().mean(),
+        }
+
+    def penalty_loss(self, f: Tensor) -> Tensor:
+        """Mean S1² on out-of-class features: the student must not learn to imitate the teacher in general."""
+        x = self._with_position(f)
+        if self.config.student.penalty_statistics == "frozen":
+            with frozen_statistics(self.student):
+                s = self.student(x)
+        else:
+            s = self.student(x)
+        return cast("Tensor", s.float().chunk(2, dim=1)[0].square().mean())
+
+    def _penalty_features(self, train_size: int, cache: FeatureCache, trainer: Trainer) -> Tensor | None:
+        """Features of the penalty pictures; a fixed, seeded share of them is shown without colour (D15)."""
+        c = self.config.penalty
+        if self.config.student.penalty == 0:
+            return None
+        records = penalty_records(c.folder)
+        order = torch.randperm(len(records), generator=torch.Generator().manual_seed(derive_seed(trainer.seed, "penalty")))
+        if c.draw == "fixed":
+            order = order[:train_size]
+        grey = round(c.grey_share * len(order))
+        parts = []
+        for positions, view in ((order[:grey], View(c.zoom, c.colour)), (order[grey:], View(c.zoom))):
+            chosen = [records[int(k)] for k in positions]
+            if chosen:
+                parts.append(cache.load(chosen, view=view, progress=trainer.progress, what="penalty features"))
+        joined = {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
+        return self.adapter.transform(joined)
+
+    def _drifting_features(self, records: Sequence[Record], trainer: Trainer) -> tuple[Tensor, Tensor]:
+        """D1: features as the private train-mode extractors of student and autoencoder see them."""
+        images = load_batch(records, self.input_size).image.to(trainer.device)
+        with torch.no_grad():
+            return (
+                self.adapter.transform(self.student_extractor(images)),
+                self.adapter.transform(self.autoencoder_extractor(images)),
+            )
+
+    def _map_range(self, good: Sequence[Record], features: Tensor, trainer: Trainer) -> Tensor:
+        """The 0.9 and 0.995 quantiles of both maps over all cells of good pictures (EfficientAD Sec. 3.4), (2, 2)."""
+        with torch.inference_mode():
+            if self.config.extractor.mode == "train":
+                images = (batch.image.to(trainer.device) for batch in batches(good, self.input_size, PREDICT_BATCH))
+                parts = [self.raw_maps(*self.extract(image)) for image in images]
+            else:
+                parts = [self.raw_maps(f, f, f) for f in features.to(trainer.device).split(8)]
+        cells = torch.cat(parts).transpose(0, 1).flatten(1)  # (2, n)
+        return torch.from_numpy(np.quantile(cells.cpu().numpy(), (0.9, 0.995), axis=1).T.astype(np.float32))  # (2, 2)
+
+    # Answering -----------------------------------------------------------------------------------------------------
+
+    def flow(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, C, H, W) to the latent z and log|det| per position."""
+        return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(len(f), -1, -1, -1)))
+
+    def latent(self, f: Tensor) -> Tensor:
+        """What the student imitates: the flow's latent, scaled where the recipe says so."""
+        return (self.flow(f)[0] - self.teacher_mean_) / self.teacher_std_
+
+    def _with_position(self, f: Tensor) -> Tensor:
+        return torch.cat([self.position.expand(len(f), -1, -1, -1), f], 1)
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of (B, 3, H, W) pictures as teacher, student and autoencoder see them (the same, but for D1)."""
+        f = self.adapter.transform(self.extractor(images))
+        if self.config.extractor.mode == "eval":
+            return f, f, f
+        return (
+            f,
+            self.adapter.transform(self.student_extractor(images)),
+            self.adapter.transform(self.autoencoder_extractor(images)),
+        )
+
+    def raw_maps(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> Tensor:
+        """Channel means of (z - S1)² and (A - S2)², (B, 2, h, w)."""
+        s1, s2 = self.student(self._with_position(f_student)).chunk(2, dim=1)
+        a = self.autoencoder(self._with_position(f_autoencoder))
+        return torch.stack([(self.latent(f) - s1).square().mean(1), (a - s2).square().mean(1)], 1)
+
+    def analyse(self, images: Tensor) -> Analysis:
+        f, f_student, f_autoencoder = self.extract(images)
+        maps = self.raw_maps(f, f_student, f_autoencoder)
+        if self.config.maps.normalise == "quantile":
+            low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
+            maps = 0.1 * (maps - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
+        combined = maps.mean(1, keepdim=True)  # ½ + ½
+        source = {"student": maps[:, :1], "combined": combined}
+        likelihood = negative_log_likelihood(*self.flow(f))[:, None]
+        extras = {f"{rule}_{name}": self.score(m, rule) for name, m in source.items() for rule in ("mean", "max", "topk")}
+        extras |= {"teacher_mean": self.score(likelihood, "mean"), "teacher_max": likelihood.flatten(1).amax(1)}
+        return Analysis(combined, self.score(source[self.config.maps.score_map], self.config.maps.score), extras)
+
+    def score(self, maps: Tensor, rule: str) -> Tensor:
+        """(B, 1, h, w) to (B,): mean, maximum after enlarging to the input size, or mean of the largest 1 % cells (D7)."""
+        if rule == "max":
+            enlarged = F.interpolate(maps, size=self.input_size, mode="bilinear", align_corners=False)
+            return enlarged.flatten(1).amax(1)
+        flat = maps.flatten(1)
+        if rule == "mean":
+            return flat.mean(1)
+        return flat.topk(max(1, round(0.01 * flat.shape[1])), dim=1).values.mean(1)

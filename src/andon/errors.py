@@ -1,0 +1,59 @@
+"""Every error andon raises on purpose.
+
+    AndonError                 base class; the command line exits with 1
+    ├── InterruptedRun         Ctrl-C during long work; what was learned is saved
+    └── UsageError             wrong use or unusable input; the command line prints the message and exits with 2
+        ├── ConfigError        unknown detector, recipe or setting; setting of the wrong type
+        ├── DataError          missing, empty, unreadable or inconsistent data
+        ├── WeightsError       weights that are missing, damaged or belong to another network
+        ├── OutputError        an output folder that cannot be used (not empty, no space left)
+        └── NotFittedError     a detector that is asked before it has learned
+
+A message says what is wrong, why, and what to do, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AndonError(Exception):
+    """Base class of all errors andon raises on purpose."""
+
+
+class InterruptedRun(AndonError):
+    """Long work was stopped by the user; the state reached is saved."""
+
+
+class UsageError(AndonError):
+    """Wrong use or unusable input. The message says what, why and what to do."""
+
+
+class ConfigError(UsageError):
+    """Unknown detector, recipe or setting, or a setting of the wrong type."""
+
+
+class DataError(UsageError):
+    """Missing, empty, unreadable or inconsistent data."""
+
+
+class WeightsError(UsageError):
+    """Weights are missing, damaged or belong to another network."""
+
+
+class OutputError(UsageError):
+    """An output folder cannot be used."""
+
+
+class NotFittedError(UsageError):
+    """The detector was asked for an answer before it learned."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the known names closest to `name`, or the list of all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(names)}" if names else "none are known"

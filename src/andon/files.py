@@ -1,0 +1,106 @@
+"""Writing files so that nothing half-written is ever taken for a result."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from andon.errors import OutputError
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and move it there when the block succeeds; otherwise leave no trace.
+
+    Raises `OutputError` when the disk is full or the place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise OutputError(f"no space left while writing {path}: free some or choose another folder with --out") from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
+            raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder with --out") from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all."""
+    with writing(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text at once or not at all."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write strict JSON (`null` for NaN) at once or not at all."""
+    write_text(path, to_json(values) + "\n")
+
+
+def to_json(values: Any) -> str:
+    """Strict, indented JSON: NaN and infinities become `null`."""
+    return json.dumps(_strict(values), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "item"):  # NumPy scalars
+        return _strict(value.item())
+    return value
+
+
+def download(url: str, target: Path, *, progress: Callable[[int, int], None] | None = None, timeout: float = 30.0) -> None:
+    """Fetch `url` into `target`, continuing `target.part` where an earlier call stopped.
+
+    `progress` gets (bytes so far, bytes in all or 0). Raises `OSError` when the transfer fails or ends short.
+    """
+    part = target.with_name(target.name + ".part")
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # what is here is not a beginning of what is there
+            part.unlink()
+            raise OSError("the partial download did not fit and was removed") from error
+        raise
+    with response:
+        if done and response.status != 206:  # the server starts again
+            done = 0
+        length = int(response.headers.get("Content-Length", 0))
+        total = done + length if length else 0
+        with part.open("ab" if done else "wb") as stream:
+            while chunk := response.read(1 << 20):
+                stream.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+    if total and done != total:
+        raise OSError(f"the transfer ended after {done} of {total} bytes")
+    part.replace(target)

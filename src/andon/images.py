@@ -1,0 +1,265 @@
+"""Pictures from disk: one way to decode, one way to resize (spec A.2).
+
+Pillow and tifffile live here. Resizing is bilinear with antialiasing and half-pixel centres, on float32, for
+training, evaluation and export alike.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from andon.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from andon.structures import Batch, Record
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+"""Picture files, compared in lower case."""
+IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
+MIN_SIDE = 8
+"""Pictures smaller than this in either direction are refused."""
+
+Image.MAX_IMAGE_PIXELS = 500_000_000  # line-scan cameras deliver more than Pillow's default allows
+
+
+class AlphaWarning(UserWarning):
+    """Transparent pixels were composited on black."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded picture."""
+
+    pixels: npt.NDArray[np.float32]
+    """(H, W, 3) float32 in [0, 1]."""
+    mode: str
+    """Pillow mode of the file."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture (suffix known, not hidden, not an operating system's leftover)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Pictures directly inside `folder`, in natural order; zero-byte files are included so that they are named later."""
+    return sorted((p for p in folder.iterdir() if is_picture(p) and p.is_file()), key=lambda p: natural_key(p.name))
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key under which `img2` comes before `img10`."""
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    for ch in name + "\0":
+        if ch.isascii() and ch.isdigit():
+            digits += ch
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        if ch != "\0":
+            parts.append((1, ch.lower()))
+    parts.append((2, name))
+    return tuple(parts)
+
+
+def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
+    """Read a picture: EXIF orientation applied, any mode to three channels, 16-bit scaled and not clipped.
+
+    `bit_depth` is the depth used inside 16-bit files (12 for many industrial cameras). Transparent pixels are
+    composited on black with an `AlphaWarning`. Raises `DataError` that names the file when it cannot be read.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty (0 bytes): copy the picture again or remove it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                mode = opened.mode
+                picture = ImageOps.exif_transpose(opened)
+                picture.load()
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: check the path") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels: cut it into tiles") from error
+    except UnidentifiedImageError as error:
+        if path.suffix.lower() in {".tif", ".tiff"}:
+            return _decode_tiff(path, bit_depth)
+        raise DataError(
+            f"{path} cannot be read as a picture (damaged, or not what its suffix says): replace or remove it"
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}): replace or remove it, or pass --skip-unreadable") from error
+    if min(picture.size) < MIN_SIDE:
+        raise DataError(
+            f"{path} is {picture.width} x {picture.height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
+        )
+    return Decoded(_to_float(picture, path, bit_depth), mode)
+
+
+def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture).astype(np.float32)
+        return _to_rgb_array(_scale_deep(values, path, bit_depth, picture.mode))
+    if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (picture.mode == "P" and "transparency" in picture.info):
+        rgba = picture.convert("RGBA")
+        if rgba.getextrema()[3] != (255, 255):
+            warnings.warn(f"{path} has transparent pixels: shown on black", AlphaWarning, stacklevel=3)
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    return np.asarray(picture, dtype=np.float32) / np.float32(255)
+
+
+def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int, mode: str) -> npt.NDArray[np.float32]:
+    """16-bit (or float) values to [0, 1]."""
+    if mode == "F":
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise DataError(f"{path} holds float values outside [0, 1]: scale them or save as 16-bit")
+        return values
+    full = float(2**bit_depth - 1)
+    if values.min() < 0 or values.max() > full:
+        raise DataError(
+            f"{path} holds values from {values.min():.0f} to {values.max():.0f}, outside 0 to {full:.0f}: "
+            "save it as 8- or 16-bit"
+        )
+    return values / np.float32(full)
+
+
+def _to_rgb_array(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
+    """TIFF kinds that Pillow does not know, such as 16-bit RGB."""
+    import tifffile
+
+    try:
+        values = tifffile.imread(path)
+    except Exception as error:  # tifffile raises many kinds for damaged files
+        raise DataError(f"{path} cannot be read ({error}): replace or remove it") from error
+    if values.ndim == 2:
+        values = values[:, :, None].repeat(3, axis=2)
+    if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path} is a TIFF of shape {values.shape} and type {values.dtype}: save it as 8- or 16-bit RGB")
+    values = values[:, :, :3]
+    full = 255.0 if values.dtype == np.uint8 else float(2**bit_depth - 1)
+    return Decoded((values / full).astype(np.float32), "RGB" if full == 255.0 else "RGB;16")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture after EXIF orientation, from the header where that is enough."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            if opened.getexif().get(274, 1) in {5, 6, 7, 8}:
+                width, height = height, width
+            return height, width
+    except (OSError, SyntaxError, ValueError):
+        pixels = decode(path).pixels
+        return pixels.shape[0], pixels.shape[1]
+
+
+def read_mask(path: Path) -> npt.NDArray[np.integer]:
+    """Values of a mask file as stored, (H, W): palette indices stay indices, nothing is converted or rotated."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            values = np.asarray(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"mask {path} cannot be read ({error}): replace or remove it") from error
+    if values.ndim == 3:
+        colour = values[:, :, :3]
+        values = colour.max(axis=2)
+    return values.astype(np.int64) if values.dtype == np.bool_ else values
+
+
+def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
+    """(H, W, 3) in [0, 1] to (3, h, w), resized to `size` = (h, w): bilinear, antialiased, half-pixel centres."""
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    return resize(image[None], size)[0]
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) to (B, C, h, w): bilinear, antialiased, half-pixel centres. The one definition of resizing pictures."""
+    from torch.nn import functional as F
+
+    if tuple(images.shape[-2:]) == size:
+        return images.contiguous()
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a decoded picture is shown to a network, before anything else."""
+
+    zoom: bool = False
+    """Resize to twice the size and keep the centre (EfficientAD's penalty pictures)."""
+    colour: Literal["keep", "grey", "tint"] = "keep"
+    """`grey` removes colour; `tint` removes it from the ImageNet-normalised values, as published code did by mistake."""
+
+
+WHOLE = View()
+_LUMA = (0.2989, 0.587, 0.114)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def show(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = WHOLE) -> Tensor:
+    """(H, W, 3) in [0, 1] to (3, h, w) as `view` says. `tint` may leave [0, 1]."""
+    import torch
+
+    height, width = size
+    image = to_tensor(pixels, (2 * height, 2 * width) if view.zoom else size)
+    if view.zoom:
+        top, left = height // 2, width // 2
+        image = image[:, top : top + height, left : left + width].contiguous()
+    if view.colour == "keep":
+        return image
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((_MEAN, _STD) if view.colour == "tint" else ((0.0,) * 3, (1.0,) * 3)))
+    luma = torch.tensor(_LUMA).view(3, 1, 1)
+    grey: Tensor = ((image - mean) / std * luma).sum(0, keepdim=True)
+    return grey * std + mean
+
+
+def load_batch(records: Sequence[Record], size: tuple[int, int], view: View = WHOLE) -> Batch:
+    """Decode and resize some records."""
+    import torch
+
+    from andon.structures import Batch
+
+    images, sizes = [], []
+    for record in records:
+        pixels = decode(record.image).pixels
+        sizes.append((pixels.shape[0], pixels.shape[1]))
+        images.append(show(pixels, size, view))
+    return Batch(torch.stack(images), tuple(records), tuple(sizes))
+
+
+def batches(
+    records: Sequence[Record], size: tuple[int, int], batch_size: int, *, view: View = WHOLE, ahead: int = 2
+) -> Iterator[Batch]:
+    """Batches of `records` in order; threads decode `ahead` batches while the caller works."""
+    chunks = [records[i : i + batch_size] for i in range(0, len(records), batch_size)]
+    with ThreadPoolExecutor(max_workers=ahead) as pool:
+        waiting = deque(pool.submit(load_batch, chunk, size, view) for chunk in chunks[:ahead])
+        for k in range(len(chunks)):
+            batch = waiting.popleft().result()
+            if k + ahead < len(chunks):
+                waiting.append(pool.submit(load_batch, chunks[k + ahead], size, view))
+            yield batch

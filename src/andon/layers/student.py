@@ -1,0 +1,68 @@
+"""Residual convolutional student (AST, arXiv 2210.07829; spec 2.3) and the hard-feature loss (EfficientAD, spec 1.6)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """(Conv 3, BatchNorm, LeakyReLU) twice plus the input; no activation after the addition."""
+
+    def __init__(self, width: int, slope: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(slope),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(slope),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.body(x)
+        return out
+
+
+class ResidualStudent(nn.Module):
+    """(B, in_channels, H, W) to (B, out_channels, H, W): head, residual blocks, linear tail."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, width: int = 1024, blocks: int = 4, slope: float = 0.01):
+        super().__init__()
+        self.head = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1), nn.LeakyReLU(slope))
+        self.blocks = nn.Sequential(*(ResidualBlock(width, slope) for _ in range(blocks)))
+        self.tail = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.tail(self.blocks(self.head(x)))
+        return out
+
+
+@contextlib.contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let BatchNorm layers normalise with their running statistics, and leave those alone, while the block runs."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
+
+
+def hard_mean(difference: Tensor, share: float) -> Tensor:
+    """Mean of the elements that reach the `share` quantile of their own picture, averaged over the batch.
+
+    `difference` is (B, ...) and non-negative; `share` = 0 gives the plain mean, 0.999 the worst 0.1 % (EfficientAD
+    Eq. 1, the quantile taken per picture so that batches of any size mean the same).
+    """
+    if share == 0.0:
+        return difference.mean()
+    flat = difference.flatten(1)  # (B, n)
+    keep = max(1, flat.shape[1] - round(share * flat.shape[1]))
+    return torch.topk(flat, keep, dim=1, sorted=False).values.mean()

@@ -1,0 +1,115 @@
+"""Progress of long work on stderr: bars with remaining time on a terminal, a line now and then elsewhere.
+
+Rich's progress bars live here. Nothing is shown for work that ends within two seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+LINE_EVERY = 20.0
+"""Seconds between two lines where stderr is not a terminal."""
+QUIET_FOR = 2.0
+"""Seconds before anything is shown."""
+
+
+class Task(Protocol):
+    """A piece of work under way."""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Report `amount` more units done, with a short note such as the loss."""
+
+
+class Progress(Protocol):
+    """Where progress is shown."""
+
+    def task(self, description: str, total: int, *, done: int = 0) -> contextlib.AbstractContextManager[Task]:
+        """Show a piece of work of `total` units while the block runs."""
+
+
+class _Silent:
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        pass
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Task]:
+        yield _Silent()
+
+
+class _Line:
+    """A task that prints a line every `LINE_EVERY` seconds."""
+
+    def __init__(self, description: str, total: int, done: int) -> None:
+        self.description, self.total, self.done, self.start = description, total, done, done
+        self.began = self.printed = time.monotonic()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.printed >= LINE_EVERY:
+            self.printed = now
+            rate = (self.done - self.start) / (now - self.began)
+            left = (self.total - self.done) / rate if rate > 0 else 0.0
+            print(f"{self.description}: {self.done}/{self.total}, about {left:.0f} s left {note}".rstrip(), file=sys.stderr)
+
+
+class LineProgress:
+    """Progress for logs."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Task]:
+        line = _Line(description, total, done)
+        yield line
+        seconds = time.monotonic() - line.began
+        if seconds >= QUIET_FOR:
+            print(f"{description}: done in {seconds:.0f} s", file=sys.stderr)
+
+
+class BarProgress:
+    """Progress bars with remaining time on a terminal."""
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Task]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with RichProgress(*columns, console=Console(stderr=True)) as bars:
+            handle = bars.add_task(description, total=total, completed=done, note="")
+
+            class Bar:
+                def advance(self, amount: int = 1, note: str = "") -> None:
+                    bars.update(handle, advance=amount, note=note)
+
+            yield Bar()
+
+
+def default_progress() -> Progress:
+    """Bars on a terminal, lines elsewhere."""
+    return BarProgress() if sys.stderr.isatty() else LineProgress()
+
+
+def track(progress: Progress, items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Yield `items`, showing how far they are."""
+    with progress.task(description, total) as task:
+        for item in items:
+            yield item
+            task.advance()

@@ -1,0 +1,120 @@
+"""Finds detectors and recipes. A detector is a file in `andon/detectors`, a recipe a YAML file in `andon/recipes`.
+
+Nothing here knows a name: adding a file adds a detector.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from andon.config import Config, from_yaml
+from andon.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from andon.detector import Detector
+
+
+class Recipe(Config):
+    """Everything needed to repeat a run, apart from the data."""
+
+    detector: str
+    """Name of the detector."""
+    name: str = ""
+    """`detector/variant`."""
+    summary: str = ""
+    """One sentence for `andon recipes`."""
+    seed: int = 0
+    """Seeds the split, the initialisation, the order and every draw."""
+    hold_out: bool = True
+    """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
+    config: dict[str, Any] = {}
+    """Settings of the detector; those not named keep their defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """One line of `andon detectors`."""
+
+    name: str
+    summary: str
+    recipes: tuple[str, ...]
+
+
+def detector_names() -> list[str]:
+    """Names of all detectors (files of `andon/detectors`); nothing is imported."""
+    folder = Path(str(resources.files("andon").joinpath("detectors")))
+    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
+
+
+def detector_class(name: str) -> type[Detector]:
+    """Import the detector `name`. Raises `ConfigError` when there is none."""
+    if name not in detector_names():
+        raise ConfigError(f"unknown detector {name!r}; {nearest(name, detector_names())}")
+    from andon.detector import Detector
+
+    module = importlib.import_module(f"andon.detectors.{name}")
+    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Detector) and c.__module__ == module.__name__]
+    if len(classes) != 1:
+        raise ConfigError(f"andon/detectors/{name}.py must define exactly one Detector, it defines {len(classes)}")
+    return classes[0]
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes of the package, `detector/variant`."""
+    root = resources.files("andon").joinpath("recipes")
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.yaml')}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, detector: str | None = None) -> Recipe:
+    """Read a recipe by name (`detector/variant`, or `variant` when the detector is given) or from a YAML file.
+
+    Raises `ConfigError` when it is unknown, unreadable, or for another detector.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(f"recipe file {name} does not exist: check the path, or take one of `andon recipes`")
+        recipe = parse_recipe(path.read_text(encoding="utf-8"), name, where=name)
+    else:
+        full = name if "/" in name or detector is None else f"{detector}/{name}"
+        known = recipe_names()
+        if full not in known:
+            raise ConfigError(f"unknown recipe {full!r}; {nearest(full, known)}")
+        text = resources.files("andon").joinpath(f"recipes/{full}.yaml").read_text(encoding="utf-8")
+        recipe = parse_recipe(text, full, where=f"recipe {full}")
+    if detector is not None and recipe.detector != detector:
+        raise ConfigError(f"recipe {name!r} is for {recipe.detector}, not for {detector}: choose another (`andon recipes`)")
+    return recipe
+
+
+def parse_recipe(text: str, name: str, *, where: str) -> Recipe:
+    """YAML text to a recipe; `name` is used where the text has none."""
+    values = {"name": name, **from_yaml(text, where=where)}
+    return Recipe.parse(values, where=where)
+
+
+def default_recipe(detector: str) -> str:
+    """The recipe a detector is used with when none is named: the one that needs no weights beyond the package's."""
+    names = [name for name in recipe_names() if name.startswith(f"{detector}/")]
+    return next((name for name in names if name.endswith("/starter")), names[0] if names else "")
+
+
+def detectors() -> list[DetectorInfo]:
+    """All detectors with the first line of their file's docstring and their recipes."""
+    infos = []
+    for name in detector_names():
+        doc = (importlib.import_module(f"andon.detectors.{name}").__doc__ or name).strip().splitlines()[0]
+        own = tuple(recipe for recipe in recipe_names() if recipe.startswith(f"{name}/"))
+        infos.append(DetectorInfo(name, doc, own))
+    return infos
