@@ -24,10 +24,11 @@ from torch.nn import functional as F
 
 from andon.backbones import Backbone
 from andon.config import Config
+from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
 from andon.images import batches, to_tensor
-from andon.metrics.thresholds import Threshold, conformal
+from andon.metrics import AffineDisplay, PixelRanking, Threshold, auroc, conformal
 from andon.structures import Batch, Prediction, Record
 from andon.training import Trainer
 from andon.weights import WeightFile
@@ -68,14 +69,31 @@ class Calibration:
     image: Threshold
     pixel: Threshold
     """Of the largest map value of a picture: at most the same share of good pictures shows any marked pixel."""
-    typical_score: float
-    """Median raw score of the good pictures."""
-    typical_pixel: float
-    """Median raw map value of the good pictures."""
+    score_display: AffineDisplay
+    pixel_display: AffineDisplay
     scores: tuple[float, ...]
+    """Raw scores of the good pictures."""
     maxima: tuple[float, ...]
+    """Largest raw map value of each."""
     source: str
     """`validation`, or `train` where nothing was held out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `detector.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Calibration:
+        """Inverse of `to_json`."""
+        return cls(
+            image=Threshold.from_json(data["image"]),
+            pixel=Threshold.from_json(data["pixel"]),
+            score_display=AffineDisplay(**data["score_display"]),
+            pixel_display=AffineDisplay(**data["pixel_display"]),
+            scores=tuple(data["scores"]),
+            maxima=tuple(data["maxima"]),
+            source=data["source"],
+        )
 
 
 class Detector(nn.Module, ABC):
@@ -107,6 +125,11 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def input_size(self) -> tuple[int, int]:
         """(H, W) pictures are resized to before `analyse`."""
+
+    @property
+    @abstractmethod
+    def score_rule(self) -> str:
+        """In words: how the image score follows from the maps."""
 
     @abstractmethod
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
@@ -175,13 +198,24 @@ class Detector(nn.Module, ABC):
             scores += [float(v) for v in analysis.score]
             maxima += [float(m.max()) for m in maps]
             pixels += [analysis.anomaly_map[k].flatten().numpy() for k in range(len(batch.records))]
+        self.calibration = self._calibration(scores, maxima, np.concatenate(pixels), _objects(good), source)
+
+    def _calibration(
+        self,
+        scores: list[float],
+        maxima: list[float],
+        pixels: npt.NDArray[np.float32],
+        objects: list[str] | None,
+        source: str,
+    ) -> Calibration:
         alpha, on_small = self.config.false_reject_rate, self.config.few_pictures
-        objects = _objects(good)
-        self.calibration = Calibration(
-            image=conformal(np.asarray(scores, np.float32), alpha, on_small=on_small, object_ids=objects),
-            pixel=conformal(np.asarray(maxima, np.float32), alpha, on_small=on_small, object_ids=objects),
-            typical_score=float(np.median(scores)),
-            typical_pixel=float(np.median(np.concatenate(pixels))),
+        image = conformal(np.asarray(scores, np.float32), alpha, on_small=on_small, object_ids=objects)
+        pixel = conformal(np.asarray(maxima, np.float32), alpha, on_small=on_small, object_ids=objects)
+        return Calibration(
+            image=image,
+            pixel=pixel,
+            score_display=AffineDisplay.fit(scores, image.value),
+            pixel_display=AffineDisplay.fit(pixels, pixel.value),
             scores=tuple(scores),
             maxima=tuple(maxima),
             source=source,
@@ -191,7 +225,7 @@ class Detector(nn.Module, ABC):
         self, records: Sequence[Record], *, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
         """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size."""
-        device = self._device()
+        device = self.device()
         for batch in batches(records, self.input_size, batch_size):
             with torch.inference_mode():
                 analysis = self.analyse(batch.image.to(device))
@@ -202,6 +236,19 @@ class Detector(nn.Module, ABC):
             )
             yield batch, analysis, [enlarge(analysis.anomaly_map[k], size) for k, size in enumerate(batch.sizes)]
 
+    def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
+        """Image and pixel AUROC on labelled pictures: what recipes with `selection: test` look at after each epoch."""
+        ranking, scores = PixelRanking(), []
+        for batch, analysis, maps in self.scan(test):
+            scores += [float(v) for v in analysis.score]
+            for record, anomaly_map in zip(batch.records, maps, strict=True):
+                regions = load_regions(record, (anomaly_map.shape[0], anomaly_map.shape[1]))
+                if has_pixel_truth(record, regions):
+                    ranking.add(anomaly_map, regions.union, label=record.label or 0)
+        found = {"image_auroc": auroc(scores, [record.label for record in test])}
+        pixel = ranking.auroc()
+        return found if np.isnan(pixel) else found | {"pixel_auroc": pixel}
+
     @overload
     def predict(self, pictures: Picture) -> Prediction: ...
     @overload
@@ -211,14 +258,14 @@ class Detector(nn.Module, ABC):
 
         Raises `NotFittedError` before `fit`, `DataError` for a picture that cannot be read.
         """
-        self._require_fit()
+        self.fitted()
         if isinstance(pictures, str | Path | Record | np.ndarray):
             return next(self.stream([cast("Picture", pictures)]))
         return list(self.stream(pictures))
 
     def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
         """As `predict` for many pictures, one result at a time."""
-        self._require_fit()
+        self.fitted()
         if pictures and isinstance(pictures[0], np.ndarray):
             for array in pictures:
                 yield self._predict_array(cast("npt.NDArray[Any]", array))
@@ -233,35 +280,37 @@ class Detector(nn.Module, ABC):
             raise DataError(f"a picture must be (H, W, 3) uint8 or float32, this one is {array.shape} {array.dtype}: convert it")
         pixels = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array
         with torch.inference_mode():
-            anomaly_map, score = self(to_tensor(pixels, self.input_size)[None].to(self._device()))
+            anomaly_map, score = self(to_tensor(pixels, self.input_size)[None].to(self.device()))
         return self.judge(enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0]), None)
 
     def judge(self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None) -> Prediction:
         """Apply the thresholds to a raw map (H, W) and a raw score."""
-        found = self._require_fit()
+        found = self.fitted()
         return Prediction(
-            score=float(to_display(raw_score, found.typical_score, found.image.value)),
+            score=float(found.score_display(np.float32(raw_score))),
             is_anomalous=raw_score >= found.image.value,
-            anomaly_map=np.asarray(to_display(raw_map, found.typical_pixel, found.pixel.value), np.float32),
+            anomaly_map=np.asarray(found.pixel_display(raw_map), np.float32),
             mask=raw_map >= np.float32(found.pixel.value),
             raw_score=raw_score,
             raw_map=raw_map,
             record=record,
         )
 
-    def _require_fit(self) -> Calibration:
+    def fitted(self) -> Calibration:
+        """The thresholds. Raises `NotFittedError` before `fit`."""
         if self.calibration is None:
             raise NotFittedError(f"this {self.name} has not learned yet: call fit(train, validation) or andon.load(folder) first")
         return self.calibration
 
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the parameters are."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     # Saved form ----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `state.safetensors` (no pickle) into `folder`."""
-        found = self._require_fit()
+        found = self.fitted()
         target = Path(folder)
         content = save({key: value.detach().cpu().contiguous().clone() for key, value in self.state_dict().items()})
         write_bytes(target / "state.safetensors", content)
@@ -269,7 +318,7 @@ class Detector(nn.Module, ABC):
             "format": FORMAT,
             "detector": self.name,
             "config": self.config.model_dump(mode="json"),
-            "calibration": asdict(found),
+            "calibration": found.to_json(),
             "weights": list(self.used_weights),
             "input_size": list(self.input_size),
             "state_sha256": hashlib.sha256(content).hexdigest(),
@@ -310,16 +359,7 @@ def load_detector(folder: str | Path) -> Detector:
     except (SafetensorError, RuntimeError) as error:
         raise DataError(f"{source} holds a state that does not fit its settings: bring back the original or fit again") from error
     detector.used_weights = tuple(description["weights"])
-    stored = description["calibration"]
-    detector.calibration = Calibration(
-        image=Threshold(**stored["image"]),
-        pixel=Threshold(**stored["pixel"]),
-        typical_score=stored["typical_score"],
-        typical_pixel=stored["typical_pixel"],
-        scores=tuple(stored["scores"]),
-        maxima=tuple(stored["maxima"]),
-        source=stored["source"],
-    )
+    detector.calibration = Calibration.from_json(description["calibration"])
     return detector.eval()
 
 
@@ -327,16 +367,6 @@ def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float3
     """(1, h, w) to (H, W) float32: bilinear, half-pixel centres, never beyond the largest cell."""
     enlarged = F.interpolate(anomaly_map[None], size=size, mode="bilinear", align_corners=False)
     return np.asarray(enlarged[0, 0].numpy(), dtype=np.float32)
-
-
-@overload
-def to_display(raw: float, typical: float, threshold: float) -> float: ...
-@overload
-def to_display(raw: npt.NDArray[np.float32], typical: float, threshold: float) -> npt.NDArray[np.float32]: ...
-def to_display(raw: Any, typical: float, threshold: float) -> Any:
-    """The affine map people see: `typical` becomes 0, `threshold` becomes 1."""
-    span = threshold - typical
-    return (raw - typical) / (span if span > 1e-12 else 1e-12)
 
 
 def _as_record(picture: Picture) -> Record:

@@ -10,7 +10,7 @@ import pkgutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from andon.config import Config, from_yaml
 from andon.errors import ConfigError, nearest
@@ -32,6 +32,8 @@ class Recipe(Config):
     """Seeds the split, the initialisation, the order and every draw."""
     hold_out: bool = True
     """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
     config: dict[str, Any] = {}
     """Settings of the detector; those not named keep their defaults."""
 

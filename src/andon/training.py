@@ -34,7 +34,7 @@ CHECKPOINT_EVERY = 60.0
 """Seconds between two checkpoints."""
 CURVE_POINTS = 400
 """Points of a loss curve, at most about twice as many."""
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
 class OptimiserConfig(Config):
@@ -116,6 +116,13 @@ def seeded(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
+def best_precision() -> Literal["32-true", "bf16-mixed"]:
+    """bfloat16 autocast where the hardware has it (two to five times faster on such CPUs), else float32."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts, the same on every machine."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
@@ -135,13 +142,13 @@ class Trainer:
         *,
         seed: int = 0,
         device: str = "auto",
-        precision: Precision = "32-true",
+        precision: Precision = "auto",
         checkpoints: Path | None = None,
         resume: bool = False,
         progress: Progress | None = None,
         selection: tuple[Record, ...] = (),
     ) -> None:
-        self.fabric = Fabric(accelerator=device, devices=1, precision=precision)
+        self.fabric = Fabric(accelerator=device, devices=1, precision=best_precision() if precision == "auto" else precision)
         self.seed = seed
         self.checkpoints = checkpoints
         self.resume = resume

@@ -1,0 +1,287 @@
+"""One evaluation for every detector: pictures in, a `Report` out. The only place that looks at `test`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
+from andon.errors import DataError
+from andon.images import decode
+from andon.metrics import (
+    Curve,
+    Metric,
+    PixelRanking,
+    UndefinedMetricWarning,
+    auroc,
+    curve,
+    image_metrics,
+    pixel_metrics,
+    record_tags,
+)
+from andon.progress import NoProgress, Progress
+from andon.structures import Record
+
+if TYPE_CHECKING:
+    from andon.datasets import Dataset
+    from andon.detector import Calibration, Detector
+    from andon.latency import Latency
+    from andon.training import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One evaluated picture."""
+
+    record: Record
+    raw_score: float
+    score: float
+    """0 = typical good, 1 = threshold."""
+    is_anomalous: bool
+    raw_map: npt.NDArray[np.float32]
+    """(h, w) at the detector's own grid; `detector.enlarge` brings it to `size`."""
+    size: tuple[int, int]
+    """(H, W) of the picture."""
+    has_mask: bool
+    """Whether the picture took part in the pixel metrics."""
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything an evaluation found. `save` writes it as files."""
+
+    detector: str
+    recipe: str
+    dataset: str
+    category: str
+    seed: int
+    selection: str
+    """`budget`, `validation`, or `test`: then the epoch was chosen on test labels, and every table says so."""
+    score_rule: str
+    calibration: Calibration
+    metrics: dict[str, Metric]
+    alternatives: dict[str, Metric]
+    """Image AUROC of further scores (mean, maximum, teacher likelihood); none was chosen by it."""
+    cases: list[Case]
+    image_curve: Curve | None
+    pixel_curve: Curve | None
+    stages: dict[str, Stage]
+    weights: tuple[dict[str, str], ...]
+    input_size: tuple[int, int]
+    evaluate_seconds: float
+    parameters: int
+    multiply_adds: int
+    machine: str
+    latency: Latency | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Pictures that could not be read, with the reason."""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `report.json`."""
+        stages = {
+            name: {"seconds": s.seconds, "epochs": s.epochs, "steps": s.steps, "kept_epoch": s.kept_epoch}
+            for name, s in self.stages.items()
+        }
+        teacher = {
+            name.replace("teacher_", "auroc_"): metric.to_json()["value"]
+            for name, metric in self.alternatives.items()
+            if name.startswith("teacher_")
+        }
+        return {
+            "detector": self.detector,
+            "recipe": self.recipe,
+            "dataset": self.dataset,
+            "category": self.category,
+            "seed": self.seed,
+            "protocol": {
+                "selection": self.selection,
+                "selected_on_test_labels": self.selection == "test",
+                "threshold_source": self.calibration.source,
+                "evaluation_size": "original",
+                "map_interpolation": "bilinear, half-pixel centres",
+                "score_rule": self.score_rule,
+            },
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
+            "alternative_scores": {name: metric.to_json() for name, metric in self.alternatives.items()},
+            "thresholds": {
+                "image": self.calibration.image.to_json() | {"text": self.calibration.image.describe()},
+                "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
+            },
+            "teacher": teacher,
+            "time": {
+                "stages": stages,
+                "fit_seconds": sum(stage.seconds for stage in self.stages.values()),
+                "evaluate_seconds": self.evaluate_seconds,
+            },
+            "latency_ms": self.latency.to_json() if self.latency is not None else None,
+            "throughput_ips": self.latency.throughput if self.latency is not None else None,
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+            "input_size": list(self.input_size),
+            "machine": self.machine,
+            "weights": list(self.weights),
+            "images": {"evaluated": len(self.cases), "skipped": self.skipped},
+            "notes": list(self.notes),
+        }
+
+    def save(self, folder: str | Path, *, maps: bool = False, pictures: bool = True) -> None:
+        """Write report.json, report.html, predictions.csv, figures, heat maps and masks (and float maps) into `folder`."""
+        from andon.report import save_report
+
+        save_report(self, Path(folder), maps=maps, pictures=pictures)
+
+
+@dataclass(slots=True)
+class Origin:
+    """Where a detector comes from, as its run folder tells."""
+
+    recipe: str = ""
+    dataset: str = ""
+    category: str = ""
+    seed: int = 0
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+
+def evaluate(
+    detector: Detector,
+    test: Sequence[Record] | Dataset,
+    *,
+    origin: Origin | None = None,
+    saturation: dict[int, Saturation] | None = None,
+    skip_unreadable: bool = False,
+    latency: bool = True,
+    progress: Progress | None = None,
+) -> Report:
+    """Score every test picture and measure (spec B): image and pixel metrics with their break-down, time and cost.
+
+    Metrics see raw scores and raw maps at the pictures' own size. Raises `DataError` when there is nothing to evaluate or
+    a picture cannot be read (`skip_unreadable` leaves it out and reports it).
+    """
+    from andon.backbones import count_parameters, multiply_adds
+    from andon.latency import describe_machine, predict_latency
+
+    records, origin = _records(test), origin or Origin()
+    calibration = detector.fitted()
+    records, skipped = readable(records, skip=skip_unreadable)
+    if not records:
+        raise DataError("there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures")
+    start = time.perf_counter()
+    cases, extras, ranking = _score(detector, records, saturation, progress or NoProgress())
+    scores = np.asarray([case.raw_score for case in cases], np.float32)
+    labels = [record.label for record in records]
+    tags = [record_tags(record) for record in records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
+        metrics = image_metrics(scores, labels, calibration.image.value, tags=tags)
+        metrics |= pixel_metrics(ranking, calibration.pixel.value)
+        n_pos, n_neg = labels.count(1), labels.count(0)
+        reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")
+        alternatives = {name: Metric(auroc(values, labels), n_pos, n_neg, reason) for name, values in extras.items()}
+    seconds = time.perf_counter() - start
+    device = detector.device()
+    zeros = _zeros(detector)
+    return Report(
+        detector=detector.name,
+        recipe=origin.recipe,
+        dataset=origin.dataset,
+        category=origin.category or (records[0].category if records else ""),
+        seed=origin.seed,
+        selection=detector.config.selection,
+        score_rule=detector.score_rule,
+        calibration=calibration,
+        metrics=metrics,
+        alternatives=alternatives,
+        cases=cases,
+        image_curve=curve(scores, labels) if n_pos and n_neg else None,
+        pixel_curve=ranking.curve() if metrics["pixel_auroc"].reason is None else None,
+        stages=origin.stages,
+        weights=detector.used_weights,
+        input_size=detector.input_size,
+        evaluate_seconds=seconds,
+        parameters=count_parameters(detector),
+        multiply_adds=multiply_adds(detector, zeros),
+        machine=describe_machine(device),
+        latency=predict_latency(detector, records) if latency else None,
+        skipped=skipped,
+        notes=_notes(records, cases, skipped),
+    )
+
+
+def readable(records: Sequence[Record], *, skip: bool) -> tuple[list[Record], dict[str, str]]:
+    """Records whose pictures can be decoded, and the others with the reason. Without `skip` the first failure raises."""
+    good: list[Record] = []
+    skipped: dict[str, str] = {}
+    for record in records:
+        if record.label is None:
+            continue
+        if skip:
+            try:
+                decode(record.image)
+            except DataError as error:
+                skipped[record.id] = str(error)
+                continue
+        good.append(record)
+    return good, skipped
+
+
+def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
+    return test.test if hasattr(test, "test") else test
+
+
+def _zeros(detector: Detector) -> Any:
+    import torch
+
+    return torch.zeros(1, 3, *detector.input_size, device=detector.device())
+
+
+def _score(
+    detector: Detector, records: Sequence[Record], saturation: dict[int, Saturation] | None, progress: Progress
+) -> tuple[list[Case], dict[str, list[float]], PixelRanking]:
+    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept."""
+    calibration = detector.fitted()
+    cases: list[Case] = []
+    extras: dict[str, list[float]] = {}
+    ranking = PixelRanking()
+    with progress.task("evaluating", len(records)) as task:
+        for batch, analysis, maps in detector.scan(records):
+            for name, values in analysis.extras.items():
+                extras.setdefault(name, []).extend(float(v) for v in values)
+            for k, record in enumerate(batch.records):
+                regions = load_regions(record, batch.sizes[k], saturation)
+                known = has_pixel_truth(record, regions)
+                ranking.add(maps[k], regions.union, label=record.label or 0, tags=record_tags(record), name=record.id)
+                raw = float(analysis.score[k])
+                cases.append(
+                    Case(
+                        record=record,
+                        raw_score=raw,
+                        score=float(calibration.score_display(np.float32(raw))),
+                        is_anomalous=raw >= calibration.image.value,
+                        raw_map=np.asarray(analysis.anomaly_map[k, 0].numpy(), np.float32),
+                        size=batch.sizes[k],
+                        has_mask=known,
+                    )
+                )
+            task.advance(len(batch.records))
+    return cases, extras, ranking
+
+
+def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:
+    notes = []
+    without = sum(1 for case in cases if case.record.label == 1 and not case.has_mask)
+    anomalous = sum(1 for record in records if record.label == 1)
+    if anomalous and without == anomalous:
+        notes.append("no masks were given, so only image metrics are computed")
+    elif without:
+        notes.append(f"{without} anomalous pictures have no mask or an empty one and are left out of the pixel metrics")
+    if skipped:
+        notes.append(f"{len(skipped)} unreadable pictures were skipped")
+    return tuple(notes)

@@ -1,0 +1,156 @@
+"""How long an answer takes, measured so that the number is true (spec B.13).
+
+Warm-up first, device synchronised on both sides of every call, garbage collection off, several inputs in turn.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from andon.detector import Detector
+    from andon.structures import Record
+
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to warm up and to measure."""
+
+    warmup_calls: int = 10
+    warmup_seconds: float = 1.0
+    calls: int = 100
+    seconds: float = 5.0
+    """At least this long and at least `calls`, ..."""
+    most_calls: int = 1000
+    """... but at most so many calls ..."""
+    most_seconds: float = 30.0
+    """... or so many seconds."""
+
+
+QUICK = Effort(warmup_calls=5, warmup_seconds=0.3, calls=30, seconds=1.0, most_seconds=8.0)
+"""What `evaluate` spends; `andon latency` will spend `Effort()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of single calls, batch 1."""
+
+    scope: str
+    """`predict`: decoded picture in memory to score, verdict and map at its own size."""
+    n: int
+    mean: float
+    std: float
+    min: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    machine: str
+
+    @property
+    def throughput(self) -> float:
+        """Pictures per second, from the mean."""
+        return 1000.0 / self.mean
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `report.json`."""
+        return asdict(self)
+
+
+def summarise(milliseconds: Sequence[float], *, scope: str, machine: str) -> Latency:
+    """Mean, sample deviation, minimum and linear percentiles of single calls."""
+    values = np.asarray(milliseconds, dtype=np.float64)
+    p50, p90, p95, p99 = np.percentile(values, [50, 90, 95, 99])
+    deviation = float(values.std(ddof=1)) if values.size > 1 else 0.0
+    return Latency(
+        scope, values.size, float(values.mean()), deviation, float(values.min()), *map(float, (p50, p90, p95, p99)), machine
+    )
+
+
+def measure(
+    call: Callable[[int], object],
+    *,
+    scope: str,
+    machine: str = "",
+    synchronise: Callable[[], None] = lambda: None,
+    effort: Effort | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> Latency:
+    """Time `call(k)` for k = 0, 1, ...; `synchronise` waits for the device and runs before the start and before the stop."""
+    effort = effort or Effort()
+    began, count = clock(), 0
+    while count < effort.warmup_calls or clock() - began < effort.warmup_seconds * 1e9:
+        call(count)
+        count += 1
+    synchronise()
+    times: list[float] = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        began = clock()
+        while True:
+            elapsed = (clock() - began) / 1e9
+            enough = len(times) >= effort.calls and elapsed >= effort.seconds
+            if enough or len(times) >= effort.most_calls or (times and elapsed >= effort.most_seconds):
+                break
+            synchronise()
+            start = clock()
+            call(len(times))
+            synchronise()
+            times.append((clock() - start) / 1e6)
+    finally:
+        if collecting:
+            gc.enable()
+    return summarise(times, scope=scope, machine=machine)
+
+
+def predict_latency(detector: Detector, records: Sequence[Record], *, effort: Effort = QUICK) -> Latency:
+    """Time `predict` on decoded pictures (up to 8 in turn)."""
+    from andon.images import decode
+
+    pictures = [np.round(decode(record.image).pixels * 255).astype(np.uint8) for record in records[:8]]
+    device = detector.device()
+    return measure(
+        lambda k: detector.predict(pictures[k % len(pictures)]),
+        scope="predict",
+        machine=describe_machine(device),
+        synchronise=_synchroniser(device),
+        effort=effort,
+    )
+
+
+def _synchroniser(device: torch.device) -> Callable[[], None]:
+    import torch
+
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    if device.type == "mps":
+        return torch.mps.synchronize
+    return lambda: None
+
+
+def describe_machine(device: torch.device | None = None) -> str:
+    """Processor, threads and torch version in one line."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()} {platform.machine()}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
+            return next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,293 @@
+"""Rank metrics of scores and labels: curves, AUROC, average precision, F1-max, counts at a threshold.
+
+Reference: spec B.1-B.4. A higher score is more anomalous; a sample is called anomalous when `score >=
+threshold`, so equal scores always fall on the same side. Undefined values are NaN. +inf and -inf are legal
+scores, NaN is an error.
+
+Everything is counted at the distinct scores of the *positives*: between two of them the recall stands still,
+so no rank metric gains or loses anything there. A negative is only ever counted ("how many lie above this
+positive?"), which is why `Ranking` asks for sorted negatives, in any number of arrays, and never for their
+order. scikit-learn gives the same values by sorting positives and negatives together, which costs an index of
+8 bytes per pixel; it also refuses infinite scores and answers 0 where a value is undefined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.metrics.counts import Confusion, Counts, Curve, OperatingPoint, Rates, ratios
+
+Scores: TypeAlias = npt.NDArray[np.floating[Any]]
+
+CHUNK = 1 << 20
+"""Distinct positive scores handled at once; bounds the memory of a summary, not its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankSummary:
+    """All scalar rank metrics of one ranking."""
+
+    n_pos: int
+    n_neg: int
+    auroc: float
+    """P(positive above negative) + P(equal) / 2; NaN unless both exist."""
+    average_precision: float
+    """Step-wise area under precision over recall; NaN without positives."""
+    aupr_trapz: float
+    """Trapezoidal area under precision over recall, to compare with tools that use it; it flatters."""
+    f1_max: OperatingPoint
+    """Largest F1 over all thresholds, which needs the test labels; ties go to the largest threshold."""
+    weighted_area: dict[float, float] = field(default_factory=dict)
+    """FPR limit L -> area under the weighted recall up to L, divided by L: AU-PRO for weights 1/(R area)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Sorted positives and negatives, from which every rank metric follows."""
+
+    positives: Scores
+    """(P,) ascending."""
+    negatives: Sequence[Scores]
+    """Any number of ascending arrays; together the N negatives."""
+    weights: Rates | None = None
+    """(P,) weight of each positive in the partial areas; None = 1 / P."""
+
+    @property
+    def n_pos(self) -> int:
+        return int(self.positives.size)
+
+    @property
+    def n_neg(self) -> int:
+        return sum(int(array.size) for array in self.negatives)
+
+    def summary(self, limits: Sequence[float] = (), chunk: int = CHUNK) -> RankSummary:
+        """All scalar metrics in one pass; `limits` are FPR limits in (0, 1] of partial areas (spec B.4)."""
+        n_pos, n_neg = self.n_pos, self.n_neg
+        twice_wins = 0  # an integer: the AUROC does not depend on the order of any sum
+        average_precision = trapezoids = 0.0
+        best = OperatingPoint(np.nan, np.nan, np.nan, np.nan)
+        areas = dict.fromkeys(limits, 0.0)
+        for piece in self._pieces(chunk):
+            twice_wins += piece.twice_wins(n_neg)
+            average_precision += float(np.sum(piece.hits / n_pos * piece.precision))
+            trapezoids += float(np.sum(piece.hits / n_pos * (piece.precision + piece.precision_above) / 2))
+            point = piece.best_f1(n_pos)
+            if not best.f1 > point.f1:  # pieces ascend: a tie goes to the later one, the larger threshold
+                best = point
+            for limit in limits:
+                height = area_above(piece.fp_above, piece.fp, n_neg, limit)
+                areas[limit] += float(np.sum(piece.weights * height)) / limit
+        both = n_pos > 0 and n_neg > 0
+        return RankSummary(
+            n_pos=n_pos,
+            n_neg=n_neg,
+            auroc=twice_wins / (2 * n_pos * n_neg) if both else np.nan,
+            average_precision=average_precision if n_pos else np.nan,
+            aupr_trapz=trapezoids if n_pos else np.nan,
+            f1_max=best,
+            weighted_area={limit: area if both else np.nan for limit, area in areas.items()},
+        )
+
+    def curve(self, thresholds: Scores | None = None) -> Curve:
+        """Counts at +inf and at the distinct values of `thresholds`, by default of all scores."""
+        at = np.concatenate([self.positives, *self.negatives]) if thresholds is None else thresholds
+        at = np.unique(at)  # ascending
+        tp, fp = _at_least([self.positives], at), _at_least(self.negatives, at)
+        return Curve(
+            thresholds=np.concatenate(([np.inf], at[::-1].astype(np.float64))),
+            tp=np.concatenate(([0], tp[::-1])),
+            fp=np.concatenate(([0], fp[::-1])),
+            n_pos=self.n_pos,
+            n_neg=self.n_neg,
+        )
+
+    def confusion(self, threshold: float) -> Confusion:
+        """Counts at one threshold, compared in the scores' own dtype; ValueError if it is NaN."""
+        if np.isnan(threshold):
+            raise ValueError("the threshold is NaN, so nothing can be compared with it; fit or set it first")
+        at = self.positives.dtype.type(threshold).reshape(1)
+        tp, fp = int(_at_least([self.positives], at)[0]), int(_at_least(self.negatives, at)[0])
+        return Confusion(tp=tp, fp=fp, fn=self.n_pos - tp, tn=self.n_neg - fp)
+
+    def _pieces(self, chunk: int) -> Iterator[_Piece]:
+        """The distinct positive scores, ascending, `chunk` at a time."""
+        scores = self.positives
+        is_first = np.ones(scores.size, dtype=np.bool_)  # of its equals
+        is_first[1:] = scores[1:] != scores[:-1]
+        starts = np.flatnonzero(is_first)
+        for first in range(0, starts.size, chunk):
+            here = starts[first : first + chunk]
+            stop = starts[first + chunk] if first + chunk < starts.size else scores.size
+            at = scores[here]
+            hits = np.diff(here, append=stop)
+            if self.weights is None:
+                weights = hits / scores.size
+            else:
+                weights = np.add.reduceat(self.weights[here[0] : stop], here - here[0])
+            yield _Piece(
+                thresholds=at,
+                hits=hits,
+                weights=weights,
+                tp=scores.size - here,
+                fp=_at_least(self.negatives, at),
+                fp_above=_above(self.negatives, at),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Counts at some of the distinct positive scores, ascending; all arrays (K,)."""
+
+    thresholds: Scores
+    hits: Counts
+    """Positives equal to the threshold."""
+    weights: Rates
+    """Sum of the weights of those."""
+    tp: Counts
+    fp: Counts
+    fp_above: Counts
+    """Negatives strictly above the threshold."""
+
+    @property
+    def precision(self) -> Rates:
+        return self.tp / (self.tp + self.fp)
+
+    @property
+    def precision_above(self) -> Rates:
+        """Precision at the next higher distinct score of any sample; 1 where there is none."""
+        tp_above = self.tp - self.hits
+        return ratios(tp_above, tp_above + self.fp_above, empty=1.0)
+
+    def twice_wins(self, n_neg: int) -> int:
+        """Twice the number of (positive, negative) pairs in the right order, equal pairs counting half."""
+        return int(np.sum(self.hits * (2 * n_neg - self.fp - self.fp_above)))
+
+    def best_f1(self, n_pos: int) -> OperatingPoint:
+        f1 = 2 * self.tp / (self.tp + self.fp + n_pos)
+        k = f1.size - 1 - int(np.argmax(f1[::-1]))  # the last maximum: the largest threshold
+        return OperatingPoint(
+            threshold=float(self.thresholds[k]),
+            f1=float(f1[k]),
+            precision=float(self.precision[k]),
+            recall=float(self.tp[k] / n_pos),
+        )
+
+
+def area_above(n_above: Counts, n_at_least: Counts, n_neg: int, limit: float) -> Rates:
+    """Area that a positive adds under the recall curve for FPR in [0, limit]: h_L of spec B.4.
+
+    The positive is found from the FPR `a = n_above / n_neg` (negatives above it) to `b = n_at_least / n_neg`
+    (negatives at or above it) on: linearly between the two, fully behind, exact with ties. Result (K,) in
+    [0, limit], NaN for `n_neg` = 0.
+    """
+    if n_neg == 0:
+        return np.full(n_above.shape, np.nan)
+    a, b = n_above / n_neg, n_at_least / n_neg
+    width = np.where(b > a, b - a, 1.0)  # unused where b == a
+    cut = np.square(np.maximum(limit - a, 0.0)) / (2 * width)
+    return np.where(b <= limit, limit - (a + b) / 2, cut)
+
+
+# --- functions of scores and labels -------------------------------------------------------------------------
+
+
+def rank(scores: npt.ArrayLike, labels: npt.ArrayLike, names: Sequence[str] | None = None) -> Ranking:
+    """Sort scores (n,) by their labels (n,) of 0 = good and 1 = anomalous.
+
+    float32 and float64 scores keep their dtype. `names` (n,) identify samples in messages. Raises ValueError
+    for NaN, for other labels and for unequal lengths.
+    """
+    scores, labels = checked(scores, labels, names)
+    return Ranking(positives=np.sort(scores[labels]), negatives=(np.sort(scores[~labels]),))
+
+
+def checked(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, names: Sequence[str] | None = None
+) -> tuple[Scores, npt.NDArray[np.bool_]]:
+    """Scores (n,) as floats and labels (n,) as booleans, or ValueError that says which sample is wrong."""
+    values, truth = as_scores(scores, names), np.asarray(labels)
+    if truth.shape != values.shape:
+        raise ValueError(f"{values.size} scores but labels of shape {truth.shape}; give one label per score")
+    wrong = np.flatnonzero((truth != 0) & (truth != 1))
+    if wrong.size:
+        raise ValueError(
+            f"label of {_name(wrong[0], names)} is {truth[wrong[0]]}; labels are 0 = good or 1 = anomalous, "
+            "leave samples with an unknown label out"
+        )
+    return values, truth.astype(np.bool_)
+
+
+def as_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> Scores:
+    """Scores (n,) as float32 or float64; ValueError for another shape or NaN, naming the sample."""
+    values: Scores = np.asarray(scores)
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"scores have the shape {values.shape}; give one number per sample")
+    nan = np.flatnonzero(np.isnan(values))
+    if nan.size:
+        raise ValueError(
+            f"score of {_name(nan[0], names)} is NaN ({nan.size} of {values.size} are) and cannot be ranked; "
+            "check the detector on this sample"
+        )
+    return values
+
+
+def curve(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Curve:
+    """ROC and precision-recall curve at all distinct scores (spec B.2, B.3).
+
+    >>> curve([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1]).tp
+    array([0, 1, 2, 2])
+    """
+    return rank(scores, labels).curve()
+
+
+def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Area under the ROC curve; NaN unless both labels occur (spec B.2)."""
+    return rank(scores, labels).summary().auroc
+
+
+def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Average precision, without interpolation; NaN without an anomalous sample (spec B.3)."""
+    return rank(scores, labels).summary().average_precision
+
+
+def aupr_trapz(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Trapezoidal area under the precision-recall curve from (0, 1) on; prefer `average_precision`."""
+    return rank(scores, labels).summary().aupr_trapz
+
+
+def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> OperatingPoint:
+    """Largest F1 over all thresholds and where it is reached, an oracle: it needs the labels (spec B.3)."""
+    return rank(scores, labels).summary().f1_max
+
+
+def confusion(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float) -> Confusion:
+    """Counts for `score >= threshold`, the threshold rounded to the dtype of the scores (spec B.3)."""
+    return rank(scores, labels).confusion(threshold)
+
+
+def _at_least(arrays: Sequence[Scores], values: Scores) -> Counts:
+    """How many elements of the ascending arrays are >= each value."""
+    return _count(arrays, values, side="left")
+
+
+def _above(arrays: Sequence[Scores], values: Scores) -> Counts:
+    """How many elements of the ascending arrays are > each value."""
+    return _count(arrays, values, side="right")
+
+
+def _count(arrays: Sequence[Scores], values: Scores, side: Any) -> Counts:
+    count = np.zeros(values.shape, dtype=np.int64)
+    for array in arrays:
+        count += array.size - np.searchsorted(array, values, side=side)
+    return count
+
+
+def _name(index: int, names: Sequence[str] | None) -> str:
+    return f"sample {index}" if names is None else f"{names[index]} (sample {index})"

@@ -1,0 +1,268 @@
+"""Named results: image and pixel metrics with their break-down, as in `report.json` (spec B.1, B.7-B.9).
+
+Names are `image_auroc`, `pixel_f1`, `aupro_0.30`, ...; a suffix names the subset: `@<defect type>`,
+`@logical`, `@structural`, and `@mean` for the mean of the last two. Every subset has all good pictures as
+negatives.
+
+    *_auroc, *_ap                       over all thresholds
+    *_f1, *_precision, *_recall, *_fpr  at the threshold that was fixed without test data
+    *_f1_max, *_f1_max_precision, ...   at the threshold that is best on these very labels (`oracle`)
+    aupro_L                             per-region overlap up to the FPR L
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.metrics.counts import Confusion
+from andon.metrics.pixels import AUPRO_LIMITS, PixelSummary, tag_set
+from andon.metrics.ranking import RankSummary, checked, rank
+from andon.structures import Record
+
+TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
+"""Categories of MVTec AD that are textures."""
+OBJECTS = frozenset(
+    {
+        "bottle",
+        "cable",
+        "capsule",
+        "hazelnut",
+        "metal_nut",
+        "pill",
+        "screw",
+        "toothbrush",
+        "transistor",
+        "zipper",
+    }
+)
+"""Categories of MVTec AD that are objects."""
+MEAN_OF = ("logical", "structural")
+"""Subsets whose mean is the `@mean` of MVTec LOCO."""
+
+NO_POSITIVES = "no_positives"
+NO_NEGATIVES = "no_negatives"
+NO_REGIONS = "no_regions"
+NO_MASKS = "no_masks"
+NOTHING_CALLED = "nothing_called"
+"""No sample reaches the threshold, so there is no precision."""
+
+
+class UndefinedMetricWarning(UserWarning):
+    """Some metrics have no value on this data; they are NaN, with a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One result and what it rests on."""
+
+    value: float
+    """A fraction in [0, 1], NaN where undefined."""
+    n_pos: int
+    """Anomalous pictures or pixels; regions for AU-PRO."""
+    n_neg: int
+    """Good pictures, or pixels outside the masks."""
+    reason: str | None = None
+    """Why the value is undefined: no_positives, no_negatives, no_regions, no_masks, nothing_called."""
+    oracle: bool = False
+    """Whether the threshold was chosen with the labels it is judged by."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `report.json`; an undefined value is null."""
+        return {
+            "value": None if math.isnan(self.value) else self.value,
+            "n_pos": self.n_pos,
+            "n_neg": self.n_neg,
+            "reason": self.reason,
+            "oracle": self.oracle,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Metric:
+        """Inverse of `to_json`."""
+        return cls(**{**data, "value": math.nan if data["value"] is None else data["value"]})
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """Plain mean over categories; undefined ones are left out and counted."""
+
+    value: float
+    """NaN when no category has a value."""
+    n_valid: int
+    n: int
+
+
+class PixelScores(Protocol):
+    """What `pixel_metrics` asks for; `PixelRanking` answers exactly, others may within a bound."""
+
+    @property
+    def tags(self) -> list[str]: ...
+
+    def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary: ...
+
+    def confusion(self, threshold: float, tag: str | None = None) -> Confusion: ...
+
+
+def record_tags(record: Record) -> tuple[str, ...]:
+    """Subsets an anomalous picture counts in: `logical` or `structural`, and each defect type.
+
+    A good picture has none. Several types are joined by `+` in a record. A folder such as `logical_anomalies`
+    says nothing beyond its group and makes no subset of its own.
+    """
+    if record.label != 1:
+        return ()
+    group = [record.group] if record.group in MEAN_OF else []
+    types = [name for name in record.defect_type.split("+") if name and name != f"{record.group}_anomalies"]
+    return tuple(dict.fromkeys([*group, *types]))
+
+
+def image_metrics(
+    scores: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    threshold: float | None = None,
+    *,
+    tags: Sequence[Collection[str]] | None = None,
+    names: Sequence[str] | None = None,
+) -> dict[str, Metric]:
+    """Metrics of image scores (n,) with labels (n,), 0 = good and 1 = anomalous, pooled and per subset.
+
+    `threshold` was fixed without these labels; None leaves out what needs it. `tags[i]` are the subsets that
+    picture i counts in if it is anomalous (`record_tags`). `names` identify pictures in messages. Undefined
+    values are NaN with a reason, and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
+    """
+    values, truth = checked(scores, labels, names)
+    if tags is not None and len(tags) != values.size:
+        raise ValueError(
+            f"{values.size} scores but tags of {len(tags)} pictures; give one collection per picture"
+        )
+    metrics = _image_values(values, truth, threshold)
+    by_tag = {}
+    anomalous_tags = [
+        tag_set(one) if bad else frozenset() for one, bad in zip(tags or (), truth, strict=False)
+    ]
+    for tag in sorted(frozenset[str]().union(*anomalous_tags)):
+        chosen = ~truth | np.array([tag in one for one in anomalous_tags])
+        by_tag[tag] = _image_values(values[chosen], truth[chosen], threshold)
+    return _with_subsets(metrics, by_tag)
+
+
+def pixel_metrics(
+    ranking: PixelScores, threshold: float | None = None, limits: Sequence[float] = AUPRO_LIMITS
+) -> dict[str, Metric]:
+    """Metrics of all maps in `ranking`, pooled first, then per subset.
+
+    `threshold` is the pixel threshold fixed without these masks; None leaves out what needs it. `limits` are
+    the FPR limits of AU-PRO. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists
+    them.
+    """
+    metrics = _pixel_values(ranking, None, threshold, limits)
+    by_tag = {tag: _pixel_values(ranking, tag, threshold, limits) for tag in ranking.tags}
+    return _with_subsets(metrics, by_tag)
+
+
+def average(metrics: Iterable[Metric]) -> Average:
+    """Plain mean of the defined values."""
+    values = [metric.value for metric in metrics]
+    valid = [value for value in values if not math.isnan(value)]
+    return Average(math.fsum(valid) / len(valid) if valid else math.nan, len(valid), len(values))
+
+
+def category_averages(by_category: Mapping[str, Metric]) -> dict[str, Average]:
+    """Means of one metric over categories: `all`, and of MVTec AD ones `texture` and `object` (spec B.8)."""
+    groups = {
+        "all": set(by_category),
+        "texture": TEXTURES & set(by_category),
+        "object": OBJECTS & set(by_category),
+    }
+    return {
+        name: average(by_category[c] for c in sorted(members)) for name, members in groups.items() if members
+    }
+
+
+def _image_values(
+    scores: npt.NDArray[np.floating[Any]], truth: npt.NDArray[np.bool_], threshold: float | None
+) -> dict[str, Metric]:
+    ranking = rank(scores, truth)
+    at = None if threshold is None else ranking.confusion(threshold)
+    return _common_values("image", ranking.summary(), at, NO_POSITIVES)
+
+
+def _pixel_values(
+    ranking: PixelScores, tag: str | None, threshold: float | None, limits: Sequence[float]
+) -> dict[str, Metric]:
+    summary = ranking.summary(tag, limits)
+    at = None if threshold is None else ranking.confusion(threshold, tag)
+    missing = NO_MASKS if summary.n_left_out else None
+    metrics = _common_values("pixel", summary, at, missing or NO_POSITIVES)
+    reason = _first_reason(summary.n_regions, missing or NO_REGIONS, summary.n_neg)
+    for limit, value in summary.aupro.items():
+        metrics[f"aupro_{limit:.2f}"] = Metric(value, summary.n_regions, summary.n_neg, reason)
+    return metrics
+
+
+def _common_values(
+    level: str, summary: RankSummary | PixelSummary, at: Confusion | None, without_positives: str
+) -> dict[str, Metric]:
+    """The metrics that pictures and pixels have in common."""
+    n_pos, n_neg, best = summary.n_pos, summary.n_neg, summary.f1_max
+    no_pos = None if n_pos else without_positives
+    metrics = {
+        "auroc": Metric(summary.auroc, n_pos, n_neg, _first_reason(n_pos, without_positives, n_neg)),
+        "ap": Metric(summary.average_precision, n_pos, n_neg, no_pos),
+    }
+    if at is not None:
+        metrics |= {
+            "f1": Metric(at.f1, n_pos, n_neg, no_pos),
+            "precision": Metric(at.precision, n_pos, n_neg, None if at.tp + at.fp else NOTHING_CALLED),
+            "recall": Metric(at.recall, n_pos, n_neg, no_pos),
+            "fpr": Metric(at.fpr, n_pos, n_neg, None if n_neg else NO_NEGATIVES),
+        }
+    metrics |= {
+        "f1_max": Metric(best.f1, n_pos, n_neg, no_pos, oracle=True),
+        "f1_max_precision": Metric(best.precision, n_pos, n_neg, no_pos, oracle=True),
+        "f1_max_recall": Metric(best.recall, n_pos, n_neg, no_pos, oracle=True),
+    }
+    return {f"{level}_{name}": metric for name, metric in metrics.items()}
+
+
+def _first_reason(n_pos: int, without_positives: str, n_neg: int) -> str | None:
+    """Why a metric that needs both classes is undefined; None where it is not."""
+    if not n_pos:
+        return without_positives
+    return None if n_neg else NO_NEGATIVES
+
+
+def _with_subsets(
+    metrics: dict[str, Metric], by_tag: Mapping[str, Mapping[str, Metric]]
+) -> dict[str, Metric]:
+    """Pooled metrics, those of each subset and, where logical and structural exist, their mean."""
+    subsets = dict(by_tag)
+    if all(tag in by_tag for tag in MEAN_OF):
+        first, second = (by_tag[tag] for tag in MEAN_OF)
+        subsets["mean"] = {name: _mean(first[name], second[name]) for name in metrics}
+    for tag, subset in subsets.items():
+        metrics |= {f"{name}@{tag}": metric for name, metric in subset.items()}
+    undefined = [f"{name} ({metric.reason})" for name, metric in metrics.items() if math.isnan(metric.value)]
+    if undefined:
+        warnings.warn(
+            f"undefined, written as null: {', '.join(undefined)}", UndefinedMetricWarning, stacklevel=3
+        )
+    return metrics
+
+
+def _mean(first: Metric, second: Metric) -> Metric:
+    """Mean of two subsets with the same good pictures; undefined when either is."""
+    return Metric(
+        value=(first.value + second.value) / 2,
+        n_pos=first.n_pos + second.n_pos,
+        n_neg=max(first.n_neg, second.n_neg),
+        reason=first.reason or second.reason,
+        oracle=first.oracle,
+    )

@@ -1,0 +1,211 @@
+"""Names, break-down (T8), reasons of undefined values and averages (the thesis' table) of results."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from andon.metrics import (
+    Metric,
+    PixelRanking,
+    UndefinedMetricWarning,
+    auroc,
+    category_averages,
+    f1_max,
+    image_metrics,
+    pixel_metrics,
+    record_tags,
+)
+from andon.structures import Record
+
+GOOD, LOGICAL, STRUCTURAL = [0.1, 0.3, 0.4, 0.5], [0.2, 0.6, 0.7], [0.35, 0.45]
+T8_SCORES = GOOD + LOGICAL + STRUCTURAL
+T8_LABELS = [0] * 4 + [1] * 5
+T8_TAGS = [()] * 4 + [("logical", "missing")] * 2 + [("logical", "swapped")] + [("structural", "missing")] * 2
+
+
+def test_t8_break_down():
+    metrics = image_metrics(T8_SCORES, T8_LABELS, 0.45, tags=T8_TAGS)
+    assert metrics["image_auroc@logical"].value == 0.75
+    assert metrics["image_auroc@structural"].value == 0.625
+    assert metrics["image_auroc"].value == pytest.approx(0.7) == (3 * 0.75 + 2 * 0.625) / 5
+    assert metrics["image_auroc@mean"].value == 0.6875
+    assert metrics["image_auroc@missing"].value == auroc(GOOD + LOGICAL[:2] + STRUCTURAL, [0] * 4 + [1] * 4)
+    assert (metrics["image_auroc@logical"].n_pos, metrics["image_auroc@logical"].n_neg) == (3, 4)
+    assert (metrics["image_auroc@mean"].n_pos, metrics["image_auroc@mean"].n_neg) == (5, 4)
+
+
+def test_image_metrics_at_the_threshold_and_at_the_oracle():
+    metrics = image_metrics(T8_SCORES, T8_LABELS, 0.45)
+    values = {name: metric.value for name, metric in metrics.items()}
+    assert values["image_precision"] == 3 / 4
+    assert values["image_recall"] == 3 / 5
+    assert values["image_f1"] == 2 * 3 / (2 * 3 + 1 + 2)
+    assert values["image_fpr"] == 1 / 4
+    best = f1_max(T8_SCORES, T8_LABELS)
+    assert (values["image_f1_max"], values["image_f1_max_precision"], values["image_f1_max_recall"]) == (
+        best.f1,
+        best.precision,
+        best.recall,
+    )
+    assert {name for name, metric in metrics.items() if metric.oracle} == {
+        "image_f1_max",
+        "image_f1_max_precision",
+        "image_f1_max_recall",
+    }
+
+
+def test_without_a_threshold_and_tags():
+    names = set(image_metrics(T8_SCORES, T8_LABELS))
+    assert names == {
+        "image_auroc",
+        "image_ap",
+        "image_f1_max",
+        "image_f1_max_precision",
+        "image_f1_max_recall",
+    }
+
+
+def test_pooled_auroc_is_the_weighted_mean_of_types():
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [20, 50])
+    scores = random.integers(0, 10, 70) + labels
+    types = random.choice(["a", "b", "c"], 70)
+    metrics = image_metrics(scores, labels, tags=[(name,) for name in types])
+    parts = [metrics[f"image_auroc@{name}"] for name in "abc"]
+    pooled = sum(part.n_pos * part.value for part in parts) / 50
+    assert metrics["image_auroc"].value == pytest.approx(pooled, abs=1e-12)
+
+
+def test_undefined_image_metrics():
+    with pytest.warns(UndefinedMetricWarning) as caught:
+        metrics = image_metrics([0.1, 0.2], [0, 0], 0.5)
+    assert len(caught) == 1
+    assert math.isnan(metrics["image_auroc"].value)
+    assert metrics["image_auroc"].to_json() == {
+        "value": None,
+        "n_pos": 0,
+        "n_neg": 2,
+        "reason": "no_positives",
+        "oracle": False,
+    }
+    assert metrics["image_precision"].reason == "nothing_called"
+    assert metrics["image_fpr"] == Metric(0.0, 0, 2)
+    with pytest.warns(UndefinedMetricWarning, match=r"image_auroc \(no_negatives\)"):
+        metrics = image_metrics([0.1, 0.2], [1, 1], 0.15)
+    assert metrics["image_ap"] == Metric(1.0, 2, 0)
+    assert metrics["image_fpr"].reason == "no_negatives"
+
+
+def test_an_undefined_half_makes_the_mean_undefined():
+    with pytest.warns(UndefinedMetricWarning):
+        metrics = image_metrics([1, 2, 3], [0, 1, 1], 2.5, tags=[(), ("logical",), ("structural",)])
+    assert metrics["image_precision@logical"].reason == "nothing_called"
+    assert metrics["image_precision@structural"].value == 1
+    assert math.isnan(metrics["image_precision@mean"].value)
+    assert metrics["image_precision@mean"].reason == "nothing_called"
+
+
+@pytest.mark.parametrize("metric", [Metric(0.5, 1, 2), Metric(0.5, 1, 2, oracle=True)])
+def test_json_round_trip(metric):
+    assert Metric.from_json(json.loads(json.dumps(metric.to_json()))) == metric
+
+
+def test_json_of_nan():
+    back = Metric.from_json(json.loads(json.dumps(Metric(math.nan, 0, 1, "no_positives").to_json())))
+    assert math.isnan(back.value)
+    assert back.reason == "no_positives"
+
+
+def test_messages_name_the_picture():
+    with pytest.raises(ValueError, match="bolt/test/rust/001"):
+        image_metrics([1, math.nan], [0, 1], names=["bolt/test/good/000", "bolt/test/rust/001"])
+    with pytest.raises(ValueError, match="one collection per picture"):
+        image_metrics([1, 2], [0, 1], tags=[()])
+
+
+def pixel_ranking():
+    random = np.random.default_rng(0)
+    ranking = PixelRanking()
+    for index, tags in enumerate([(), (), ("logical",), ("structural",), ("structural", "dent")]):
+        mask = np.zeros((8, 8), dtype=bool)
+        mask[2:4, index : index + 2] = bool(tags)
+        ranking.add(
+            random.random((8, 8), dtype=np.float32) + 0.4 * mask, mask, label=int(bool(tags)), tags=tags
+        )
+    return ranking
+
+
+def test_pixel_metrics():
+    ranking = pixel_ranking()
+    metrics = pixel_metrics(ranking, threshold=0.9)
+    assert metrics["pixel_auroc"] == Metric(ranking.auroc(), 12, 5 * 64 - 12)
+    assert metrics["pixel_ap@dent"].value == ranking.average_precision("dent")
+    assert metrics["aupro_0.30"] == Metric(ranking.aupro(0.30), 3, 5 * 64 - 12)
+    assert metrics["aupro_0.05@structural"].value == ranking.aupro(0.05, "structural")
+    assert metrics["pixel_f1"].value == ranking.confusion(0.9).f1
+    assert metrics["pixel_recall@logical"].value == ranking.confusion(0.9, "logical").recall
+    halves = [metrics[f"aupro_0.30@{half}"].value for half in ("logical", "structural")]
+    assert metrics["aupro_0.30@mean"].value == sum(halves) / 2
+    assert metrics["pixel_f1_max"].oracle
+    assert "aupro_0.10" in pixel_metrics(ranking, limits=(0.1,))
+
+
+@pytest.mark.parametrize(
+    ("label", "reasons"), [(0, ("no_positives", "no_regions")), (1, ("no_masks", "no_masks"))]
+)
+def test_undefined_pixel_metrics(label, reasons):
+    ranking = PixelRanking()
+    ranking.add(np.ones((2, 2), dtype=np.float32), np.zeros((2, 2), dtype=bool), label=label)
+    with pytest.warns(UndefinedMetricWarning):
+        metrics = pixel_metrics(ranking)
+    assert (metrics["pixel_auroc"].reason, metrics["aupro_0.30"].reason) == reasons
+    assert math.isnan(metrics["aupro_0.05"].value)
+
+
+def test_averages_of_the_thesis():
+    texture = {"carpet": 99.20, "grid": 100, "leather": 100, "tile": 98.38, "wood": 98.25}
+    objects = {
+        "bottle": 98.25,
+        "cable": 94.75,
+        "capsule": 95.89,
+        "hazelnut": 96.93,
+        "metal_nut": 99.71,
+        "pill": 93.26,
+        "screw": 95.94,
+        "toothbrush": 86.67,
+        "transistor": 98.38,
+        "zipper": 99.05,
+    }
+    averages = category_averages({name: Metric(value, 1, 1) for name, value in (texture | objects).items()})
+    assert averages["texture"].value == pytest.approx(99.166)
+    assert averages["object"].value == pytest.approx(95.883)
+    assert averages["all"].value == pytest.approx(96.977333, abs=1e-6)
+
+
+def test_averages_leave_undefined_categories_out():
+    averages = category_averages({"a": Metric(0.5, 1, 1), "b": Metric(math.nan, 0, 1, "no_positives")})
+    assert (averages["all"].value, averages["all"].n_valid, averages["all"].n) == (0.5, 1, 2)
+    assert set(averages) == {"all"}
+    assert math.isnan(category_averages({"b": Metric(math.nan, 0, 1)})["all"].value)
+
+
+@pytest.mark.parametrize(
+    ("label", "group", "defect_type", "tags"),
+    [
+        (0, "good", "good", ()),
+        (1, "anomalous", "scratch", ("scratch",)),
+        (1, "logical", "logical_anomalies", ("logical",)),
+        (1, "structural", "broken_pin", ("structural", "broken_pin")),
+        (1, "anomalous", "3+5", ("3", "5")),
+        (1, "anomalous", "", ()),
+        (None, "unknown", "", ()),
+    ],
+)
+def test_tags_of_a_record(label, group, defect_type, tags):
+    record = Record(Path("a.png"), id="a", label=label, group=group, defect_type=defect_type)
+    assert record_tags(record) == tags
