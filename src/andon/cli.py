@@ -104,17 +104,19 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def _recipe(detector: str, recipe: str | None, settings: list[str] | None, default: str | None = None) -> Recipe:
+def _recipe(detector: str, recipe: str | None) -> Recipe:
+    """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
+    from andon.registry import default_recipe, known_detector, load_recipe
+
+    known_detector(detector)
+    return load_recipe(recipe or default_recipe(detector), detector)
+
+
+def _resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:
     from andon.config import parse_assignments
-    from andon.registry import default_recipe, detector_names, load_recipe
     from andon.runs import resolve
 
-    if recipe is None and detector not in detector_names():
-        from andon.registry import detector_class
-
-        detector_class(detector)  # says which names are known
-    chosen = load_recipe(recipe or default or default_recipe(detector), detector)
-    return resolve(chosen, parse_assignments(settings or []))
+    return resolve(recipe, parse_assignments(settings or []))
 
 
 @app.callback(invoke_without_command=False)
@@ -147,9 +149,10 @@ def demo(
     from andon.progress import default_progress
     from andon.runs import Source, evaluate_run, fit_run
 
-    chosen = _recipe(detector, recipe, settings)
+    named = _recipe(detector, recipe)
     progress = default_progress()
-    _say(f"learning {data} with {chosen.name}")
+    _say(f"learning {data} with {named.name}")
+    chosen = _resolved(named, settings)
     fit_run(out, Source(data), chosen, overwrite=True, progress=progress)
     _show_report(evaluate_run(out, progress=progress), out, as_json)
 
@@ -173,12 +176,12 @@ def fit(
     from andon.progress import default_progress
     from andon.runs import Source, fit_run, prepare
 
-    chosen = _recipe(detector, recipe, settings)
+    named = _recipe(detector, recipe)
     source = Source(data, category, layout)
-    if out is not None:
-        prepare(out, overwrite=False, resume=resume or overwrite)  # a used folder is refused before anything is read
-    else:
-        out = Path("runs") / detector / source.open(seed=chosen.seed).category
+    found_category = source.open(seed=named.seed).category  # what is wrong is said before torch is imported
+    out = out or Path("runs") / detector / found_category
+    prepare(out, overwrite=overwrite, resume=resume, dry=True)
+    chosen = _resolved(named, settings)
     fitted, dataset = fit_run(
         out,
         source,

@@ -31,7 +31,9 @@ IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
 MIN_SIDE = 8
 """Pictures smaller than this in either direction are refused."""
 
-Image.MAX_IMAGE_PIXELS = 500_000_000  # line-scan cameras deliver more than Pillow's default allows
+MAX_PIXELS = 500_000_000
+"""Larger pictures are refused; line-scan cameras deliver more than Pillow's own limit allows."""
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 class AlphaWarning(UserWarning):
@@ -84,18 +86,16 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes): copy the picture again or remove it")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                mode = opened.mode
-                picture = ImageOps.exif_transpose(opened)
-                picture.load()
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise DataError(f"{path} has more than {MAX_PIXELS} pixels: cut it into tiles")
+            mode = opened.mode
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: check the path") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels: cut it into tiles") from error
     except UnidentifiedImageError as error:
         if path.suffix.lower() in {".tif", ".tiff"}:
             return _decode_tiff(path, bit_depth)
@@ -117,7 +117,7 @@ def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[n
         return _to_rgb_array(_scale_deep(values, path, bit_depth, picture.mode))
     if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (picture.mode == "P" and "transparency" in picture.info):
         rgba = picture.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             warnings.warn(f"{path} has transparent pixels: shown on black", AlphaWarning, stacklevel=3)
         picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     if picture.mode != "RGB":
@@ -183,8 +183,8 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"mask {path} cannot be read ({error}): replace or remove it") from error
     if values.ndim == 3:
-        colour = values[:, :, :3]
-        values = colour.max(axis=2)
+        colours = 1 if values.shape[2] == 2 else 3  # transparency is no colour
+        values = values[:, :, :colours].max(axis=2)
     return values.astype(np.int64) if values.dtype == np.bool_ else values
 
 

@@ -53,10 +53,16 @@ def detector_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
 
 
-def detector_class(name: str) -> type[Detector]:
-    """Import the detector `name`. Raises `ConfigError` when there is none."""
+def known_detector(name: str) -> str:
+    """Return `name`. Raises `ConfigError` when no detector has it."""
     if name not in detector_names():
         raise ConfigError(f"unknown detector {name!r}; {nearest(name, detector_names())}")
+    return name
+
+
+def detector_class(name: str) -> type[Detector]:
+    """Import the detector `name`. Raises `ConfigError` when there is none."""
+    known_detector(name)
     from andon.detector import Detector
 
     module = importlib.import_module(f"andon.detectors.{name}")

@@ -56,21 +56,7 @@ class Source:
 
     def open(self, *, seed: int, hold_out: bool = True) -> Dataset:
         """Read the data set; without `hold_out` no good pictures are kept from training by rule."""
-        dataset = open_dataset(self.path, self.category, self.layout, seed=seed)
-        return dataset if hold_out else without_hold_out(dataset)
-
-
-def without_hold_out(dataset: Dataset) -> Dataset:
-    """Give pictures that were held out by rule back to training; a validation folder stays apart."""
-    from dataclasses import replace
-
-    from andon.datasets import Records
-
-    by_rule = [r for r in dataset.validation if "validation" not in r.image.parent.relative_to(dataset.root).parts]
-    if not by_rule:
-        return dataset
-    train = Records([*dataset.train, *(replace(record, split="train") for record in by_rule)])
-    return replace(dataset, train=train, validation=Records([r for r in dataset.validation if r not in by_rule]))
+        return open_dataset(self.path, self.category, self.layout, seed=seed, hold_out=hold_out)
 
 
 def resolve(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -99,8 +85,8 @@ def create(recipe: Recipe, changes: Mapping[str, Any] | None = None) -> Detector
     return cls(cls.Config.parse(resolve(recipe, changes or {}).config, where=recipe.name))
 
 
-def prepare(run: Path, *, overwrite: bool, resume: bool) -> None:
-    """Check that a run folder may be written. Raises `OutputError` when it is in use."""
+def prepare(run: Path, *, overwrite: bool, resume: bool, dry: bool = False) -> None:
+    """Make a run folder ready to be written; `dry` only checks. Raises `OutputError` when it is in use."""
     if run.exists() and not run.is_dir():
         raise OutputError(f"{run} is a file, a folder is needed: choose another --out")
     if not run.exists() or not any(run.iterdir()) or resume:
@@ -110,7 +96,8 @@ def prepare(run: Path, *, overwrite: bool, resume: bool) -> None:
         hint = "--resume continues it, " if unfinished else ""
         state = "holds an unfinished run" if unfinished else "is not empty"
         raise OutputError(f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder")
-    clear(run)
+    if not dry:
+        clear(run)
 
 
 def clear(run: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import signal
 import threading
 import time
@@ -29,6 +30,9 @@ from andon.errors import AndonError, InterruptedRun
 from andon.files import write_bytes
 from andon.progress import NoProgress, Progress
 from andon.structures import Record
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between two checkpoints."""

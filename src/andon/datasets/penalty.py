@@ -15,7 +15,7 @@ from andon.home import cache_dir
 from andon.images import list_pictures
 from andon.structures import Record
 
-PROCEDURAL = 200
+PROCEDURAL = 128
 """Procedural pictures that are made when no folder is given."""
 SIDE = 288
 VERSION = 1

@@ -246,6 +246,11 @@ class EfficientADAST(Detector):
     def input_size(self) -> tuple[int, int]:
         return self.config.extractor.image_size, self.config.extractor.image_size
 
+    @property
+    def score_rule(self) -> str:
+        rule = {"mean": "mean of", "max": "maximum (after enlarging) of", "topk": "mean of the largest 1 % cells of"}
+        return f"{rule[self.config.maps.score]} the {self.config.maps.score_map} map"
+
     # Learning ------------------------------------------------------------------------------------------------------
 
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:

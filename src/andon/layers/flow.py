@@ -52,7 +52,7 @@ class CouplingBlock(nn.Module):
         self.r2 = CouplingNetwork(self.n2 + condition, hidden, 2 * self.n1, kernel)
 
     def _scale_shift(self, network: CouplingNetwork, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = network(torch.cat([x, condition], 1)).float().chunk(2, dim=1)
+        s, t = network(torch.cat([x, condition], 1)).to(x.dtype).chunk(2, dim=1)  # exp and sums never in half precision
         return 0.636 * self.clamp * torch.atan(s / self.clamp), t
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,18 @@
+"""Data sets: layouts are recognised, split, listed and checked here; pixels are decoded in `andon.images`."""
+
+from andon.datasets.check import check_dataset
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.findings import Findings
+from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.datasets.opening import list_categories, open_dataset
+
+__all__ = [
+    "Dataset",
+    "Findings",
+    "Records",
+    "check_dataset",
+    "has_pixel_truth",
+    "list_categories",
+    "load_regions",
+    "open_dataset",
+]

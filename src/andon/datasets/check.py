@@ -1,0 +1,167 @@
+"""`check_dataset`: opens every file once and says what is wrong with a data set (spec A.10)."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset, file_digest
+from andon.datasets.findings import Findings, FindingsLog, pictures, some
+from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
+from andon.datasets.opening import list_categories, open_dataset
+from andon.errors import DataError
+from andon.images import AlphaWarning, decode, read_mask
+from andon.progress import NoProgress, Progress, track
+from andon.structures import Record
+
+MIN_TRAIN, MIN_VALIDATION = 10, 5
+"""Fewer good pictures than these are warned about."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one record's files turned out to be."""
+
+    digest: str = ""
+    size: tuple[int, int] | None = None
+    """(H, W), None where the picture cannot be read."""
+    mode: str = ""
+    has_truth: bool = True
+    errors: tuple[str, ...] = ()
+
+
+def check_dataset(
+    data: Dataset | str | Path,
+    category: str | None = None,
+    layout: str = "auto",
+    *,
+    seed: int = 0,
+    allow_outside: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Findings:
+    """Decode every picture and mask and return what is wrong; nothing is raised for faults of the data.
+
+    A path without `category` is checked in all its categories. Errors: unreadable files, masks that do not
+    fit their picture, anomalous pictures in train, the same file in test and elsewhere. `workers` threads
+    decode.
+    """
+    if isinstance(data, Dataset):
+        return _check(data, workers, progress or NoProgress())
+    findings = Findings()
+    try:
+        categories = [category] if category else list_categories(data, layout, allow_outside=allow_outside)
+    except DataError as error:
+        return Findings(errors=(str(error),))
+    for name in categories:
+        try:
+            dataset = open_dataset(data, name, layout, seed=seed, allow_outside=allow_outside)
+        except DataError as error:
+            findings += Findings(errors=(str(error),))
+            continue
+        findings += _check(dataset, workers, progress or NoProgress())
+    return findings
+
+
+def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Findings:
+    records = [*dataset.train, *dataset.validation, *dataset.test]
+    threads = workers or min(8, os.cpu_count() or 1)
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore", AlphaWarning)
+        found = pool.map(lambda record: _look(record, dataset), records)
+        looks = list(track(progress, found, f"Checking {dataset.category}", len(records)))
+    log = FindingsLog()
+    log.errors += [error for look in looks for error in look.errors]
+    _check_counts(dataset, log)
+    _check_duplicates(records, looks, log)
+    _check_truth(records, looks, log)
+    _check_kinds(looks, log)
+    log.notes.insert(0, dataset.summary())
+    return dataset.findings + log.findings()
+
+
+def _look(record: Record, dataset: Dataset) -> _Look:
+    try:
+        digest = file_digest(record.image)
+        decoded = decode(record.image)
+    except DataError as error:
+        return _Look(errors=(str(error),))
+    height, width = decoded.pixels.shape[:2]
+    errors = list(_mask_errors(record, dataset))
+    has_truth = True
+    try:
+        has_truth = has_pixel_truth(record, load_regions(record, (height, width), dataset.saturation))
+    except DataError as error:
+        errors.append(str(error))
+    return _Look(digest, (height, width), decoded.mode, has_truth, tuple(dict.fromkeys(errors)))
+
+
+def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
+    """A single mask holds 0 and one other value; others come from interpolation or lossy compression."""
+    if record.mask_kind != "single" or dataset.saturation is not None:
+        return
+    path = record.masks[0]
+    try:
+        values = mask_values(read_mask(path))
+    except DataError:
+        return  # reported when its regions are read
+    if len(values) > 1:
+        yield (
+            f"mask {path} holds {len(values)} values besides 0 ({some([str(value) for value in values])}): "
+            "save it black and white, without loss (PNG)"
+        )
+
+
+def _check_counts(dataset: Dataset, log: FindingsLog) -> None:
+    wanted = (("train", dataset.train, MIN_TRAIN), ("validation", dataset.validation, MIN_VALIDATION))
+    for name, records, least in wanted:
+        if len(records) < least:
+            log.warnings.append(
+                f"{dataset.category} has {pictures(len(records))} for {name}, {least} or more are advised"
+            )
+
+
+def _check_duplicates(records: Sequence[Record], looks: Sequence[_Look], log: FindingsLog) -> None:
+    """The same file in test and in another split is an error, any other repetition a warning."""
+    same: dict[str, list[Record]] = defaultdict(list)
+    for record, look in zip(records, looks, strict=True):
+        if look.digest:
+            same[look.digest].append(record)
+    for twins in same.values():
+        if len(twins) < 2:
+            continue
+        splits = {record.split for record in twins}
+        rank = log.errors if "test" in splits and len(splits) > 1 else log.warnings
+        where = " and ".join(sorted(splits))
+        rank.append(
+            f"the same picture {len(twins)} times in {where}: {some([record.id for record in twins])}; "
+            "keep one"
+        )
+
+
+def _check_truth(records: Sequence[Record], looks: Sequence[_Look], log: FindingsLog) -> None:
+    empty = [
+        record.id
+        for record, look in zip(records, looks, strict=True)
+        if record.label == 1 and record.masks and look.size and not look.has_truth
+    ]
+    if empty:
+        log.warnings.append(
+            f"{len(empty)} anomalous pictures have an empty mask and are left out of pixel metrics: "
+            f"{some(empty)}"
+        )
+
+
+def _check_kinds(looks: Sequence[_Look], log: FindingsLog) -> None:
+    sizes = Counter(f"{look.size[1]} x {look.size[0]}" for look in looks if look.size)
+    modes = Counter(look.mode for look in looks if look.size)
+    for what, kinds in (("sizes", sizes), ("pixel modes", modes)):
+        if len(kinds) > 1:
+            log.notes.append(
+                f"{len(kinds)} {what}: {some([f'{kind} ({count})' for kind, count in kinds.most_common()])}"
+            )

@@ -1,0 +1,123 @@
+"""A data set as detectors and evaluation see it: three sequences of records, and what reading noticed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import overload
+
+from andon.datasets.findings import Findings
+from andon.datasets.masks import Saturation
+from andon.errors import DataError
+from andon.structures import Record
+
+
+class Records(Sequence[Record]):
+    """An immutable sequence of records. A slice is again `Records`."""
+
+    __slots__ = ("_records",)
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._records = tuple(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index: int | slice) -> Record | Records:
+        return Records(self._records[index]) if isinstance(index, slice) else self._records[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._records == other._records if isinstance(other, Records) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._records)
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)} records)"
+
+    @property
+    def labels(self) -> tuple[int | None, ...]:
+        """1 anomalous, 0 good, None unknown; one per record."""
+        return tuple(record.label for record in self)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) over ids, labels and the contents of pictures and masks, in order.
+
+        Independent of where the files lie. They are read once per process unless they change. Raises
+        `DataError` when one cannot be read.
+        """
+        digest = hashlib.sha256()
+        for record in self:
+            files = " ".join(file_digest(path) for path in (record.image, *record.masks))
+            digest.update(f"{record.id}\0{record.label}\0{files}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One category of a data set.
+
+    `train` and `validation` are good pictures; `test` is for evaluation alone and empty where nothing is
+    labelled.
+    """
+
+    name: str
+    """Name of the data set, or of its layout where it has no name of its own."""
+    root: Path
+    """Folder that record ids are relative to."""
+    category: str
+    layout: str
+    """How the files lie: a file of `andon/datasets/layouts`."""
+    train: Records
+    validation: Records
+    test: Records
+    saturation: Mapping[int, Saturation] | None = None
+    """Saturation by pixel value of the masks (MVTec LOCO AD), None where a data set has none."""
+    findings: Findings = field(default=Findings(), repr=False)
+    """What was noticed while reading; `check_dataset` looks into the files as well."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed while reading, one line each, the serious first."""
+        return self.findings.errors + self.findings.warnings + self.findings.notes
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any test picture has ground truth for its pixels; without, only image metrics exist."""
+        return any(record.masks for record in self.test)
+
+    def summary(self) -> str:
+        """One line with the layout and the counts."""
+        good, bad = (self.test.labels.count(label) for label in (0, 1))
+        unknown = len(self.test) - good - bad
+        parts = [f"{len(self.train)} train", f"{len(self.validation)} validation"]
+        parts.append(f"{good} good and {bad} anomalous test pictures" if self.test else "no test pictures")
+        if unknown:
+            parts.append(f"{unknown} test pictures without label")
+        if bad and not self.has_masks:
+            parts.append("no masks: image metrics only")
+        return f"{self.category} ({self.layout}): {', '.join(parts)}"
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file's content. Raises `DataError` when it cannot be read."""
+    try:
+        state = path.stat()
+        return _digest(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): check that it is there and readable"
+        ) from error
+
+
+@lru_cache(maxsize=200_000)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

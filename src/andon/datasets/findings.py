@@ -1,0 +1,59 @@
+"""What is noticed about a data set while it is read or checked: one line each, in three ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+NAMED = 3
+"""Files that a line names before it says how many more there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """One-line messages about a data set that name the files concerned."""
+
+    errors: tuple[str, ...] = ()
+    """Results would be wrong: repair the data first."""
+    warnings: tuple[str, ...] = ()
+    """Results may be weaker or cover less than expected."""
+    notes: tuple[str, ...] = ()
+    """Good to know."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no errors."""
+        return not self.errors
+
+    def lines(self) -> list[str]:
+        """Every message with its rank in front, errors first."""
+        ranks = (("error", self.errors), ("warning", self.warnings), ("note", self.notes))
+        return [f"{rank}: {message}" for rank, messages in ranks for message in messages]
+
+    def __add__(self, other: Findings) -> Findings:
+        return Findings(self.errors + other.errors, self.warnings + other.warnings, self.notes + other.notes)
+
+
+@dataclass(slots=True)
+class FindingsLog:
+    """Collects findings while a data set is read."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def findings(self) -> Findings:
+        """What was collected, each message once, in order."""
+        return Findings(*(tuple(dict.fromkeys(rank)) for rank in (self.errors, self.warnings, self.notes)))
+
+
+def some(items: Sequence[str | Path], limit: int = NAMED) -> str:
+    """`a, b, c and 7 more`."""
+    named = ", ".join(str(item) for item in items[:limit])
+    return f"{named} and {len(items) - limit} more" if len(items) > limit else named
+
+
+def pictures(count: int) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count} picture{'' if count == 1 else 's'}"

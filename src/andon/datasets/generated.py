@@ -1,0 +1,99 @@
+"""`embedded:NAME`: generated data, made once and kept in the cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from andon.errors import DataError, nearest
+from andon.home import cache_dir
+
+PREFIX = "embedded:"
+CATEGORIES = ("fabric", "brushed_metal", "bolt", "pcb", "pin_tray")
+PROFILES = ("tiny", "small", "standard")
+
+
+def category_of(text: str, category: str | None = None) -> str:
+    """Category that `embedded:NAME`, or `embedded:` with a category, means. Raises `DataError` for others."""
+    name, _ = _parse(text)
+    if name and category and name != category:
+        raise DataError(f"{text} is the one category {name!r}, not {category!r}: leave one of them out")
+    chosen = name or category
+    if not chosen:
+        raise DataError(f"choose a generated data set: {', '.join(PREFIX + known for known in CATEGORIES)}")
+    if chosen not in CATEGORIES:
+        raise DataError(f"unknown generated data set {chosen!r}; {nearest(chosen, CATEGORIES)}")
+    return chosen
+
+
+def generated_categories(text: str) -> list[str]:
+    """The category named in `text`, or all of them for `embedded:`."""
+    return [category_of(text)] if _parse(text)[0] else list(CATEGORIES)
+
+
+def generated_folder(text: str, category: str | None = None) -> Path:
+    """Folder of the category, generated on first use.
+
+    `text` is `embedded:NAME`, with `profile`, `size` (height in pixels) and `seed` behind commas where they
+    differ from small, 256 and 0: `embedded:fabric,profile=tiny,size=128`.
+    """
+    name = category_of(text, category)
+    settings = _parse(text)[1]
+    profile = settings.get("profile", "small")
+    if profile not in PROFILES:
+        raise DataError(f"{text}: unknown profile {profile!r}; {nearest(profile, PROFILES)}")
+    size, seed = (
+        _whole_number(text, key, settings.get(key, default))
+        for key, default in (("size", "256"), ("seed", "0"))
+    )
+    kept = cache_dir() / "embedded" / f"{profile}-{size}-{seed}" / name
+    if not kept.is_dir():
+        _generate(kept, name, profile, size, seed)
+    return _category_folder(kept, name)
+
+
+def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None:
+    """Generate beside `kept` and move it there, so that what is there is complete."""
+    from andon.datasets.embedded import generate
+
+    part = kept.with_name(f".{name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        generate(part, profile=profile, size=size, seed=seed, categories=[name])
+        part.rename(kept)
+    except OSError as error:
+        if not kept.is_dir():  # nobody else made it meanwhile
+            raise DataError(
+                f"{kept} cannot be written ({error.strerror}): free some space, or set ANDON_HOME to "
+                "another folder"
+            ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _category_folder(kept: Path, name: str) -> Path:
+    for folder in (kept / "embedded_ad" / name, kept / "embedded_loco" / name):
+        if folder.is_dir():
+            return folder
+    raise DataError(f"{kept} is incomplete: delete it, then it is generated again")
+
+
+def _parse(text: str) -> tuple[str, dict[str, str]]:
+    name, *settings = re.split(r"[,?&]", text.removeprefix(PREFIX))
+    values: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or key not in {"profile", "size", "seed"}:
+            raise DataError(
+                f"{text}: {setting!r} is no setting, write e.g. {PREFIX}fabric,profile=tiny,size=128,seed=0"
+            )
+        values[key] = value
+    return name.strip(), values
+
+
+def _whole_number(text: str, key: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]+", value):
+        raise DataError(f"{text}: {key} is {value!r}, must be a whole number")
+    return int(value)

@@ -1,0 +1,46 @@
+"""A folder of pictures, all of good parts (spec A.10): 10 % are held out for validation, there is no test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.listing import has_pictures, scan
+from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import records_of
+from andon.errors import DataError
+from andon.structures import Record
+
+NAME = "flat"
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read the pictures directly inside `folder`."""
+    log = FindingsLog()
+    listing = scan(folder, log)
+    train = records_of(folder, listing.pictures, folder.parent, category, "train", log=log)
+    if not train:
+        raise DataError(f"{folder} holds no usable pictures: all are empty or broken links, copy them again")
+    validation: list[Record] = []
+    if options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(f"{pictures(len(validation))} held out for validation (seed {options.seed})")
+    log.notes.append("a folder of pictures: all are taken for good ones, there is no test")
+    unread = [path.name for path in listing.folders if has_pictures(path)]
+    if unread:
+        log.warnings.append(f"pictures in folders inside {folder} are not read: {some(unread)}")
+    return Dataset(
+        NAME,
+        folder.parent,
+        category,
+        NAME,
+        Records(train),
+        Records(validation),
+        Records(),
+        findings=log.findings(),
+    )
+
+
+LAYOUT = Layout(name=NAME, order=8, expects="pictures of good parts", find=by_folder(has_pictures), read=read)

@@ -1,0 +1,116 @@
+"""A folder of normal and one of defective pictures side by side, the way people sort them (spec A.10).
+
+    <category>/normal/*.jpg
+    <category>/defect/*.jpg  or  <category>/defect/<type>/*.jpg
+    <category>/masks/...                                    optional
+
+20 % of the normal pictures go to test, 10 % of the rest to validation; all defects go to test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.listing import folders_in, has_pictures, named, scan
+from andon.datasets.names import BAD, GOOD, MASKS, RESERVED
+from andon.datasets.pairing import MaskFolders
+from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import log_missing_masks, records_of
+from andon.errors import DataError
+from andon.structures import Record
+
+NAME = "folders"
+
+
+def fits(folder: Path) -> bool:
+    """Whether there is a folder of normal pictures, names in any case."""
+    return any(has_pictures(good) for good in named(folders_in(folder), GOOD))
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read one category. Without defects nothing goes to test."""
+    log = FindingsLog()
+    masks = MaskFolders(folder, log)
+    train: list[Record] = []
+    for good in named(folders_in(folder), GOOD):
+        listed = scan(good, log).pictures
+        train += records_of(
+            good, listed, folder.parent, category, "train", truths=masks.truths(listed, good), log=log
+        )
+    if not train:
+        raise DataError(
+            f"{folder} holds no usable normal pictures: all are empty or broken links, copy them again"
+        )
+    test = _defects(folder, category, masks, log)
+    masks.report_unused()
+    log_missing_masks(test, log)
+
+    validation: list[Record] = []
+    needs = 1 + bool(test) + options.hold_out
+    if test:
+        train, good_test = hold_out(train, TEST_PERCENT, options.seed, base=folder, into="test", needs=needs)
+        log.notes.append(
+            f"{pictures(len(good_test))} of normal parts held out for test (seed {options.seed})"
+        )
+        test = sorted(good_test + test, key=lambda record: record.defect_type)
+    if options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(
+            f"{pictures(len(validation))} of normal parts held out for validation (seed {options.seed})"
+        )
+    return Dataset(
+        NAME,
+        folder.parent,
+        category,
+        NAME,
+        Records(train),
+        Records(validation),
+        Records(test),
+        findings=log.findings(),
+    )
+
+
+def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) -> list[Record]:
+    kinds = _defect_folders(folder, log)
+    records: list[Record] = []
+    for kind in kinds:
+        listed = scan(kind, log).pictures
+        truths = masks.truths(listed, kind, only=len(kinds) == 1)
+        records += records_of(
+            kind,
+            listed,
+            folder.parent,
+            category,
+            "test",
+            defect_type=kind.name,
+            group="anomalous",
+            truths=truths,
+            log=log,
+        )
+    return sorted(records, key=lambda record: record.defect_type)
+
+
+def _defect_folders(folder: Path, log: FindingsLog) -> list[Path]:
+    """Folders of anomalous pictures: `defect/`, its sub-folders, or else whatever lies beside `normal/`."""
+    beside = [path for path in folders_in(folder) if path.name.lower() not in GOOD | RESERVED]
+    known = named(beside, BAD)
+    others = [path for path in beside if path not in known and has_pictures(path)]
+    if known:
+        if others:
+            log.warnings.append(
+                f"folders beside {known[0].name} are not read: {some([path.name for path in others])}"
+            )
+        inside = [kind for top in known for kind in folders_in(top) if kind.name.lower() not in MASKS]
+        return [path for path in (*known, *inside) if has_pictures(path)]
+    if others:
+        log.notes.append(
+            "folders beside the normal pictures are read as defect types: "
+            f"{some([path.name for path in others])}"
+        )
+    return others
+
+
+LAYOUT = Layout(name=NAME, order=7, expects="normal/ and defect/ folders", find=by_folder(fits), read=read)

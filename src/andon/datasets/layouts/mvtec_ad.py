@@ -1,0 +1,35 @@
+"""MVTec AD and everything that lies like it (spec A.3): Bergmann et al., CVPR 2019.
+
+<category>/train/good/000.png
+<category>/test/good/000.png
+<category>/test/<defect type>/000.png
+<category>/ground_truth/<defect type>/000_mask.png      optional
+<category>/validation/good/000.png                      optional; otherwise 10 % of train are held out
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset
+from andon.datasets.known_counts import compare_mvtec_ad
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.tree import is_tree, read_tree
+
+NAME = "mvtec_ad"
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read one category; counts that differ from the published ones are noted."""
+    dataset = read_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
+    return replace(dataset, findings=dataset.findings + compare_mvtec_ad(dataset))
+
+
+LAYOUT = Layout(
+    name=NAME,
+    order=6,
+    expects="train/good and test/<defect type> folders",
+    find=by_folder(is_tree),
+    read=read,
+)

@@ -1,0 +1,64 @@
+"""MVTec LOCO AD and AutoVI (spec A.4): a mask file and a saturation area per defect. Bergmann et al., 2022.
+
+    <category>/defects_config.json
+    <category>/train/good/000.png, validation/good/000.png
+    <category>/test/{good,logical_anomalies,structural_anomalies}/000.png
+    <category>/ground_truth/{logical_anomalies,structural_anomalies}/000/000.png    a folder per picture
+
+AutoVI has other defect folders and no validation pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset
+from andon.datasets.findings import FindingsLog
+from andon.datasets.known_counts import compare_mvtec_loco
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.listing import folders_in, named
+from andon.datasets.masks import read_saturation
+from andon.datasets.names import MASKS
+from andon.datasets.tree import read_tree
+from andon.structures import Group
+
+NAME = "mvtec_loco"
+CONFIG = "defects_config.json"
+GROUPS: dict[str, Group] = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
+
+
+def fits(folder: Path) -> bool:
+    """Whether there is a `defects_config.json`, or a mask folder per picture."""
+    if (folder / CONFIG).is_file():
+        return True
+    kinds = (kind for top in named(folders_in(folder), MASKS) for kind in folders_in(top))
+    return any(folders_in(kind) for kind in kinds)
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read one category. Without `defects_config.json` every defect saturates at its own area."""
+    log = FindingsLog()
+    config = folder / CONFIG
+    saturation = read_saturation(config) if config.is_file() else None
+    if saturation is None:
+        log.notes.append(f"no {CONFIG}: every defect saturates at its own area")
+    dataset = read_tree(
+        folder,
+        category,
+        options,
+        layout=NAME,
+        group=lambda defect: GROUPS.get(defect.lower(), "anomalous"),
+        saturation=saturation,
+        log=log,
+    )
+    return replace(dataset, findings=dataset.findings + compare_mvtec_loco(dataset))
+
+
+LAYOUT = Layout(
+    name=NAME,
+    order=2,
+    expects=f"{CONFIG} or ground_truth/<defect type>/<picture>/ folders",
+    find=by_folder(fits),
+    read=read,
+)

@@ -1,0 +1,76 @@
+"""What lies in a folder. Listing opens no picture, so it stays fast on slow disks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from andon.datasets.findings import FindingsLog
+from andon.errors import DataError
+from andon.images import IGNORED, is_picture, natural_key
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Pictures and folders directly inside a folder, in natural order, without hidden and system files."""
+
+    pictures: tuple[Path, ...]
+    folders: tuple[Path, ...]
+
+
+def scan(folder: Path, log: FindingsLog | None = None) -> Listing:
+    """List `folder`. Zero-byte pictures and broken links are left out, with a warning in `log`."""
+    pictures, folders = [], []
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if entry.is_dir():
+            folders.append(path)
+        elif is_picture(path):
+            trouble = _trouble(entry)
+            if trouble is None:
+                pictures.append(path)
+            elif log is not None:
+                log.warnings.append(f"{path} is {trouble}: skipped, copy it again or remove it")
+    return Listing(in_order(pictures), in_order(folders))
+
+
+def folders_in(folder: Path) -> tuple[Path, ...]:
+    """Folders directly inside `folder`, natural order; none when `folder` is no folder."""
+    if not folder.is_dir():
+        return ()
+    return in_order([folder / entry.name for entry in _entries(folder) if entry.is_dir()])
+
+
+def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:
+    """Those of `folders` whose name, in lower case, is one of `names`."""
+    return tuple(folder for folder in folders if folder.name.lower() in names)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether a picture lies directly inside `folder`."""
+    return any(is_picture(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
+
+
+def in_order(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Paths of one folder in natural order of their stems, then of their names."""
+    return tuple(sorted(paths, key=lambda path: (natural_key(path.stem), path.name)))
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name.lower() not in IGNORED:
+                    yield entry
+    except OSError as error:
+        raise DataError(
+            f"folder {folder} cannot be listed ({error.strerror}): check path and permissions"
+        ) from error
+
+
+def _trouble(entry: os.DirEntry[str]) -> str | None:
+    if not entry.is_file():
+        return "a link to a missing file" if entry.is_symlink() else "no regular file"
+    return None if entry.stat().st_size else "empty (0 bytes)"

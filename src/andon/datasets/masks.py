@@ -1,0 +1,144 @@
+"""Ground truth of pixels: mask files to regions (spec A.1), saturation areas of MVTec LOCO AD (spec A.4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.errors import DataError
+from andon.images import read_mask
+from andon.structures import Record, Region, Regions
+
+CONFIG_KEYS = {"defect_name", "pixel_value", "saturation_threshold", "relative_saturation"}
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """From how many found pixels on a defect counts as fully found."""
+
+    defect_name: str
+    threshold: float
+    """Pixels, or a share in (0, 1] of the defect's area where `relative`."""
+    relative: bool
+
+    def area(self, pixels: int) -> int:
+        """Saturation area of a defect of `pixels` > 0 pixels, from 1 to `pixels`."""
+        area = int(self.threshold * pixels) if self.relative else min(int(self.threshold), pixels)
+        return max(1, area)
+
+
+def load_regions(
+    record: Record, shape: tuple[int, int], saturation: Mapping[int, Saturation] | None = None
+) -> Regions:
+    """Ground truth of a picture of `shape` = (H, W): one region per mask file that marks anything.
+
+    A pixel is anomalous where the stored value is not 0; palette indices are taken as they are. With
+    `saturation` every file must hold one value besides 0, and it selects the entry; without, a region
+    saturates at its own area. A picture labelled anomalous may come back without regions (mask missing or
+    empty): see `has_pixel_truth`. Raises `DataError` when a mask cannot be read, has another size than the
+    picture, marks pixels of a picture labelled good, or holds a value that `saturation` does not list.
+    """
+    regions = []
+    for path in record.masks:
+        values = read_mask(path)
+        if values.shape != tuple(shape):
+            raise DataError(
+                f"mask {path} is {values.shape[1]} x {values.shape[0]} pixels but {record.image} is "
+                f"{shape[1]} x {shape[0]} (after EXIF rotation): masks are never resized, export it "
+                "again at the picture's size"
+            )
+        mask = values != 0
+        area = int(np.count_nonzero(mask))
+        if not area:
+            continue
+        if record.label == 0:
+            raise DataError(
+                f"mask {path} marks {area} pixels of {record.image}, which is labelled good: correct "
+                "label or mask"
+            )
+        regions.append(_region(record, path, values, mask, area, saturation))
+    return Regions(tuple(regions), (shape[0], shape[1]))
+
+
+def has_pixel_truth(record: Record, regions: Regions) -> bool:
+    """Whether the picture may enter pixel metrics: it is good, or at least one pixel of it is marked."""
+    return record.label == 0 or bool(regions.regions)
+
+
+def mask_values(values: npt.NDArray[np.integer]) -> list[int]:
+    """Distinct values of a mask other than 0, ascending."""
+    marked = values[values != 0]
+    if marked.size and marked.dtype.kind in "ui" and marked.min() >= 0 and marked.max() < 65536:
+        return [int(value) for value in np.flatnonzero(np.bincount(marked.ravel()))]
+    return [int(value) for value in np.unique(marked)]
+
+
+def _region(
+    record: Record,
+    path: Path,
+    values: npt.NDArray[np.integer],
+    mask: npt.NDArray[np.bool_],
+    area: int,
+    saturation: Mapping[int, Saturation] | None,
+) -> Region:
+    found = mask_values(values)
+    if saturation is None:
+        return Region(mask, record.defect_type, found[-1], area)
+    if len(found) != 1:
+        raise DataError(
+            f"mask {path} holds the values {found}: a mask of this data set holds 0 and one other value"
+        )
+    if found[0] not in saturation:
+        raise DataError(
+            f"mask {path} holds the value {found[0]}, which defects_config.json does not list: correct "
+            "one of them"
+        )
+    entry = saturation[found[0]]
+    return Region(mask, entry.defect_name, found[0], entry.area(area))
+
+
+def read_saturation(path: Path) -> dict[int, Saturation]:
+    """Read a `defects_config.json`: saturation by pixel value. Raises `DataError` for anything else."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as JSON ({error}): copy it again from the data set"
+        ) from error
+    if not isinstance(entries, list):
+        raise DataError(
+            f"{path} holds no list: expected one object per defect with {', '.join(sorted(CONFIG_KEYS))}"
+        )
+    table: dict[int, Saturation] = {}
+    for number, entry in enumerate(entries, start=1):
+        value, saturation = _saturation(entry, f"{path}, entry {number}")
+        if value in table:
+            raise DataError(
+                f"{path}, entry {number}: pixel value {value} occurs twice, give each defect its own"
+            )
+        table[value] = saturation
+    return table
+
+
+def _saturation(entry: Any, where: str) -> tuple[int, Saturation]:
+    if not isinstance(entry, dict) or not set(entry) >= CONFIG_KEYS:
+        raise DataError(f"{where}: expected the keys {', '.join(sorted(CONFIG_KEYS))}")
+    value, threshold, relative = (
+        entry["pixel_value"],
+        entry["saturation_threshold"],
+        entry["relative_saturation"],
+    )
+    if type(value) is not int or not 1 <= value <= 255:
+        raise DataError(f"{where}: pixel_value is {value!r}, must be a whole number from 1 to 255")
+    if type(relative) is not bool:
+        raise DataError(f"{where}: relative_saturation is {relative!r}, must be true or false")
+    if type(threshold) not in (int, float) or not threshold > 0 or (relative and threshold > 1):
+        allowed = "a share above 0 and up to 1" if relative else "a number of pixels above 0"
+        raise DataError(f"{where}: saturation_threshold is {threshold!r}, must be {allowed}")
+    return value, Saturation(str(entry["defect_name"]), threshold, relative)

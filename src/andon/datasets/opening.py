@@ -1,0 +1,127 @@
+"""`open_dataset`: from a path to training, validation and test records, layout recognised (spec A.10)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset
+from andon.datasets.generated import PREFIX, category_of, generated_categories, generated_folder
+from andon.datasets.layouts import Layout, Options, layouts
+from andon.datasets.listing import folders_in
+from andon.errors import DataError, nearest
+
+NAMED_CATEGORIES = 20
+"""Categories an error lists before it says how many more there are."""
+
+
+def open_dataset(
+    path: str | Path,
+    category: str | None = None,
+    layout: str = "auto",
+    *,
+    seed: int = 0,
+    hold_out: bool = True,
+    allow_outside: bool = False,
+) -> Dataset:
+    """Open one category of a data set. Files are listed, no picture is opened.
+
+    `path` is a folder of a known layout (one category, or categories side by side), a folder of good
+    pictures, a manifest, or `embedded:NAME` for generated data (`embedded:fabric,profile=tiny,size=128`).
+    `category` may be left out where there is only one. `seed` chooses the pictures that are held out where
+    the data has no split of its own; with `hold_out=False` none are held out for validation. `allow_outside`
+    lets a manifest name files outside its folder. Raises `DataError` that says what was looked for.
+
+        data = open_dataset("data/mvtec_ad", category="bottle")
+        detector.fit(data.train, validation=data.validation)
+    """
+    options = Options(seed=seed, hold_out=hold_out, allow_outside=allow_outside)
+    if str(path).startswith(PREFIX):
+        folder = generated_folder(str(path), category)
+        return replace(_open(folder, category_of(str(path), category), layout, options), name="embedded")
+    return _open(_existing(path), category, layout, options)
+
+
+def list_categories(path: str | Path, layout: str = "auto", *, allow_outside: bool = False) -> list[str]:
+    """Names of the categories at `path`, in natural order. Raises `DataError` when there are none."""
+    if str(path).startswith(PREFIX):
+        return generated_categories(str(path))
+    folder = _existing(path)
+    for _, found in _candidates(folder, layout, Options(allow_outside=allow_outside)):
+        return list(found)
+    raise _not_recognised(folder, layout)
+
+
+def _open(path: Path, category: str | None, layout: str, options: Options) -> Dataset:
+    seen: list[str] = []
+    for candidate, found in _candidates(path, layout, options):
+        name = next(iter(found)) if category is None and len(found) == 1 else category
+        if name is None:
+            raise DataError(
+                f"{path} holds {len(found)} categories, choose one with category (--category): "
+                f"{_listed(found)}"
+            )
+        if name in found:
+            return candidate.read(found[name], name, options)
+        seen += found
+    if category is not None and (path / category).is_dir():
+        raise _not_recognised(path / category, layout)
+    if not seen:
+        raise _not_recognised(path, layout)
+    raise DataError(f"{path} has no category {category!r}; {nearest(str(category), seen)}")
+
+
+def _candidates(path: Path, layout: str, options: Options) -> Iterator[tuple[Layout, Mapping[str, Path]]]:
+    """Layouts that fit, in order of detection, each with its categories."""
+    known = layouts()
+    if layout != "auto" and layout not in known:
+        raise DataError(f"unknown layout {layout!r}; {nearest(layout, ['auto', *known])}")
+    tried = known.values() if layout == "auto" else [known[layout]]
+    for each in tried:
+        found = each.find(path, options)
+        if found:
+            yield each, found
+
+
+def _existing(path: str | Path) -> Path:
+    """The path as a folder or manifest with a name of its own. Raises `DataError` when there is none."""
+    folder = Path(path).expanduser()
+    if not folder.name or folder.name == "..":
+        folder = folder.resolve()
+    if not _exists(folder):
+        beside = [other.name for other in folders_in(folder.parent)]
+        hint = f"; {nearest(folder.name, beside)}" if beside else ""
+        raise DataError(f"{folder} does not exist: check the path{hint}")
+    if folder.is_file() and folder.suffix.lower() not in {".csv", ".json", ".jsonl"}:
+        raise DataError(
+            f"{folder} is a file: give the folder that holds the pictures (unpack archives first), or a "
+            "manifest"
+        )
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise DataError(f"{folder} may not be read: check its permissions")
+    return folder
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be looked at ({error.strerror}): check path and permissions"
+        ) from error
+
+
+def _not_recognised(path: Path, layout: str) -> DataError:
+    known = layouts()
+    tried = known.values() if layout == "auto" else [known[layout]]
+    expected = "; ".join(f"{each.expects} ({each.name})" for each in tried)
+    inside = ", ".join(folder.name for folder in folders_in(path)[:8]) or "no folders and no pictures"
+    return DataError(f"{path} is no data set that is known: it holds {inside}, expected {expected}")
+
+
+def _listed(found: Mapping[str, Path]) -> str:
+    names = list(found)
+    more = f" and {len(names) - NAMED_CATEGORIES} more" if len(names) > NAMED_CATEGORIES else ""
+    return ", ".join(names[:NAMED_CATEGORIES]) + more

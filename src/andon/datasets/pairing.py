@@ -1,0 +1,145 @@
+"""Finding the mask of a picture: by name, and only inside the same defect folder (spec A.1, A.10)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from andon.datasets.findings import FindingsLog, some
+from andon.datasets.listing import folders_in, has_pictures, named, scan
+from andon.datasets.names import MASK_MARKS, MASKS
+from andon.structures import MaskKind
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Mask files of one picture."""
+
+    masks: tuple[Path, ...] = ()
+    kind: MaskKind = "none"
+
+
+NO_TRUTH = Truth()
+
+
+def split_companions(listed: Sequence[Path], *, plain: bool = False) -> tuple[list[Path], dict[Path, Truth]]:
+    """Separate the files of one folder into pictures and the masks that lie beside them.
+
+    `part_mask.png` is a mask where a picture `part.*` lies beside it. With `plain` (folders of anomalous
+    pictures) a lossless `part.png` beside a `part.jpg` is its mask too.
+    """
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in listed:
+        by_stem[path.stem].append(path)
+    beside: dict[Path, Path] = {}
+    for path in listed:
+        owner = _marked_owner(path, by_stem) or (_plain_owner(path, by_stem) if plain else None)
+        if owner is not None:
+            beside[path] = owner
+    truths = {owner: Truth((mask,), "single") for mask, owner in beside.items()}
+    return [path for path in listed if path not in beside], truths
+
+
+def _marked_owner(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
+    for mark in MASK_MARKS:
+        base = path.stem[: len(path.stem) - len(mark)]
+        if mark and path.stem.lower().endswith(mark) and base in by_stem:
+            return by_stem[base][0]
+    return None
+
+
+def _plain_owner(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
+    others = [other for other in by_stem[path.stem] if other.suffix.lower() in {".jpg", ".jpeg"}]
+    is_lossless = path.suffix.lower() in {".png", ".bmp", ".tif", ".tiff"}
+    return others[0] if is_lossless and len(others) == 1 and len(by_stem[path.stem]) == 2 else None
+
+
+class MaskFolders:
+    """Mask folders of one category, and which of their entries found a picture."""
+
+    def __init__(self, base: Path, log: FindingsLog) -> None:
+        self.base, self.log = base, log
+        self.tops = named(folders_in(base), MASKS)
+        self._used: set[Path] = set()
+
+    def truths(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, Truth]:
+        """Ground truth of the pictures `listed` in the folder `defects`.
+
+        Masks lie in `<masks>/<split>/<type>`, `<masks>/<type>` or `<type>/<masks>`, and directly in `<masks>`
+        where `defects` is the `only` folder of anomalous pictures.
+        """
+        folder = self._folder_of(defects, only)
+        if folder is None:
+            return {}
+        self._used.add(folder)
+        found = scan(folder, self.log)
+        entries = _by_picture_stem((*found.pictures, *found.folders))
+        truths: dict[Path, Truth] = {}
+        matched: set[Path] = set()
+        for picture in listed:
+            choices = entries.get(picture.stem, [])
+            if len(choices) > 1:
+                self.log.errors.append(
+                    f"{picture} has several masks ({some(choices)}): the first is read, remove the others"
+                )
+            if choices:
+                matched.update(choices)
+                truths[picture] = self._truth(choices[0])
+        orphans = [path for path in found.pictures if path not in matched]
+        orphans += [path for path in found.folders if path not in matched and has_pictures(path)]
+        if orphans:
+            self.log.errors.append(f"{len(orphans)} masks without a picture in {defects}: {some(orphans)}")
+        return truths
+
+    def report_unused(self) -> None:
+        """Log mask folders that belong to no folder of pictures. Call it when all pictures are paired."""
+        for top in self.tops:
+            if top not in self._used and has_pictures(top):
+                self.log.errors.append(
+                    f"masks directly in {top} belong to no picture: move them to {top}/<defect type>"
+                )
+            for folder in folders_in(top):
+                is_used = top in self._used or any(used.is_relative_to(folder) for used in self._used)
+                if not is_used and (has_pictures(folder) or folders_in(folder)):
+                    self.log.errors.append(
+                        f"masks without pictures: nothing is named like {folder}, rename or remove it"
+                    )
+
+    def _folder_of(self, defects: Path, only: bool) -> Path | None:
+        parts = defects.relative_to(self.base).parts
+        for top in self.tops:
+            for way in (parts, parts[1:]):
+                folder = _descend(top, way) if way else None
+                if folder is not None:
+                    return folder
+        inside = named(folders_in(defects), MASKS)
+        direct = [top for top in self.tops if only and has_pictures(top)]
+        return next(iter((*inside, *direct)), None)
+
+    def _truth(self, path: Path) -> Truth:
+        if not path.is_dir():
+            return Truth((path,), "single")
+        channels = scan(path, self.log).pictures
+        return Truth(channels, "channels") if channels else NO_TRUTH
+
+
+def _descend(folder: Path, names: Sequence[str]) -> Path | None:
+    for name in names:
+        inside = named(folders_in(folder), {name.lower()})
+        if not inside:
+            return None
+        folder = next((path for path in inside if path.name == name), inside[0])
+    return folder
+
+
+def _by_picture_stem(entries: Sequence[Path]) -> dict[str, list[Path]]:
+    """Mask files and folders by the picture stem they could belong to, the most explicit name first."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for mark in MASK_MARKS:
+        for path in entries:
+            stem = path.name if path.is_dir() else path.stem
+            if stem.lower().endswith(mark):
+                found[stem[: len(stem) - len(mark)]].append(path)
+    return found

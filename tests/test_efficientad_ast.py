@@ -1,0 +1,261 @@
+"""EfficientAD-AST: sizes of the published and the corrected network, identities I-10 to I-19, and every switch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from andon.backbones import multiply_adds
+from andon.detectors.efficientad_ast import (
+    BottleneckAutoencoder,
+    EfficientADAST,
+    EfficientADASTConfig,
+    PublishedAutoencoder,
+)
+from andon.layers.flow import Flow
+from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
+from andon.structures import Record
+from andon.training import Trainer
+
+TINY = {
+    "extractor.network": "resnet18",
+    "extractor.weights": "random",
+    "extractor.taps": ["layer2"],
+    "extractor.image_size": 64,
+    "extractor.static_same_padding": False,
+    "teacher.hidden": 8,
+    "teacher.kernels": [3, 3],
+    "teacher.epochs": 1,
+    "student.width": 16,
+    "student.blocks": 1,
+    "epochs": 1,
+    "batch_size": 4,
+}
+
+
+def config(**changes: object) -> EfficientADASTConfig:
+    return EfficientADASTConfig().updated(TINY | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs", "count", "giga"),
+    [
+        (lambda: Flow(304, 32, 1024, (3, 3, 3, 5), 3.0), ((304, 24), (32, 24)), 51_980_680, 29.94),
+        (lambda: Flow(304, 32, 64, (3, 3, 3, 5), 1.9), ((304, 24), (32, 24)), 3_251_080, 1.87),
+        (lambda: ResidualStudent(336, 304), ((336, 24),), 81_421_616, 46.88),
+        (lambda: ResidualStudent(336, 608), ((336, 24),), 84_223_584, 48.50),
+        (lambda: PublishedAutoencoder(336, 304, "relu_dropout"), ((336, 24),), 595_376, 8.74),
+        (lambda: BottleneckAutoencoder(336, 304, 24, 64, "linear"), ((336, 24),), 966_384, 0.19),
+    ],
+    ids=["flow 1024", "flow 64", "AST student", "student", "published autoencoder", "corrected autoencoder"],
+)
+def test_sizes_are_those_of_the_specification(build, inputs, count, giga):
+    with torch.device("meta"):
+        module = build().eval()
+        tensors = [torch.empty(1, channels, size, size) for channels, size in inputs]
+        assert parameters(module) == count
+        assert multiply_adds(module, *tensors) / 1e9 == pytest.approx(giga, abs=0.006)
+        output = module(*tensors)
+    assert (output[0] if isinstance(output, tuple) else output).shape[-2:] == (24, 24)
+
+
+@pytest.mark.parametrize("grid", [8, 16, 24, 32])
+def test_the_bottleneck_holds_back_everything_but_64_numbers(grid):
+    torch.manual_seed(0)
+    net = BottleneckAutoencoder(6, 5, grid, 3, "linear").double().eval()
+    x = torch.randn(1, 6, grid, grid, dtype=torch.float64)
+    assert net(x).shape == (1, 5, grid, grid)
+    code = net.encoder(x)
+    assert code.shape == (1, 3, 1, 1)
+    if grid == 8:
+        jacobian = torch.autograd.functional.jacobian(lambda v: net(v).flatten(), x).flatten(1)
+        assert torch.linalg.matrix_rank(jacobian, rtol=1e-9) <= 3
+
+
+def test_a_relu_head_cannot_reach_half_of_a_normal_target():
+    """D4: with z ~ N(0, 1) the best non-negative answer leaves a mean square of 0.5."""
+    z = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    assert (z.clamp_min(0) - z).square().mean().item() == pytest.approx(0.5, abs=0.01)
+    torch.manual_seed(0)
+    nets = {head: BottleneckAutoencoder(4, 4, 8, 8, head).eval() for head in ("linear", "relu_dropout")}
+    x = torch.randn(2, 4, 8, 8)
+    assert nets["relu_dropout"](x).min() >= 0
+    assert nets["linear"](x).min() < 0
+    assert PublishedAutoencoder(4, 4, "relu_dropout").eval()(x).min() >= 0
+
+
+def test_hard_mean():
+    difference = torch.rand(3, 40, 10, generator=torch.Generator().manual_seed(0))
+    assert hard_mean(difference, 0.0) == pytest.approx(difference.mean().item())
+    values = [hard_mean(difference, p).item() for p in (0.0, 0.5, 0.9, 0.99, 0.999)]
+    assert values == sorted(values)
+    by_hand = np.mean([np.sort(row)[-4:].mean() for row in difference.flatten(1).numpy()])
+    assert hard_mean(difference, 0.99).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_penalty_pictures_leave_frozen_statistics_alone():
+    """D3: in `frozen` mode a penalty pass changes no BatchNorm buffer, in `shared` mode it does."""
+    for mode, changes in (("frozen", False), ("shared", True)):
+        detector = EfficientADAST(config(student__penalty_statistics=mode))
+        detector.student.train()
+        before = {k: v.clone() for k, v in detector.student.named_buffers()}
+        detector.penalty_loss(torch.randn(4, *detector.adapter.shape))
+        changed = any(not torch.equal(v, before[k]) for k, v in detector.student.named_buffers())
+        assert changed is changes
+        assert detector.student.training
+
+
+def test_frozen_statistics_restores_train_mode():
+    net = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout())
+    net.train()
+    with frozen_statistics(net):
+        assert not net[0].training
+        assert net[1].training
+    assert net[0].training
+
+
+def test_a_perfect_student_finds_nothing():
+    """I-14: S1 = z and S2 = A give empty maps, and only L_AE is left of the loss."""
+    detector = EfficientADAST(config())
+    f = torch.randn(2, *detector.adapter.shape)
+    z, a = detector.latent(f), detector.autoencoder(detector._with_position(f))
+    detector.student = Constant(torch.cat([z, a], 1))
+    assert torch.count_nonzero(detector.raw_maps(f, f, f)) == 0
+    losses = detector.student_losses(f, f, f)
+    assert losses["student"] == losses["student_autoencoder"] == 0
+    assert losses["autoencoder"].item() == pytest.approx((z - a).square().mean().item())
+    features = EfficientADAST(config(autoencoder__target="features"))
+    expected = (f - features.autoencoder(features._with_position(f))).square().mean()
+    assert features.student_losses(f, f, f)["autoencoder"].item() == pytest.approx(expected.item())
+
+
+class Constant(nn.Module):
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output
+
+
+@pytest.mark.parametrize(("stop", "moved"), [(False, True), (True, False)])
+def test_stop_gradient_decides_whether_the_autoencoder_follows(stop, moved):
+    detector = EfficientADAST(config(autoencoder__stop_gradient=stop))
+    f = torch.randn(2, *detector.adapter.shape)
+    detector.student_losses(f, f, f)["student_autoencoder"].backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.autoencoder.parameters()) is moved
+
+
+def test_map_quantiles_become_zero_and_a_tenth():
+    """I-12: q_a -> 0, q_b -> 0.1; ranking within one map does not change."""
+    plain, scaled = EfficientADAST(config(maps__normalise="none")), EfficientADAST(config())
+    scaled.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        raw = plain.raw_maps(*plain.extract(images))
+        low, high = torch.quantile(raw[:, 0], 0.9), torch.quantile(raw[:, 0], 0.995)
+        scaled.map_range_ = torch.stack([torch.stack([low, high]), torch.tensor([0.0, 1.0])])
+        student = 2 * scaled.analyse(images).anomaly_map[:, 0] - 0.1 * raw[:, 1]
+    expected = 0.1 * (raw[:, 0] - low) / (high - low)
+    torch.testing.assert_close(student, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_image_scores_of_one_map():
+    detector = EfficientADAST(config(maps__normalise="none"))
+    extras = detector.analyse(torch.rand(2, 3, 64, 64)).extras
+    maps = torch.rand(2, 1, 8, 8)
+    assert torch.allclose(detector.score(maps, "mean"), maps.mean((1, 2, 3)))
+    assert torch.allclose(detector.score(maps, "topk"), maps.flatten(1).amax(1))  # 1 % of 64 cells is one cell
+    enlarged = F.interpolate(maps, size=(64, 64), mode="bilinear")
+    assert torch.allclose(detector.score(maps, "max"), enlarged.flatten(1).amax(1))
+    assert (detector.score(maps, "max") <= maps.flatten(1).amax(1)).all()  # I-19
+    assert {"teacher_mean", "teacher_max", "mean_student", "topk_combined"} <= set(extras)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Record]:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(9):
+        path = tmp_path / f"{k}.png"
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+        records.append(Record(image=path, id=f"train/good/{k}", split="train", label=0))
+    return records
+
+
+def fitted(records: list[Record], trainer: Trainer | None = None, **changes: object) -> EfficientADAST:
+    folder = str(records[0].image.parent)
+    detector = EfficientADAST(config(penalty__folder=folder, **changes))
+    detector.fit(records[:7], records[7:], trainer=trainer or Trainer(device="cpu"))
+    return detector
+
+
+SWITCHES = {
+    "D1": {"extractor.mode": "train"},
+    "D3": {"student.penalty_statistics": "shared"},
+    "D4": {"autoencoder.head": "relu_dropout"},
+    "D5": {"autoencoder.layout": "published"},
+    "D7": {"maps.score": "max"},
+    "D8": {"maps.normalise": "none"},
+    "D15 zoom": {"penalty.zoom": False},
+    "D15 colour": {"penalty.colour": "tint", "penalty.grey_share": 1.0},
+    "D15 draw": {"penalty.draw": "fixed"},
+    "D16": {"student.p_hard": 0.99},
+    "D17": {"autoencoder.stop_gradient": True},
+    "D18": {"drop_last": True},
+    "target": {"autoencoder.target": "features"},
+    "teacher": {"teacher.normalise": "channel"},
+    "projection": {"extractor.project": 12},
+    "standardise": {"extractor.standardise": True},
+    "penalty": {"student.penalty": 0.0},
+}
+
+
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_runs_and_changes_the_result(name, pictures):
+    changed = fitted(pictures, **{k.replace(".", "__"): v for k, v in SWITCHES[name].items()})
+    plain = fitted(pictures)
+    a, b = changed.predict(pictures[8]), plain.predict(pictures[8])
+    assert np.isfinite(a.raw_map).all()
+    assert a.raw_score != b.raw_score
+
+
+def test_the_extractor_is_untouched_by_training(pictures):
+    """I-17: buffers and parameters of the shared extractor are bit-identical; in the published mode the copies drift."""
+    before = EfficientADAST(config()).extractor.state_dict()
+    detector = fitted(pictures)
+    assert all(torch.equal(value, before[key]) for key, value in detector.extractor.state_dict().items())
+    detector.train()
+    assert not any(m.training for m in detector.extractor.modules())
+    published = fitted(pictures, extractor__mode="train")
+    assert all(torch.equal(value, before[key]) for key, value in published.extractor.state_dict().items())
+    drifted = published.student_extractor.state_dict()
+    assert any(not torch.equal(value, before[key]) for key, value in drifted.items())
+
+
+def test_validation_selection_keeps_an_epoch(pictures):
+    trainer = Trainer(device="cpu")
+    fitted(pictures, trainer, selection="validation", epochs=3, teacher__epochs=2)
+    for name, epochs in (("teacher", 2), ("student", 3)):
+        stage = trainer.stages[name]
+        losses = [row[key] for row in stage.judged for key in row if key != "epoch"]
+        assert len(losses) == epochs
+        assert stage.kept_epoch == 1 + int(np.argmin(losses))
+
+
+def test_a_grid_that_does_not_fit_is_named():
+    from andon.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="divisible by 8"):
+        EfficientADAST(config(extractor__image_size=96))
