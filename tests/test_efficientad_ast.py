@@ -150,7 +150,9 @@ def test_stop_gradient_decides_whether_the_autoencoder_follows(stop, moved):
     detector = EfficientADAST(config(autoencoder__stop_gradient=stop))
     f = torch.randn(2, *detector.adapter.shape)
     detector.student_losses(f, f, f)["student_autoencoder"].backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.autoencoder.parameters()) is moved
+    assert (
+        any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.autoencoder.parameters()) is moved
+    )
 
 
 def test_map_quantiles_become_zero_and_a_tenth():
@@ -172,7 +174,9 @@ def test_image_scores_of_one_map():
     extras = detector.analyse(torch.rand(2, 3, 64, 64)).extras
     maps = torch.rand(2, 1, 8, 8)
     assert torch.allclose(detector.score(maps, "mean"), maps.mean((1, 2, 3)))
-    assert torch.allclose(detector.score(maps, "topk"), maps.flatten(1).amax(1))  # 1 % of 64 cells is one cell
+    assert torch.allclose(
+        detector.score(maps, "topk"), maps.flatten(1).amax(1)
+    )  # 1 % of 64 cells is one cell
     enlarged = F.interpolate(maps, size=(64, 64), mode="bilinear")
     assert torch.allclose(detector.score(maps, "max"), enlarged.flatten(1).amax(1))
     assert (detector.score(maps, "max") <= maps.flatten(1).amax(1)).all()  # I-19
@@ -218,8 +222,6 @@ SWITCHES = {
     "standardise": {"extractor.standardise": True},
     "penalty": {"student.penalty": 0.0},
 }
-
-
 
 
 @pytest.mark.parametrize("name", SWITCHES)

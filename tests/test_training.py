@@ -22,19 +22,34 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def train(net: nn.Module, trainer: Trainer, *, epochs: int = 6, on_step=None, stopping=None, lr: float = 1e-2) -> None:
+def train(
+    net: nn.Module, trainer: Trainer, *, epochs: int = 6, on_step=None, stopping=None, lr: float = 1e-2
+) -> None:
     def loss(draw: Draw) -> dict[str, torch.Tensor]:
         if on_step is not None:
             on_step(draw.step)
         x = X[draw.indices] + 0.1 * torch.randn(len(draw.indices), 4, generator=draw.generator)
-        return {"fit": (net(x)[:, 0] - Y[draw.indices]).square().mean(), "size": 1e-3 * net[0].weight.square().sum()}
+        return {
+            "fit": (net(x)[:, 0] - Y[draw.indices]).square().mean(),
+            "size": 1e-3 * net[0].weight.square().sum(),
+        }
 
     optimiser = OptimiserConfig(lr=lr, decay_last=0.3)
-    trainer.minimise("line", loss, {"net": net}, trainer.sampler("line", 20, 8), epochs=epochs, optimiser=optimiser, stopping=stopping)
+    trainer.minimise(
+        "line",
+        loss,
+        {"net": net},
+        trainer.sampler("line", 20, 8),
+        epochs=epochs,
+        optimiser=optimiser,
+        stopping=stopping,
+    )
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
 
 
 def test_training_learns_and_repeats():
@@ -80,7 +95,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, at: int):
     assert same(resumed, whole)
     assert trainer.stages["line"].curve == reference.stages["line"].curve
     again = network()  # a finished stage is not repeated
-    train(again, Trainer(seed=5, device="cpu", checkpoints=tmp_path / "parts", resume=True), on_step=steps.append)
+    train(
+        again,
+        Trainer(seed=5, device="cpu", checkpoints=tmp_path / "parts", resume=True),
+        on_step=steps.append,
+    )
     assert len(steps) == 18 - at - 1
     assert same(again, whole)
 
@@ -123,7 +142,9 @@ def test_either_value_may_improve():
 
 def test_early_stopping_survives_interruption(tmp_path: Path):
     def values(net: nn.Module) -> EarlyStopping:
-        return EarlyStopping(lambda: {"loss": abs(net[0].weight.sum().item() - 0.2)}, 2, higher_is_better=False)
+        return EarlyStopping(
+            lambda: {"loss": abs(net[0].weight.sum().item() - 0.2)}, 2, higher_is_better=False
+        )
 
     whole = network()
     train(whole, Trainer(seed=5, device="cpu"), stopping=values(whole))

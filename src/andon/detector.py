@@ -161,7 +161,9 @@ class Detector(nn.Module, ABC):
         if not train:
             raise DataError("there are no training pictures: give at least one good picture")
         if any(record.label == 1 for record in [*train, *validation]):
-            raise DataError("training and validation pictures must be good ones: remove the anomalous records")
+            raise DataError(
+                "training and validation pictures must be good ones: remove the anomalous records"
+            )
         if (self.config.selection == "test") != bool(test):
             raise ConfigError(
                 "selection=test chooses the epoch on test labels and needs fit(..., test=...)"
@@ -169,7 +171,9 @@ class Detector(nn.Module, ABC):
                 else "fit was given test pictures, but nothing may look at them: set selection=test to reproduce a published result"
             )
         if self.config.selection == "validation" and not validation:
-            raise DataError("selection=validation needs held-out good pictures, and there are none: add pictures or use selection=budget")
+            raise DataError(
+                "selection=validation needs held-out good pictures, and there are none: add pictures or use selection=budget"
+            )
         trainer = trainer if trainer is not None else Trainer()
         trainer.selection = tuple(test)
         self.reset(trainer.seed)
@@ -183,7 +187,6 @@ class Detector(nn.Module, ABC):
 
     def reset(self, seed: int) -> None:
         """Return to the untrained state, initialised from `seed`."""
-        fresh: Self
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             fresh = type(self)(self.config)
@@ -234,7 +237,11 @@ class Detector(nn.Module, ABC):
                 analysis.score.float().cpu(),
                 {name: value.float().cpu() for name, value in analysis.extras.items()},
             )
-            yield batch, analysis, [enlarge(analysis.anomaly_map[k], size) for k, size in enumerate(batch.sizes)]
+            yield (
+                batch,
+                analysis,
+                [enlarge(analysis.anomaly_map[k], size) for k, size in enumerate(batch.sizes)],
+            )
 
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
         """Image and pixel AUROC on labelled pictures: what recipes with `selection: test` look at after each epoch."""
@@ -245,14 +252,14 @@ class Detector(nn.Module, ABC):
                 regions = load_regions(record, (anomaly_map.shape[0], anomaly_map.shape[1]))
                 if has_pixel_truth(record, regions):
                     ranking.add(anomaly_map, regions.union, label=record.label or 0)
-        found = {"image_auroc": auroc(scores, [record.label for record in test])}
+        found = {"image_auroc": auroc(scores, [record.label or 0 for record in test])}
         pixel = ranking.auroc()
         return found if np.isnan(pixel) else found | {"pixel_auroc": pixel}
 
     @overload
     def predict(self, pictures: Picture) -> Prediction: ...
     @overload
-    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]: ...
+    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
     def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Answer for one picture or several: paths, records, or (H, W, 3) arrays (uint8, or float32 in [0, 1]).
 
@@ -260,7 +267,7 @@ class Detector(nn.Module, ABC):
         """
         self.fitted()
         if isinstance(pictures, str | Path | Record | np.ndarray):
-            return next(self.stream([cast("Picture", pictures)]))
+            return next(self.stream([pictures]))
         return list(self.stream(pictures))
 
     def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
@@ -277,11 +284,15 @@ class Detector(nn.Module, ABC):
 
     def _predict_array(self, array: npt.NDArray[Any]) -> Prediction:
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype not in (np.uint8, np.float32):
-            raise DataError(f"a picture must be (H, W, 3) uint8 or float32, this one is {array.shape} {array.dtype}: convert it")
+            raise DataError(
+                f"a picture must be (H, W, 3) uint8 or float32, this one is {array.shape} {array.dtype}: convert it"
+            )
         pixels = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array
         with torch.inference_mode():
             anomaly_map, score = self(to_tensor(pixels, self.input_size)[None].to(self.device()))
-        return self.judge(enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0]), None)
+        return self.judge(
+            enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0]), None
+        )
 
     def judge(self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None) -> Prediction:
         """Apply the thresholds to a raw map (H, W) and a raw score."""
@@ -299,7 +310,9 @@ class Detector(nn.Module, ABC):
     def fitted(self) -> Calibration:
         """The thresholds. Raises `NotFittedError` before `fit`."""
         if self.calibration is None:
-            raise NotFittedError(f"this {self.name} has not learned yet: call fit(train, validation) or andon.load(folder) first")
+            raise NotFittedError(
+                f"this {self.name} has not learned yet: call fit(train, validation) or andon.load(folder) first"
+            )
         return self.calibration
 
     def device(self) -> torch.device:
@@ -312,7 +325,9 @@ class Detector(nn.Module, ABC):
         """Write `detector.json` and `state.safetensors` (no pickle) into `folder`."""
         found = self.fitted()
         target = Path(folder)
-        content = save({key: value.detach().cpu().contiguous().clone() for key, value in self.state_dict().items()})
+        content = save(
+            {key: value.detach().cpu().contiguous().clone() for key, value in self.state_dict().items()}
+        )
         write_bytes(target / "state.safetensors", content)
         description = {
             "format": FORMAT,
@@ -341,23 +356,35 @@ def load_detector(folder: str | Path) -> Detector:
         description = json.loads((source / "detector.json").read_text(encoding="utf-8"))
         content = (source / "state.safetensors").read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no detector ({Path(str(error.filename)).name} is missing): give a folder made by `andon fit`") from error
+        raise DataError(
+            f"{folder} holds no detector ({Path(str(error.filename)).name} is missing): give a folder made by `andon fit`"
+        ) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds a detector.json that cannot be read: fit again or bring back the original") from error
+        raise DataError(
+            f"{folder} holds a detector.json that cannot be read: fit again or bring back the original"
+        ) from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else None
-        raise DataError(f"{source} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again")
+        raise DataError(
+            f"{source} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again"
+        )
     checksum = description.pop("sha256", "")
     if hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest() != checksum:
-        raise DataError(f"{source / 'detector.json'} was changed after it was saved: bring back the original or fit again")
+        raise DataError(
+            f"{source / 'detector.json'} was changed after it was saved: bring back the original or fit again"
+        )
     if hashlib.sha256(content).hexdigest() != description["state_sha256"]:
-        raise DataError(f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again")
+        raise DataError(
+            f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again"
+        )
     cls = detector_class(description["detector"])
     detector = cls(cls.Config.parse(description["config"], where=str(source)), pretrained=False)
     try:
         detector.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
-        raise DataError(f"{source} holds a state that does not fit its settings: bring back the original or fit again") from error
+        raise DataError(
+            f"{source} holds a state that does not fit its settings: bring back the original or fit again"
+        ) from error
     detector.used_weights = tuple(description["weights"])
     detector.calibration = Calibration.from_json(description["calibration"])
     return detector.eval()

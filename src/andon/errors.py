@@ -22,7 +22,7 @@ class AndonError(Exception):
     """Base class of all errors andon raises on purpose."""
 
 
-class InterruptedRun(AndonError):
+class InterruptedRun(AndonError):  # noqa: N818 (not a fault)
     """Long work was stopped by the user; the state reached is saved."""
 
 

@@ -172,11 +172,13 @@ def evaluate(
     calibration = detector.fitted()
     records, skipped = readable(records, skip=skip_unreadable)
     if not records:
-        raise DataError("there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures")
+        raise DataError(
+            "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
+        )
     start = time.perf_counter()
     cases, extras, ranking = _score(detector, records, saturation, progress or NoProgress())
     scores = np.asarray([case.raw_score for case in cases], np.float32)
-    labels = [record.label for record in records]
+    labels = [int(record.label or 0) for record in records]
     tags = [record_tags(record) for record in records]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
@@ -184,7 +186,9 @@ def evaluate(
         metrics |= pixel_metrics(ranking, calibration.pixel.value)
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")
-        alternatives = {name: Metric(auroc(values, labels), n_pos, n_neg, reason) for name, values in extras.items()}
+        alternatives = {
+            name: Metric(auroc(values, labels), n_pos, n_neg, reason) for name, values in extras.items()
+        }
     seconds = time.perf_counter() - start
     device = detector.device()
     zeros = _zeros(detector)
@@ -243,7 +247,10 @@ def _zeros(detector: Detector) -> Any:
 
 
 def _score(
-    detector: Detector, records: Sequence[Record], saturation: dict[int, Saturation] | None, progress: Progress
+    detector: Detector,
+    records: Sequence[Record],
+    saturation: dict[int, Saturation] | None,
+    progress: Progress,
 ) -> tuple[list[Case], dict[str, list[float]], PixelRanking]:
     """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept."""
     calibration = detector.fitted()
@@ -257,7 +264,9 @@ def _score(
             for k, record in enumerate(batch.records):
                 regions = load_regions(record, batch.sizes[k], saturation)
                 known = has_pixel_truth(record, regions)
-                ranking.add(maps[k], regions.union, label=record.label or 0, tags=record_tags(record), name=record.id)
+                ranking.add(
+                    maps[k], regions.union, label=record.label or 0, tags=record_tags(record), name=record.id
+                )
                 raw = float(analysis.score[k])
                 cases.append(
                     Case(
@@ -281,7 +290,9 @@ def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, 
     if anomalous and without == anomalous:
         notes.append("no masks were given, so only image metrics are computed")
     elif without:
-        notes.append(f"{without} anomalous pictures have no mask or an empty one and are left out of the pixel metrics")
+        notes.append(
+            f"{without} anomalous pictures have no mask or an empty one and are left out of the pixel metrics"
+        )
     if skipped:
         notes.append(f"{len(skipped)} unreadable pictures were skipped")
     return tuple(notes)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import signal
 import threading
 import time
@@ -97,7 +98,16 @@ class EarlyStopping:
 class EpochSampler:
     """Batches of a set, shuffled anew each epoch; batch k is a pure function of (seed, stage, k)."""
 
-    def __init__(self, size: int, batch_size: int, *, seed: int, stage: str, drop_last: bool = False, limit: int | None = None):
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        seed: int,
+        stage: str,
+        drop_last: bool = False,
+        limit: int | None = None,
+    ):
         self.size, self.batch_size, self.seed, self.stage = size, min(batch_size, size), seed, stage
         batches = size // self.batch_size if drop_last else -(-size // self.batch_size)
         self.per_epoch = max(1, batches if limit is None else min(batches, limit))
@@ -152,7 +162,9 @@ class Trainer:
         progress: Progress | None = None,
         selection: tuple[Record, ...] = (),
     ) -> None:
-        self.fabric = Fabric(accelerator=device, devices=1, precision=best_precision() if precision == "auto" else precision)
+        self.fabric = Fabric(
+            accelerator=device, devices=1, precision=best_precision() if precision == "auto" else precision
+        )
         self.seed = seed
         self.checkpoints = checkpoints
         self.resume = resume
@@ -166,7 +178,9 @@ class Trainer:
         """Where modules and batches belong."""
         return self.fabric.device
 
-    def sampler(self, stage: str, size: int, batch_size: int, *, drop_last: bool = False, limit: int | None = None) -> EpochSampler:
+    def sampler(
+        self, stage: str, size: int, batch_size: int, *, drop_last: bool = False, limit: int | None = None
+    ) -> EpochSampler:
         """Batches for `minimise`, tied to this trainer's seed."""
         return EpochSampler(size, batch_size, seed=self.seed, stage=stage, drop_last=drop_last, limit=limit)
 
@@ -196,57 +210,62 @@ class Trainer:
         Raises `InterruptedRun` after Ctrl-C (state saved), `AndonError` when the loss is not finite.
         """
         total = epochs * sampler.per_epoch
+        slow_from = total - round(optimiser.decay_last * total)
         parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        adam = torch.optim.Adam(parameters, lr=optimiser.lr, eps=optimiser.eps, weight_decay=optimiser.weight_decay)
-        state = _StageState(modules, adam, self.stages.setdefault(stage, Stage()))
+        adam = torch.optim.Adam(
+            parameters, lr=optimiser.lr, eps=optimiser.eps, weight_decay=optimiser.weight_decay
+        )
+        state = _StageState(
+            stage, modules, adam, self.stages.setdefault(stage, Stage()), total, sampler.per_epoch
+        )
         file = self.checkpoints / f"{stage}.safetensors" if self.checkpoints is not None else None
         if file is not None and self.resume and file.is_file():
             state.load(file)
-        record, sums = state.record, state.sums
-        slow_from = total - round(optimiser.decay_last * total)
-        began, before, saved = time.perf_counter(), record.seconds, time.monotonic()
+        began, before, saved = time.perf_counter(), state.record.seconds, time.monotonic()
         with (
             self._listening(),
             self.progress.task(f"training {stage}", total, done=state.step) as bar,
             torch.random.fork_rng(devices=[]),
         ):
             while state.step < total and not state.done:
-                for group in adam.param_groups:
-                    group["lr"] = optimiser.lr * (0.1 if state.step >= slow_from else 1.0)
-                for module in modules.values():
-                    module.train()
-                torch.manual_seed(derive_seed(self.seed, stage, "step", state.step))
-                draw = Draw(sampler(state.step), state.step, seeded(self.seed, stage, "draw", state.step))
-                with self.fabric.autocast():
-                    terms = loss(draw)
-                    objective = torch.stack([term.float() for term in terms.values()]).sum()
-                adam.zero_grad(set_to_none=True)
-                self.fabric.backward(objective)
-                adam.step()
-                state.step += 1
-                sums.add(terms)
-                if state.step % max(1, total // CURVE_POINTS) == 0 or state.step == total:
-                    point = sums.take()
-                    if not all(value == value and abs(value) != float("inf") for value in point.values()):
-                        raise AndonError(
-                            f"the loss of stage {stage!r} is not finite at step {state.step} ({_show(point)}): lower the learning rate"
-                        )
-                    record.curve.append({"step": float(state.step), **point})
-                bar.advance(1, _show(record.curve[-1]) if record.curve else "")
-                record.steps, record.epochs = state.step, state.step // sampler.per_epoch
+                rate = optimiser.lr * (0.1 if state.step >= slow_from else 1.0)
+                state.count(self._descend(loss, sampler, modules, adam, rate, state))
                 if stopping is not None and state.step % sampler.per_epoch == 0:
                     state.judge(stopping)
-                record.seconds = before + time.perf_counter() - began
+                state.record.seconds = before + time.perf_counter() - began
+                bar.advance(1, state.last_point())
                 if file is not None and (self._stop or time.monotonic() - saved >= CHECKPOINT_EVERY):
                     state.save(file)
                     saved = time.monotonic()
                 if self._stop:
                     raise InterruptedRun(f"stopped in stage {stage!r} after step {state.step} of {total}")
         state.finish()
-        for module in modules.values():
-            module.eval()
         if file is not None:
             state.save(file)
+
+    def _descend(
+        self,
+        loss: Callable[[Draw], Mapping[str, Tensor]],
+        sampler: EpochSampler,
+        modules: Mapping[str, nn.Module],
+        adam: torch.optim.Adam,
+        rate: float,
+        state: _StageState,
+    ) -> Mapping[str, Tensor]:
+        """One optimiser step; everything random in it follows from (seed, stage, step)."""
+        for group in adam.param_groups:
+            group["lr"] = rate
+        for module in modules.values():
+            module.train()
+        torch.manual_seed(derive_seed(self.seed, state.stage, "step", state.step))  # dropout
+        draw = Draw(sampler(state.step), state.step, seeded(self.seed, state.stage, "draw", state.step))
+        with self.fabric.autocast():
+            terms = loss(draw)
+            objective = torch.stack([term.float() for term in terms.values()]).sum()
+        adam.zero_grad(set_to_none=True)
+        self.fabric.backward(objective)
+        adam.step()
+        return terms
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -288,6 +307,13 @@ class _Means:
         return means
 
 
+def _check_finite(stage: str, step: int, point: Mapping[str, float]) -> None:
+    if not all(math.isfinite(value) for value in point.values()):
+        raise AndonError(
+            f"the loss of stage {stage!r} is not finite at step {step} ({_show(point)}): lower the learning rate"
+        )
+
+
 def _show(point: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3g}" for name, value in point.items() if name != "step")
 
@@ -295,13 +321,36 @@ def _show(point: Mapping[str, float]) -> str:
 class _StageState:
     """Everything of a stage that has to survive an interruption: one safetensors file with JSON in its header."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], adam: torch.optim.Adam, record: Stage) -> None:
-        self.modules, self.adam, self.record = modules, adam, record
+    def __init__(
+        self,
+        stage: str,
+        modules: Mapping[str, nn.Module],
+        adam: torch.optim.Adam,
+        record: Stage,
+        total: int,
+        per_epoch: int,
+    ) -> None:
+        self.stage, self.modules, self.adam, self.record = stage, modules, adam, record
+        self.total, self.per_epoch = total, per_epoch
         self.step, self.done, self.since = 0, False, 0
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] | None = None
         self.sums = _Means()
         """Terms of the curve point under way."""
+
+    def count(self, terms: Mapping[str, Tensor]) -> None:
+        """Book a finished step."""
+        self.step += 1
+        self.sums.add(terms)
+        if self.step % max(1, self.total // CURVE_POINTS) == 0 or self.step == self.total:
+            point = self.sums.take()
+            _check_finite(self.stage, self.step, point)
+            self.record.curve.append({"step": float(self.step), **point})
+        self.record.steps, self.record.epochs = self.step, self.step // self.per_epoch
+
+    def last_point(self) -> str:
+        """The newest point of the curve, for people."""
+        return _show(self.record.curve[-1]) if self.record.curve else ""
 
     def judge(self, stopping: EarlyStopping) -> None:
         start = time.perf_counter()
@@ -322,8 +371,10 @@ class _StageState:
         self.record.selection_seconds += time.perf_counter() - start
 
     def finish(self) -> None:
-        """Bring back the kept state, where epochs were judged."""
+        """End the stage: bring back the kept state, where epochs were judged, and leave the modules in eval mode."""
         self.done = True
+        for module in self.modules.values():
+            module.eval()
         if self.kept is not None:
             self._restore(self.kept)
             self.kept = None
@@ -345,14 +396,21 @@ class _StageState:
         tensors |= {f"sum.{k}": v for k, v in self.sums.sums.items()}
         state["count"] = self.sums.count
         header = {"state": json.dumps(state), "record": json.dumps(_record_values(self.record))}
-        write_bytes(file, save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, header))
+        write_bytes(
+            file, save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, header)
+        )
 
     def load(self, file: Path) -> None:
         with safe_open(str(file), "pt") as stored:
             header = stored.metadata()
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
         state: dict[str, Any] = json.loads(header["state"])
-        self.step, self.done, self.since, self.best = state["step"], state["done"], state["since"], state["best"]
+        self.step, self.done, self.since, self.best = (
+            state["step"],
+            state["done"],
+            state["since"],
+            state["best"],
+        )
         for key, value in json.loads(header["record"]).items():
             setattr(self.record, key, value)
         self._restore(_part(tensors, "module."))

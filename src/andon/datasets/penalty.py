@@ -24,7 +24,7 @@ VERSION = 1
 def penalty_records(folder: str | None) -> list[Record]:
     """Records of the pictures in `folder`, or of the procedural ones (made once, kept in the cache)."""
     if folder is None:
-        root = procedural_pictures(cache_dir() / "penalty" / f"v{VERSION}")
+        root = procedural_pictures(cache_dir() / "penalty" / f"v{VERSION}", PROCEDURAL)
     else:
         root = Path(folder)
         if not root.is_dir():
@@ -35,7 +35,7 @@ def penalty_records(folder: str | None) -> list[Record]:
     return [Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in pictures]
 
 
-def procedural_pictures(folder: Path, count: int = PROCEDURAL) -> Path:
+def procedural_pictures(folder: Path, count: int) -> Path:
     """Draw `count` pictures of layered colour noise and shapes into `folder`, unless they are there."""
     for index in range(count):
         path = folder / f"{index:03d}.png"

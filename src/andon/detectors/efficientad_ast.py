@@ -12,6 +12,7 @@ a result is a switch below, named with its number (D1, D3, ...) in `docs/efficie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal, cast
 
 import numpy as np
@@ -106,7 +107,7 @@ class PenaltyConfig(Config):
     grey_share: float = 0.3
     """Share of the pictures without colour."""
     draw: Literal["each_step", "fixed"] = "each_step"
-    """D15, D19: `fixed` draws one subset as large as the training set, and the shorter of the two ends the epoch, as published."""
+    """D15, D19: `fixed` draws one subset as large as the training set; the shorter of the two ends the epoch, as published."""
 
 
 class MapConfig(Config):
@@ -153,7 +154,9 @@ class BottleneckAutoencoder(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, grid: int, bottleneck: int, head: str) -> None:
         super().__init__()
         if grid % 8:
-            raise ConfigError(f"the bottleneck autoencoder needs a feature grid divisible by 8, this one is {grid} x {grid}; change image_size")
+            raise ConfigError(
+                f"the bottleneck needs a feature grid divisible by 8, this one is {grid} x {grid}; change extractor.image_size"
+            )
         self.sizes = (grid // 8, grid // 4, grid // 2, grid)
         self.encoder = nn.Sequential(
             nn.Conv2d(in_channels, 64, 4, stride=2, padding=1),
@@ -163,7 +166,11 @@ class BottleneckAutoencoder(nn.Module):
             nn.Conv2d(64, bottleneck, grid // 4),
         )
         self.decoder = nn.ModuleList(
-            [nn.Conv2d(bottleneck, 64, 4, padding=2), nn.Conv2d(64, 64, 4, padding=2), nn.Conv2d(64, 64, 4, padding=2)]
+            [
+                nn.Conv2d(bottleneck, 64, 4, padding=2),
+                nn.Conv2d(64, 64, 4, padding=2),
+                nn.Conv2d(64, 64, 4, padding=2),
+            ]
         )
         self.refine = nn.Conv2d(64, 64, 3, padding=1)
         self.head = nn.Sequential(nn.Conv2d(64, out_channels, 3, padding=1))
@@ -187,7 +194,7 @@ class PublishedAutoencoder(nn.Module):
         super().__init__()
         widths = [in_channels, 32, 32, 64, 64, 64, 64]
         self.encoder = nn.Sequential(
-            *(layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU()))
+            *(layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU()))
         )
         scales = (1, 2, 2, 1, 2)  # enlargement before each decoder convolution
         self.decoder = nn.Sequential()
@@ -220,13 +227,19 @@ class EfficientADAST(Detector):
         if c.extractor.mode == "train":
             self.student_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
             self.autoencoder_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
-        self.adapter = FeatureAdapter(self.extractor.shapes, project=c.extractor.project, standardise=c.extractor.standardise)
+        self.adapter = FeatureAdapter(
+            self.extractor.shapes, project=c.extractor.project, standardise=c.extractor.standardise
+        )
         n, height, width = self.adapter.shape
         if height != width:
             raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
         self.teacher = Flow(n, POSITION_CHANNELS, c.teacher.hidden, c.teacher.kernels, c.teacher.clamp)
         self.student = ResidualStudent(
-            POSITION_CHANNELS + n, 2 * n, width=c.student.width, blocks=c.student.blocks, slope=c.student.slope
+            POSITION_CHANNELS + n,
+            2 * n,
+            width=c.student.width,
+            blocks=c.student.blocks,
+            slope=c.student.slope,
         )
         self.autoencoder: nn.Module
         if c.autoencoder.layout == "bottleneck":
@@ -238,7 +251,9 @@ class EfficientADAST(Detector):
         self.register_buffer("position", positional_encoding(POSITION_CHANNELS, height, width)[None])
         self.register_buffer("teacher_mean_", torch.zeros(1, n, 1, 1))
         self.register_buffer("teacher_std_", torch.ones(1, n, 1, 1))
-        self.register_buffer("map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))  # (student, autoencoder) x (q_a, q_b)
+        self.register_buffer(
+            "map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]])
+        )  # (student, autoencoder) x (q_a, q_b)
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
@@ -248,7 +263,11 @@ class EfficientADAST(Detector):
 
     @property
     def score_rule(self) -> str:
-        rule = {"mean": "mean of", "max": "maximum (after enlarging) of", "topk": "mean of the largest 1 % cells of"}
+        rule = {
+            "mean": "mean of",
+            "max": "maximum (after enlarging) of",
+            "topk": "mean of the largest 1 % cells of",
+        }
         return f"{rule[self.config.maps.score]} the {self.config.maps.score_map} map"
 
     # Learning ------------------------------------------------------------------------------------------------------
@@ -259,7 +278,9 @@ class EfficientADAST(Detector):
             raw = cache.load(train, progress=trainer.progress, what="training features")
             self.adapter.fit(raw)
             features = self.adapter.transform(raw)
-            held_out = self.adapter.transform(cache.load(validation, progress=trainer.progress, what="validation features"))
+            held_out = self.adapter.transform(
+                cache.load(validation, progress=trainer.progress, what="validation features")
+            )
             penalty = self._penalty_features(len(train), cache, trainer)
         self._learn_teacher(features, held_out, trainer)
         self._learn_student(train, features, held_out, penalty, trainer)
@@ -276,10 +297,15 @@ class EfficientADAST(Detector):
 
         def measure() -> Mapping[str, float]:
             with torch.inference_mode():
-                chunks = [negative_log_likelihood(*self.flow(f.to(trainer.device))) for f in held_out.split(8)]
+                chunks = [
+                    negative_log_likelihood(*self.flow(f.to(trainer.device)))
+                    for f in torch.split(held_out, 8)
+                ]
             return {"nll": float(torch.cat(chunks).mean())}
 
-        sampler = trainer.sampler("teacher", len(features), self.config.batch_size, drop_last=self.config.drop_last)
+        sampler = trainer.sampler(
+            "teacher", len(features), self.config.batch_size, drop_last=self.config.drop_last
+        )
         stopping = EarlyStopping(measure, self.config.patience, higher_is_better=False)
         trainer.minimise(
             "teacher",
@@ -292,23 +318,32 @@ class EfficientADAST(Detector):
         )
         if self.config.teacher.normalise == "channel":
             with torch.inference_mode():
-                z = torch.cat([self.flow(f.to(trainer.device))[0] for f in features.split(8)])
+                z = torch.cat([self.flow(f.to(trainer.device))[0] for f in torch.split(features, 8)])
             self.teacher_mean_ = z.mean((0, 2, 3), keepdim=True).clone()
             self.teacher_std_ = z.std((0, 2, 3), correction=0, keepdim=True).clamp_min(1e-6).clone()
 
     def _learn_student(
-        self, train: Sequence[Record], features: Tensor, held_out: Tensor, penalty: Tensor | None, trainer: Trainer
+        self,
+        train: Sequence[Record],
+        features: Tensor,
+        held_out: Tensor,
+        penalty: Tensor | None,
+        trainer: Trainer,
     ) -> None:
         """Stage 2: student and autoencoder together, against the finished teacher."""
         c = self.config
         fixed = c.penalty.draw == "fixed" and penalty is not None
-        limit = len(cast("Tensor", penalty)) // c.batch_size if fixed else None  # the shorter set ends the epoch
+        limit = (
+            len(cast("Tensor", penalty)) // c.batch_size if fixed else None
+        )  # the shorter set ends the epoch
         sampler = trainer.sampler("student", len(features), c.batch_size, drop_last=c.drop_last, limit=limit)
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             f = features[draw.indices].to(trainer.device)
             if c.extractor.mode == "train":
-                f_student, f_autoencoder = self._drifting_features([train[int(k)] for k in draw.indices], trainer)
+                f_student, f_autoencoder = self._drifting_features(
+                    [train[int(k)] for k in draw.indices], trainer
+                )
             else:
                 f_student = f_autoencoder = f
             terms = self.student_losses(f, f_student, f_autoencoder)
@@ -319,13 +354,19 @@ class EfficientADAST(Detector):
 
         def held_out_loss() -> Mapping[str, float]:
             with torch.inference_mode():
-                parts = [sum(self.student_losses(f, f, f).values()) * len(f) for f in held_out.to(trainer.device).split(8)]
+                parts = [
+                    sum(self.student_losses(f, f, f).values()) * len(f)
+                    for f in torch.split(held_out.to(trainer.device), 8)
+                ]
             return {"loss": float(torch.stack(cast("list[Tensor]", parts)).sum()) / len(held_out)}
 
         measure = {"validation": held_out_loss, "test": lambda: self.test_auroc(trainer.selection)}
         modules = {"student": self.student, "autoencoder": self.autoencoder}
         if c.extractor.mode == "train":
-            modules |= {"student_extractor": self.student_extractor, "autoencoder_extractor": self.autoencoder_extractor}
+            modules |= {
+                "student_extractor": self.student_extractor,
+                "autoencoder_extractor": self.autoencoder_extractor,
+            }
         trainer.minimise(
             "student",
             loss,
@@ -369,7 +410,9 @@ class EfficientADAST(Detector):
         if self.config.student.penalty == 0:
             return None
         records = penalty_records(c.folder)
-        order = torch.randperm(len(records), generator=torch.Generator().manual_seed(derive_seed(trainer.seed, "penalty")))
+        order = torch.randperm(
+            len(records), generator=torch.Generator().manual_seed(derive_seed(trainer.seed, "penalty"))
+        )
         if c.draw == "fixed":
             order = order[:train_size]
         grey = round(c.grey_share * len(order))
@@ -377,7 +420,9 @@ class EfficientADAST(Detector):
         for positions, view in ((order[:grey], View(c.zoom, c.colour)), (order[grey:], View(c.zoom))):
             chosen = [records[int(k)] for k in positions]
             if chosen:
-                parts.append(cache.load(chosen, view=view, progress=trainer.progress, what="penalty features"))
+                parts.append(
+                    cache.load(chosen, view=view, progress=trainer.progress, what="penalty features")
+                )
         joined = {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
         return self.adapter.transform(joined)
 
@@ -394,12 +439,16 @@ class EfficientADAST(Detector):
         """The 0.9 and 0.995 quantiles of both maps over all cells of good pictures (EfficientAD Sec. 3.4), (2, 2)."""
         with torch.inference_mode():
             if self.config.extractor.mode == "train":
-                images = (batch.image.to(trainer.device) for batch in batches(good, self.input_size, PREDICT_BATCH))
+                images = (
+                    batch.image.to(trainer.device) for batch in batches(good, self.input_size, PREDICT_BATCH)
+                )
                 parts = [self.raw_maps(*self.extract(image)) for image in images]
             else:
-                parts = [self.raw_maps(f, f, f) for f in features.to(trainer.device).split(8)]
+                parts = [self.raw_maps(f, f, f) for f in torch.split(features.to(trainer.device), 8)]
         cells = torch.cat(parts).transpose(0, 1).flatten(1)  # (2, n)
-        return torch.from_numpy(np.quantile(cells.cpu().numpy(), (0.9, 0.995), axis=1).T.astype(np.float32))  # (2, 2)
+        return torch.from_numpy(
+            np.quantile(cells.cpu().numpy(), (0.9, 0.995), axis=1).T.astype(np.float32)
+        )  # (2, 2)
 
     # Answering -----------------------------------------------------------------------------------------------------
 
@@ -440,9 +489,18 @@ class EfficientADAST(Detector):
         combined = maps.mean(1, keepdim=True)  # ½ + ½
         source = {"student": maps[:, :1], "combined": combined}
         likelihood = negative_log_likelihood(*self.flow(f))[:, None]
-        extras = {f"{rule}_{name}": self.score(m, rule) for name, m in source.items() for rule in ("mean", "max", "topk")}
-        extras |= {"teacher_mean": self.score(likelihood, "mean"), "teacher_max": likelihood.flatten(1).amax(1)}
-        return Analysis(combined, self.score(source[self.config.maps.score_map], self.config.maps.score), extras)
+        extras = {
+            f"{rule}_{name}": self.score(m, rule)
+            for name, m in source.items()
+            for rule in ("mean", "max", "topk")
+        }
+        extras |= {
+            "teacher_mean": self.score(likelihood, "mean"),
+            "teacher_max": likelihood.flatten(1).amax(1),
+        }
+        return Analysis(
+            combined, self.score(source[self.config.maps.score_map], self.config.maps.score), extras
+        )
 
     def score(self, maps: Tensor, rule: str) -> Tensor:
         """(B, 1, h, w) to (B,): mean, maximum after enlarging to the input size, or mean of the largest 1 % cells (D7)."""

@@ -21,7 +21,13 @@ class FeatureAdapter(nn.Module):
     std_: Tensor
     projection: Tensor
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int, int]], *, project: int | None = None, standardise: bool = False):
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, int, int]],
+        *,
+        project: int | None = None,
+        standardise: bool = False,
+    ):
         super().__init__()
         self.taps = tuple(shapes)
         self.grid = shapes[self.taps[0]][1:]
@@ -32,8 +38,12 @@ class FeatureAdapter(nn.Module):
         self.shape = (project or channels, *self.grid)
         """(C, H, W) of the result."""
         if project is not None:
-            noise = torch.randn(channels, project, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-            self.register_buffer("projection", torch.linalg.qr(noise).Q.T.float()[:, :, None, None].contiguous())
+            noise = torch.randn(
+                channels, project, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+            )
+            self.register_buffer(
+                "projection", torch.linalg.qr(noise).Q.T.float()[:, :, None, None].contiguous()
+            )
         else:
             self.register_buffer("projection", None)
         self.register_buffer("mean_", torch.zeros(1, self.shape[0], 1, 1))

@@ -39,20 +39,24 @@ class CouplingBlock(nn.Module):
     permutation: Tensor
     inverse_permutation: Tensor
 
-    def __init__(self, channels: int, condition: int, hidden: int, kernel: int, clamp: float, seed: int) -> None:
+    def __init__(
+        self, channels: int, condition: int, hidden: int, kernel: int, clamp: float, seed: int
+    ) -> None:
         super().__init__()
         self.n1 = channels // 2
         self.n2 = channels - self.n1
         self.clamp = clamp
         # The legacy generator is what the reference implementation draws from; a local one leaves global state alone.
-        order = torch.from_numpy(np.random.RandomState(seed).permutation(channels))  # noqa: NPY002
+        order = torch.from_numpy(np.random.RandomState(seed).permutation(channels))
         self.register_buffer("permutation", order)
         self.register_buffer("inverse_permutation", torch.argsort(order))
         self.r1 = CouplingNetwork(self.n1 + condition, hidden, 2 * self.n2, kernel)
         self.r2 = CouplingNetwork(self.n2 + condition, hidden, 2 * self.n1, kernel)
 
     def _scale_shift(self, network: CouplingNetwork, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = network(torch.cat([x, condition], 1)).to(x.dtype).chunk(2, dim=1)  # exp and sums never in half precision
+        s, t = (
+            network(torch.cat([x, condition], 1)).to(x.dtype).chunk(2, dim=1)
+        )  # exp and sums never in half precision
         return 0.636 * self.clamp * torch.atan(s / self.clamp), t
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,10 +81,13 @@ class CouplingBlock(nn.Module):
 class Flow(nn.Module):
     """Coupling blocks in a row; block k permutes with seed k. Starts as a pure permutation with log-determinant 0."""
 
-    def __init__(self, channels: int, condition: int, hidden: int, kernels: Sequence[int], clamp: float) -> None:
+    def __init__(
+        self, channels: int, condition: int, hidden: int, kernels: Sequence[int], clamp: float
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            CouplingBlock(channels, condition, hidden, kernel, clamp, seed=k) for k, kernel in enumerate(kernels)
+            CouplingBlock(channels, condition, hidden, kernel, clamp, seed=k)
+            for k, kernel in enumerate(kernels)
         )
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,9 @@ class ResidualBlock(nn.Module):
 class ResidualStudent(nn.Module):
     """(B, in_channels, H, W) to (B, out_channels, H, W): head, residual blocks, linear tail."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, width: int = 1024, blocks: int = 4, slope: float = 0.01):
+    def __init__(
+        self, in_channels: int, out_channels: int, *, width: int = 1024, blocks: int = 4, slope: float = 0.01
+    ):
         super().__init__()
         self.head = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1), nn.LeakyReLU(slope))
         self.blocks = nn.Sequential(*(ResidualBlock(width, slope) for _ in range(blocks)))
