@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast
 
 import timm
 import torch
-from timm.layers import Conv2dSame
+from pydantic import Field
+from timm.layers.conv2d_same import Conv2dSame
+from timm.models import create_feature_extractor  # torchvision's keeps everything before the last assertion
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from andon.config import Config
 from andon.errors import ConfigError, WeightsError, nearest
@@ -34,9 +35,9 @@ class BackboneConfig(Config):
     """timm architecture, without tag."""
     weights: str = "starter"
     """Name in the weight store (`andon weights list`), or `random` for untrained weights drawn from seed 0."""
-    taps: tuple[str, ...] = ("layer3",)
+    taps: tuple[str, ...] = Field(("layer3",), min_length=1)
     """Modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
-    image_size: int = 256
+    image_size: int = Field(256, ge=8)
     """Both sides of the picture are forced to this many pixels."""
     static_same_padding: bool = False
     """Pad as for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
@@ -79,10 +80,10 @@ def _fix_padding(network: nn.Module, architecture: str, nominal: int) -> None:
     if not any(isinstance(m, Conv2dSame) for m in network.modules()):
         return
     with torch.device("meta"):
-        shadow = timm.create_model(architecture, pretrained=False)
+        shadow = timm.create_model(architecture, pretrained=False).eval()
     paddings: dict[str, tuple[int, int, int, int]] = {}
 
-    def note(name: str) -> object:
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             assert isinstance(conv, nn.Conv2d)
             paddings[name] = _same_padding(conv, *inputs[0].shape[-2:])
@@ -109,7 +110,9 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, trunk: nn.Module, config: BackboneConfig, weights: WeightFile, *, train_mode: bool = False) -> None:
+    def __init__(
+        self, trunk: nn.Module, config: BackboneConfig, weights: WeightFile, *, train_mode: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.weights = weights
@@ -119,9 +122,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(weights.std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
-        with torch.inference_mode():
-            outputs = self(torch.zeros(1, 3, config.image_size, config.image_size))
-        self.shapes: dict[str, tuple[int, int, int]] = {tap: _chw(out) for tap, out in outputs.items()}
+        self.shapes: dict[str, tuple[int, int, int]] = self._measure()
         """(C, H, W) of each tap."""
 
     @classmethod
@@ -131,18 +132,17 @@ class Backbone(nn.Module):
         `pretrained=False` leaves the weights untrained: a saved detector brings its own.
         Raises `ConfigError` for an unknown network or tap, `WeightsError` when the weights are missing or of another network.
         """
+        known_network(config.network)
         weights = locate(config.weights if pretrained else RANDOM, config.network)
         network = _create_network(config.network, drop_path=DROP_PATH if train_mode else 0.0)
-        nominal = network.pretrained_cfg["input_size"][-1] if config.static_same_padding else config.image_size
+        nominal = _nominal_size(network) if config.static_same_padding else config.image_size
         _fix_padding(network, config.network, nominal)
         known = [name for name, _ in network.named_modules() if name]
         for tap in config.taps:
             if tap not in known:
                 candidates = [name for name in known if name.count(".") <= 1]
                 raise ConfigError(f"network {config.network} has no tap {tap!r}; {nearest(tap, candidates)}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # train and eval graphs differ only by dropout
-            trunk = create_feature_extractor(network.eval(), return_nodes={tap: tap for tap in config.taps})
+        trunk = _cut(network, config)
         if weights.state is not None:
             _load(trunk, weights, config)
         return cls(trunk, config, weights, train_mode=train_mode)
@@ -156,6 +156,18 @@ class Backbone(nn.Module):
         outputs: dict[str, Tensor] = self.trunk((images - self.mean) / self.std)
         return outputs
 
+    def _measure(self) -> dict[str, tuple[int, int, int]]:
+        """Shapes of the taps for one picture. Raises `ConfigError` when the network cannot take it or a tap is no map."""
+        size = self.config.image_size
+        try:
+            with torch.inference_mode():
+                outputs = self(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"network {self.config.network} takes no pictures of {size} x {size} pixels ({error}): choose another image_size"
+            ) from error
+        return {tap: _chw(features) for tap, features in outputs.items()}
+
     def fingerprint(self) -> str:
         """Identity of the features: everything that changes them, hashed (weights, network, taps, padding, size)."""
         text = f"{self.config.model_dump_json()}|{self.weights.sha256}|bilinear-antialias-1"
@@ -164,18 +176,46 @@ class Backbone(nn.Module):
 
 def _chw(features: Tensor) -> tuple[int, int, int]:
     if features.ndim != 4:
-        raise ConfigError(f"a tap must give (B, C, H, W) features, this one gives {tuple(features.shape)}; choose another")
+        raise ConfigError(
+            f"a tap must give (B, C, H, W) features, this one gives {tuple(features.shape)}; choose another"
+        )
     return features.shape[1], features.shape[2], features.shape[3]
 
 
-def _create_network(architecture: str, drop_path: float) -> nn.Module:
+def known_network(architecture: str) -> str:
+    """Return `architecture`. Raises `ConfigError` when timm has no such network."""
     if not timm.is_model(architecture):
-        raise ConfigError(f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}")
-    extra: Mapping[str, float] = {"drop_path_rate": drop_path} if drop_path else {}
+        raise ConfigError(
+            f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}"
+        )
+    return architecture
+
+
+def _create_network(architecture: str, drop_path: float) -> nn.Module:
+    extra: Mapping[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: nn.Module = timm.create_model(architecture, pretrained=False, **extra)
     return network
+
+
+def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:
+    """The network up to its taps, everything after them left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # train and eval graphs differ only by dropout
+            trunk: nn.Module = create_feature_extractor(network.eval(), {tap: tap for tap in config.taps})
+    except Exception as error:  # networks whose course depends on their input cannot be traced
+        raise ConfigError(
+            f"network {config.network} cannot be cut off at {', '.join(config.taps)} ({type(error).__name__}): "
+            "choose a convolutional network"
+        ) from error
+    return trunk
+
+
+def _nominal_size(network: nn.Module) -> int:
+    """Side of the pictures the network was made for."""
+    return int(cast("Mapping[str, Any]", network.pretrained_cfg)["input_size"][-1])
 
 
 def _load(trunk: nn.Module, weights: WeightFile, config: BackboneConfig) -> None:
@@ -183,14 +223,19 @@ def _load(trunk: nn.Module, weights: WeightFile, config: BackboneConfig) -> None
     assert weights.state is not None
     wanted = {key: tuple(value.shape) for key, value in trunk.state_dict().items()}
     missing = [k for k in wanted if k not in weights.state and not k.endswith("num_batches_tracked")]
-    wrong = [k for k, shape in wanted.items() if k in weights.state and tuple(weights.state[k].shape) != shape]
+    wrong = [
+        k for k, shape in wanted.items() if k in weights.state and tuple(weights.state[k].shape) != shape
+    ]
     if missing or wrong:
         why = f"lack {_some(missing)}" if missing else f"have another shape at {_some(wrong)}"
         raise WeightsError(
             f"weights {weights.name!r} do not fit {config.network} up to {', '.join(config.taps)}: they {why}; "
             "choose other taps or weights (`andon weights list`)"
         )
-    trunk.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.state.items() if k in wanted}, strict=False)
+    trunk.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in weights.state.items() if k in wanted},
+        strict=False,
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ unusable input, 1 anything else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from andon.evaluation import Report
     from andon.registry import Recipe
 
+CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's UsageError: an unknown command or option, a missing argument. Where Click is differs between versions of Typer."""
 HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
+DETECTOR = "efficientad_ast"
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 data_app = typer.Typer(help="Generate the embedded data sets; check any data set.", no_args_is_help=True)
 weights_app = typer.Typer(help="List, add and fetch backbone weights.", no_args_is_help=True)
@@ -29,46 +33,93 @@ app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 
 DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="Folder in any supported layout, folder of good pictures, or embedded:NAME.")
+    str,
+    typer.Argument(
+        metavar="DATA", help="Folder in any supported layout, folder of good pictures, or embedded:NAME."
+    ),
 ]
 Category = Annotated[str | None, typer.Option("--category", "-c", help="Product, where DATA holds several.")]
 Layout = Annotated[str, typer.Option(help="How DATA is laid out; auto recognises it.")]
-DetectorName = Annotated[str, typer.Option("--detector", "-d", help="Detector (`andon detectors`).")]
+DetectorName = Annotated[
+    str | None,
+    typer.Option(
+        "--detector", "-d", help=f"Detector (`andon detectors`); default: the recipe's, or {DETECTOR}."
+    ),
+]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", "-r", help="Recipe (`andon recipes`) or YAML file; default: the detector's starter.")
+    str | None,
+    typer.Option(
+        "--recipe", "-r", help="Recipe (`andon recipes`) or YAML file; default: the detector's starter."
+    ),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; `andon recipes NAME` lists them.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; `andon recipes NAME` lists them."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what andon wrote into the folder before.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what andon wrote into the folder before.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave damaged pictures out, and count them.")]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave damaged pictures out, and count them.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Maps = Annotated[bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at original size.")]
+STOPPED = 130
+"""What newer versions of Typer return after Ctrl-C."""
+Maps = Annotated[
+    bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at original size.")
+]
 
 
 def main() -> None:
     """Entry point: runs the command and turns errors into one line and an exit code."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        stopped = app(prog_name="andon", standalone_mode=False) == STOPPED
+        sys.stdout.flush()  # a full disk shows here
+        if stopped:
+            _fail("stopped", 1)
+    except CommandLineError as error:
+        _explain_usage(error)
     except UsageError as error:
         _fail(str(error), 2)
     except AndonError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 1)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            _fail(f"no space left on the device ({error.filename or 'while writing'}): free some or choose another folder", 2)
+            _discard_output()
+            _fail(
+                f"no space left on the device ({error.filename or 'while writing'}): free some or choose another folder",
+                2,
+            )
         if isinstance(error, PermissionError):
-            _fail(f"{error.filename} may not be read or written: change its permissions or choose another place", 2)
+            _fail(
+                f"{error.filename} may not be read or written: change its permissions or choose another place",
+                2,
+            )
         raise
+
+
+def _explain_usage(error: Any) -> None:
+    """One line for what Click found wrong with the command line, or the help where nothing was given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    command = error.ctx.command_path if error.ctx is not None else "andon"
+    _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`", 2)
+
+
+def _discard_output() -> None:
+    """Let what is still buffered for stdout go nowhere, so that it does not fail again at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:
@@ -76,7 +127,7 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if category.__module__.startswith("andon"):
         print(f"andon: warning: {message}", file=sys.stderr)
 
@@ -104,12 +155,14 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def _recipe(detector: str, recipe: str | None) -> Recipe:
+def _recipe(detector: str | None, recipe: str | None) -> Recipe:
     """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
     from andon.registry import default_recipe, known_detector, load_recipe
 
-    known_detector(detector)
-    return load_recipe(recipe or default_recipe(detector), detector)
+    if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
+        return load_recipe(recipe)
+    known_detector(detector or DETECTOR)
+    return load_recipe(recipe or default_recipe(detector or DETECTOR), detector or DETECTOR)
 
 
 def _resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:
@@ -121,8 +174,13 @@ def _resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:
 
 @app.callback(invoke_without_command=False)
 def _options(
-    offline: Annotated[bool, typer.Option("--offline", help="Forbid every download (also ANDON_OFFLINE=1).")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda v: _version(v))] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Forbid every download (also ANDON_OFFLINE=1).")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda v: _version(v)),
+    ] = False,
 ) -> None:
     if offline:
         os.environ["ANDON_OFFLINE"] = "1"
@@ -138,8 +196,10 @@ def _version(wanted: bool) -> None:
 
 @app.command()
 def demo(
-    data: Annotated[str, typer.Argument(metavar="[DATA]", help="Data set, by default an embedded one.")] = "embedded:fabric",
-    detector: DetectorName = "efficientad_ast",
+    data: Annotated[
+        str, typer.Argument(metavar="[DATA]", help="Data set, by default an embedded one.")
+    ] = "embedded:fabric",
+    detector: DetectorName = None,
     recipe: RecipeName = None,
     settings: Settings = None,
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
@@ -160,7 +220,7 @@ def demo(
 @app.command()
 def fit(
     data: DataArgument,
-    detector: DetectorName = "efficientad_ast",
+    detector: DetectorName = None,
     category: Category = None,
     recipe: RecipeName = None,
     settings: Settings = None,
@@ -173,14 +233,20 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Learn from good pictures and set the thresholds."""
+    from andon.config import parse_assignments
     from andon.progress import default_progress
-    from andon.runs import Source, fit_run, prepare
+    from andon.run_folder import check_output, read_recipe
+    from andon.runs import Source, fit_run, resolve_own
 
-    named = _recipe(detector, recipe)
+    named = resolve_own(_recipe(detector, recipe), parse_assignments(settings or []))
     source = Source(data, category, layout)
-    found_category = source.open(seed=named.seed).category  # what is wrong is said before torch is imported
-    out = out or Path("runs") / detector / found_category
-    prepare(out, overwrite=overwrite, resume=resume, dry=True)
+    found = source.open(
+        seed=named.seed, hold_out=named.hold_out
+    )  # what is wrong is said before torch is imported
+    for finding in found.findings.errors + found.findings.warnings:
+        _say(f"andon: warning: {finding}")
+    out = out or Path("runs") / named.detector / found.category
+    check_output(out, overwrite=overwrite, resume=resume)
     chosen = _resolved(named, settings)
     fitted, dataset = fit_run(
         out,
@@ -192,7 +258,8 @@ def fit(
         device=device,
         progress=default_progress(),
     )
-    found = fitted.fitted()
+    limits = fitted.fitted()
+    skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
         _print_json(
             {
@@ -202,14 +269,23 @@ def fit(
                 "category": dataset.category,
                 "train": len(dataset.train),
                 "validation": len(dataset.validation),
-                "thresholds": {"image": found.image.to_json(), "pixel": found.pixel.to_json(), "source": found.source},
+                "skipped": skipped,
+                "thresholds": {
+                    "image": limits.image.to_json(),
+                    "pixel": limits.pixel.to_json(),
+                    "source": limits.source,
+                },
             }
         )
         return
     print(dataset.summary())
-    print(f"image threshold: {found.image.describe()}")
-    if found.source == "train":
-        print("no good pictures were held out: the thresholds come from the training pictures and promise nothing")
+    if skipped:
+        print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
+    print(f"image threshold: {limits.image.describe()}")
+    if limits.source == "train":
+        print(
+            "no good pictures were held out: the thresholds come from the training pictures and promise nothing"
+        )
     following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
     print(f"learned, saved in {out}; next: {following}")
 
@@ -229,7 +305,9 @@ def evaluate(
     from andon.runs import Source, evaluate_run
 
     source = Source(data, category, layout) if data is not None else None
-    report = evaluate_run(run, data=source, skip_unreadable=skip_unreadable, maps=maps, progress=default_progress())
+    report = evaluate_run(
+        run, data=source, skip_unreadable=skip_unreadable, maps=maps, progress=default_progress()
+    )
     _show_report(report, run, as_json)
 
 
@@ -240,7 +318,11 @@ def _show_report(report: Report, run: Path, as_json: bool) -> None:
     from andon.report.tables import summary_rows
 
     rows = [list(row) for row in summary_rows(report)]
-    _table(f"{report.detector} ({report.recipe}) on {report.category}", ["measure", "value", "what it means"], rows)
+    _table(
+        f"{report.detector} ({report.recipe}) on {report.category}",
+        ["measure", "value", "what it means"],
+        rows,
+    )
     for note in report.notes:
         print(f"note: {note}")
     print(f"report: {run / 'report.html'}")
@@ -249,23 +331,29 @@ def _show_report(report: Report, run: Path, as_json: bool) -> None:
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Pictures or folders of pictures.")],
-    save: Annotated[Path | None, typer.Option(help="Write heat maps, masks and predictions.csv there.")] = None,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="Pictures or folders of pictures.")
+    ],
+    save: Annotated[
+        Path | None, typer.Option(help="Write heat maps, masks and predictions.csv there.")
+    ] = None,
     maps: Maps = False,
     skip_unreadable: SkipUnreadable = False,
     as_json: Json = False,
 ) -> None:
     """Say for each picture whether the part is good (OK) or not (NG); a score of 1 is the threshold."""
-    from andon.detector import load_detector
     from andon.prediction import list_inputs, predict_files
     from andon.progress import default_progress
-    from andon.runs import read_recipe
+    from andon.run_folder import read_recipe
 
+    records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
         read_recipe(run)
+    from andon.detector import load_detector
+
     detector = load_detector(run)
     answers = predict_files(
-        detector, list_inputs(images), save=save, maps=maps, skip_unreadable=skip_unreadable, progress=default_progress()
+        detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable, progress=default_progress()
     )
     if as_json:
         _print_json(
@@ -276,7 +364,10 @@ def predict(
             }
         )
         return
-    rows = [[answer.verdict, "" if answer.score is None else f"{answer.score:.3f}", answer.path] for answer in answers]
+    rows = [
+        [answer.verdict, "" if answer.score is None else f"{answer.score:.3f}", answer.path]
+        for answer in answers
+    ]
     _table("", ["verdict", "score", "picture"], rows)
     bad = sum(answer.verdict == "NG" for answer in answers)
     unread = sum(answer.verdict == "unreadable" for answer in answers)
@@ -292,12 +383,16 @@ def detectors(as_json: Json = False) -> None:
     if as_json:
         _print_json([{"name": i.name, "summary": i.summary, "recipes": list(i.recipes)} for i in infos])
         return
-    _table("", ["detector", "what it is", "recipes"], [[i.name, i.summary, ", ".join(i.recipes)] for i in infos])
+    _table(
+        "", ["detector", "what it is", "recipes"], [[i.name, i.summary, ", ".join(i.recipes)] for i in infos]
+    )
 
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe with every setting and its meaning.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show this recipe with every setting and its meaning.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes, or show one with all its settings."""
@@ -317,8 +412,13 @@ def recipes(
         return
     cls = detector_class(recipe.detector)
     print(f"{recipe.name}: {recipe.summary}")
-    own = [[key, str(getattr(recipe, key)), (info.description or "")] for key, info in type(recipe).model_fields.items()]
-    settings = [[key, str(value), meaning] for key, value, meaning in cls.Config.parse(recipe.config).settings()]
+    own = [
+        [key, str(getattr(recipe, key)), (info.description or "")]
+        for key, info in type(recipe).model_fields.items()
+    ]
+    settings = [
+        [key, str(value), meaning] for key, value, meaning in cls.Config.parse(recipe.config).settings()
+    ]
     shown = [row for row in own if row[0] not in {"config", "name", "summary", "detector"}]
     _table("", ["setting (--set key=value)", "value", "meaning"], shown + settings)
 
@@ -349,7 +449,9 @@ def data_generate(
 
 
 @data_app.command("check")
-def data_check(data: DataArgument, category: Category = None, layout: Layout = "auto", as_json: Json = False) -> None:
+def data_check(
+    data: DataArgument, category: Category = None, layout: Layout = "auto", as_json: Json = False
+) -> None:
     """Look into every file of a data set; exits with 2 when there are errors."""
     from andon.datasets import check_dataset, list_categories, open_dataset
 
@@ -368,7 +470,11 @@ def data_check(data: DataArgument, category: Category = None, layout: Layout = "
     else:
         for dataset, findings in results.values():
             print(dataset.summary())
-            for kind, lines in (("error", findings.errors), ("warning", findings.warnings), ("note", findings.notes)):
+            for kind, lines in (
+                ("error", findings.errors),
+                ("warning", findings.warnings),
+                ("note", findings.notes),
+            ):
                 for line in lines:
                     print(f"  {kind}: {line}")
     errors = sum(len(findings.errors) for _, findings in results.values())
@@ -385,7 +491,14 @@ def weights_list(as_json: Json = False) -> None:
     if as_json:
         _print_json(
             [
-                {"name": e.name, "network": e.network, "here": e.path is not None, "origin": e.origin, "licence": e.licence, "sha256": e.sha256}
+                {
+                    "name": e.name,
+                    "network": e.network,
+                    "here": e.path is not None,
+                    "origin": e.origin,
+                    "licence": e.licence,
+                    "sha256": e.sha256,
+                }
                 for e in rows
             ]
         )
@@ -406,6 +519,10 @@ def weights_add(
     """Copy weights from a file into the local store."""
     from andon.weights import add
 
+    if file.is_file():
+        from andon.backbones import known_network  # timm takes seconds to import
+
+        known_network(network)
     entry = add(file, name=name, network=network, origin=origin, licence=licence, expected_sha256=sha256)
     print(f"added {entry.name} ({entry.network}), sha256 {entry.sha256}")
 
@@ -414,10 +531,10 @@ def weights_add(
 def weights_fetch(name: Annotated[str, typer.Argument(help="Name from `andon weights list`.")]) -> None:
     """Download weights after saying what and from where, check their hash, and store them."""
     from andon.progress import default_progress
-    from andon.weights import entries, fetch
+    from andon.weights import entries, fetch, is_offline
 
     entry = next((e for e in entries() if e.name == name), None)
-    if entry is not None and entry.path is None:
+    if entry is not None and entry.path is None and not is_offline():
         _say(f"fetching {name} from {entry.url} ({entry.licence}; {entry.origin})")
     with default_progress().task(f"fetching {name} (MB)", 0) as task:
         seen = [0]

@@ -51,9 +51,13 @@ class NotFittedError(UsageError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the known names closest to `name`, or the list of all of them."""
+    """Return "did you mean X?" with the known names closest to `name`, or the list of all of them."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
+        alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in close}
+        close = [
+            other for other in close if alike[other] > alike[close[0]] - 0.1
+        ]  # not the runners-up far behind
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none are known"

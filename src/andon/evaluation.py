@@ -132,11 +132,18 @@ class Report:
             "notes": list(self.notes),
         }
 
-    def save(self, folder: str | Path, *, maps: bool = False, pictures: bool = True) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        maps: bool = False,
+        pictures: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
         """Write report.json, report.html, predictions.csv, figures, heat maps and masks (and float maps) into `folder`."""
         from andon.report import save_report
 
-        save_report(self, Path(folder), maps=maps, pictures=pictures)
+        save_report(self, Path(folder), maps=maps, pictures=pictures, progress=progress)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """Frozen features, computed once per picture and kept on disk.
 
 The key of a cached file is the hash of the picture's bytes under the fingerprint of the extractor (network, weights,
-taps, padding, size). Features are float32: the cache never changes a result.
+taps, padding, size). Features are float32: the cache never changes a result. A file is safetensors behind its own
+sha256, so that a damaged one is noticed and computed again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from andon.progress import NoProgress, Progress, track
 from andon.structures import Record
 
 BATCH_SIZE = 4
+CHECKSUM_BYTES = 32
 
 
 class FeatureCache:
@@ -43,32 +44,41 @@ class FeatureCache:
         """Pictures that had to be extracted by this object."""
 
     def load(
-        self, records: Sequence[Record], *, view: View = WHOLE, progress: Progress | None = None, what: str = "features"
+        self,
+        records: Sequence[Record],
+        *,
+        view: View = WHOLE,
+        progress: Progress | None = None,
+        what: str = "features",
     ) -> dict[str, Tensor]:
         """Features of all records, {tap: (N, C, h, w)} float32 on the CPU; each picture is extracted at most once ever."""
         files = self._files(records, view)
-        missing = [k for k, file in enumerate(files) if not (self.enabled and file.is_file())]
-        shapes = self.backbone.shapes
-        out = {tap: torch.empty(len(records), *shape) for tap, shape in shapes.items()}
-        for k in sorted(set(range(len(records))) - set(missing)):
-            if not self._read(files[k], out, k):
-                missing.append(k)
-        self._extract(records, files, sorted(missing), out, view, progress or NoProgress(), what)
+        out = {tap: torch.empty(len(records), *shape) for tap, shape in self.backbone.shapes.items()}
+        missing = [k for k, file in enumerate(files) if not (self.enabled and self._read(file, out, k))]
+        first = {files[k]: k for k in reversed(missing)}  # pictures with the same content are extracted once
+        self._extract(records, files, sorted(first.values()), out, view, progress or NoProgress(), what)
+        for k in sorted(set(missing) - set(first.values())):
+            for tap in out.values():
+                tap[k] = tap[first[files[k]]]
         return out
 
     def _files(self, records: Sequence[Record], view: View) -> list[Path]:
         with ThreadPoolExecutor(2) as pool:
             digests = list(pool.map(_picture_hash, (record.image for record in records)))
-        kind = "" if view == WHOLE else f"-{'zoom' if view.zoom else 'whole'}-{view.colour}"
-        return [self.directory / digest[:2] / f"{digest}{kind}.safetensors" for digest in digests]
+        kind = f"-{view.key}" if view.key else ""
+        return [self.directory / digest[:2] / f"{digest}{kind}.features" for digest in digests]
 
     def _read(self, file: Path, out: dict[str, Tensor], k: int) -> bool:
-        """Copy a cached file into row k; a damaged one is treated as absent."""
+        """Copy a cached file into row k; False where there is none, or a damaged one."""
         try:
-            for tap, value in load(file.read_bytes()).items():
-                out[tap][k] = value
-        except (SafetensorError, OSError, KeyError, RuntimeError):
+            content = file.read_bytes()
+        except OSError:
             return False
+        checksum, body = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+        if hashlib.sha256(body).digest() != checksum:
+            return False
+        for tap, value in load(body).items():
+            out[tap][k] = value
         return True
 
     def _extract(
@@ -98,8 +108,9 @@ class FeatureCache:
                 self.computed += 1
 
     def _write(self, file: Path, features: dict[str, Tensor]) -> None:
-        with contextlib.suppress(OutputError):  # a full disk costs speed, not the run
-            write_bytes(file, save(features))
+        body = save(features)
+        with contextlib.suppress(OutputError, OSError):  # a full disk costs speed, not the run
+            write_bytes(file, hashlib.sha256(body).digest() + body)
 
 
 def _picture_hash(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import json
 import math
 import os
@@ -31,9 +32,16 @@ def writing(path: Path) -> Iterator[Path]:
         part.replace(path)
     except OSError as error:
         if error.errno in NO_SPACE:
-            raise OutputError(f"no space left while writing {path}: free some or choose another folder with --out") from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
-            raise OutputError(f"{path} cannot be written ({error.strerror}): choose another folder with --out") from error
+            raise OutputError(
+                f"no space left while writing {path}: free some or choose another folder"
+            ) from error
+        if (
+            isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+            or error.errno == errno.EROFS
+        ):
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}): choose another folder"
+            ) from error
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -47,8 +55,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text at once or not at all."""
-    write_bytes(path, content.encode("utf-8"))
+    """Write UTF-8 text at once or not at all; undecodable bytes of file names become `\\udcXX`, which JSON reads back."""
+    write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -75,7 +83,9 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def download(url: str, target: Path, *, progress: Callable[[int, int], None] | None = None, timeout: float = 30.0) -> None:
+def download(
+    url: str, target: Path, *, progress: Callable[[int, int], None] | None = None, timeout: float = 30.0
+) -> None:
     """Fetch `url` into `target`, continuing `target.part` where an earlier call stopped.
 
     `progress` gets (bytes so far, bytes in all or 0). Raises `OSError` when the transfer fails or ends short.
@@ -84,23 +94,25 @@ def download(url: str, target: Path, *, progress: Callable[[int, int], None] | N
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urllib.request.urlopen(request, timeout=timeout)
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            if done and response.status != 206:  # the server starts again
+                done = 0
+            length = response.headers.get("Content-Length", "")
+            total = done + int(length) if length.isdigit() else 0
+            with part.open("ab" if done else "wb") as stream:
+                while chunk := response.read(1 << 20):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, total)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and done:  # what is here is not a beginning of what is there
             part.unlink()
             raise OSError("the partial download did not fit and was removed") from error
         raise
-    with response:
-        if done and response.status != 206:  # the server starts again
-            done = 0
-        length = int(response.headers.get("Content-Length", 0))
-        total = done + length if length else 0
-        with part.open("ab" if done else "wb") as stream:
-            while chunk := response.read(1 << 20):
-                stream.write(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+    except http.client.HTTPException as error:  # what came over the wire is not HTTP, or ended inside a chunk
+        raise OSError(f"the server's answer broke off or is no HTTP ({type(error).__name__})") from error
     if total and done != total:
         raise OSError(f"the transfer ended after {done} of {total} bytes")
     part.replace(target)

@@ -52,12 +52,16 @@ class Decoded:
 
 def is_picture(path: Path) -> bool:
     """Whether the name is that of a picture (suffix known, not hidden, not an operating system's leftover)."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
+    return (
+        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
+    )
 
 
 def list_pictures(folder: Path) -> list[Path]:
     """Pictures directly inside `folder`, in natural order; zero-byte files are included so that they are named later."""
-    return sorted((p for p in folder.iterdir() if is_picture(p) and p.is_file()), key=lambda p: natural_key(p.name))
+    return sorted(
+        (p for p in folder.iterdir() if is_picture(p) and p.is_file()), key=lambda p: natural_key(p.name)
+    )
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -85,14 +89,16 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
     """
     try:
         if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty (0 bytes): copy the picture again or remove it")
+            raise DataError(
+                f"{path} is empty (0 bytes): copy it again or remove it, or pass --skip-unreadable"
+            )
         with Image.open(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise DataError(f"{path} has more than {MAX_PIXELS} pixels: cut it into tiles")
+            _check_size(path, *opened.size)  # before anything is decoded
             mode = opened.mode
             picture = ImageOps.exif_transpose(opened)
             picture.load()
-    except DataError:
+        return Decoded(_to_float(picture, path, bit_depth), mode)
+    except (DataError, AlphaWarning):
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: check the path") from error
@@ -100,22 +106,44 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
         if path.suffix.lower() in {".tif", ".tiff"}:
             return _decode_tiff(path, bit_depth)
         raise DataError(
-            f"{path} cannot be read as a picture (damaged, or not what its suffix says): replace or remove it"
+            f"{path} cannot be read as a picture (damaged, or not what its suffix says): "
+            "replace or remove it, or pass --skip-unreadable"
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error}): replace or remove it, or pass --skip-unreadable") from error
-    if min(picture.size) < MIN_SIDE:
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(
-            f"{path} is {picture.width} x {picture.height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
+            f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
+        ) from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """Refuse pictures that are too small to show anything, or too large for the memory."""
+    if min(width, height) < MIN_SIDE:
+        raise DataError(
+            f"{path} is {width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
         )
-    return Decoded(_to_float(picture, path, bit_depth), mode)
+    if width * height > MAX_PIXELS:
+        raise _too_large(path)
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path} has more than {MAX_PIXELS} pixels: cut it into tiles")
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says in one line, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture).astype(np.float32)
-        return _to_rgb_array(_scale_deep(values, path, bit_depth, picture.mode))
-    if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (picture.mode == "P" and "transparency" in picture.info):
+        scaled = _scale_float(values, path) if picture.mode == "F" else _scale_deep(values, path, bit_depth)
+        return np.repeat(scaled[:, :, None], 3, axis=2)
+    if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
+        picture.mode == "P" and "transparency" in picture.info
+    ):
         rgba = picture.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
             warnings.warn(f"{path} has transparent pixels: shown on black", AlphaWarning, stacklevel=3)
@@ -125,12 +153,15 @@ def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[n
     return np.asarray(picture, dtype=np.float32) / np.float32(255)
 
 
-def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int, mode: str) -> npt.NDArray[np.float32]:
-    """16-bit (or float) values to [0, 1]."""
-    if mode == "F":
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise DataError(f"{path} holds float values outside [0, 1]: scale them or save as 16-bit")
-        return values
+def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
+    """Float values, which have to be in [0, 1] already."""
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        raise DataError(f"{path} holds float values outside [0, 1]: scale them or save as 16-bit")
+    return values
+
+
+def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
+    """16-bit values to [0, 1]."""
     full = float(2**bit_depth - 1)
     if values.min() < 0 or values.max() > full:
         raise DataError(
@@ -140,10 +171,6 @@ def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int, mod
     return values / np.float32(full)
 
 
-def _to_rgb_array(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
 def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     """TIFF kinds that Pillow does not know, such as 16-bit RGB."""
     import tifffile
@@ -151,14 +178,20 @@ def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     try:
         values = tifffile.imread(path)
     except Exception as error:  # tifffile raises many kinds for damaged files
-        raise DataError(f"{path} cannot be read ({error}): replace or remove it") from error
+        raise DataError(
+            f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
+        ) from error
     if values.ndim == 2:
         values = values[:, :, None].repeat(3, axis=2)
     if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path} is a TIFF of shape {values.shape} and type {values.dtype}: save it as 8- or 16-bit RGB")
-    values = values[:, :, :3]
-    full = 255.0 if values.dtype == np.uint8 else float(2**bit_depth - 1)
-    return Decoded((values / full).astype(np.float32), "RGB" if full == 255.0 else "RGB;16")
+        raise DataError(
+            f"{path} is a TIFF of shape {values.shape} and type {values.dtype}: save it as 8- or 16-bit RGB"
+        )
+    _check_size(path, values.shape[1], values.shape[0])
+    colours = values[:, :, :3].astype(np.float32)
+    if values.dtype == np.uint8:
+        return Decoded(colours / np.float32(255), "RGB")
+    return Decoded(_scale_deep(colours, path, bit_depth), "RGB;16")
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -169,7 +202,7 @@ def read_size(path: Path) -> tuple[int, int]:
             if opened.getexif().get(274, 1) in {5, 6, 7, 8}:
                 width, height = height, width
             return height, width
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # Pillow raises many kinds for damaged files; decoding names the file or knows better
         pixels = decode(path).pixels
         return pixels.shape[0], pixels.shape[1]
 
@@ -180,8 +213,8 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
         with Image.open(path) as opened:
             opened.load()
             values = np.asarray(opened)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"mask {path} cannot be read ({error}): replace or remove it") from error
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise DataError(f"mask {path} cannot be read ({_reason(error)}): replace or remove it") from error
     if values.ndim == 3:
         colours = 1 if values.shape[2] == 2 else 3  # transparency is no colour
         values = values[:, :, :colours].max(axis=2)
@@ -213,6 +246,14 @@ class View:
     """Resize to twice the size and keep the centre (EfficientAD's penalty pictures)."""
     colour: Literal["keep", "grey", "tint"] = "keep"
     """`grey` removes colour; `tint` removes it from the ImageNet-normalised values, as published code did by mistake."""
+    light: float = 1.0
+    """Factor on the brightness, clipped to [0, 1]."""
+
+    @property
+    def key(self) -> str:
+        """Name of this view in cached files; empty for the picture as it is."""
+        parts = ["zoom"] * self.zoom + [self.colour] * (self.colour != "keep")
+        return "-".join(parts + [f"light{self.light:g}"] * (self.light != 1.0))
 
 
 WHOLE = View()
@@ -229,9 +270,14 @@ def show(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = WH
     if view.zoom:
         top, left = height // 2, width // 2
         image = image[:, top : top + height, left : left + width].contiguous()
+    if view.light != 1.0:
+        image = (image * view.light).clamp(0.0, 1.0)
     if view.colour == "keep":
         return image
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((_MEAN, _STD) if view.colour == "tint" else ((0.0,) * 3, (1.0,) * 3)))
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1)
+        for v in ((_MEAN, _STD) if view.colour == "tint" else ((0.0,) * 3, (1.0,) * 3))
+    )
     luma = torch.tensor(_LUMA).view(3, 1, 1)
     grey: Tensor = ((image - mean) / std * luma).sum(0, keepdim=True)
     return grey * std + mean

@@ -71,10 +71,18 @@ class Latency:
 def summarise(milliseconds: Sequence[float], *, scope: str, machine: str) -> Latency:
     """Mean, sample deviation, minimum and linear percentiles of single calls."""
     values = np.asarray(milliseconds, dtype=np.float64)
-    p50, p90, p95, p99 = np.percentile(values, [50, 90, 95, 99])
-    deviation = float(values.std(ddof=1)) if values.size > 1 else 0.0
+    p50, p90, p95, p99 = (float(p) for p in np.percentile(values, [50, 90, 95, 99]))
     return Latency(
-        scope, values.size, float(values.mean()), deviation, float(values.min()), *map(float, (p50, p90, p95, p99)), machine
+        scope=scope,
+        n=values.size,
+        mean=float(values.mean()),
+        std=float(values.std(ddof=1)) if values.size > 1 else 0.0,
+        min=float(values.min()),
+        p50=p50,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        machine=machine,
     )
 
 
@@ -144,7 +152,9 @@ def describe_machine(device: torch.device | None = None) -> str:
     """Processor, threads and torch version in one line."""
     import torch
 
-    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
+    name = (
+        torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
+    )
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()} {platform.machine()}"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,20 +42,35 @@ class Answer:
 def list_inputs(inputs: Sequence[Path]) -> list[Record]:
     """Records of the named pictures and of all pictures below the named folders, in natural order.
 
-    Raises `DataError` for a path that is not there or a folder without pictures.
+    Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` for a path that is
+    not there or a folder without pictures.
     """
     records: list[Record] = []
     for path in inputs:
         if path.is_dir():
-            found = sorted((p for p in path.rglob("*") if p.is_file() and is_picture(p)), key=lambda p: natural_key(str(p)))
+            found = sorted(
+                (p for p in path.rglob("*") if p.is_file() and is_picture(p)),
+                key=lambda p: natural_key(str(p)),
+            )
             if not found:
-                raise DataError(f"{path} holds no pictures: give a folder with png, jpg, bmp, tif or webp files")
+                raise DataError(
+                    f"{path} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
+                )
             records += [Record(image=p, id=p.relative_to(path).as_posix()) for p in found]
         elif path.is_file():
             records.append(Record(image=path, id=path.name))
         else:
             raise DataError(f"{path} does not exist: check the path")
-    return records
+    return _with_unique_ids(records)
+
+
+def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
+    """Pictures of one name in several folders get their whole path as id, so that one's heat map does not replace the other's."""
+    counts = Counter(record.id for record in records)
+    return [
+        record if counts[record.id] == 1 else replace(record, id="/".join(record.image.resolve().parts[1:]))
+        for record in records
+    ]
 
 
 def predict_files(
@@ -89,7 +105,9 @@ def predict_files(
             task.advance()
     answers = iter(found)
     ordered = [
-        Answer(str(record.image), "unreadable", None, None, None, reasons[k]) if k in reasons else next(answers)
+        Answer(str(record.image), "unreadable", None, None, None, reasons[k])
+        if k in reasons
+        else next(answers)
         for k, record in enumerate(records)
     ]
     if save is not None:

@@ -58,9 +58,13 @@ class _Line:
         now = time.monotonic()
         if now - self.printed >= LINE_EVERY:
             self.printed = now
-            rate = (self.done - self.start) / (now - self.began)
-            left = (self.total - self.done) / rate if rate > 0 else 0.0
-            print(f"{self.description}: {self.done}/{self.total}, about {left:.0f} s left {note}".rstrip(), file=sys.stderr)
+            print(f"{self.description}: {self._state(now)} {note}".rstrip(), file=sys.stderr)
+
+    def _state(self, now: float) -> str:
+        rate = (self.done - self.start) / (now - self.began)
+        if self.total <= 0 or rate <= 0:  # how much there is in all is not known, or nothing is done yet
+            return str(self.done)
+        return f"{self.done}/{self.total}, about {(self.total - self.done) / rate:.0f} s left"
 
 
 class LineProgress:
@@ -76,12 +80,18 @@ class LineProgress:
 
 
 class BarProgress:
-    """Progress bars with remaining time on a terminal."""
+    """Progress bars with remaining time on a terminal, from `QUIET_FOR` seconds on."""
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Task]:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.progress import Progress as RichProgress
 
         columns = (
@@ -92,14 +102,21 @@ class BarProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with RichProgress(*columns, console=Console(stderr=True)) as bars:
-            handle = bars.add_task(description, total=total, completed=done, note="")
+        bars = RichProgress(*columns, console=Console(stderr=True))
+        handle = bars.add_task(description, total=total or None, completed=done, note="")
+        began = time.monotonic()
 
-            class Bar:
-                def advance(self, amount: int = 1, note: str = "") -> None:
-                    bars.update(handle, advance=amount, note=note)
+        class Bar:
+            def advance(self, amount: int = 1, note: str = "") -> None:
+                bars.update(handle, advance=amount, note=note)
+                if not bars.live.is_started and time.monotonic() - began >= QUIET_FOR:
+                    bars.start()
 
+        try:
             yield Bar()
+        finally:
+            if bars.live.is_started:
+                bars.stop()
 
 
 def default_progress() -> Progress:

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from andon.config import Config, from_yaml
 from andon.errors import ConfigError, nearest
 
@@ -34,7 +36,7 @@ class Recipe(Config):
     """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the detector; those not named keep their defaults."""
 
 
@@ -50,7 +52,9 @@ class DetectorInfo:
 def detector_names() -> list[str]:
     """Names of all detectors (files of `andon/detectors`); nothing is imported."""
     folder = Path(str(resources.files("andon").joinpath("detectors")))
-    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
+    return sorted(
+        module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_")
+    )
 
 
 def known_detector(name: str) -> str:
@@ -66,9 +70,15 @@ def detector_class(name: str) -> type[Detector]:
     from andon.detector import Detector
 
     module = importlib.import_module(f"andon.detectors.{name}")
-    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Detector) and c.__module__ == module.__name__]
+    classes = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Detector) and c.__module__ == module.__name__
+    ]
     if len(classes) != 1:
-        raise ConfigError(f"andon/detectors/{name}.py must define exactly one Detector, it defines {len(classes)}")
+        raise ConfigError(
+            f"andon/detectors/{name}.py must define exactly one Detector, it defines {len(classes)}"
+        )
     return classes[0]
 
 
@@ -92,8 +102,10 @@ def load_recipe(name: str, detector: str | None = None) -> Recipe:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
-            raise ConfigError(f"recipe file {name} does not exist: check the path, or take one of `andon recipes`")
-        recipe = parse_recipe(path.read_text(encoding="utf-8"), name, where=name)
+            raise ConfigError(
+                f"recipe file {name} does not exist: check the path, or take one of `andon recipes`"
+            )
+        recipe = parse_recipe(_read_text(path), name, where=name)
     else:
         full = name if "/" in name or detector is None else f"{detector}/{name}"
         known = recipe_names()
@@ -102,8 +114,17 @@ def load_recipe(name: str, detector: str | None = None) -> Recipe:
         text = resources.files("andon").joinpath(f"recipes/{full}.yaml").read_text(encoding="utf-8")
         recipe = parse_recipe(text, full, where=f"recipe {full}")
     if detector is not None and recipe.detector != detector:
-        raise ConfigError(f"recipe {name!r} is for {recipe.detector}, not for {detector}: choose another (`andon recipes`)")
+        raise ConfigError(
+            f"recipe {name!r} is for {recipe.detector}, not for {detector}: choose another (`andon recipes`)"
+        )
     return recipe
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe file {path} is not UTF-8 text: save it as such") from error
 
 
 def parse_recipe(text: str, name: str, *, where: str) -> Recipe:

@@ -1,10 +1,6 @@
-"""A run: one folder that holds everything needed to repeat a fit, its detector, and what was measured.
+"""A run: from data and recipe to a fitted detector in a folder, and from the folder to a report.
 
-    RUN/recipe.yaml      resolved settings, seed, versions, data fingerprint, weights
-    RUN/detector/        detector.json and state.safetensors
-    RUN/training.json    loss curves, time and steps of each stage
-    RUN/checkpoints/     only while a fit is unfinished
-    RUN/report.json ...  written by `evaluate`
+What lies in the folder is described in `andon.run_folder`.
 """
 
 from __future__ import annotations
@@ -12,37 +8,38 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from andon.config import from_yaml, to_yaml
+from andon.config import to_yaml
 from andon.datasets import Dataset, open_dataset
 from andon.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
 from andon.files import write_json, write_text
+from andon.images import decode
 from andon.progress import NoProgress, Progress
 from andon.registry import Recipe, detector_class
+from andon.run_folder import (
+    check_output,
+    clear,
+    make_folder,
+    read_recipe,
+    read_settings,
+    read_stages,
+    remove_empty,
+)
 from andon.structures import Record
 
 if TYPE_CHECKING:
     from andon.detector import Detector
     from andon.evaluation import Report
 
-OWN = (
-    "recipe.yaml",
-    "training.json",
-    "detector",
-    "checkpoints",
-    "report.json",
-    "report.html",
-    "predictions.csv",
-    "figures",
-    "heatmaps",
-    "masks",
-    "maps",
+OWN_SETTINGS = tuple(
+    name for name in Recipe.model_fields if name not in {"detector", "name", "summary", "config"}
 )
-"""What andon writes into a run folder; `--overwrite` removes these and nothing else."""
+"""Settings of the recipe itself; all others are the detector's."""
 PACKAGES = ("andon", "torch", "torchvision", "timm", "numpy")
 
 
@@ -59,14 +56,19 @@ class Source:
         return open_dataset(self.path, self.category, self.layout, seed=seed, hold_out=hold_out)
 
 
+def resolve_own(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Apply those of the `--set` changes that name the recipe's own fields (seed, ...); needs no torch."""
+    return recipe.updated({k: v for k, v in changes.items() if k in OWN_SETTINGS}, where="--set")
+
+
 def resolve(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """Apply `--set` changes: to the recipe's own fields by their name, to the detector's settings otherwise."""
-    own = {k: v for k, v in changes.items() if k in Recipe.model_fields and k not in {"config", "name", "detector"}}
-    recipe = recipe.updated(own, where="--set")
+    recipe = resolve_own(recipe, changes)
     config_class = detector_class(recipe.detector).Config
     where = f"recipe {recipe.name}" if recipe.name else ""
     config = config_class.parse(_merged(config_class().model_dump(mode="python"), recipe.config), where=where)
-    config = config.updated({k: v for k, v in changes.items() if k not in own}, where="--set")
+    changes = {k: v for k, v in changes.items() if k not in OWN_SETTINGS}
+    config = config.updated(changes, where="--set", also=OWN_SETTINGS)
     return recipe.model_copy(update={"config": config.model_dump(mode="json")})
 
 
@@ -75,7 +77,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     out = dict(base)
     for key, value in changes.items():
         inside = out.get(key)
-        out[key] = _merged(inside, value) if isinstance(inside, Mapping) and isinstance(value, Mapping) else value
+        out[key] = (
+            _merged(inside, value) if isinstance(inside, Mapping) and isinstance(value, Mapping) else value
+        )
     return out
 
 
@@ -83,33 +87,6 @@ def create(recipe: Recipe, changes: Mapping[str, Any] | None = None) -> Detector
     """Build the detector of a recipe, untrained."""
     cls = detector_class(recipe.detector)
     return cls(cls.Config.parse(resolve(recipe, changes or {}).config, where=recipe.name))
-
-
-def prepare(run: Path, *, overwrite: bool, resume: bool, dry: bool = False) -> None:
-    """Make a run folder ready to be written; `dry` only checks. Raises `OutputError` when it is in use."""
-    if run.exists() and not run.is_dir():
-        raise OutputError(f"{run} is a file, a folder is needed: choose another --out")
-    if not run.exists() or not any(run.iterdir()) or resume:
-        return
-    if not overwrite:
-        unfinished = (run / "checkpoints").is_dir()
-        hint = "--resume continues it, " if unfinished else ""
-        state = "holds an unfinished run" if unfinished else "is not empty"
-        raise OutputError(f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder")
-    if not dry:
-        clear(run)
-
-
-def clear(run: Path) -> None:
-    """Remove what andon wrote into a run folder, and the folder if nothing else is in it."""
-    for name in OWN:
-        path = run / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    if run.is_dir() and not any(run.iterdir()):
-        run.rmdir()
 
 
 def fit_run(
@@ -125,19 +102,20 @@ def fit_run(
 ) -> tuple[Detector, Dataset]:
     """Fit the (resolved) recipe on the data and write the run folder.
 
-    Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any `UsageError` a
-    folder that this call made is removed again.
+    Returns the detector and the data set it learned from, without pictures that were skipped. Raises `InterruptedRun`
+    after Ctrl-C, with everything learned so far kept for `resume`. After any other error a folder that this call made is
+    removed again (but for checkpoints that are of use), and a run that was to be replaced is still there if the fault was
+    found before learning.
     """
-    from andon.evaluation import readable
     from andon.training import Trainer
 
-    prepare(run, overwrite=overwrite, resume=resume)
+    check_output(run, overwrite=overwrite, resume=resume)
+    _check_device(device)
     dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out)
-    train, validation, test = dataset.train, dataset.validation, dataset.test
     skipped: dict[str, str] = {}
     if skip_unreadable:
-        (train_ok, a), (validation_ok, b) = readable(train, skip=True), readable(validation, skip=True)
-        train, validation, skipped = type(train)(train_ok), type(validation)(validation_ok), a | b
+        dataset, skipped = _without_unreadable(dataset)
+    train, validation, test = dataset.train, dataset.validation, dataset.test
     cls = detector_class(recipe.detector)
     detector = cls(cls.Config.parse(recipe.config, where=f"recipe {recipe.name}"))
     description = describe(recipe, source, dataset, [*train, *validation], detector, skipped)
@@ -146,7 +124,9 @@ def fit_run(
         from andon.detector import load_detector
 
         return load_detector(run / "detector"), dataset
-    fresh = not (run / "recipe.yaml").exists()
+    if overwrite and not resume and run.exists():
+        for record in [*train, *validation]:
+            decode(record.image)  # an old run is not given up for pictures that cannot be learned from
     trainer = Trainer(
         seed=recipe.seed,
         device=device,
@@ -155,24 +135,64 @@ def fit_run(
         resume=resume,
         progress=progress or NoProgress(),
     )
+    if overwrite and not resume:
+        clear(run)
+    fresh = not (run / "recipe.yaml").exists()
+    made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
     try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        make_folder(run / "checkpoints")
         write_text(run / "recipe.yaml", to_yaml(description))
-        detector.fit(train, validation, test=test if detector.config.selection == "test" else (), trainer=trainer)
+        detector.fit(
+            train, validation, test=test if detector.config.selection == "test" else (), trainer=trainer
+        )
         write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
         detector.save(run / "detector")
-    except InterruptedRun as error:
-        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
-    except (UsageError, OSError):
-        if fresh:
+    except (InterruptedRun, KeyboardInterrupt) as error:
+        raise InterruptedRun(
+            f"{error or 'stopped'}; run the same command with --resume to continue"
+        ) from None
+    except Exception as error:
+        nothing_learned = not any((run / "checkpoints").glob("*.safetensors"))
+        if fresh and (nothing_learned or isinstance(error, UsageError | OSError)):
             clear(run)
+            remove_empty(made)
         raise
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return detector, dataset
 
 
+def _check_device(device: str) -> None:
+    import torch
+
+    here = {
+        "auto": True,
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not here.get(device, False):
+        usable = [name for name, is_here in here.items() if is_here]
+        raise ConfigError(
+            f"device {device!r} cannot be used on this machine: choose one of {', '.join(usable)}"
+        )
+
+
+def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
+    """The data set without training and validation pictures that cannot be decoded, and those with the reason."""
+    from andon.datasets import Records
+    from andon.evaluation import readable
+
+    (train, a), (validation, b) = readable(dataset.train, skip=True), readable(dataset.validation, skip=True)
+    return replace(dataset, train=Records(train), validation=Records(validation)), a | b
+
+
 def describe(
-    recipe: Recipe, source: Source, dataset: Dataset, used: Sequence[Record], detector: Detector, skipped: Mapping[str, str]
+    recipe: Recipe,
+    source: Source,
+    dataset: Dataset,
+    used: Sequence[Record],
+    detector: Detector,
+    skipped: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of recipe.yaml: everything needed to repeat the run."""
     from andon.datasets import Records
@@ -192,7 +212,8 @@ def describe(
         **recipe.model_dump(mode="json"),
         "data": data,
         "weights": [dict(line) for line in detector.used_weights],
-        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
     }
 
 
@@ -201,14 +222,20 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
     file = run / "recipe.yaml"
     if not file.is_file():
         if run.exists() and any(run.iterdir()):
-            raise OutputError(f"{run} holds no run to continue: leave --resume out, or give the folder of the interrupted run")
+            raise OutputError(
+                f"{run} holds no run to continue: leave --resume out, or give the folder of the interrupted run"
+            )
         return False
-    before = from_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    before = read_settings(file)
     for key in ("detector", "config", "seed", "hold_out", "precision"):
         if before.get(key) != description[key]:
-            raise ConfigError(f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew")
+            raise ConfigError(
+                f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew"
+            )
     if before["data"]["fingerprint"] != description["data"]["fingerprint"]:
-        raise DataError(f"the pictures changed since {run} was started: bring them back, or --overwrite to start anew")
+        raise DataError(
+            f"the pictures changed since {run} was started: bring them back, or --overwrite to start anew"
+        )
     return (run / "detector" / "detector.json").is_file()
 
 
@@ -222,26 +249,21 @@ def evaluate_run(
     progress: Progress | None = None,
 ) -> Report:
     """Evaluate a run on its own data set's test pictures (or those of `data`) and write the report into it."""
-    from andon.detector import load_detector
-    from andon.evaluation import Origin, evaluate
-    from andon.training import Stage
-
     recipe = read_recipe(run)
-    detector = load_detector(run / "detector")
-    own = recipe["data"]
-    source = data or Source(own["path"], own["category"] or None, own["layout"])
-    dataset = source.open(seed=recipe["seed"])
+    source = data or _own_source(run, recipe)
+    dataset = source.open(seed=recipe["seed"], hold_out=recipe["hold_out"])
     if not dataset.test:
         raise DataError(
-            f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, use `andon predict {run} IMAGES`"
+            f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, "
+            f"use `andon predict {run} IMAGES`"
         )
-    training = from_yaml((run / "training.json").read_text(encoding="utf-8"), where="training.json")
+    from andon.detector import load_detector  # torch takes seconds to import
+    from andon.evaluation import Origin, evaluate
+
     report = evaluate(
-        detector,
+        load_detector(run / "detector"),
         dataset.test,
-        origin=Origin(
-            recipe["name"], dataset.name, dataset.category, recipe["seed"], {k: Stage(**v) for k, v in training.items()}
-        ),
+        origin=Origin(recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run)),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
         skip_unreadable=skip_unreadable,
         latency=latency,
@@ -251,14 +273,12 @@ def evaluate_run(
     return report
 
 
-def read_recipe(run: Path) -> dict[str, Any]:
-    """recipe.yaml of a finished run. Raises `DataError` when the folder holds none."""
-    file = run / "recipe.yaml"
-    if not file.is_file():
-        raise DataError(f"{run} is not a run folder (no recipe.yaml): give one made by `andon fit`")
-    if (run / "checkpoints").is_dir() and not (run / "detector").is_dir():
-        raise DataError(f"{run} holds an unfinished run: continue it with `andon fit ... --out {run} --resume`")
-    return from_yaml(file.read_text(encoding="utf-8"), where=str(file))
+def _own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
+    """Where the data of a run was when it was fitted. Raises `DataError` when it is no longer there."""
+    own = recipe["data"]
+    if not own["path"].startswith("embedded:") and not Path(own["path"]).exists():
+        raise DataError(f"the data of {run} is no longer in {own['path']}: say where it is with --data")
+    return Source(own["path"], own["category"] or None, own["layout"])
 
 
 def _plain(stage: Any) -> dict[str, Any]:

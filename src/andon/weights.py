@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM = "random"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What may name weights: it becomes the name of a file."""
+
+
+class WeightsWarning(UserWarning):
+    """A file in the weight store is damaged and left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +82,38 @@ def entries() -> list[WeightEntry]:
         embedded = resources.files("andon").joinpath(f"assets/{row['file']}") if "file" in row else None
         path = Path(str(embedded)) if embedded is not None else None
         origin = " ".join(row["origin"].split())
-        known[name] = WeightEntry(name, row["network"], origin, row["licence"], row["sha256"], row.get("url", ""), path)
+        known[name] = WeightEntry(
+            name, row["network"], origin, row["licence"], row["sha256"], row.get("url", ""), path
+        )
     folder = weights_dir()
     for note in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        row = json.loads(note.read_text(encoding="utf-8"))
-        file = note.with_suffix("").with_name(note.stem + ".safetensors")
-        if file.is_file():
-            known[row["name"]] = WeightEntry(
-                row["name"], row["network"], row["origin"], row["licence"], row["sha256"], row.get("url", ""), file
-            )
+        added = _read_note(note)
+        if added is not None:
+            known[added.name] = added
     return sorted(known.values(), key=lambda entry: (entry.path is None, entry.name))
+
+
+def _read_note(note: Path) -> WeightEntry | None:
+    """The entry of added weights; None where the weights are gone, or the note is damaged (with a warning)."""
+    file = note.with_name(f"{note.stem}.safetensors")
+    if not file.is_file():
+        return None
+    try:
+        row = json.loads(note.read_text(encoding="utf-8"))
+        return WeightEntry(
+            row["name"],
+            row["network"],
+            row["origin"],
+            row["licence"],
+            row["sha256"],
+            row.get("url", ""),
+            file,
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        warnings.warn(
+            f"{note} is damaged, its weights are left out: add them again", WeightsWarning, stacklevel=2
+        )
+        return None
 
 
 def locate(name: str, network: str) -> WeightFile:
@@ -96,49 +126,58 @@ def locate(name: str, network: str) -> WeightFile:
     entry = known[name]
     if entry.network != network:
         raise WeightsError(
-            f"weights {name!r} belong to {entry.network}, not to {network}: choose others (`andon weights list`) or set the network"
+            f"weights {name!r} belong to {entry.network}, not to {network}: choose others (`andon weights list`) "
+            "or set the network"
         )
     if entry.path is None:
         raise WeightsError(
-            f"weights {name!r} are not on this machine and nothing is downloaded silently: bring them with `andon weights fetch {name}` "
-            f"or `andon weights add FILE --name {name} --network {network}`; a */starter recipe works without"
+            f"weights {name!r} are not on this machine and nothing is downloaded silently: bring them with "
+            f"`andon weights fetch {name}` or `andon weights add FILE --name {name} --network {network}`; "
+            "a */starter recipe works without"
         )
     content = entry.path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry.sha256:
         raise WeightsError(
-            f"weights {name!r} are damaged: {entry.path} has sha256 {digest[:12]}…, expected {entry.sha256[:12]}…; fetch or add them again"
+            f"weights {name!r} are damaged: {entry.path} has sha256 {digest[:12]}…, expected {entry.sha256[:12]}…; "
+            "fetch or add them again"
         )
     from safetensors.torch import load
 
     return WeightFile(name, entry.origin, entry.licence, digest, load(content))
 
 
-def add(file: Path, *, name: str, network: str, origin: str = "", licence: str = "", expected_sha256: str = "") -> WeightEntry:
+def add(
+    file: Path, *, name: str, network: str, origin: str = "", licence: str = "", expected_sha256: str = ""
+) -> WeightEntry:
     """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
 
-    `expected_sha256` may be a prefix. Raises `WeightsError` when the file cannot be read or has another hash.
+    `expected_sha256` may be a prefix; a name of the catalogue brings its own. Raises `WeightsError` when the file cannot
+    be read or has another hash.
     """
     if not file.is_file():
         raise WeightsError(f"{file} does not exist: give the file that holds the weights")
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
     known = _catalogue().get(name)
     if name in {RANDOM, "starter"}:
         raise WeightsError(f"the name {name!r} is taken by the package: choose another with --name")
     if known is not None and known["network"] != network:
-        raise WeightsError(f"the name {name!r} is pinned to {known['network']}: choose another name for {network} weights")
-    digest = _file_hash(file)
-    if expected_sha256 and not digest.startswith(expected_sha256):
         raise WeightsError(
-            f"{file} has sha256 {digest[:12]}…, {name} must start with {expected_sha256[:12]}: it is another file or damaged; fetch it again"
+            f"the name {name!r} is pinned to {known['network']}: choose another name for {network} weights"
         )
-    state = _read_state(file)
-    from safetensors.torch import save
+    expected = (expected_sha256 or (known["sha256"] if known else "")).lower()
+    digest = _file_hash(file)
+    if not digest.startswith(expected):
+        raise WeightsError(
+            f"{file} has sha256 {digest[:12]}…, {name} must start with {expected[:12]}: it is another file or damaged; "
+            "fetch it again, or add it under another name"
+        )
+    content = _to_safetensors(file, _read_state(file))
 
     from andon.files import write_bytes, write_json
 
-    content = save({key: value.contiguous() for key, value in state.items()})
     folder = weights_dir()
-    folder.mkdir(parents=True, exist_ok=True)
     entry = WeightEntry(
         name,
         network,
@@ -159,22 +198,48 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     import pickle
 
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        if file.suffix == ".safetensors":
-            state: Any = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            state: Any = (
+                load_file(file)
+                if file.suffix == ".safetensors"
+                else torch.load(file, map_location="cpu", weights_only=True)
+            )
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file} is damaged, or holds more than tensors and would run code when read: save `model.state_dict()` and add that"
+        ) from error
+    except Exception as error:  # readers of damaged files raise many kinds
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise WeightsError(f"{file} holds no weights that can be read safely ({reason}): give a state dict") from error
+        raise WeightsError(
+            f"{file} cannot be read as weights ({reason}): give a state dict, safetensors or PyTorch"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"{file} is not a state dict (names to tensors): save `model.state_dict()` and add that")
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+    ):
+        raise WeightsError(
+            f"{file} is not a state dict (names to tensors): save `model.state_dict()` and add that"
+        )
     return state
+
+
+def _to_safetensors(file: Path, state: Mapping[str, Tensor]) -> bytes:
+    """The content of a safetensors file; tensors that share memory are stored apart."""
+    from safetensors.torch import save
+
+    try:
+        return save({key: value.detach().clone().contiguous() for key, value in state.items()})
+    except Exception as error:  # sparse, quantised or otherwise unusual tensors
+        raise WeightsError(
+            f"{file} holds tensors that cannot be stored ({type(error).__name__}): save ordinary dense ones"
+        ) from error
 
 
 def _file_hash(file: Path) -> str:
@@ -197,21 +262,22 @@ def fetch(name: str, *, progress: Callable[[int, int], None] | None = None) -> W
         return entry
     if is_offline():
         raise WeightsError(
-            f"downloads are forbidden (offline): bring {entry.url} here by other means, then `andon weights add FILE --name {name} "
-            f"--network {entry.network}`"
+            f"downloads are forbidden (offline): bring {entry.url} here by other means, then "
+            f"`andon weights add FILE --name {name} --network {entry.network}`"
         )
     from andon.files import download
 
     folder = weights_dir()
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.download{Path(entry.url).suffix}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         download(entry.url, target, progress=progress)
     except OSError as error:
         raise WeightsError(
-            f"{entry.url} could not be fetched ({error}): run the command again to continue, or bring the file and `andon weights add` it"
+            f"{entry.url} could not be fetched ({error}): run the command again to continue, "
+            "or bring the file and `andon weights add` it"
         ) from error
     try:
-        return add(target, name=name, network=entry.network, expected_sha256=entry.sha256)
+        return add(target, name=name, network=entry.network)
     finally:
         target.unlink(missing_ok=True)

@@ -7,16 +7,16 @@ import re
 import shutil
 from pathlib import Path
 
-from andon.errors import DataError, nearest
+from andon.errors import DataError, OutputError, nearest
 from andon.home import cache_dir
 
 PREFIX = "embedded:"
-CATEGORIES = ("fabric", "brushed_metal", "bolt", "pcb", "pin_tray")
-PROFILES = ("tiny", "small", "standard")
 
 
 def category_of(text: str, category: str | None = None) -> str:
     """Category that `embedded:NAME`, or `embedded:` with a category, means. Raises `DataError` for others."""
+    from andon.datasets.embedded import CATEGORIES
+
     name, _ = _parse(text)
     if name and category and name != category:
         raise DataError(f"{text} is the one category {name!r}, not {category!r}: leave one of them out")
@@ -30,6 +30,8 @@ def category_of(text: str, category: str | None = None) -> str:
 
 def generated_categories(text: str) -> list[str]:
     """The category named in `text`, or all of them for `embedded:`."""
+    from andon.datasets.embedded import CATEGORIES
+
     return [category_of(text)] if _parse(text)[0] else list(CATEGORIES)
 
 
@@ -39,6 +41,8 @@ def generated_folder(text: str, category: str | None = None) -> Path:
     `text` is `embedded:NAME`, with `profile`, `size` (height in pixels) and `seed` behind commas where they
     differ from small, 256 and 0: `embedded:fabric,profile=tiny,size=128`.
     """
+    from andon.datasets.embedded import PROFILES, VERSION
+
     name = category_of(text, category)
     settings = _parse(text)[1]
     profile = settings.get("profile", "small")
@@ -48,7 +52,7 @@ def generated_folder(text: str, category: str | None = None) -> Path:
         _whole_number(text, key, settings.get(key, default))
         for key, default in (("size", "256"), ("seed", "0"))
     )
-    kept = cache_dir() / "embedded" / f"{profile}-{size}-{seed}" / name
+    kept = cache_dir() / "embedded" / f"v{VERSION}-{profile}-{size}-{seed}" / name
     if not kept.is_dir():
         _generate(kept, name, profile, size, seed)
     return _category_folder(kept, name)
@@ -63,11 +67,11 @@ def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None
         part.mkdir(parents=True)
         generate(part, profile=profile, size=size, seed=seed, categories=[name])
         part.rename(kept)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         if not kept.is_dir():  # nobody else made it meanwhile
+            reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(
-                f"{kept} cannot be written ({error.strerror}): free some space, or set ANDON_HOME to "
-                "another folder"
+                f"{kept} cannot be written ({reason}): free some space, or set ANDON_HOME to another folder"
             ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

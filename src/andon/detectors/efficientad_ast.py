@@ -46,6 +46,8 @@ class ExtractorConfig(BackboneConfig):
     """Reduce the features to this many channels by a fixed random orthonormal projection."""
     standardise: bool = False
     """Scale each feature channel to mean 0 and deviation 1 over the training pictures."""
+    light: tuple[float, ...] = ()
+    """Brightness factors of further copies of every training picture, e.g. [0.8, 1.2]; lamps age (mode `eval` only)."""
 
 
 class TeacherConfig(Config):
@@ -223,6 +225,8 @@ class EfficientADAST(Detector):
     def __init__(self, config: EfficientADASTConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
+        if c.extractor.mode == "train" and c.extractor.light:
+            raise ConfigError("extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is")
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         if c.extractor.mode == "train":
             self.student_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
@@ -275,9 +279,10 @@ class EfficientADAST(Detector):
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         cache = FeatureCache(self.extractor)
         with trainer.timed("features"):
-            raw = cache.load(train, progress=trainer.progress, what="training features")
-            self.adapter.fit(raw)
-            features = self.adapter.transform(raw)
+            views = [View(light=factor) for factor in (1.0, *self.config.extractor.light)]
+            raw = [cache.load(train, view=view, progress=trainer.progress, what="training features") for view in views]
+            self.adapter.fit(raw[0])
+            features = torch.cat([self.adapter.transform(part) for part in raw])
             held_out = self.adapter.transform(
                 cache.load(validation, progress=trainer.progress, what="validation features")
             )
@@ -285,7 +290,7 @@ class EfficientADAST(Detector):
         self._learn_teacher(features, held_out, trainer)
         self._learn_student(train, features, held_out, penalty, trainer)
         with trainer.timed("normalisation"):
-            good = (validation, held_out) if validation else (train, features)
+            good = (validation, held_out) if validation else (train, features[: len(train)])
             self.map_range_ = self._map_range(*good, trainer)
 
     def _learn_teacher(self, features: Tensor, held_out: Tensor, trainer: Trainer) -> None:

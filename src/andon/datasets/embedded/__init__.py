@@ -1,0 +1,14 @@
+"""The embedded data sets: pictures of five products with exact masks, drawn by the package (spec C).
+
+    from andon.datasets.embedded import generate
+    generate("data", profile="tiny", size=128)
+
+`render` draws a single picture together with its good twin.
+"""
+
+from __future__ import annotations
+
+from andon.datasets.embedded.frame import CATEGORIES, PROFILES, VERSION, Profile, generate, render
+from andon.datasets.embedded.rendering import Photometry, Rendered
+
+__all__ = ["CATEGORIES", "PROFILES", "VERSION", "Photometry", "Profile", "Rendered", "generate", "render"]

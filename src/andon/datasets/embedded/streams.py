@@ -1,0 +1,41 @@
+"""Random streams of the embedded sets (spec C.2): every picture, and every element of it, draws from its own.
+
+A picture does not depend on which others are made, on their order or on workers. A defect draws from a stream of its
+own, so `twin` (same streams, no defect) differs from its sample only where the defect is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CATEGORY_IDS = {"fabric": 0, "brushed_metal": 1, "bolt": 2, "pcb": 3, "pin_tray": 4}
+SPLIT_IDS = {"train": 0, "validation": 1, "test": 2}
+CHILDREN = ("scene", "photometry", "sensor", "defect")
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """The independent generators of one picture."""
+
+    scene: np.random.SeedSequence
+    """Elements take theirs with `element`."""
+    photometry: np.random.Generator
+    sensor: np.random.Generator
+    defect: np.random.Generator
+
+    def element(self, number: int) -> np.random.Generator:
+        """Generator of element `number` of the scene (a yarn set, a component, a compartment); fixed numbers in the code."""
+        own = np.random.SeedSequence(self.scene.entropy, spawn_key=(*self.scene.spawn_key, number))
+        return np.random.Generator(np.random.PCG64DXSM(own))
+
+
+def streams(seed: int, category: str, split: str, defect_id: int, index: int) -> Streams:
+    """Streams of one picture; `defect_id` is 0 for good ones, then alphabetical from 1."""
+    root = np.random.SeedSequence(
+        seed, spawn_key=(CATEGORY_IDS[category], SPLIT_IDS[split], defect_id, index)
+    )
+    scene, *others = root.spawn(len(CHILDREN))
+    photometry, sensor, defect = (np.random.Generator(np.random.PCG64DXSM(child)) for child in others)
+    return Streams(scene, photometry, sensor, defect)

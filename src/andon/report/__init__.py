@@ -1,0 +1,76 @@
+"""An evaluation as files: numbers, page, figures, heat maps, masks."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from andon.evaluation import Report
+    from andon.progress import Progress
+
+__all__ = ["save_report"]
+
+PER_EVALUATION = ("figures/*.png", "heatmaps/**/*.png", "masks/**/*.png", "maps/**/*.tiff")
+"""Files whose number and names depend on the test pictures."""
+
+
+def save_report(
+    report: Report,
+    folder: Path,
+    *,
+    maps: bool = False,
+    pictures: bool = True,
+    progress: Progress | None = None,
+) -> None:
+    """Write the report into `folder`, in place of an earlier one.
+
+    report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `pictures`; maps/ (float32
+    TIFF at the pictures' own size) with `maps`. The page shows a few pictures in any case. report.json comes last: where
+    it is, the rest is complete. Raises `DataError` when a picture can no longer be read, `OutputError` when the folder
+    cannot be written.
+    """
+    from andon.files import write_bytes, write_json, write_text
+    from andon.progress import NoProgress, track
+    from andon.report.figures import draw_figures
+    from andon.report.names import places
+    from andon.report.page import render
+    from andon.report.pictures import save_case
+
+    _withdraw(folder)
+    if pictures or maps:
+        where = places([case.record for case in report.cases])
+        cases = track(progress or NoProgress(), report.cases, "writing pictures", len(report.cases))
+        for case, place in zip(cases, where, strict=True):
+            save_case(case, report.calibration, folder, place, pictures=pictures, maps=maps)
+    figures = draw_figures(report)
+    for name, content in figures.items():
+        write_bytes(folder / "figures" / f"{name}.png", content)
+    write_text(folder / "predictions.csv", predictions_csv(report))
+    write_text(folder / "report.html", render(report, figures))
+    write_json(folder / "report.json", report.to_json())
+
+
+def predictions_csv(report: Report) -> str:
+    """One line per picture, in the order of evaluation; labels and verdicts are 0 or 1."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("id", "defect_type", "label", "score", "raw_score", "is_anomalous", "path"))
+    for case in report.cases:
+        record = case.record
+        score, raw = f"{case.score:.9g}", f"{case.raw_score:.9g}"  # nine digits give a float32 back
+        verdict = int(case.is_anomalous)
+        writer.writerow((record.id, record.defect_type, record.label, score, raw, verdict, record.image))
+    return stream.getvalue()
+
+
+def _withdraw(folder: Path) -> None:
+    """Remove an earlier report's files, which may be of other pictures; without a report.json nothing is taken for one."""
+    if not (folder / "report.json").is_file():
+        return
+    (folder / "report.json").unlink()
+    for pattern in PER_EVALUATION:
+        for path in folder.glob(pattern):
+            path.unlink()

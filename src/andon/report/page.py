@@ -1,0 +1,230 @@
+"""report.html: one page that needs nothing else, to read on a screen, to print and to sign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from andon.datasets.masks import load_regions
+from andon.evaluation import Case, Report
+from andon.report import picks, tables
+from andon.report.pictures import (
+    FOUND,
+    TRUTH,
+    data_uri,
+    full_map,
+    heat_map,
+    marked,
+    png_uri,
+    read_picture,
+    scale_uri,
+)
+from andon.report.wording import DASH, milliseconds, percent, plural, printable, reason, short, unbroken
+
+CURVES = {
+    "roc_image": "ROC curve of the pictures",
+    "pr_image": "Precision and recall of the pictures",
+    "roc_pixel": "ROC curve of the pixels",
+    "pr_pixel": "Precision and recall of the pixels",
+}
+"""Square figures in the order of the page, with their alternative texts."""
+SELECTIONS = {
+    "budget": "training ends after a fixed budget",
+    "validation": "the epoch is chosen on held-out good pictures",
+    "test": "the epoch was chosen on test labels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One of the four views of a picture."""
+
+    title: str
+    image: str
+    """`data:` address; empty where there is nothing to show."""
+    text: str = ""
+    """What is said instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """A picture with its verdict in words."""
+
+    name: str
+    verdict: str
+    wrong: bool
+    score: str
+    facts: str
+    height: int
+    width: int
+    panels: tuple[Panel, ...]
+
+
+def render(report: Report, figures: Mapping[str, bytes]) -> str:
+    """The page as text; `figures` holds PNG content by name, as `draw_figures` returns it."""
+    drawn = {name: png_uri(content) for name, content in figures.items()}
+    example = picks.examples(report)
+    groups = [*picks.errors(report), *([example] if example is not None else [])]
+    columns, parts = tables.breakdown(report)
+    return _template().render(
+        report=report,
+        style=Markup(_data("style.css")),
+        verdict=picks.verdict(report.cases).sentence(),
+        warnings=cautions(report),
+        verdict_rows=tables.verdict_rows(report),
+        metric_rows=tables.metric_rows(report),
+        promise=tables.promise(report),
+        image_threshold=f"{report.calibration.image.value:.6g}",
+        pixel_threshold=f"{report.calibration.pixel.value:.6g}",
+        pixel_promise=report.calibration.pixel.describe(),
+        display_note=report.calibration.pixel_display.note,
+        columns=columns,
+        parts=parts,
+        curves=[(drawn[name], text) for name, text in CURVES.items() if name in drawn],
+        scores=drawn.get("scores"),
+        losses=drawn.get("loss"),
+        missing=missing(report),
+        groups=[
+            (group.title, group.text, [_exhibit(case, report) for case in group.cases]) for group in groups
+        ],
+        scale=scale_uri(),
+        alternatives=tables.alternative_rows(report),
+        stages=tables.stage_rows(report),
+        costs=costs(report),
+        selection=SELECTIONS.get(report.selection, report.selection),
+        all_metrics=list(tables.all_metrics(report)),
+    )
+
+
+def cautions(report: Report) -> list[tuple[str, str]]:
+    """(heading, sentence) for everything a reader has to know before the numbers."""
+    out = []
+    if report.selection == "test":
+        out.append(
+            (
+                "Selected on test labels",
+                "The epoch that was kept is the one that did best on these very test pictures. The numbers are too good to "
+                "be expected of new pictures; they serve to repeat a published result and nothing else.",
+            )
+        )
+    if report.calibration.source == "train":
+        out.append(
+            (
+                "No held-out pictures",
+                "The thresholds were set on the pictures the detector had learned from, so they promise nothing about new "
+                "good pictures. Fit again with more good pictures to hold some out.",
+            )
+        )
+    guarantee = report.calibration.image.guarantee
+    if guarantee is not None and not guarantee.reached:
+        out.append(("Few held-out pictures", report.calibration.image.describe()))
+    if any(line.get("name") == "starter" for line in report.weights):
+        out.append(
+            (
+                "Starter weights",
+                "The features come from the small network embedded in andon, made to work offline. Results on ImageNet-scale "
+                "weights are usually better; do not put the two in one table without saying so.",
+            )
+        )
+    return out
+
+
+def missing(report: Report) -> list[str]:
+    """Sentences on what the page would have shown had there been data for it."""
+    labels = {case.record.label == 1 for case in report.cases}
+    out = []
+    if report.image_curve is None:
+        kind = "anomalous" if True not in labels else "good"
+        out.append(f"No image curves: there are no {kind} test pictures.")
+    if report.pixel_curve is None:
+        metric = report.metrics.get("pixel_auroc")
+        why = reason(metric) if metric is not None else ""
+        out.append(f"No pixel curves: {why or 'no pixel metrics were computed'}.")
+    if not any(len(stage.curve) > 1 for stage in report.stages.values()):
+        out.append("No loss curves: no stage of this detector recorded one.")
+    return out
+
+
+def costs(report: Report) -> list[tuple[str, str]]:
+    """Size and speed as (name, value)."""
+    rows = [
+        ("input", f"{report.input_size[1]} × {report.input_size[0]} pixels"),
+        ("parameters", short(report.parameters)),
+        ("multiply-adds per picture", short(report.multiply_adds)),
+    ]
+    if report.latency is not None:
+        found = report.latency
+        rows += [
+            ("time per picture, median (p50)", milliseconds(found.p50)),
+            ("time per picture, 95 % within (p95)", milliseconds(found.p95)),
+            (
+                "time per picture, mean",
+                f"{milliseconds(found.mean)} ({plural(found.n, 'call')}, one picture at a time)",
+            ),
+            ("pictures per second, from the mean", f"{found.throughput:.3g}"),
+        ]
+    else:
+        rows.append(("time per picture", "not measured"))
+    return [*rows, ("machine", report.machine or DASH)]
+
+
+# --- pictures -----------------------------------------------------------------------------------------------
+
+
+def _exhibit(case: Case, report: Report) -> Exhibit:
+    picture, raw = read_picture(case.record.image), full_map(case)
+    shown = np.asarray(report.calibration.pixel_display(raw), np.float32)
+    mask = raw >= np.float32(report.calibration.pixel.value)
+    anomalous = case.record.label == 1
+    panels = (
+        Panel("picture", data_uri(picture)),
+        Panel("heat map", data_uri(heat_map(picture, shown))),
+        Panel("marked by the detector", data_uri(marked(picture, mask, FOUND))),
+        _truth(case, picture),
+    )
+    kind = (case.record.defect_type or "anomalous") if anomalous else "good"
+    return Exhibit(
+        name=case.record.id,
+        verdict=f"{kind}, {'called anomalous' if case.is_anomalous else 'called good'}",
+        wrong=anomalous != case.is_anomalous,
+        score=f"{case.score:.2f}",
+        facts=f"largest map value {float(shown.max()):.2f}, {percent(float(mask.mean()))} of the pixels marked",
+        height=case.size[0],
+        width=case.size[1],
+        panels=panels,
+    )
+
+
+def _truth(case: Case, picture: Any) -> Panel:
+    title = "ground truth"
+    if case.record.label != 1:
+        return Panel(title, "", "good: nothing to mark")
+    if not case.has_mask:
+        return Panel(title, "", "no mask was given")
+    return Panel(title, data_uri(marked(picture, load_regions(case.record, case.size).union, TRUTH)))
+
+
+# --- template -----------------------------------------------------------------------------------------------
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: unbroken(printable(value)) if type(value) is str else value,
+    )
+    return environment.from_string(_data("template.html.j2"))
+
+
+def _data(name: str) -> str:
+    return resources.files("andon.report").joinpath(name).read_text(encoding="utf-8")

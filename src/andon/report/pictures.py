@@ -1,0 +1,211 @@
+"""Heat maps, masks and float maps, on one fixed colour scale for all pictures of a detector.
+
+The scale is that of `Calibration.pixel_display`: 0 = a typical good pixel, 1 = the pixel threshold. Below 0.5 nothing is
+drawn, up to the threshold a thin blue, from the threshold on orange to yellow, which all kinds of colour vision tell
+apart and whose lightness rises with the value. A white line runs around what reaches the threshold.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from andon.files import writing
+from andon.images import AlphaWarning, decode
+from andon.report.names import single_place
+from andon.structures import Prediction
+
+if TYPE_CHECKING:
+    from andon.detector import Calibration
+    from andon.evaluation import Case
+
+Pixels = npt.NDArray[np.uint8]
+"""(H, W, 3) or, for colours with opacity, (..., 4)."""
+Map = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+TOP = 2.0
+"""Upper end of the scale in display units; larger values look like it."""
+STEPS = 256
+"""Colours between 0 and `TOP`; an even number, so that one of them begins at the threshold."""
+BELOW = ((0.0, (30, 70, 180, 0.0)), (0.5, (30, 70, 180, 0.0)), (1.0, (62, 124, 224, 0.55)))
+ABOVE = ((1.0, (214, 64, 16, 0.72)), (1.5, (246, 150, 28, 0.84)), (2.0, (255, 236, 110, 0.92)))
+"""Display value, then red, green, blue (0-255) and opacity (0-1); straight lines between, a step at the threshold."""
+FOUND = (236, 110, 20)
+"""What the detector marks."""
+TRUTH = (32, 150, 170)
+"""What the annotation marks."""
+UNDER_HEAT, UNDER_MARKS = 0.8, 0.5
+"""Brightness of the grey picture under colours, so that the lightest colour is lighter than any grey."""
+LUMA = np.array((0.2989, 0.587, 0.114), np.float32)
+PAGE_SIDE = 768
+"""Longest side in pixels of a picture inside the page."""
+
+
+def _table() -> Pixels:
+    """(STEPS, 4): colour and opacity of each step of the scale."""
+    values = np.arange(STEPS) * (TOP / STEPS)
+    halves = [_between(values[values < 1], BELOW), _between(values[values >= 1], ABOVE)]
+    return (np.concatenate(halves) * (1, 1, 1, 255)).round().astype(np.uint8)
+
+
+def _between(
+    values: npt.NDArray[np.floating[Any]], anchors: Sequence[tuple[float, tuple[float, ...]]]
+) -> npt.NDArray[np.float64]:
+    """(n, 4): colours of values (n,) on straight lines between the anchors."""
+    colours = np.array([colour for _, colour in anchors])
+    at = [value for value, _ in anchors]
+    return np.stack([np.interp(values, at, channel) for channel in colours.T], axis=1)
+
+
+TABLE = _table()
+
+
+# --- drawing ------------------------------------------------------------------------------------------------
+
+
+def heat_colours(shown: npt.NDArray[np.floating[Any]]) -> Pixels:
+    """Colour and opacity (..., 4) of display values (...); depends on the value alone, never on the picture."""
+    steps = np.minimum(np.clip(np.nan_to_num(shown), 0, TOP) * (STEPS / TOP), STEPS - 1)
+    return np.asarray(TABLE[steps.astype(np.uint8)], np.uint8)
+
+
+def heat_map(picture: Pixels, shown: Map) -> Pixels:
+    """(H, W, 3): display values (H, W) over the grey picture, with a line around what reaches the threshold."""
+    colours = heat_colours(shown)
+    image = _blend(_dimmed(picture, UNDER_HEAT), colours[..., :3], colours[..., 3:])
+    image[outline(shown >= 1)] = 255
+    return image
+
+
+def marked(picture: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
+    """(H, W, 3): the marked pixels (H, W) in one colour, with a line around them, on the faint grey picture."""
+    image = _dimmed(picture, UNDER_MARKS)
+    image[mask] = colour
+    image[outline(mask)] = 255
+    return image
+
+
+def outline(mask: Mask) -> Mask:
+    """(H, W): a line just outside the mask, a four-hundredth of the picture thick and at least a pixel."""
+    if not mask.any():
+        return np.zeros_like(mask)
+    width = max(1, round(max(mask.shape) / 400))
+    grown = ndimage.maximum_filter(mask, size=2 * width + 1)
+    return np.asarray(grown & ~mask, np.bool_)
+
+
+def _dimmed(picture: Pixels, brightness: float) -> Pixels:
+    """The picture (H, W, 3) in grey, darker by the factor `brightness`."""
+    grey = (picture.astype(np.float32) @ (LUMA * np.float32(brightness))).round().astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _blend(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
+    """Mix in whole numbers; opacity 0 leaves `below` as it is."""
+    share = opacity.astype(np.uint16)
+    mixed = below * (255 - share) + above * share  # at most 255 * 255, which 16 bits hold
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def read_picture(path: Path) -> Pixels:
+    """(H, W, 3) of a picture file as evaluation saw it. Raises `DataError` when it cannot be read any more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AlphaWarning)  # was said when the picture was evaluated
+        return (decode(path).pixels * 255).round().astype(np.uint8)
+
+
+def full_map(case: Case) -> Map:
+    """(H, W): the raw map of a case at its picture's own size, as the metrics saw it."""
+    import torch
+
+    from andon.detector import enlarge
+
+    return enlarge(torch.from_numpy(np.ascontiguousarray(case.raw_map))[None], case.size)
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+def save_case(
+    case: Case, calibration: Calibration, folder: Path, place: str, *, pictures: bool, maps: bool
+) -> None:
+    """Write heat map and mask (`pictures`) and the float map (`maps`) of a case; `place` is `<defect>/<image>`."""
+    raw = full_map(case)
+    if pictures:
+        shown = np.asarray(calibration.pixel_display(raw), np.float32)
+        _save_pictures(case.record.image, shown, raw >= np.float32(calibration.pixel.value), folder, place)
+    if maps:
+        _save_map(raw, folder, place)
+
+
+def save_prediction(
+    prediction: Prediction, calibration: Calibration, folder: Path, *, maps: bool = False
+) -> None:
+    """Write heat map, mask and, with `maps`, the float map of a predicted file into folders of `folder`.
+
+    Their path there is that of the record's id. The calibration must be the one that the prediction was made with.
+    """
+    if prediction.record is None:
+        raise ValueError(
+            "only a prediction of a file can be saved, this one is of an array; draw it with heat_map"
+        )
+    place = single_place(prediction.record)
+    mask = prediction.raw_map >= np.float32(calibration.pixel.value)
+    _save_pictures(prediction.record.image, prediction.anomaly_map, mask, folder, place)
+    if maps:
+        _save_map(prediction.raw_map, folder, place)
+
+
+def _save_pictures(source: Path, shown: Map, mask: Mask, folder: Path, place: str) -> None:
+    _save_png(heat_map(read_picture(source), shown), folder / "heatmaps" / f"{place}.png")
+    _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
+
+
+def _save_png(pixels: Pixels, path: Path) -> None:
+    with writing(path) as part:
+        Image.fromarray(pixels).save(part, format="PNG", compress_level=4)
+
+
+def _save_map(raw: Map, folder: Path, place: str) -> None:
+    """float32 TIFF without compression, which every reader opens."""
+    import tifffile
+
+    with writing(folder / "maps" / f"{place}.tiff") as part:
+        tifffile.imwrite(part, raw, photometric="minisblack", metadata=None)
+
+
+# --- pictures inside the page -------------------------------------------------------------------------------
+
+
+def data_uri(pixels: Pixels) -> str:
+    """A picture as `data:` address, at most `PAGE_SIDE` pixels on its longest side."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=88, subsampling=0)
+    return _encoded(stream.getvalue(), "jpeg")
+
+
+def png_uri(content: bytes) -> str:
+    """A PNG file as `data:` address."""
+    return _encoded(content, "png")
+
+
+def scale_uri(width: int = 600, height: int = 24) -> str:
+    """The colour scale from 0 to `TOP` on middle grey, as `data:` address; drawn by `heat_map` itself."""
+    shown = np.tile(np.linspace(0, TOP, width, endpoint=False, dtype=np.float32), (height, 1))
+    return data_uri(heat_map(np.full((height, width, 3), 150, np.uint8), shown))
+
+
+def _encoded(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,256 @@
+"""The tables of a report as text: key numbers with what they mean, break-down, stages, weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from andon.evaluation import Report
+from andon.metrics import Metric
+from andon.metrics.results import MEAN_OF
+from andon.report.picks import verdict
+from andon.report.wording import DASH, duration, interval, milliseconds, percent, plural, reason, short
+
+MEANINGS = {
+    "image_auroc": (
+        "image AUROC",
+        "Chance that an anomalous picture scores higher than a good one, at no particular threshold; 50 % is guessing.",
+    ),
+    "image_auroc@mean": (
+        "image AUROC, mean of logical and structural",
+        "The headline of MVTec LOCO AD: both kinds of defect count the same.",
+    ),
+    "image_ap": (
+        "image AP",
+        "Average precision: the area under the precision-recall curve.",
+    ),
+    "image_precision": (
+        "image precision",
+        "Share of the pictures called anomalous that are, at the fixed threshold.",
+    ),
+    "image_recall": (
+        "image recall",
+        "Share of the anomalous pictures that are caught, at the fixed threshold.",
+    ),
+    "image_f1": (
+        "image F1",
+        "Balance of precision and recall at the fixed threshold; no test label was used to set it.",
+    ),
+    "image_f1_max": (
+        "image F1-max (oracle)",
+        "F1 at the best of all thresholds: chosen with the test labels, an upper bound.",
+    ),
+    "pixel_auroc": (
+        "pixel AUROC",
+        "As image AUROC, for single pixels against the masks; large good areas flatter it.",
+    ),
+    "pixel_ap": ("pixel AP", "Average precision for single pixels; strict where defects are small."),
+    "pixel_precision": (
+        "pixel precision",
+        "Share of the marked pixels that lie in a mask, at the fixed pixel threshold.",
+    ),
+    "pixel_recall": (
+        "pixel recall",
+        "Share of the masks' pixels that are marked, at the fixed pixel threshold.",
+    ),
+    "pixel_f1": ("pixel F1", "Balance of the two at the fixed pixel threshold."),
+    "pixel_f1_max": (
+        "pixel F1-max (oracle)",
+        "F1 at the best of all pixel thresholds: chosen with the test masks, an upper bound.",
+    ),
+    "aupro_0.30": (
+        "AUPRO 0.30",
+        "Mean share of a defect region that is found, over thresholds marking up to 30 % of the other pixels.",
+    ),
+    "aupro_0.05": ("AUPRO 0.05", "The same for up to 5 % of the other pixels: finer."),
+}
+"""Metrics of the summary in its order: name and one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number of the summary."""
+
+    name: str
+    value: str
+    meaning: str
+    basis: str = ""
+    """What it rests on: how many pictures, pixels or regions."""
+    oracle: bool = False
+    """Whether test labels chose its threshold."""
+
+
+def summary_rows(report: Report) -> list[tuple[str, str, str]]:
+    """(name, value, meaning with what it rests on) for each key number, in reading order."""
+    return [
+        (row.name, row.value, f"{row.meaning} [{row.basis}]" if row.basis else row.meaning)
+        for row in [*verdict_rows(report), *metric_rows(report), *cost_rows(report)]
+    ]
+
+
+def verdict_rows(report: Report) -> list[Row]:
+    """What the fixed threshold did, with the rates that the counts still allow."""
+    found = verdict(report.cases)
+    rows = []
+    if found.n_anomalous:
+        text = (
+            f"Anomalous pictures called anomalous. Escape rate {_rate(found.n_escapes, found.n_anomalous)}."
+        )
+        rows.append(Row("caught", f"{found.n_caught} of {found.n_anomalous}", text))
+    if found.n_good:
+        text = f"Good pictures called anomalous. False reject rate {_rate(found.n_rejected, found.n_good)}."
+        rows.append(Row("falsely rejected", f"{found.n_rejected} of {found.n_good}", text))
+    return rows
+
+
+def metric_rows(report: Report) -> list[Row]:
+    """The metrics of `MEANINGS` that the report has; undefined ones with a dash and the reason.
+
+    Without a single marked pixel those of the pixels share one row.
+    """
+    rows = []
+    pixels = report.metrics.get("pixel_auroc")
+    no_pixels = pixels is not None and pixels.n_pos == 0
+    for key, (name, meaning) in MEANINGS.items():
+        metric = report.metrics.get(key)
+        if metric is None or (no_pixels and not key.startswith("image_")):
+            continue
+        why = reason(metric)
+        text = f"Undefined: {why}." if why else meaning
+        rows.append(Row(name, percent(metric.value), text, "" if why else basis(key, metric), metric.oracle))
+    if no_pixels and pixels is not None:
+        rows.append(Row("pixel metrics, AUPRO", DASH, f"Undefined: {reason(pixels)}."))
+    return rows
+
+
+def cost_rows(report: Report) -> list[Row]:
+    """Threshold, time and size."""
+    learning = sum(stage.seconds for stage in report.stages.values())
+    rows = [Row("threshold", f"{report.calibration.image.value:.6g}", promise(report))]
+    if report.stages:
+        rows.append(Row("learning time", duration(learning), "All stages together, calibration included."))
+    if report.latency is not None:
+        rows.append(
+            Row(
+                "time per picture",
+                milliseconds(report.latency.p50),
+                f"Median; 95 % of the pictures within {milliseconds(report.latency.p95)}, from the decoded picture to "
+                "score, verdict and map.",
+                plural(report.latency.n, "call"),
+            )
+        )
+    return rows
+
+
+def promise(report: Report) -> str:
+    """What the image threshold promises, in words."""
+    text = report.calibration.image.describe()
+    if report.calibration.source == "train":
+        return f"{text} But no good pictures were held out: it was set on the training pictures, so this is a hope."
+    return text
+
+
+def basis(name: str, metric: Metric) -> str:
+    """What a metric rests on: pictures, pixels or regions."""
+    if name.startswith("image_"):
+        return f"{metric.n_pos:,} anomalous, {metric.n_neg:,} good"
+    if name.startswith("aupro"):
+        return f"{plural(metric.n_pos, 'region')}, {short(metric.n_neg)} other pixels"
+    return f"{short(metric.n_pos)} mask pixels, {short(metric.n_neg)} others"
+
+
+# --- further tables of the page -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One line of the break-down."""
+
+    name: str
+    kind: str
+    """`group` (logical, structural), `mean` of these, or `type`."""
+    caught: str
+    values: tuple[str, ...]
+    """Metrics in the order of `BREAKDOWN`."""
+
+
+BREAKDOWN = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "aupro_0.30": "AUPRO 0.30",
+    "aupro_0.05": "AUPRO 0.05",
+}
+"""Columns of the break-down."""
+
+
+def breakdown(report: Report) -> tuple[list[str], list[Part]]:
+    """Headings and lines by logical / structural, then by defect type; columns without any value are left out."""
+    tags = {name.split("@", 1)[1] for name in report.metrics if "@" in name}
+    groups = [tag for tag in ("mean", *MEAN_OF) if tag in tags]
+    order = [*groups, *sorted(tags.difference(groups))]
+    columns = [key for key in BREAKDOWN if any(_defined(report, f"{key}@{tag}") for tag in tags)]
+    parts = [
+        Part(
+            name="mean of both" if tag == "mean" else tag,
+            kind="mean" if tag == "mean" else "group" if tag in groups else "type",
+            caught="" if tag == "mean" else _caught(report.metrics.get(f"image_recall@{tag}")),
+            values=tuple(_value(report.metrics.get(f"{key}@{tag}")) for key in columns),
+        )
+        for tag in order
+    ]
+    return [BREAKDOWN[key] for key in columns], parts
+
+
+def all_metrics(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Every pooled metric under its name in `report.json`, with its value and what it rests on, or why there is none."""
+    for name, metric in report.metrics.items():
+        if "@" not in name:
+            why = reason(metric)
+            note = why or basis(name, metric) + (", oracle" if metric.oracle else "")
+            yield name, DASH if why else f"{metric.value:.4f}", note
+
+
+def alternative_rows(report: Report) -> list[tuple[str, str]]:
+    """Name and image AUROC of the further scores, those of the teacher first."""
+    names = sorted(report.alternatives, key=lambda name: not name.startswith("teacher"))
+    return [(name.replace("_", " "), _value(report.alternatives[name])) for name in names]
+
+
+def stage_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
+    """Name, epochs, steps, time and a remark for each stage of learning."""
+    rows = []
+    for name, stage in report.stages.items():
+        remarks = []
+        if stage.kept_epoch is not None:
+            remarks.append(f"state of epoch {stage.kept_epoch} kept")
+        if stage.selection_seconds >= 0.05:
+            remarks.append(f"{duration(stage.selection_seconds)} of it to judge epochs")
+        epochs, steps = (f"{count:,}" if count else DASH for count in (stage.epochs, stage.steps))
+        rows.append((name.replace("_", " "), epochs, steps, duration(stage.seconds), ", ".join(remarks)))
+    return rows
+
+
+def _rate(part: int, whole: int) -> str:
+    """A rate and where it may lie in truth."""
+    low, high = interval(part, whole)
+    return f"{percent(part / whole)}, with 95 % confidence between {percent(low)} and {percent(high)}"
+
+
+def _defined(report: Report, name: str) -> bool:
+    return name in report.metrics and not math.isnan(report.metrics[name].value)
+
+
+def _value(metric: Metric | None) -> str:
+    if metric is None or math.isnan(metric.value):
+        return DASH
+    return percent(metric.value)
+
+
+def _caught(recall: Metric | None) -> str:
+    """`38 of 40`, from a recall and its count."""
+    if recall is None or math.isnan(recall.value):
+        return DASH
+    return f"{round(recall.value * recall.n_pos)} of {recall.n_pos}"

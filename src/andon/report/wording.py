@@ -1,0 +1,100 @@
+"""Numbers and reasons in words, the same on the page and on the command line."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from scipy import special
+
+from andon.metrics import Metric
+
+DASH = "–"
+"""Stands for a value that is undefined."""
+
+REASONS = {
+    "no_positives": "nothing anomalous to find",
+    "no_negatives": "nothing good to tell it from",
+    "no_regions": "the masks mark no region",
+    "no_masks": "the anomalous pictures have no masks",
+    "nothing_called": "nothing was called anomalous",
+}
+"""Why a metric is undefined, by `Metric.reason`."""
+
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGT]|ms|s|min|h)(?:\W|$))")
+
+
+def percent(share: float) -> str:
+    """A fraction as a percentage: 97.3 %, with more digits close to 0 and 100, which only exact values show.
+
+    >>> percent(0.9731), percent(0.99874), percent(1.0), percent(0.9999999), percent(float("nan"))
+    ('97.3 %', '99.87 %', '100 %', '> 99.999 %', '–')
+    """
+    if math.isnan(share):
+        return DASH
+    margin = 100 * min(abs(share), abs(1 - share))
+    if margin < 1e-9:  # exact up to the rounding of a sum
+        return f"{100 * share:.0f} %"
+    if margin < 0.0005:
+        return "< 0.001 %" if share < 0.5 else "> 99.999 %"
+    digits = 1 if margin >= 0.995 else 2 if margin >= 0.0995 else 3
+    return f"{100 * share:.{digits}f} %"
+
+
+def reason(metric: Metric) -> str:
+    """Why the metric has no value; empty where it has one."""
+    if not math.isnan(metric.value):
+        return ""
+    return REASONS.get(metric.reason or "", (metric.reason or "undefined").replace("_", " "))
+
+
+def interval(part: int, whole: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Limits of a rate of which `part` of `whole` was seen (Clopper and Pearson 1934); (0, 1) for nothing seen."""
+    tail = (1 - confidence) / 2
+    low = float(special.betaincinv(part, whole - part + 1, tail)) if part else 0.0
+    high = float(special.betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0
+    return low, high
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`, `1.2 M pixels`."""
+    return f"{short(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def short(count: float) -> str:
+    """A count with a unit from ten thousand on: 9,999, 12.3 k, 4.56 M, 7.89 G."""
+    if abs(count) < 10_000:
+        return f"{count:,.0f}"
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
+        if abs(count) < 999.5 * size or unit == "T":
+            return f"{count / size:.3g} {unit}"
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    """0.4 s, 38 s, 12 min 5 s, 1 h 42 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits: 3.21 ms, 45.6 ms, 1,234 ms."""
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:#.3g} ms"
+
+
+def printable(text: str) -> str:
+    """The text with control characters and undecodable bytes of file names replaced, so that any page can hold it."""
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+def unbroken(text: str) -> str:
+    """The text with no-break spaces between numbers and their units."""
+    return BEFORE_UNIT.sub("\u00a0", text)

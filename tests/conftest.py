@@ -1,0 +1,157 @@
+"""What many tests share: a temporary home, one thread, a tiny data set, a finished tiny run, the command line in process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
+
+SIDE = 64
+RUN_SETTINGS: dict[str, object] = {
+    "extractor.weights": "random",
+    "extractor.taps": ["layer2"],
+    "extractor.image_size": SIDE,
+    "extractor.project": 16,
+    "teacher.hidden": 8,
+    "teacher.kernels": [3, 3],
+    "teacher.epochs": 1,
+    "student.width": 16,
+    "student.blocks": 1,
+    "student.penalty": 0.0,
+    "autoencoder.bottleneck": 8,
+    "epochs": 1,
+    "precision": "32-true",
+}
+"""Changes to the starter recipe of `efficientad_ast` at which it learns something in a second."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Everything andon keeps between runs goes here."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANDON_HOME", str(folder))
+        patch.delenv("ANDON_OFFLINE", raising=False)
+        yield folder
+
+
+def texture(seed: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
+    """(side, side, 3) picture of a woven cloth."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:side, 0:side]
+    phase = rng.uniform(0, 2 * np.pi)
+    grey = 120 + 40 * np.sin(columns / 3 + phase) * np.cos(rows / 4) + rng.normal(0, 5, (side, side))
+    return np.clip(grey[:, :, None] * np.array([1.0, 0.9, 0.8]), 0, 255).astype(np.uint8)
+
+
+def write_picture(path: Path, pixels: npt.NDArray[np.generic], **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)  # type: ignore[arg-type]
+    return path
+
+
+def write_dataset(root: Path, *, train: int = 12, good: int = 4, bad: int = 4) -> Path:
+    """One category in the layout of MVTec AD: cloth, and cloth with a red stain."""
+    for k in range(train):
+        write_picture(root / f"train/good/{k:03d}.png", texture(k))
+    for k in range(good):
+        write_picture(root / f"test/good/{k:03d}.png", texture(100 + k))
+    for k in range(bad):
+        pixels, mask = texture(200 + k), np.zeros((SIDE, SIDE), np.uint8)
+        mask[10 + k : 26 + k, 20:40] = 255
+        pixels[mask > 0] = (230, 20, 20)
+        write_picture(root / f"test/stain/{k:03d}.png", pixels)
+        write_picture(root / f"ground_truth/stain/{k:03d}_mask.png", mask)
+    return root
+
+
+def names(folder: Path) -> list[str]:
+    """Names of what lies directly inside a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 training, 4 good and 4 stained test pictures of 64 px; not to be changed."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "cloth")
+
+
+@pytest.fixture
+def own_dataset(dataset_folder: Path, tmp_path: Path) -> Path:
+    """A copy that the test may damage."""
+    return shutil.copytree(dataset_folder, tmp_path / "cloth")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder; not to be changed."""
+    from andon.registry import load_recipe
+    from andon.runs import Source, fit_run, resolve
+
+    run = tmp_path_factory.mktemp("runs") / "cloth"
+    recipe = resolve(load_recipe("efficientad_ast/starter"), RUN_SETTINGS)
+    fit_run(run, Source(str(dataset_folder)), recipe, device="cpu")
+    return run
+
+
+@pytest.fixture
+def own_run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy that the test may damage."""
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def set_options(**changes: object) -> list[str]:
+    """`RUN_SETTINGS` with `changes` (a dot is `__`) as `--set` options."""
+    settings = RUN_SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    def complaint(self) -> str:
+        """The one line on stderr of a refused command."""
+        assert self.code == 2, self
+        assert self.out == ""
+        lines = [line for line in self.err.splitlines() if not line.startswith("andon: warning")]
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("andon: ")
+        return lines[0]
+
+
+@pytest.fixture
+def andon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """The command line, in this process."""
+    from andon.cli import main
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
+    monkeypatch.setenv("ANDON_OFFLINE", "")  # --offline sets it
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["andon", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    return run

@@ -1,0 +1,469 @@
+"""The command line: one clear line for bad input, one JSON document on request, the right exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import Outcome, set_options, texture, write_picture
+
+from andon.cli import main
+from andon.errors import AndonError
+from andon.latency import summarise
+
+FIT = ("--device", "cpu", *set_options())
+COMMAND = (sys.executable, "-m", "andon")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Evaluating without measuring the latency for seconds."""
+    monkeypatch.setattr(
+        "andon.latency.predict_latency", lambda *_, **__: summarise([1.0], scope="", machine="")
+    )
+
+
+def document(outcome: Outcome) -> object:
+    """The one JSON document on stdout."""
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+# Nothing heavy before it is needed --------------------------------------------------------------------------------
+
+
+LIGHT = [
+    ("--help", 0),
+    ("fit --help", 0),
+    ("--version", 0),
+    ("fit", 2),
+    ("fti", 2),
+    ("fit /nowhere", 2),
+    ("fit /nowhere --detector nothing", 2),
+    ("fit /nowhere --recipe nothing", 2),
+    ("fit /nowhere --set seed=x", 2),
+    ("predict /nowhere /nowhere.png", 2),
+    ("evaluate /nowhere", 2),
+    ("recipes", 0),
+    ("weights list", 0),
+    ("weights add /nowhere --name a --network b", 2),
+]
+
+
+def test_nothing_heavy_is_loaded_for_help_and_wrong_arguments():
+    program = """
+import sys, andon.cli
+for line in sys.argv[1:]:
+    sys.argv = ["andon", *line.split()]
+    code = 0
+    try:
+        andon.cli.main()
+    except SystemExit as end:
+        code = end.code or 0
+    heavy = [m for m in ("torch", "timm", "matplotlib", "torchvision") if m in sys.modules]
+    print("##", code, *heavy)
+"""
+    arguments = [line for line, _ in LIGHT]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    ends = [line for line in done.stdout.splitlines() if line.startswith("##")]
+    assert dict(zip(arguments, ends, strict=True)) == {line: f"## {code}" for line, code in LIGHT}
+
+
+def test_module_is_the_command():
+    done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("andon 0.")
+
+
+# Wrong arguments --------------------------------------------------------------------------------------------------
+
+
+def test_no_argument_shows_the_help(andon):
+    outcome = andon()
+    assert outcome.code == 2
+    assert "Usage: andon" in outcome.out + outcome.err
+    assert "fit" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fti"], ["No such command 'fti'", "fit", "see `andon --help`"]),
+        (["fit"], ["Missing argument 'DATA'", "see `andon fit --help`"]),
+        (["fit", "x", "--recpe", "y"], ["No such option", "--recpe", "--recipe"]),
+        (["data", "chek"], ["chek", "check", "see `andon data --help`"]),
+        (
+            ["fit", "x", "--detector", "eficientad_ast"],
+            ["unknown detector 'eficientad_ast'; did you mean efficientad_ast?"],
+        ),
+        (["fit", "x", "--recipe", "startr"], ["unknown recipe", "efficientad_ast/starter"]),
+        (["fit", "x", "--recipe", "a.yaml"], ["a.yaml does not exist"]),
+        (["fit", "x", "--detector", "padim", "--recipe", "efficientad_ast/starter"], ["padim"]),
+        (["fit", "x", "--set", "seed"], ["key=value"]),
+        (["fit", "x", "--set", "seed=x"], ["seed='x'", "integer"]),
+        (["recipes", "efficientad_ast/startr"], ["did you mean efficientad_ast/starter"]),
+        (["data", "check", "x"], ["x does not exist"]),
+        (["weights", "fetch", "startr"], ["did you mean starter"]),
+        (["weights", "add", "x.pth", "--name", "a", "--network", "resnet18"], ["x.pth does not exist"]),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_get_one_line(andon, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = andon(*arguments).complaint()
+    assert all(word in line for word in words), line
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"teacher__epoch": 3}, ["unknown setting 'teacher.epoch'; did you mean teacher.epochs?"]),
+        ({"teacher__epochs": "many"}, ["teacher.epochs='many'", "integer"]),
+        ({"sed": 3}, ["did you mean seed?"]),
+        ({"extractor__taps": "[layr2]"}, ["no tap 'layr2'", "layer2"]),
+        ({"extractor__network": "resnet81"}, ["no network 'resnet81'", "resnet18"]),
+        (
+            {"extractor__network": "resnet34", "extractor__weights": "starter"},
+            ["belong to resnet18, not to resnet34"],
+        ),
+        (
+            {"extractor__weights": "resnet18.tv_in1k"},
+            ["andon weights fetch resnet18.tv_in1k", "andon weights add"],
+        ),
+        ({"extractor__image_size": 72}, ["divisible by 8"]),
+    ],
+    ids=str,
+)
+def test_wrong_settings_get_one_line(andon, dataset_folder, tmp_path, changes, words):
+    line = andon("fit", dataset_folder, "--out", tmp_path / "run", *set_options(**changes)).complaint()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_device_that_is_not_here(andon, dataset_folder, tmp_path):
+    line = andon(
+        "fit", dataset_folder, "--out", tmp_path / "run", *set_options(), "--device", "tpu"
+    ).complaint()
+    assert "choose one of auto, cpu" in line
+
+
+def test_recipe_names_its_detector(andon, tmp_path):
+    """--recipe with a full name or a file needs no --detector."""
+    (tmp_path / "mine.yaml").write_text("detector: nothing\n")
+    assert (
+        "unknown detector 'nothing'"
+        in andon("fit", write_two(tmp_path), "--recipe", tmp_path / "mine.yaml").complaint()
+    )
+
+
+def write_two(folder: Path) -> Path:
+    for k in range(2):
+        write_picture(folder / f"good/{k}.png", texture(k))
+    return folder / "good"
+
+
+# Bad data ---------------------------------------------------------------------------------------------------------
+
+
+def empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def single(folder: Path) -> Path:
+    write_picture(folder / "a.png", texture(0))
+    return folder
+
+
+def beside(folder: Path, write) -> Path:
+    """Three good pictures and one that `write` makes."""
+    for k in range(3):
+        write_picture(folder / f"{k}.png", texture(k))
+    write(folder / "bad.png")
+    return folder
+
+
+BAD_DATA = {
+    "missing folder": (lambda f: f, ["does not exist: check the path"]),
+    "folder without pictures": (empty, ["no folders and no pictures", "expected"]),
+    "one picture": (single, ["1 picture", "at least 2", "add pictures"]),
+    "a file": (lambda f: write_picture(f.with_suffix(".png"), texture(0)), ["is a file"]),
+    "no picture inside": (lambda f: beside(f, lambda p: p.write_text("text")), ["bad.png", "cannot be read"]),
+    "truncated": (
+        lambda f: beside(f, lambda p: p.write_bytes((p.parent / "0.png").read_bytes()[:2000])),
+        ["bad.png", "--skip-unreadable"],
+    ),
+    "1 x 1": (
+        lambda f: beside(f, lambda p: write_picture(p, texture(0)[:1, :1])),
+        ["bad.png is 1 x 1 pixels"],
+    ),
+    "float outside [0, 1]": (
+        lambda f: beside(
+            f, lambda p: tifffile.imwrite(p.with_suffix(".tif"), np.full((20, 20), 7, np.float32))
+        ),
+        ["bad.tif holds float values outside [0, 1]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_gets_one_line_and_leaves_nothing(andon, tmp_path, case):
+    make, words = BAD_DATA[case]
+    line = andon("fit", make(tmp_path / "data"), "--out", tmp_path / "runs/a", *FIT).complaint()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::andon.images.AlphaWarning", "ignore::andon.metrics.normalisation.DegenerateRangeWarning"
+)
+def test_unusual_pictures_are_learned_from(andon, tmp_path):
+    """16-bit, palette, transparent, CMYK and turned pictures beside ordinary ones."""
+    from PIL import Image
+
+    folder = tmp_path / "good"
+    for k in range(3):
+        write_picture(folder / f"{k}.png", texture(k))
+    picture = Image.fromarray(texture(3))
+    write_picture(folder / "deep.png", texture(4)[:, :, 0].astype(np.uint16) * 257)
+    picture.convert("P").save(folder / "palette.png")
+    picture.convert("RGBA").save(folder / "alpha.png")
+    picture.convert("CMYK").save(folder / "cmyk.tif")
+    exif = Image.Exif()
+    exif[274] = 6
+    picture.crop((0, 0, 40, 64)).save(folder / "turned.jpg", exif=exif)
+    outcome = andon("fit", folder, "--out", tmp_path / "run", *FIT, "--json")
+    found = document(outcome)
+    assert found["train"] + found["validation"] == 8
+
+
+def test_unreadable_pictures_are_counted(andon, own_dataset, own_run, tmp_path):
+    new = tmp_path / "new"
+    for name in ("train/good/002.png", "test/good/001.png"):
+        (own_dataset / name).write_bytes((own_dataset / name).read_bytes()[:700])
+    assert "002.png" in andon("fit", own_dataset, "--out", new, *FIT).complaint()
+    outcome = andon("fit", own_dataset, "--out", new, *FIT, "--skip-unreadable")
+    assert outcome.code == 0
+    assert "unreadable and skipped: 1 (cloth/train/good/002)" in outcome.out
+    assert "001.png" in andon("evaluate", own_run, "--data", own_dataset).complaint()
+    assert "001.png" in andon("predict", own_run, own_dataset / "test").complaint()
+    outcome = andon("predict", own_run, own_dataset / "test", "--skip-unreadable")
+    assert outcome.code == 0
+    assert "1 unreadable" in outcome.out
+
+
+def test_findings_of_the_data_are_said_while_fitting(andon, own_dataset, tmp_path):
+    write_picture(own_dataset / "ground_truth/stain/099_mask.png", texture(0)[:, :, 0])
+    (own_dataset / "train/good/zero.png").write_bytes(b"")
+    outcome = andon("fit", own_dataset, "--out", tmp_path / "run", *FIT)
+    assert "099_mask.png" in outcome.err
+    assert "zero.png" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict", "RUN", "/nowhere.png"], ["/nowhere.png does not exist"]),
+        (["predict", "RUN", "EMPTY"], ["holds no pictures"]),
+        (["predict", "EMPTY", "PICTURE"], ["holds no detector"]),
+        (["predict", "/nowhere", "PICTURE"], ["holds no detector"]),
+        (["predict", "RUN", "PICTURE", "--save", "FILE"], ["cannot be written"]),
+        (["evaluate", "EMPTY"], ["is not a run folder"]),
+        (["evaluate", "RUN", "--data", "/nowhere"], ["/nowhere does not exist"]),
+        (["evaluate", "RUN", "--data", "DATA", "--category", "clth"], ["no category 'clth'", "cloth"]),
+        (["fit", "DATA", "--out", "RUN"], ["is not empty: --overwrite replaces"]),
+        (["fit", "DATA", "--out", "FILE"], ["is a file"]),
+        (["fit", "DATA", "--layout", "mvtec"], ["unknown layout 'mvtec'", "mvtec_ad"]),
+    ],
+    ids=str,
+)
+def test_bad_paths_get_one_line(andon, tiny_run, dataset_folder, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FILE").write_text("x")
+    places = {"RUN": tiny_run, "DATA": dataset_folder, "PICTURE": dataset_folder / "test/good/000.png"}
+    before = files(tiny_run)
+    line = andon(*(places.get(argument, argument) for argument in arguments)).complaint()
+    assert all(word in line for word in words), line
+    assert files(tiny_run) == before
+    assert files(tmp_path) == ["FILE"]
+
+
+# JSON and tables --------------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_document(andon, quick, dataset_folder, tmp_path):
+    run = tmp_path / "run"
+    fitted = document(andon("fit", dataset_folder, "--out", run, *FIT, "--json"))
+    assert (fitted["run"], fitted["train"], fitted["skipped"]) == (str(run), 10, {})
+    test = copytree(dataset_folder, tmp_path / "cloth")
+    (test / "test/good/001.png").write_bytes((test / "test/good/001.png").read_bytes()[:700])
+    report = document(andon("evaluate", run, "--data", test, "--skip-unreadable", "--json"))
+    assert list(report["images"]["skipped"]) == ["cloth/test/good/001"]
+    assert report["images"]["evaluated"] == 7
+    assert report == json.loads((run / "report.json").read_text())
+    assert 0 <= report["metrics"]["image_auroc"]["value"] <= 1
+    found = document(andon("predict", run, dataset_folder / "test/stain", "--json"))
+    assert [Path(p["path"]).name for p in found["predictions"]] == [
+        "000.png",
+        "001.png",
+        "002.png",
+        "003.png",
+    ]
+    assert {p["verdict"] for p in found["predictions"]} <= {"OK", "NG"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detectors"],
+        ["recipes"],
+        ["recipes", "efficientad_ast/starter"],
+        ["weights", "list"],
+        ["data", "check", "DATA"],
+    ],
+    ids=str,
+)
+def test_lists_come_as_table_or_json(andon, dataset_folder, arguments):
+    arguments = [str(dataset_folder) if a == "DATA" else a for a in arguments]
+    assert document(andon(*arguments, "--json"))
+    table = andon(*arguments)
+    assert (table.code, table.err) == (0, "")
+    assert table.out
+
+
+def test_errors_in_data_are_counted_and_end_with_two(andon, own_dataset):
+    write_picture(own_dataset / "ground_truth/stain/001_mask.png", texture(0, 32)[:, :, 0])
+    outcome = andon("data", "check", own_dataset, "--json")
+    assert outcome.code == 2
+    assert "001_mask.png" in json.dumps(json.loads(outcome.out))
+    assert len(outcome.err.splitlines()) == 1
+    assert "errors" in outcome.err
+
+
+def test_tables_for_people(andon, own_run, dataset_folder, tmp_path):
+    picture = dataset_folder / "test/stain/000.png"
+    outcome = andon("predict", own_run, picture, "--save", tmp_path / "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert str(picture) in outcome.out
+    assert files(tmp_path / "out") == ["heatmaps/000.png", "masks/000.png", "predictions.csv"]
+
+
+# Exit codes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (AndonError("the loss is not finite:\n lower it"), 1, "andon: the loss is not finite: lower it"),
+        (KeyboardInterrupt(), 1, "andon: stopped"),
+        (PermissionError(13, "Permission denied", "a.bin"), 2, "andon: a.bin may not be read or written"),
+        (OSError(28, "No space left on device", "a.bin"), 2, "andon: no space left on the device (a.bin)"),
+        (BrokenPipeError(), 1, ""),
+    ],
+)
+def test_exit_codes(andon, monkeypatch, error, code, line):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("andon.registry.detectors", fail)
+    outcome = andon("detectors")
+    assert outcome.code == code
+    assert outcome.err.startswith(line)
+    assert outcome.err.count("\n") == (1 if line else 0)
+
+
+def test_unforeseen_errors_are_not_hidden(monkeypatch):
+    monkeypatch.setattr("andon.registry.detectors", lambda: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["andon", "detectors"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_full_disk_behind_stdout():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run([*COMMAND, "recipes"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "andon: no space left on the device (while writing): free some or choose another folder"
+    ]
+
+
+def test_reader_that_goes_away():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*COMMAND, "recipes"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_offline_forbids_fetching(andon):
+    line = andon("--offline", "weights", "fetch", "resnet18.tv_in1k").complaint()
+    assert "downloads are forbidden (offline)" in line
+
+
+def test_added_weights_are_used(andon, dataset_folder, tmp_path, monkeypatch):
+    import timm
+    import torch
+
+    monkeypatch.setenv("ANDON_HOME", str(tmp_path / "home"))
+    whole = timm.create_model("resnet18", pretrained=False).state_dict()
+    needed = {name: value for name, value in whole.items() if not name.startswith(("layer3", "layer4", "fc"))}
+    torch.save(needed, tmp_path / "a.pth")
+    added = andon(
+        "weights", "add", tmp_path / "a.pth", "--name", "mine", "--network", "resnet18", "--licence", "MIT"
+    )
+    assert (added.code, added.err) == (0, "")
+    options = set_options(extractor__weights="mine")
+    assert andon("fit", dataset_folder, "--out", tmp_path / "run", "--device", "cpu", *options).code == 0
+    assert "licence: MIT" in (tmp_path / "run/recipe.yaml").read_text()
+    line = andon("weights", "add", tmp_path / "a.pth", "--name", "b", "--network", "resnet81").complaint()
+    assert "timm has no network 'resnet81'" in line
+
+
+# Interruption -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_interrupted_fit_resumes_to_the_same_detector(andon, dataset_folder, tmp_path, home):
+    """SIGINT in the middle of learning keeps the checkpoints; --resume ends in the same bytes as a run in one go."""
+    options = set_options(teacher__epochs=400, epochs=2, student__blocks=1)
+    command = [*COMMAND, "fit", str(dataset_folder), "--device", "cpu", *options]
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [*command, "--out", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (run / "recipe.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1.0)  # features come from the cache or take less
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert "run the same command with --resume to continue" in err
+    assert (run / "checkpoints").is_dir()
+    assert not (run / "detector").exists()
+
+    assert andon(*command[3:], "--out", run, "--resume").code == 0
+    assert andon(*command[3:], "--out", tmp_path / "straight").code == 0
+    for name in ("state.safetensors", "detector.json"):
+        assert (run / "detector" / name).read_bytes() == (tmp_path / "straight/detector" / name).read_bytes()
+    assert not (run / "checkpoints").exists()

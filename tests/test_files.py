@@ -1,0 +1,190 @@
+"""Files are written whole or not at all; downloads continue, and end in the right bytes or an error."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import names
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers import serving
+
+from andon.errors import OutputError
+from andon.files import download, to_json, write_bytes, write_json, write_text, writing
+
+CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8))
+
+
+# Writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_folders_are_made_and_the_file_is_whole(tmp_path):
+    write_text(tmp_path / "a/b/c.txt", "ä")
+    assert (tmp_path / "a/b/c.txt").read_bytes() == "ä".encode()
+    assert names(tmp_path / "a/b") == ["c.txt"]
+
+
+def test_failure_leaves_the_old_file_and_no_trace(tmp_path):
+    target = tmp_path / "a.bin"
+    write_bytes(target, b"old")
+    with pytest.raises(RuntimeError, match="in the middle"), writing(target) as part:
+        part.write_bytes(b"half")
+        raise RuntimeError("in the middle")
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_leaves_the_old_file_and_says_so(tmp_path, number):
+    target = tmp_path / "a.bin"
+    write_bytes(target, b"old")
+    with (
+        pytest.raises(OutputError, match=r"no space left while writing .*a\.bin: free some"),
+        writing(target) as part,
+    ):
+        part.write_bytes(b"half")
+        raise OSError(number, "full")
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 64 KiB, where mounting is allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_really_full_disk(small_disk):
+    write_bytes(small_disk / "a.bin", b"old")
+    with pytest.raises(OutputError, match="no space left"):
+        write_bytes(small_disk / "a.bin", bytes(200_000))
+    assert names(small_disk) == ["a.bin"]
+    assert (small_disk / "a.bin").read_bytes() == b"old"
+
+
+def test_file_where_a_folder_is_needed_is_an_output_error(tmp_path):
+    write_text(tmp_path / "a", "x")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "a/b.txt", "y")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "a/b/c.txt", "y")
+
+
+# JSON -------------------------------------------------------------------------------------------------------------
+
+
+def test_json_is_strict(tmp_path):
+    values = {
+        "nan": math.nan,
+        "inf": [math.inf, -math.inf, np.float32("nan")],
+        "numpy": (np.float32(0.5), np.int64(3), np.bool_(True)),
+        "path": Path("a/b"),
+        7: {"ä": None},
+    }
+    write_json(tmp_path / "a.json", values)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {
+        "nan": None,
+        "inf": [None, None, None],
+        "numpy": [0.5, 3, True],
+        "path": "a/b",
+        "7": {"ä": None},
+    }
+    assert "ä" in text
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+@settings(deadline=None, max_examples=100)
+def test_plain_values_survive(values):
+    assert json.loads(to_json(values)) == values
+
+
+# Downloads --------------------------------------------------------------------------------------------------------
+
+
+def test_download_reports_progress_and_leaves_only_the_file(tmp_path):
+    seen: list[tuple[int, int]] = []
+    with serving(CONTENT) as files:
+        download(files.url, tmp_path / "a", progress=lambda done, total: seen.append((done, total)))
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert names(tmp_path) == ["a"]
+
+
+def test_dropped_connection_is_continued(tmp_path):
+    with serving(CONTENT) as files:
+        files.mode = "drop"
+        with pytest.raises(OSError, match=f"ended after {len(CONTENT) // 2} of {len(CONTENT)} bytes"):
+            download(files.url, tmp_path / "a")
+        assert names(tmp_path) == ["a.part"]
+        files.mode = "range"
+        download(files.url, tmp_path / "a")
+    assert files.ranges == [None, f"bytes={len(CONTENT) // 2}-"]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_server_without_ranges_starts_again(tmp_path):
+    (tmp_path / "a.part").write_bytes(CONTENT[:1000])
+    with serving(CONTENT) as files:
+        files.mode = "whole"
+        download(files.url, tmp_path / "a")
+    assert files.ranges == ["bytes=1000-"]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_server_without_length(tmp_path):
+    with serving(CONTENT) as files:
+        files.mode = "no length"
+        download(files.url, tmp_path / "a", progress=lambda done, total: pytest.fail() if total else None)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_partial_file_that_is_too_long_is_removed(tmp_path):
+    (tmp_path / "a.part").write_bytes(bytes(len(CONTENT) + 5))
+    with serving(CONTENT) as files:
+        with pytest.raises(OSError, match="was removed"):
+            download(files.url, tmp_path / "a")
+        download(files.url, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mode", ["garbage", "broken chunk", "error"])
+def test_bad_answers_are_os_errors_and_give_no_file(tmp_path, mode):
+    with serving(CONTENT) as files:
+        files.mode = mode
+        with pytest.raises(OSError, match=r"."):
+            download(files.url, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_nobody_listens(tmp_path):
+    with serving(CONTENT) as files:
+        pass
+    with pytest.raises(OSError, match="refused"):
+        download(files.url, tmp_path / "a", timeout=2)
+    assert names(tmp_path) == []

@@ -1,0 +1,482 @@
+"""Pictures: every mode gives the right values or is refused by name; one definition of resizing; natural order."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from conftest import texture, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from andon import images
+from andon.errors import DataError
+from andon.images import (
+    AlphaWarning,
+    View,
+    batches,
+    decode,
+    is_picture,
+    list_pictures,
+    load_batch,
+    natural_key,
+    read_mask,
+    read_size,
+    resize,
+    show,
+    to_tensor,
+)
+from andon.structures import Record
+
+RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+"""(12, 16) grey values, all different."""
+COLOURS = np.stack([RAMP, RAMP[::-1], 255 - RAMP], axis=2)
+
+
+def refused(path: Path, *words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        decode(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+# Modes -----------------------------------------------------------------------------------------------------------
+
+
+def test_eight_bit_values_are_exact(tmp_path):
+    path = write_picture(tmp_path / "a.png", COLOURS)
+    pixels = decode(path).pixels
+    assert pixels.dtype == np.float32
+    assert pixels.shape == (12, 16, 3)
+    np.testing.assert_array_equal(pixels, COLOURS.astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "jpg"])
+def test_grey_becomes_three_equal_channels(tmp_path, suffix):
+    path = write_picture(
+        tmp_path / f"a.{suffix}", RAMP, **({"lossless": True} if suffix == "webp" else {"quality": 100})
+    )
+    pixels = decode(path).pixels
+    tolerance = 0.01 if suffix == "jpg" else 1e-7
+    np.testing.assert_allclose(
+        pixels, np.repeat(RAMP[:, :, None] / 255, 3, axis=2), atol=tolerance, rtol=1e-6
+    )
+
+
+def test_bilevel(tmp_path):
+    values = RAMP % 3 == 0
+    path = write_picture(tmp_path / "a.png", values)
+    decoded = decode(path)
+    assert decoded.mode == "1"
+    np.testing.assert_array_equal(decoded.pixels[:, :, 1], values.astype(np.float32))
+
+
+def test_palette_colours_are_looked_up(tmp_path):
+    palette = Image.new("P", (16, 12))
+    palette.putdata((RAMP % 3).flatten().tolist())
+    palette.putpalette([255, 0, 0, 0, 255, 0, 10, 20, 30])
+    palette.save(tmp_path / "a.png")
+    expected = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.float32)[RAMP % 3] / np.float32(255)
+    np.testing.assert_array_equal(decode(tmp_path / "a.png").pixels, expected)
+    palette.save(tmp_path / "b.png", transparency=1)  # the green entry is transparent
+    with pytest.warns(AlphaWarning, match="b.png"):
+        pixels = decode(tmp_path / "b.png").pixels
+    np.testing.assert_array_equal(pixels, np.where((RAMP % 3 == 1)[:, :, None], 0, expected))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_shown_on_black(tmp_path, mode):
+    alpha = RAMP[:, ::-1]
+    colours = COLOURS if mode == "RGBA" else RAMP[:, :, None]
+    path = write_picture(tmp_path / "a.png", np.concatenate([colours, alpha[:, :, None]], axis=2))
+    with pytest.warns(AlphaWarning, match=r"a\.png"):
+        decoded = decode(path)
+    assert decoded.mode == mode
+    pixels = decoded.pixels
+    expected = np.broadcast_to(colours / 255 * alpha[:, :, None] / 255, (12, 16, 3))
+    np.testing.assert_allclose(pixels, expected, atol=1.01 / 255)
+
+
+def test_opaque_alpha_changes_nothing_and_warns_of_nothing(tmp_path):
+    path = write_picture(
+        tmp_path / "a.png", np.concatenate([COLOURS, np.full((12, 16, 1), 255, np.uint8)], axis=2)
+    )
+    np.testing.assert_array_equal(decode(path).pixels, COLOURS.astype(np.float32) / np.float32(255))
+
+
+def test_cmyk(tmp_path):
+    inks = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1], RAMP // 2], axis=2)
+    Image.frombytes("CMYK", (16, 12), inks.tobytes()).save(tmp_path / "a.tif")
+    cmy, key = inks[:, :, :3].astype(float) / 255, inks[:, :, 3:].astype(float) / 255
+    np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels, (1 - cmy) * (1 - key), atol=2 / 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
+    deep = np.linspace(0, 65535, 12 * 16).round().astype(np.uint16).reshape(12, 16)
+    path = write_picture(tmp_path / f"a.{suffix}", deep)
+    decoded = decode(path)
+    assert decoded.mode.startswith("I;16")
+    np.testing.assert_allclose(decoded.pixels[:, :, 2], deep / 65535, atol=1e-7)
+    assert len(np.unique(decoded.pixels)) == 12 * 16
+
+
+def test_big_endian_sixteen_bit(tmp_path):
+    deep = np.linspace(0, 65535, 12 * 16).round().astype(">u2").reshape(12, 16)
+    tifffile.imwrite(tmp_path / "a.tif", deep, byteorder=">")
+    np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels[:, :, 0], deep / 65535, atol=1e-7)
+
+
+def test_sixteen_bit_colour_tiff(tmp_path):
+    deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
+    np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels, deep / 65535, atol=1 / 255)
+
+
+def test_sixteen_bit_colour_png(tmp_path):
+    deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
+    (tmp_path / "a.png").write_bytes(png(deep))
+    np.testing.assert_allclose(decode(tmp_path / "a.png").pixels, deep / 65535, atol=1 / 255)
+
+
+def png(colours: np.ndarray) -> bytes:
+    """A 16-bit colour PNG; Pillow cannot write one."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, _ = colours.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_twelve_bits_in_sixteen(tmp_path):
+    deep = np.linspace(0, 4095, 12 * 16).round().astype(np.uint16).reshape(12, 16)
+    path = write_picture(tmp_path / "a.png", deep)
+    np.testing.assert_allclose(decode(path, bit_depth=12).pixels[:, :, 0], deep / 4095, atol=1e-6)
+    deep[3, 3] = 5000
+    path = write_picture(tmp_path / "b.png", deep)
+    with pytest.raises(DataError, match=r"b\.png holds values from 0 to 5000, outside 0 to 4095"):
+        decode(path, bit_depth=12)
+
+
+def test_float_tiff_is_read_in_the_unit_interval_only(tmp_path):
+    values = (RAMP / 255).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif").pixels[:, :, 0], values)
+    tifffile.imwrite(tmp_path / "b.tif", values * 2)
+    refused(tmp_path / "b.tif", "outside [0, 1]")
+    values[2, 2] = np.nan
+    tifffile.imwrite(tmp_path / "c.tif", values)
+    refused(tmp_path / "c.tif", "outside [0, 1]")
+
+
+def test_tiff_that_is_no_picture_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 12, 16), np.float64))
+    refused(tmp_path / "a.tif")
+
+
+# Geometry ---------------------------------------------------------------------------------------------------------
+
+TURNED = {
+    1: COLOURS,
+    2: COLOURS[:, ::-1],
+    3: COLOURS[::-1, ::-1],
+    4: COLOURS[::-1],
+    5: COLOURS.transpose(1, 0, 2),
+    6: np.rot90(COLOURS, -1),
+    7: COLOURS[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(COLOURS, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", sorted(TURNED))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = write_picture(tmp_path / "a.png", COLOURS, exif=exif)
+    pixels = decode(path).pixels
+    np.testing.assert_array_equal(np.round(pixels * 255), TURNED[orientation])
+    assert read_size(path) == pixels.shape[:2]
+    np.testing.assert_array_equal(read_mask(path), COLOURS.max(axis=2))  # masks are never turned
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (40, 7)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_pictures_that_are_too_small_are_refused_with_their_size(tmp_path, size, suffix):
+    path = write_picture(tmp_path / f"a.{suffix}", np.zeros((*size, 3), np.uint8))
+    refused(path, f"{size[1]} x {size[0]} pixels, at least 8 x 8")
+
+
+def test_too_small_deep_tiff_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 12, 3), np.uint16), photometric="rgb")
+    refused(tmp_path / "a.tif", "12 x 4 pixels")
+
+
+def test_smallest_picture_is_read(tmp_path):
+    assert decode(write_picture(tmp_path / "a.png", COLOURS[:8, :8])).pixels.shape == (8, 8, 3)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    path = write_picture(tmp_path / "a.png", COLOURS)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    refused(path, "more than 100 pixels", "tiles")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)  # Pillow's own guard comes first
+    refused(path, "more than 100 pixels")
+
+
+# Damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_files_are_named(tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    refused(tmp_path / "empty.png", "empty (0 bytes)")
+    (tmp_path / "text.png").write_text("no picture at all, but long enough to be looked at")
+    refused(tmp_path / "text.png", "cannot be read as a picture")
+    refused(tmp_path / "absent.png", "does not exist")
+    (tmp_path / "folder.png").mkdir()
+    refused(tmp_path / "folder.png")
+    (tmp_path / "text.tif").write_text("II*\0 no picture at all, but long enough to be looked at")
+    refused(tmp_path / "text.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
+def test_truncated_files_are_named(tmp_path, suffix):
+    path = write_picture(tmp_path / f"a.{suffix}", texture(0))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    refused(path)
+
+
+def encoded(suffix: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(texture(0, 24)).save(stream, format={"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix))
+    return stream.getvalue()
+
+
+ENCODED = {suffix: encoded(suffix) for suffix in ("png", "jpg", "bmp", "tif", "webp")}
+
+
+@given(suffix=st.sampled_from(sorted(ENCODED)), data=st.data())
+@settings(deadline=None, max_examples=150)
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_gives_pixels_or_a_clear_error(tmp_path_factory, suffix, data):
+    content = bytearray(ENCODED[suffix])
+    content = content[: data.draw(st.integers(0, len(content)), label="kept")]
+    for _ in range(data.draw(st.integers(0, 4), label="flips")):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
+    path.write_bytes(content)
+    for read in (lambda: decode(path).pixels, lambda: read_mask(path), lambda: read_size(path)):
+        try:
+            read()
+        except DataError as error:
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
+
+
+@given(
+    mode=st.sampled_from(
+        ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
+    ),
+    width=st.integers(1, 30),
+    height=st.integers(1, 30),
+    suffix=st.sampled_from(["png", "jpg", "bmp", "tif", "webp"]),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=150)
+@pytest.mark.filterwarnings("ignore")
+def test_any_mode_and_size_gives_values_in_the_unit_interval_or_is_refused(
+    tmp_path_factory, mode, width, height, suffix, seed
+):
+    picture = Image.new(mode, (width, height))
+    count = len(picture.tobytes())
+    if mode not in {"I", "F"}:
+        picture.frombytes(np.random.default_rng(seed).integers(0, 256, count, dtype=np.uint8).tobytes())
+    path = tmp_path_factory.getbasetemp() / f"mode.{suffix}"
+    try:
+        picture.save(path)
+    except (OSError, KeyError, ValueError):  # the format does not know the mode
+        return
+    try:
+        pixels = decode(path).pixels
+    except DataError as error:
+        assert str(path) in str(error)
+        return
+    assert min(width, height) >= 8
+    assert pixels.shape == (height, width, 3)
+    assert pixels.dtype == np.float32
+    assert pixels.min() >= 0
+    assert pixels.max() <= 1
+    assert read_size(path) == (height, width)
+
+
+# Masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_keep_their_values(tmp_path):
+    palette = Image.new("P", (16, 12))
+    palette.putdata((RAMP % 5).flatten().tolist())
+    palette.putpalette([0, 0, 0] * 5)  # all black to the eye
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "palette.png"), RAMP % 5)
+    bits = read_mask(write_picture(tmp_path / "bits.png", RAMP > 100))
+    assert set(np.unique(bits)) == {0, 1}
+    deep = RAMP.astype(np.uint16) * 300 // 255
+    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "deep.png", deep)), deep)
+    with_alpha = np.zeros((12, 16, 4), np.uint8)
+    with_alpha[:, :, 3] = 255  # opaque black marks nothing
+    with_alpha[3, 4, 1] = 7
+    assert np.flatnonzero(read_mask(write_picture(tmp_path / "alpha.png", with_alpha))).tolist() == [
+        3 * 16 + 4
+    ]
+
+
+# Resizing ---------------------------------------------------------------------------------------------------------
+
+
+def pillow_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) to (h, w, 3) by Pillow's bilinear filter on float32: triangle kernel, antialiased, half-pixel centres."""
+    channels = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(pixels[:, :, k])).resize(
+                size[::-1], Image.Resampling.BILINEAR
+            )
+        )
+        for k in range(3)
+    ]
+    return np.stack(channels, axis=2)
+
+
+@given(
+    source=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    target=st.tuples(st.integers(2, 70), st.integers(2, 70)),  # torch is wrong at a target width of 1
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=80)
+def test_resizing_is_pillows_bilinear_filter(source, target, seed):
+    pixels = np.random.default_rng(seed).random((*source, 3), dtype=np.float32)
+    ours = to_tensor(pixels, target)
+    assert ours.shape == (3, *target)
+    np.testing.assert_allclose(ours.permute(1, 2, 0).numpy(), pillow_resize(pixels, target), atol=1e-4)
+
+
+def test_resizing_to_the_same_size_changes_no_bit():
+    pixels = torch.rand(2, 3, 9, 13)
+    assert torch.equal(resize(pixels, (9, 13)), pixels)
+
+
+def test_batch_of_pictures_is_resized_like_each_alone():
+    pixels = torch.rand(3, 3, 40, 30)
+    together = resize(pixels, (16, 16))
+    assert torch.equal(together, torch.cat([resize(p[None], (16, 16)) for p in pixels]))
+
+
+def test_views(tmp_path):
+    pixels = texture(3).astype(np.float32) / 255
+    assert torch.equal(show(pixels, (32, 32)), to_tensor(pixels, (32, 32)))
+    zoomed = show(pixels, (32, 32), View(zoom=True))
+    assert torch.equal(zoomed, to_tensor(pixels, (64, 64))[:, 16:48, 16:48])
+    grey = show(pixels, (32, 32), View(colour="grey"))
+    expected = (to_tensor(pixels, (32, 32)) * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(0)
+    for channel in grey:
+        torch.testing.assert_close(channel, expected)
+    keys = [View().key, View(zoom=True).key, View(colour="grey").key, View(colour="tint").key]
+    assert keys[0] == ""
+    assert len(set(keys)) == 4
+
+
+# Reading many -----------------------------------------------------------------------------------------------------
+
+
+def make_records(folder: Path, count: int) -> list[Record]:
+    return [Record(write_picture(folder / f"{k}.png", texture(k, 20 + k)), str(k)) for k in range(count)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
+def test_batches_come_in_order_whatever_their_size(tmp_path, batch_size):
+    records = make_records(tmp_path, 7)
+    found = list(batches(records, (16, 16), batch_size))
+    assert [r.id for batch in found for r in batch.records] == [str(k) for k in range(7)]
+    assert [s for batch in found for s in batch.sizes] == [(20 + k, 20 + k) for k in range(7)]
+    assert torch.equal(torch.cat([batch.image for batch in found]), load_batch(records, (16, 16)).image)
+    assert max(len(batch.records) for batch in found) <= batch_size
+
+
+def test_no_records_give_no_batches():
+    assert list(batches([], (16, 16), 4)) == []
+
+
+def test_damaged_picture_in_a_later_batch_is_named(tmp_path):
+    records = make_records(tmp_path, 7)
+    records[5].image.write_bytes(b"")
+    with pytest.raises(DataError, match=r"5\.png is empty"):
+        list(batches(records, (16, 16), 2))
+
+
+def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
+    import warnings
+
+    before = list(warnings.filters)
+    for _ in range(3):
+        list(batches(make_records(tmp_path, 7), (16, 16), 1, ahead=4))
+    assert list(warnings.filters) == before
+
+
+# Names ------------------------------------------------------------------------------------------------------------
+
+
+def test_natural_order():
+    names = ["img10.png", "img2.png", "IMG1.png", "img02.png", "b", "img2b.png", "10", "a", "9"]
+    ordered = ["9", "10", "a", "b", "IMG1.png", "img02.png", "img2.png", "img2b.png", "img10.png"]
+    assert sorted(names, key=natural_key) == ordered
+    assert natural_key("img2.png") < natural_key("img10.png")
+    assert natural_key("IMG1") < natural_key("img2")
+
+
+NAMES = st.text(
+    st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=12
+) | st.text("ab01２.", max_size=8)
+
+
+@given(a=NAMES, b=NAMES, c=NAMES)
+@settings(deadline=None, max_examples=300)
+def test_natural_key_is_a_total_order(a, b, c):
+    x, y, z = natural_key(a), natural_key(b), natural_key(c)
+    assert (x == y) == (a == b)
+    assert (x < y) + (y < x) + (x == y) == 1
+    if x <= y and y <= z:
+        assert x <= z
+
+
+@given(a=st.integers(0, 10**12), b=st.integers(0, 10**12), zeros=st.integers(0, 3))
+@settings(deadline=None, max_examples=100)
+def test_numbers_are_compared_as_numbers(a, b, zeros):
+    left, right = f"part-{'0' * zeros}{a}.png", f"part-{b}.png"
+    if a != b:
+        assert (natural_key(left) < natural_key(right)) == (a < b)
+
+
+def test_listing_leaves_out_what_is_no_picture(tmp_path):
+    for name in ("b10.PNG", "b2.jpeg", ".hidden.png", "notes.txt", "Thumbs.db", "zero.tif"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert [path.name for path in list_pictures(tmp_path)] == ["b2.jpeg", "b10.PNG", "zero.tif"]
+    assert not is_picture(Path("._photo.png"))

@@ -1,0 +1,114 @@
+"""Predicting files: which pictures, in which order, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import texture, write_picture
+from PIL import Image
+
+from andon.detector import Detector, load_detector
+from andon.errors import DataError, OutputError
+from andon.prediction import list_inputs, predict_files
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_run) -> Detector:
+    return load_detector(tiny_run)
+
+
+def test_folders_are_searched_in_natural_order(tmp_path):
+    for name in ("b10.png", "b2.png", "deep/a.PNG", "notes.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    records = list_inputs([tmp_path, tmp_path / "notes.txt"])
+    assert [record.id for record in records] == ["b2.png", "b10.png", "deep/a.PNG", "notes.txt"]
+
+
+def test_pictures_of_one_name_keep_apart(tmp_path):
+    paths = [write_picture(tmp_path / folder / "same.png", texture(0)) for folder in ("a", "b")]
+    other = write_picture(tmp_path / "c.png", texture(0))
+    for inputs in ([*paths, other], [tmp_path / "a", tmp_path / "b", other]):
+        ids = [record.id for record in list_inputs(inputs)]
+        assert len(set(ids)) == 3
+        assert ids[2] == "c.png"
+        assert ids[0].endswith("a/same.png")
+        assert not ids[0].startswith("/")
+
+
+def test_bad_inputs_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.png does not exist"):
+        list_inputs([tmp_path / "absent.png"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no pictures: give a folder with png"):
+        list_inputs([tmp_path / "empty"])
+
+
+def test_answers_are_the_detectors(detector, dataset_folder):
+    paths = sorted((dataset_folder / "test").rglob("*.png"))
+    answers = predict_files(detector, list_inputs(paths))
+    assert [answer.path for answer in answers] == [str(path) for path in paths]
+    for path, answer in zip(paths, answers, strict=True):
+        alone = detector.predict(path)
+        assert answer.raw_score == pytest.approx(alone.raw_score, rel=1e-5)
+        assert answer.verdict == ("NG" if answer.raw_score >= detector.fitted().image.value else "OK")
+        assert answer.area == pytest.approx(float(alone.mask.mean()), abs=2 / alone.mask.size)
+    assert json.loads(json.dumps([answer.to_json() for answer in answers]))
+
+
+def damaged(folder: Path) -> list[Path]:
+    good = [write_picture(folder / f"{k}.png", texture(k)) for k in range(2)]
+    (folder / "1b.png").write_bytes(b"")
+    (folder / "1c.png").write_bytes(good[0].read_bytes()[:500])
+    return [good[0], folder / "1b.png", good[1], folder / "1c.png"]
+
+
+def test_unreadable_picture_stops_before_anything_is_written(detector, tmp_path):
+    paths = damaged(tmp_path / "in")
+    with pytest.raises(DataError, match=r"1b\.png is empty"):
+        predict_files(detector, list_inputs(paths), save=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_pictures_may_be_skipped(detector, tmp_path):
+    paths = damaged(tmp_path / "in")
+    answers = predict_files(
+        detector, list_inputs(paths), save=tmp_path / "out", skip_unreadable=True, maps=True
+    )
+    assert [answer.verdict == "unreadable" for answer in answers] == [False, True, False, True]
+    assert "1c.png" in answers[3].reason
+    assert answers[1].score is None
+    files = sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    )
+    assert files == [
+        "heatmaps/0.png",
+        "heatmaps/1.png",
+        "maps/0.tiff",
+        "maps/1.tiff",
+        "masks/0.png",
+        "masks/1.png",
+        "predictions.csv",
+    ]
+    with (tmp_path / "out/predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["verdict"] for row in rows] == [answer.verdict for answer in answers]
+    assert float(rows[0]["score"]) == answers[0].score
+    with Image.open(tmp_path / "out/masks/0.png") as mask:
+        assert mask.size == (64, 64)
+        assert np.asarray(mask).astype(bool).mean() == pytest.approx(answers[0].area)
+
+
+def test_nothing_readable(detector, tmp_path):
+    answers = predict_files(detector, list_inputs(damaged(tmp_path)[1::2]), skip_unreadable=True)
+    assert [answer.verdict for answer in answers] == ["unreadable", "unreadable"]
+
+
+def test_place_that_cannot_be_written(detector, dataset_folder, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"):
+        predict_files(detector, list_inputs([dataset_folder / "test/good/000.png"]), save=tmp_path / "file")
