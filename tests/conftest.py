@@ -43,6 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDON_HOME", str(folder))
         patch.delenv("ANDON_OFFLINE", raising=False)
+        patch.setattr("andon.datasets.penalty.PROCEDURAL", 8)  # drawing more costs seconds
         yield folder
 
 

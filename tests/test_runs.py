@@ -358,7 +358,6 @@ def test_unreadable_pictures_are_skipped_when_asked_and_written_down(own_dataset
     assert {key.rsplit("/", 1)[-1] for key in data["skipped"]} == {"003", "005"}
 
 
-@pytest.mark.xfail(strict=True, reason="data set readers leave empty files out without a word")
 def test_empty_pictures_are_named(own_dataset, tmp_path):
     (own_dataset / "train/good/003.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"003\.png is empty"):

@@ -6,13 +6,21 @@ pydantic and PyYAML live here. Unknown keys are errors that offer the nearest na
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self, get_origin
+from typing import Annotated, Any, Self, get_origin
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from andon.errors import ConfigError, nearest
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+"""A whole number from 1 on."""
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A fraction, 0 included and 1 not."""
+Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+"""A finite number from 0 on."""
 
 
 class Config(BaseModel):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone
-from andon.config import Config
+from andon.config import Config, Share
 from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
@@ -44,7 +44,7 @@ class DetectorConfig(Config):
 
     selection: Literal["budget", "validation", "test"] = "budget"
     """What ends training: the budget, the loss on held-out good pictures, or (to reproduce published numbers) the test labels."""
-    false_reject_rate: float = 0.05
+    false_reject_rate: Share = 0.05
     """Share of good pictures the threshold may reject (alpha of the conformal rule)."""
     few_pictures: Literal["max", "error"] = "max"
     """When there are too few held-out pictures for that rate: use their maximum and say which rate it gives, or refuse."""

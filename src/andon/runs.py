@@ -269,7 +269,7 @@ def evaluate_run(
         latency=latency,
         progress=progress,
     )
-    report.save(run, maps=maps)
+    report.save(run, maps=maps, progress=progress)
     return report
 
 

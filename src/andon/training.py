@@ -22,12 +22,12 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from andon.config import Config
-from andon.errors import AndonError, InterruptedRun
+from andon.config import Amount, Config, Share
+from andon.errors import AndonError, DataError, InterruptedRun
 from andon.files import write_bytes
 from andon.progress import NoProgress, Progress
 from andon.structures import Record
@@ -45,13 +45,13 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 class OptimiserConfig(Config):
     """Adam, as the papers use it: weight decay is an L2 term of the gradient."""
 
-    lr: float = 2e-4
+    lr: Amount = 2e-4
     """Learning rate."""
-    eps: float = 1e-8
+    eps: Amount = 1e-8
     """Adam's epsilon."""
-    weight_decay: float = 1e-5
+    weight_decay: Amount = 1e-5
     """L2 term added to the gradient."""
-    decay_last: float = 0.0
+    decay_last: Share = 0.0
     """Share of the steps, at the end, that run at a tenth of the learning rate."""
 
 
@@ -401,9 +401,12 @@ class _StageState:
         )
 
     def load(self, file: Path) -> None:
-        with safe_open(str(file), "pt") as stored:
-            header = stored.metadata()
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
+        try:
+            with safe_open(str(file), "pt") as stored:
+                header = stored.metadata()
+                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"checkpoint {file} is damaged: start anew with --overwrite") from error
         state: dict[str, Any] = json.loads(header["state"])
         self.step, self.done, self.since, self.best = (
             state["step"],

@@ -148,7 +148,8 @@ def test_every_tray_mask_has_one_listed_value(root: Path) -> None:
         values = np.unique(pixels(path))
         assert values[0] == 0 and len(values) == 2
         by_picture.setdefault(path.parent.as_posix(), []).append(listed[int(values[1])])
-    expected = [one.defect for one in pictures(TRAY, PROFILES["tiny"]) if one.defect]
+    drawn = [one for one in pictures(TRAY, PROFILES["tiny"]) if one.defect]
+    expected = [one.defect for one in sorted(drawn, key=lambda one: one.image)]
     found = [
         names[0] if len(names) == 1 else "displaced" if names == ["missing_pin", "additional_pin"] else "?"
         for names in by_picture.values()
@@ -278,10 +279,11 @@ def test_masks_mark_what_differs(category: str, defect: str) -> None:
         rendered = render(category, "test", defect, index)
         mask = np.logical_or.reduce([mask for _, mask in rendered.masks])
         levels = difference(rendered)
-        outside = ~ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=3)
+        by_rule = category == TRAY and defect in LOGICAL  # what a rule marks; shadows reach beyond it
+        outside = ~ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=10 if by_rule else 3)
         assert levels[outside].max() <= 8
         assert levels.any()
-        if category == TRAY and defect in LOGICAL:  # a rule, not a visible change, defines these
+        if by_rule:
             continue
         assert 0.0001 <= mask.mean() <= 0.08
         assert (levels[mask] >= 8).mean() >= 0.60

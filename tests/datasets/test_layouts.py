@@ -172,14 +172,15 @@ def test_numbers_are_ordered_as_numbers(numbers: list[int], prefix: str) -> None
     assert [path.stem for path in in_order(paths)] == [f"{prefix}{number}" for number in sorted(numbers)]
 
 
-def test_empty_files_and_broken_links_are_skipped_with_a_warning(tmp_path: Path) -> None:
+def test_broken_links_are_skipped_with_a_warning_and_empty_files_are_kept(tmp_path: Path) -> None:
+    """An empty file stays a record, so that decoding names it and `--skip-unreadable` counts it."""
     folder = mvtec_tree(tmp_path / "part", train=4)
     (folder / "train" / "good" / "empty.png").write_bytes(b"")
     (folder / "train" / "good" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     data = open_dataset(folder, hold_out=False)
-    assert len(data.train) == 4
-    warnings = "\n".join(data.findings.warnings)
-    assert "empty.png is empty (0 bytes)" in warnings and "gone.png is a link to a missing file" in warnings
+    assert [record.image.name for record in data.train][-1] == "empty.png"
+    assert len(data.train) == 5
+    assert "gone.png is a link to a missing file" in "\n".join(data.findings.warnings)
 
 
 def test_anomalous_pictures_in_train_are_left_out(tmp_path: Path) -> None:

@@ -73,4 +73,4 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _trouble(entry: os.DirEntry[str]) -> str | None:
     if not entry.is_file():
         return "a link to a missing file" if entry.is_symlink() else "no regular file"
-    return None if entry.stat().st_size else "empty (0 bytes)"
+    return None

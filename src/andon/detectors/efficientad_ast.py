@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
-from andon.config import Config
+from andon.config import Amount, Config, Count, Share
 from andon.datasets.penalty import penalty_records
 from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig, weight_lines
 from andon.errors import ConfigError
@@ -35,6 +35,7 @@ from andon.structures import Record
 from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer, derive_seed
 
 POSITION_CHANNELS = 32
+OddKernel = Literal[1, 3, 5, 7]
 
 
 class ExtractorConfig(BackboneConfig):
@@ -42,24 +43,24 @@ class ExtractorConfig(BackboneConfig):
 
     mode: Literal["eval", "train"] = "eval"
     """D1, D2: `train` gives student and autoencoder private copies that run, and drift, in train mode as published."""
-    project: int | None = None
+    project: Count | None = None
     """Reduce the features to this many channels by a fixed random orthonormal projection."""
     standardise: bool = False
     """Scale each feature channel to mean 0 and deviation 1 over the training pictures."""
-    light: tuple[float, ...] = ()
+    light: tuple[Amount, ...] = ()
     """Brightness factors of further copies of every training picture, e.g. [0.8, 1.2]; lamps age (mode `eval` only)."""
 
 
 class TeacherConfig(Config):
     """The flow."""
 
-    hidden: int = 1024
+    hidden: Count = 1024
     """Width of the coupling networks."""
-    kernels: tuple[int, ...] = (3, 3, 3, 5)
+    kernels: tuple[OddKernel, ...] = (3, 3, 3, 5)
     """Kernel size of each coupling block."""
     clamp: float = 3.0
     """Soft bound of the log-scales (alpha)."""
-    epochs: int = 240
+    epochs: Count = 240
     """Passes over the training pictures."""
     normalise: Literal["none", "channel"] = "none"
     """`channel` scales each latent channel to mean 0 and deviation 1 over the training pictures."""
@@ -68,15 +69,15 @@ class TeacherConfig(Config):
 class StudentConfig(Config):
     """The student."""
 
-    width: int = 1024
+    width: Count = 1024
     """Channels of the residual blocks."""
-    blocks: int = 4
+    blocks: Count = 4
     """Number of residual blocks."""
-    slope: float = 0.01
+    slope: Amount = 0.01
     """Negative slope of the LeakyReLU (AST's paper: 0.2, all code: 0.01)."""
-    p_hard: float = 0.0
+    p_hard: Share = 0.0
     """D16: only the elements above this quantile of (z - S1)² are learned from; 0 = all, EfficientAD: 0.999."""
-    penalty: float = 1.0
+    penalty: Amount = 1.0
     """Weight of the out-of-class penalty mean S1(P)²; 0 switches it off."""
     penalty_statistics: Literal["frozen", "shared"] = "frozen"
     """D3: `shared` lets penalty pictures into the BatchNorm statistics, as published."""
@@ -87,7 +88,7 @@ class AutoencoderConfig(Config):
 
     layout: Literal["bottleneck", "published"] = "bottleneck"
     """D5, D6: `published` never narrows the grid, and enlarges it eight times before averaging it back."""
-    bottleneck: int = 64
+    bottleneck: Count = 64
     """Numbers everything passes through (layout `bottleneck`)."""
     head: Literal["linear", "relu_dropout"] = "linear"
     """D4: `relu_dropout` ends in ReLU and dropout as published, so negative targets are out of reach."""
@@ -138,15 +139,15 @@ class EfficientADASTConfig(DetectorConfig):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     penalty: PenaltyConfig = PenaltyConfig()
     maps: MapConfig = MapConfig()
-    epochs: int = 100
+    epochs: Count = 100
     """Passes over the training pictures for student and autoencoder."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Pictures of a step."""
     drop_last: bool = False
     """D18: leave the incomplete last batch of an epoch out, as published."""
     teacher_optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
     optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
-    patience: int = 10
+    patience: Count = 10
     """Epochs without improvement that end training where `selection` judges epochs (D9)."""
 
 
@@ -226,7 +227,9 @@ class EfficientADAST(Detector):
         super().__init__(config, pretrained=pretrained)
         c = self.config
         if c.extractor.mode == "train" and c.extractor.light:
-            raise ConfigError("extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is")
+            raise ConfigError(
+                "extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is"
+            )
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         if c.extractor.mode == "train":
             self.student_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
@@ -280,7 +283,10 @@ class EfficientADAST(Detector):
         cache = FeatureCache(self.extractor)
         with trainer.timed("features"):
             views = [View(light=factor) for factor in (1.0, *self.config.extractor.light)]
-            raw = [cache.load(train, view=view, progress=trainer.progress, what="training features") for view in views]
+            raw = [
+                cache.load(train, view=view, progress=trainer.progress, what="training features")
+                for view in views
+            ]
             self.adapter.fit(raw[0])
             features = torch.cat([self.adapter.transform(part) for part in raw])
             held_out = self.adapter.transform(

@@ -61,7 +61,7 @@ class CouplingBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W), (B, D, H, W) to the transformed (B, C, H, W) and log|det| per position (B, H, W)."""
-        x1, x2 = x[:, self.permutation].split([self.n1, self.n2], dim=1)
+        x1, x2 = torch.split(x[:, self.permutation], [self.n1, self.n2], dim=1)
         s2, t2 = self._scale_shift(self.r2, x2, condition)
         y1 = x1 * torch.exp(s2) + t2
         s1, t1 = self._scale_shift(self.r1, y1, condition)
@@ -70,7 +70,7 @@ class CouplingBlock(nn.Module):
 
     def inverse(self, y: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `forward`; the log-determinant is the negative of the forward one."""
-        y1, y2 = y.split([self.n1, self.n2], dim=1)
+        y1, y2 = torch.split(y, [self.n1, self.n2], dim=1)
         s1, t1 = self._scale_shift(self.r1, y1, condition)
         x2 = (y2 - t1) * torch.exp(-s1)
         s2, t2 = self._scale_shift(self.r2, x2, condition)

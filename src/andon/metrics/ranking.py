@@ -125,10 +125,10 @@ class Ranking:
             stop = starts[first + chunk] if first + chunk < starts.size else scores.size
             at = scores[here]
             hits = np.diff(here, append=stop)
-            if self.weights is None:
-                weights = hits / scores.size
-            else:
-                weights = np.add.reduceat(self.weights[here[0] : stop], here - here[0])
+            own = self.weights
+            weights = (
+                hits / scores.size if own is None else np.add.reduceat(own[here[0] : stop], here - here[0])
+            )
             yield _Piece(
                 thresholds=at,
                 hits=hits,

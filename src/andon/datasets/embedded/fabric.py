@@ -105,7 +105,7 @@ def _weave(streams: Streams, height: int) -> Weave:
 def _cloth(weave: Weave, absent: Mask | None, streams: Streams) -> Image:
     """(H, W, 3) reflectance of both sets of yarns, the warp left out where `absent`."""
     warp, weft = (
-        (mean + 0.05 * np.clip(streams.element(number).normal(0, 1, YARNS), -2, 2)).astype(np.float32)
+        (mean + streams.element(number).normal(0, 0.05, YARNS)).astype(np.float32)
         for mean, number in ((WARP, _WARP_YARNS), (WEFT, _WEFT_YARNS))
     )
     warp_on_top = (weave.i + weave.j) % 2 == 0

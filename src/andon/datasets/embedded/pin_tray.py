@@ -7,12 +7,25 @@ pixels at f = 1; the picture is 5:4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from andon.datasets.embedded.frame import TRAY_DEFECTS
+from andon.datasets.embedded.pin_tray_parts import (
+    COLUMNS,
+    HEAD_RADIUS,
+    NEEDLE_HALF_WIDTH,
+    NEEDLE_LENGTH,
+    PITCH,
+    ROWS,
+    WALL,
+    Compartment,
+    Pin,
+    draw_pin,
+    draw_tray,
+)
 from andon.datasets.embedded.rendering import (
     Blob,
     Image,
@@ -23,7 +36,6 @@ from andon.datasets.embedded.rendering import (
     box_grid,
     coverage,
     disc,
-    rectangle,
     segment,
     value_noise,
 )
@@ -34,58 +46,15 @@ MODE: Literal["RGB"] = "RGB"
 PIXEL_VALUES = {row.name: row.pixel_value for row in TRAY_DEFECTS if row.pixel_value is not None}
 """Of the mask file of each defect type."""
 
-ROWS, COLUMNS = 3, 4
-PITCH = (74.0, 78.0)
-"""Distance of neighbouring compartments in x and y."""
-WALL = 4.4
-CORNER = 5.0
-HEAD_RADIUS = 7.5
-NEEDLE_LENGTH = 17.0
-NEEDLE_HALF_WIDTH = 0.7
 CLEARANCE = 3.0
 """Between a pin and the walls."""
 PIN_DISTANCE = 16.0
 """Smallest distance between the heads in one compartment."""
-COLOURS = {"yellow": (0.88, 0.70, 0.14), "blue": (0.16, 0.35, 0.75)}
-TABLE, PLASTIC, FLOOR = 0.46, (0.90, 0.89, 0.86), (0.80, 0.79, 0.76)
-NEEDLE, DEBRIS, SCRATCH = 0.42, (0.16, 0.13, 0.11), 0.56
+DEBRIS, SCRATCH = (0.16, 0.13, 0.11), 0.56
 
 # Elements of the scene, each with its own random stream; compartment k draws from _FIRST_PIN + k.
 _PLACE, _TEXTURE, _LIGHT = range(3)
 _FIRST_PIN = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Compartment:
-    """Interior of a compartment in picture pixels."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def distance(self, x: Image, y: Image, corner: float) -> Image:
-        """Signed distance to the interior, positive inside."""
-        half = ((self.right - self.left) / 2, (self.bottom - self.top) / 2)
-        return rectangle(x, y, self.left + half[0], self.top + half[1], half, corner=corner)
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """One pin: centre of its head and direction of its needle, in picture pixels."""
-
-    x: float
-    y: float
-    angle: float
-    tone: float
-    colour: str
-    length: float = NEEDLE_LENGTH
-
-    def needle(self, f: float, start: float = 0.0) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Points of the needle at `start` and at its tip, counted from the head's edge."""
-        c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
-        near, far = (f * (HEAD_RADIUS + reach) for reach in (start, self.length))
-        return (self.x + near * c, self.y + near * s), (self.x + far * c, self.y + far * s)
 
 
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
@@ -96,47 +65,25 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     pins = [[_draw_pin(streams.element(_FIRST_PIN + k), k, place, f)] for k, place in enumerate(compartments)]
     target = int(rng.integers(ROWS * COLUMNS))
     removed_wall: int | None = None  # the compartment on its left
-
-    channels: tuple[tuple[int, Mask], ...] = ()
-    if defect == "missing_pin":
-        pins[target] = []
-        channels = (_interior(defect, compartments[target], height, width),)
-    elif defect in ("additional_pin", "two_additional_pins"):
-        for _ in range(1 if defect == "additional_pin" else 2):
-            pins[target].append(_draw_neighbour(rng, target, pins[target], compartments[target], f))
-        channels = (_pins_mask(defect, pins[target], height, width),)
-    elif defect == "wrong_colour":
-        (pin,) = pins[target]
-        other = "blue" if pin.colour == "yellow" else "yellow"
-        pins[target] = [Pin(pin.x, pin.y, pin.angle, pin.tone, other)]
-        channels = (_pins_mask(defect, pins[target], height, width),)
-    elif defect == "missing_separator":
+    if defect == "missing_separator":
         removed_wall = int(rng.integers(ROWS)) * COLUMNS + int(rng.integers(COLUMNS - 1))
-        channels = (_separator(compartments, removed_wall, height, width),)
-    elif defect == "displaced":
-        # Within its own colour, so that no other rule is broken.
-        others = [k for k in range(ROWS * COLUMNS) if _colour(k) == _colour(target) and k != target]
-        goal = others[int(rng.integers(len(others)))]
-        pins[target] = []
-        pins[goal].append(_draw_neighbour(rng, goal, pins[goal], compartments[goal], f))
-        channels = (
-            _interior("missing_pin", compartments[target], height, width),
-            _pins_mask("additional_pin", pins[goal], height, width),
-        )
+        channels: tuple[tuple[int, Mask], ...] = (_separator(compartments, removed_wall, height, width),)
+    else:
+        channels = _misplace(rng, defect, target, pins, compartments, height, width)
 
     footprint: Mask | None = None
     light = _light(streams)
-    canvas = _tray(streams, compartments, removed_wall, light, height, width, f)
+    canvas = draw_tray(streams.element(_TEXTURE), compartments, removed_wall, light, height, width, f)
     if defect == "scratch":
         footprint = _scratch(canvas, rng, compartments, f)
     elif defect == "broken_pin":
         (pin,) = pins[target]
-        broken = Pin(pin.x, pin.y, pin.angle, pin.tone, pin.colour, NEEDLE_LENGTH * rng.uniform(0.25, 0.55))
+        broken = replace(pin, length=NEEDLE_LENGTH * rng.uniform(0.25, 0.55))
         pins[target] = [broken]
         x, y = box_grid((slice(0, height), slice(0, width)))
         footprint = segment(x, y, *pin.needle(f, broken.length), NEEDLE_HALF_WIDTH * f) > -0.25
     for pin in (pin for group in pins for pin in group):
-        _draw(canvas, pin, light, f)
+        draw_pin(canvas, pin, light, f)
     if defect == "contamination":
         footprint = _contaminate(canvas, rng, compartments, f)
     return Scene(np.clip(canvas, 0, 1), footprint, channels)
@@ -199,18 +146,57 @@ def _gap(pin: Pin, other: Pin, f: float) -> float:
     heads = float(np.hypot(pin.x - other.x, pin.y - other.y)) - PIN_DISTANCE * f
     gaps = [heads]
     for first, second in ((pin, other), (other, pin)):
-        x, y = np.float32([[first.x]]), np.float32([[first.y]])
+        x, y = np.full((1, 1), first.x, np.float32), np.full((1, 1), first.y, np.float32)
         gaps.append(-float(segment(x, y, *second.needle(f), (HEAD_RADIUS + 1) * f)[0, 0]))
     return min(gaps)
+
+
+def _misplace(
+    rng: np.random.Generator,
+    defect: str | None,
+    target: int,
+    pins: list[list[Pin]],
+    compartments: list[Compartment],
+    height: int,
+    width: int,
+) -> tuple[tuple[int, Mask], ...]:
+    """Break rule 1 or 2 by changing `pins` of the compartment `target`; returns the masks, none for other defects."""
+    f = height / 256
+    if defect == "missing_pin":
+        pins[target] = []
+        return (_interior(compartments[target], height, width),)
+    if defect in ("additional_pin", "two_additional_pins"):
+        for _ in range(1 if defect == "additional_pin" else 2):
+            pins[target].append(_draw_neighbour(rng, target, pins[target], compartments[target], f))
+        return (_pins_mask(defect, pins[target], height, width),)
+    if defect == "wrong_colour":
+        (pin,) = pins[target]
+        pins[target] = [replace(pin, colour="blue" if pin.colour == "yellow" else "yellow")]
+        return (_pins_mask(defect, pins[target], height, width),)
+    if defect == "displaced":
+        # Within its own colour, so that no other rule is broken.
+        others = [k for k in range(ROWS * COLUMNS) if _colour(k) == _colour(target) and k != target]
+        goal = others[int(rng.integers(len(others)))]
+        pins[target] = []
+        pins[goal].append(_draw_neighbour(rng, goal, pins[goal], compartments[goal], f))
+        empty = _interior(compartments[target], height, width)
+        return (empty, _pins_mask("additional_pin", pins[goal], height, width))
+    return ()
+
+
+def _light(streams: Streams) -> tuple[float, float]:
+    """Direction in which shadows fall: to the lower right, more or less."""
+    angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
+    return float(np.cos(angle)), float(np.sin(angle))
 
 
 # Masks --------------------------------------------------------------------------------------------------------------
 
 
-def _interior(defect: str, place: Compartment, height: int, width: int) -> tuple[int, Mask]:
+def _interior(place: Compartment, height: int, width: int) -> tuple[int, Mask]:
     """The whole interior of an empty compartment."""
     x, y = box_grid((slice(0, height), slice(0, width)))
-    return PIXEL_VALUES[defect], np.asarray(place.distance(x, y, 0.0) > 0)
+    return PIXEL_VALUES["missing_pin"], np.asarray(place.distance(x, y, 0.0) > 0)
 
 
 def _pins_mask(defect: str, pins: list[Pin], height: int, width: int) -> tuple[int, Mask]:
@@ -230,87 +216,6 @@ def _separator(compartments: list[Compartment], number: int, height: int, width:
     wall = Compartment(left.right, left.top, right.left, left.bottom)
     x, y = box_grid((slice(0, height), slice(0, width)))
     return PIXEL_VALUES["missing_separator"], np.asarray(wall.distance(x, y, 0.0) > 0)
-
-
-# Drawing ------------------------------------------------------------------------------------------------------------
-
-
-def _light(streams: Streams) -> tuple[float, float]:
-    """Direction in which shadows fall: to the lower right, more or less."""
-    angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
-    return float(np.cos(angle)), float(np.sin(angle))
-
-
-def _tray(
-    streams: Streams,
-    compartments: list[Compartment],
-    removed_wall: int | None,
-    light: tuple[float, float],
-    height: int,
-    width: int,
-    f: float,
-) -> Image:
-    """(H, W, 3) empty tray on a table: a plastic plate with a pocket for each compartment."""
-    rng = streams.element(_TEXTURE)
-    grain = 0.010 * value_noise(rng, height, width, 60 * f) + 0.006 * value_noise(rng, height, width, 2.5 * f)
-    x, y = box_grid((slice(0, height), slice(0, width)))
-    first, last = compartments[0], compartments[-1]
-    rim = WALL * f
-    plate = Compartment(first.left - rim, first.top - rim, last.right + rim, last.bottom + rim)
-    distance = plate.distance(x, y, 8 * f)
-    shade = coverage(plate.distance(x - 4 * f * light[0], y - 4 * f * light[1], 8 * f), 8 * f)
-    table = TABLE * (1 - 0.35 * shade)
-    canvas = np.asarray(table[:, :, None] * np.array((1.0, 1.0, 1.03), np.float32), np.float32)
-    blend(canvas, (slice(0, height), slice(0, width)), coverage(distance), PLASTIC)
-
-    pockets = list(compartments)
-    if removed_wall is not None:
-        left, right = pockets[removed_wall], pockets.pop(removed_wall + 1)
-        pockets[removed_wall] = Compartment(left.left, left.top, right.right, right.bottom)
-    for pocket in pockets:
-        _pocket(canvas, pocket, light, f)
-    canvas += grain[:, :, None]
-    return canvas
-
-
-def _pocket(canvas: Image, pocket: Compartment, light: tuple[float, float], f: float) -> None:
-    """Floor of a compartment with the soft shadow of its walls and a bright edge opposite."""
-    reach = 2
-    box = (
-        slice(max(0, int(pocket.top) - reach), int(pocket.bottom) + reach + 2),
-        slice(max(0, int(pocket.left) - reach), int(pocket.right) + reach + 2),
-    )
-    x, y = box_grid(box)
-    inside = pocket.distance(x, y, CORNER * f)
-    lit = coverage(pocket.distance(x - 4 * f * light[0], y - 4 * f * light[1], CORNER * f), 7 * f)
-    bounce = 1 - coverage(pocket.distance(x + 2 * f * light[0], y + 2 * f * light[1], CORNER * f), 3 * f)
-    tone = 0.72 + 0.28 * lit + 0.10 * bounce * lit
-    blend(canvas, box, coverage(inside), tone[:, :, None] * np.array(FLOOR, np.float32))
-
-
-def _draw(canvas: Image, pin: Pin, light: tuple[float, float], f: float) -> None:
-    """Paint one pin with its shadow."""
-    height, width = canvas.shape[:2]
-    box = box_around(pin.x, pin.y, f * (HEAD_RADIUS + NEEDLE_LENGTH + 6), height, width)
-    assert box is not None  # pins lie in compartments
-    x, y = box_grid(box)
-    radius = HEAD_RADIUS * f
-    shift = (3.2 * f * light[0], 3.2 * f * light[1])
-    shadow = 0.34 * coverage(disc(x, y, pin.x + shift[0], pin.y + shift[1], radius), 6 * f)
-    near, far = pin.needle(f)
-    low = [(end[0] + 0.5 * shift[0], end[1] + 0.5 * shift[1]) for end in (near, far)]
-    shadow = np.maximum(shadow, 0.16 * coverage(segment(x, y, low[0], low[1], 0.8 * f), 1.5 * f))
-    canvas[box] *= (1 - shadow)[:, :, None]
-    blend(canvas, box, coverage(segment(x, y, near, far, NEEDLE_HALF_WIDTH * f)), NEEDLE)
-
-    dx, dy = (x - np.float32(pin.x)) / radius, (y - np.float32(pin.y)) / radius
-    up = np.sqrt(np.maximum(1 - dx**2 - dy**2, 0))
-    facing = np.maximum(0.75 * up - 0.66 * (dx * light[0] + dy * light[1]), 0)
-    shine = np.exp(-((dx + 0.36 * light[0]) ** 2 + (dy + 0.36 * light[1]) ** 2) / 0.035)
-    colour = np.array(COLOURS[pin.colour], np.float32) * (1 + pin.tone)
-    ball = (0.42 + 0.72 * facing)[:, :, None] * colour
-    ball = ball + (0.55 * shine)[:, :, None] * (1 - ball)
-    blend(canvas, box, coverage(disc(x, y, pin.x, pin.y, radius)), ball)
 
 
 # Damage -------------------------------------------------------------------------------------------------------------
