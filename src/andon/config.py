@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from andon.errors import ConfigError, nearest
 
-
 Count = Annotated[int, Field(ge=1, strict=True)]
 """A whole number from 1 on."""
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -168,7 +168,7 @@ class Detector(nn.Module, ABC):
             raise ConfigError(
                 "selection=test chooses the epoch on test labels and needs fit(..., test=...)"
                 if self.config.selection == "test"
-                else "fit was given test pictures, but nothing may look at them: set selection=test to reproduce a published result"
+                else "fit was given test pictures, but nothing may look at them: selection=test reproduces published results"
             )
         if self.config.selection == "validation" and not validation:
             raise DataError(

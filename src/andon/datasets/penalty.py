@@ -28,11 +28,17 @@ def penalty_records(folder: str | None) -> list[Record]:
     else:
         root = Path(folder)
         if not root.is_dir():
-            raise DataError(f"penalty folder {root} does not exist: check the path, or leave it out for procedural pictures")
+            raise DataError(
+                f"penalty folder {root} does not exist: check the path, or leave it out for procedural pictures"
+            )
     pictures = list_pictures(root)
     if not pictures:
-        raise DataError(f"penalty folder {root} holds no pictures: add some, or leave it out for procedural pictures")
-    return [Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in pictures]
+        raise DataError(
+            f"penalty folder {root} holds no pictures: add some, or leave it out for procedural pictures"
+        )
+    return [
+        Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in pictures
+    ]
 
 
 def procedural_pictures(folder: Path, count: int) -> Path:
