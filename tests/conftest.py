@@ -139,7 +139,7 @@ class Outcome:
 @pytest.fixture
 def andon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """The command line, in this process."""
-    from andon.cli import main
+    from andon.cli.main import main
 
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main replaces it
     monkeypatch.setenv("ANDON_OFFLINE", "")  # --offline sets it

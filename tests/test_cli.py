@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from conftest import Outcome, set_options, texture, write_picture
 
-from andon.cli import main
+from andon.cli.main import main
 from andon.errors import AndonError
 from andon.latency import summarise
 
@@ -65,12 +65,12 @@ LIGHT = [
 
 def test_nothing_heavy_is_loaded_for_help_and_wrong_arguments():
     program = """
-import sys, andon.cli
+import sys, andon.cli.main
 for line in sys.argv[1:]:
     sys.argv = ["andon", *line.split()]
     code = 0
     try:
-        andon.cli.main()
+        andon.cli.main.main()
     except SystemExit as end:
         code = end.code or 0
     heavy = [m for m in ("torch", "timm", "matplotlib", "torchvision") if m in sys.modules]

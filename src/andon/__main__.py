@@ -1,5 +1,5 @@
 """`python -m andon` is `andon`."""
 
-from andon.cli import main
+from andon.cli.main import main
 
 main()

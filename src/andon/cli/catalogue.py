@@ -1,0 +1,60 @@
+"""Commands that say what there is: detectors, recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from andon.cli.options import Json, print_json, print_table
+
+app = typer.Typer()
+
+
+@app.command()
+def detectors(as_json: Json = False) -> None:
+    """List the detectors."""
+    from andon.registry import detectors as known
+
+    infos = known()
+    if as_json:
+        print_json([{"name": i.name, "summary": i.summary, "recipes": list(i.recipes)} for i in infos])
+        return
+    print_table(
+        "", ["detector", "what it is", "recipes"], [[i.name, i.summary, ", ".join(i.recipes)] for i in infos]
+    )
+
+
+@app.command()
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this recipe with every setting and its meaning.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes, or show one with all its settings."""
+    from andon.registry import detector_class, recipe_names
+    from andon.runs import resolve
+
+    if name is None:
+        known = [load_recipe(one) for one in recipe_names()]
+        if as_json:
+            print_json([{"name": r.name, "detector": r.detector, "summary": r.summary} for r in known])
+            return
+        print_table("", ["recipe", "what it is for"], [[r.name, r.summary] for r in known])
+        return
+    recipe = resolve(load_recipe(name), {})
+    if as_json:
+        print_json(recipe.model_dump(mode="json"))
+        return
+    cls = detector_class(recipe.detector)
+    print(f"{recipe.name}: {recipe.summary}")
+    own = [
+        [key, str(getattr(recipe, key)), (info.description or "")]
+        for key, info in type(recipe).model_fields.items()
+    ]
+    settings = [
+        [key, str(value), meaning] for key, value, meaning in cls.Config.parse(recipe.config).settings()
+    ]
+    shown = [row for row in own if row[0] not in {"config", "name", "summary", "detector"}]
+    print_table("", ["setting (--set key=value)", "value", "meaning"], shown + settings)

@@ -1,0 +1,110 @@
+"""Entry point: runs a command and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 2 wrong use or unusable input, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+from andon.cli import catalogue, data, runs, weights
+from andon.errors import AndonError, UsageError
+
+HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+for commands in (runs.app, catalogue.app):
+    app.add_typer(commands)
+app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
+CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's UsageError: an unknown command or option, a missing argument. Where Click is differs between versions of Typer."""
+STOPPED = 130
+"""What newer versions of Typer return after Ctrl-C."""
+
+
+def main() -> None:
+    """Entry point: runs the command and turns errors into one line and an exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        stopped = app(prog_name="andon", standalone_mode=False) == STOPPED
+        sys.stdout.flush()  # a full disk shows here
+        if stopped:
+            _fail("stopped", 1)
+    except CommandLineError as error:
+        _explain_usage(error)
+    except UsageError as error:
+        _fail(str(error), 2)
+    except AndonError as error:
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", 1)
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            _discard_output()
+            _fail(
+                f"no space left on the device ({error.filename or 'while writing'}): free some or choose another folder",
+                2,
+            )
+        if isinstance(error, PermissionError):
+            _fail(
+                f"{error.filename} may not be read or written: change its permissions or choose another place",
+                2,
+            )
+        raise
+
+
+def _explain_usage(error: Any) -> None:
+    """One line for what Click found wrong with the command line, or the help where nothing was given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    command = error.ctx.command_path if error.ctx is not None else "andon"
+    _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`", 2)
+
+
+def _discard_output() -> None:
+    """Let what is still buffered for stdout go nowhere, so that it does not fail again at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"andon: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if category.__module__.startswith("andon"):
+        print(f"andon: warning: {message}", file=sys.stderr)
+
+
+@app.callback(invoke_without_command=False)
+def _options(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Forbid every download (also ANDON_OFFLINE=1).")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda v: _version(v)),
+    ] = False,
+) -> None:
+    if offline:
+        os.environ["ANDON_OFFLINE"] = "1"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"andon {version('andon')}")
+        raise typer.Exit

@@ -1,0 +1,91 @@
+"""Arguments and options that several commands share, and how their answers are printed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from andon.registry import Recipe
+
+DETECTOR = "efficientad_ast"
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="Folder in any supported layout, folder of good pictures, or embedded:NAME."
+    ),
+]
+Category = Annotated[str | None, typer.Option("--category", "-c", help="Product, where DATA holds several.")]
+Layout = Annotated[str, typer.Option(help="How DATA is laid out; auto recognises it.")]
+DetectorName = Annotated[
+    str | None,
+    typer.Option(
+        "--detector", "-d", help=f"Detector (`andon detectors`); default: the recipe's, or {DETECTOR}."
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", "-r", help="Recipe (`andon recipes`) or YAML file; default: the detector's starter."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; `andon recipes NAME` lists them."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what andon wrote into the folder before.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave damaged pictures out, and count them.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Maps = Annotated[
+    bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at original size.")
+]
+
+
+def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
+    """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
+    from andon.registry import known_detector
+
+    if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
+        return load_recipe(recipe)
+    known_detector(detector or DETECTOR)
+    return load_recipe(recipe or default_recipe(detector or DETECTOR), detector or DETECTOR)
+
+
+def resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:
+    from andon.config import parse_assignments
+    from andon.runs import resolve
+
+    return resolve(recipe, parse_assignments(settings or []))
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def print_json(values: Any) -> None:
+    from andon.files import to_json
+
+    print(to_json(values))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)

@@ -1,0 +1,213 @@
+"""Commands that make, measure and use a run: demo, fit, evaluate, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from andon.cli.options import (
+    Category,
+    DataArgument,
+    DetectorName,
+    Device,
+    Json,
+    Layout,
+    Maps,
+    Overwrite,
+    RecipeName,
+    Resume,
+    Run,
+    Settings,
+    SkipUnreadable,
+    chosen_recipe,
+    print_json,
+    print_table,
+    resolved,
+    say,
+)
+
+if TYPE_CHECKING:
+    from andon.evaluation import Report
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        str, typer.Argument(metavar="[DATA]", help="Data set, by default an embedded one.")
+    ] = "embedded:fabric",
+    detector: DetectorName = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    as_json: Json = False,
+) -> None:
+    """Fit and evaluate on embedded data with embedded weights, offline; prints a table, writes runs/demo."""
+    from andon.progress import default_progress
+    from andon.runs import Source, evaluate_run, fit_run
+
+    named = chosen_recipe(detector, recipe)
+    progress = default_progress()
+    say(f"learning {data} with {named.name}")
+    chosen = resolved(named, settings)
+    fit_run(out, Source(data), chosen, overwrite=True, progress=progress)
+    _show_report(evaluate_run(out, progress=progress), out, as_json)
+
+
+@app.command()
+def fit(
+    data: DataArgument,
+    detector: DetectorName = None,
+    category: Category = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
+    layout: Layout = "auto",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    skip_unreadable: SkipUnreadable = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Learn from good pictures and set the thresholds."""
+    from andon.config import parse_assignments
+    from andon.progress import default_progress
+    from andon.run_folder import check_output
+    from andon.runs import Source, fit_run, resolve_own
+
+    named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings or []))
+    source = Source(data, category, layout)
+    found = source.open(
+        seed=named.seed, hold_out=named.hold_out
+    )  # what is wrong is said before torch is imported
+    for finding in found.findings.errors + found.findings.warnings:
+        say(f"andon: warning: {finding}")
+    out = out or Path("runs") / named.detector / found.category
+    check_output(out, overwrite=overwrite, resume=resume)
+    chosen = resolved(named, settings)
+    fitted, dataset = fit_run(
+        out,
+        source,
+        chosen,
+        overwrite=overwrite,
+        resume=resume,
+        skip_unreadable=skip_unreadable,
+        device=device,
+        progress=default_progress(),
+    )
+    limits = fitted.fitted()
+    skipped = read_recipe(out)["data"].get("skipped", {})
+    if as_json:
+        print_json(
+            {
+                "run": str(out),
+                "detector": fitted.name,
+                "recipe": chosen.name,
+                "category": dataset.category,
+                "train": len(dataset.train),
+                "validation": len(dataset.validation),
+                "skipped": skipped,
+                "thresholds": {
+                    "image": limits.image.to_json(),
+                    "pixel": limits.pixel.to_json(),
+                    "source": limits.source,
+                },
+            }
+        )
+        return
+    print(dataset.summary())
+    if skipped:
+        print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
+    print(f"image threshold: {limits.image.describe()}")
+    if limits.source == "train":
+        print(
+            "no good pictures were held out: the thresholds come from the training pictures and promise nothing"
+        )
+    following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
+    print(f"learned, saved in {out}; next: {following}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
+    category: Category = None,
+    layout: Layout = "auto",
+    maps: Maps = False,
+    skip_unreadable: SkipUnreadable = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on its test pictures: metrics, curves, heat maps, masks, report.html."""
+    from andon.progress import default_progress
+    from andon.runs import Source, evaluate_run
+
+    source = Source(data, category, layout) if data is not None else None
+    report = evaluate_run(
+        run, data=source, skip_unreadable=skip_unreadable, maps=maps, progress=default_progress()
+    )
+    _show_report(report, run, as_json)
+
+
+def _show_report(report: Report, run: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_json())
+        return
+    from andon.report.tables import summary_rows
+
+    rows = [list(row) for row in summary_rows(report)]
+    print_table(
+        f"{report.detector} ({report.recipe}) on {report.category}",
+        ["measure", "value", "what it means"],
+        rows,
+    )
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"report: {run / 'report.html'}")
+
+
+@app.command()
+def predict(
+    run: Run,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGES...", help="Pictures or folders of pictures.")
+    ],
+    save: Annotated[
+        Path | None, typer.Option(help="Write heat maps, masks and predictions.csv there.")
+    ] = None,
+    maps: Maps = False,
+    skip_unreadable: SkipUnreadable = False,
+    as_json: Json = False,
+) -> None:
+    """Say for each picture whether the part is good (OK) or not (NG); a score of 1 is the threshold."""
+    from andon.prediction import list_inputs, predict_files
+    from andon.progress import default_progress
+
+    records = list_inputs(images)
+    if (run / "recipe.yaml").is_file():
+        read_recipe(run)
+    from andon.detector import load_detector
+
+    detector = load_detector(run)
+    answers = predict_files(
+        detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable, progress=default_progress()
+    )
+    if as_json:
+        print_json(
+            {
+                "run": str(run),
+                "threshold": detector.fitted().image.value,
+                "predictions": [answer.to_json() for answer in answers],
+            }
+        )
+        return
+    rows = [
+        [answer.verdict, "" if answer.score is None else f"{answer.score:.3f}", answer.path]
+        for answer in answers
+    ]
+    print_table("", ["verdict", "score", "picture"], rows)
+    bad = sum(answer.verdict == "NG" for answer in answers)
+    unread = sum(answer.verdict == "unreadable" for answer in answers)
+    print(f"{len(answers)} pictures: {bad} NG" + (f", {unread} unreadable" if unread else ""))

@@ -1,0 +1,77 @@
+"""`andon weights`: the local store of backbone weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from andon.cli.options import Json, print_json, print_table, say
+
+app = typer.Typer(help="List, add and fetch backbone weights.", no_args_is_help=True)
+
+
+@app.command("list")
+def weights_list(as_json: Json = False) -> None:
+    """Known weights, where they come from, and whether they are here."""
+    from andon.weights import entries
+
+    rows = entries()
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": e.name,
+                    "network": e.network,
+                    "here": e.path is not None,
+                    "origin": e.origin,
+                    "licence": e.licence,
+                    "sha256": e.sha256,
+                }
+                for e in rows
+            ]
+        )
+        return
+    table = [[e.name, e.network, "yes" if e.path else "no", e.origin, e.licence, e.sha256[:12]] for e in rows]
+    print_table("", ["weights", "network", "here", "origin", "licence", "sha256"], table)
+
+
+@app.command("add")
+def weights_add(
+    file: Annotated[Path, typer.Argument(help="safetensors or PyTorch state dict.")],
+    name: Annotated[str, typer.Option(help="Name to use in recipes.")],
+    network: Annotated[str, typer.Option(help="timm network the weights belong to.")],
+    origin: Annotated[str, typer.Option(help="Where they come from; shown in every report.")] = "",
+    licence: Annotated[str, typer.Option(help="Their licence; shown in every report.")] = "",
+    sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its beginning.")] = "",
+) -> None:
+    """Copy weights from a file into the local store."""
+    from andon.weights import add
+
+    if file.is_file():
+        from andon.backbones import known_network  # timm takes seconds to import
+
+        known_network(network)
+    entry = add(file, name=name, network=network, origin=origin, licence=licence, expected_sha256=sha256)
+    print(f"added {entry.name} ({entry.network}), sha256 {entry.sha256}")
+
+
+@app.command("fetch")
+def weights_fetch(name: Annotated[str, typer.Argument(help="Name from `andon weights list`.")]) -> None:
+    """Download weights after saying what and from where, check their hash, and store them."""
+    from andon.progress import default_progress
+    from andon.weights import entries, fetch, is_offline
+
+    entry = next((e for e in entries() if e.name == name), None)
+    if entry is not None and entry.path is None and not is_offline():
+        say(f"fetching {name} from {entry.url} ({entry.licence}; {entry.origin})")
+    with default_progress().task(f"fetching {name} (MB)", 0) as task:
+        seen = [0]
+
+        def show(done: int, total: int) -> None:
+            task.advance((done >> 20) - seen[0], f"of {total >> 20}" if total else "")
+            seen[0] = done >> 20
+
+        fetched = fetch(name, progress=show)
+    print(f"{fetched.name} is here: {fetched.path}")
