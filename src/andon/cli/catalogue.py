@@ -33,7 +33,7 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes, or show one with all its settings."""
-    from andon.registry import detector_class, recipe_names
+    from andon.registry import detector_class, load_recipe, recipe_names
     from andon.runs import resolve
 
     if name is None:

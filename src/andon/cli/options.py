@@ -53,7 +53,7 @@ Maps = Annotated[
 
 def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
     """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
-    from andon.registry import known_detector
+    from andon.registry import default_recipe, known_detector, load_recipe
 
     if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
         return load_recipe(recipe)

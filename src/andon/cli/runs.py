@@ -75,7 +75,7 @@ def fit(
     """Learn from good pictures and set the thresholds."""
     from andon.config import parse_assignments
     from andon.progress import default_progress
-    from andon.run_folder import check_output
+    from andon.run_folder import check_output, read_recipe
     from andon.runs import Source, fit_run, resolve_own
 
     named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings or []))
@@ -184,6 +184,7 @@ def predict(
     """Say for each picture whether the part is good (OK) or not (NG); a score of 1 is the threshold."""
     from andon.prediction import list_inputs, predict_files
     from andon.progress import default_progress
+    from andon.run_folder import read_recipe
 
     records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
