@@ -1,0 +1,133 @@
+"""The documentation says what the code does: names, commands, example, import direction."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import TINY
+from typer.main import get_command
+
+import andon
+from andon.cli.main import app
+from andon.registry import load_recipe, recipe_names
+from andon.runs import resolve
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "andon"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LAYERS = (
+    "errors structures files home config progress",
+    "images metrics datasets weights layers",
+    "backbones features training latency",
+    "detector registry",
+    "detectors",
+    "evaluation report prediction run_folder runs api",
+    "cli",
+)
+"""As in docs/architecture.md: a module imports from its own line or an earlier one."""
+
+
+def line_of(module: str) -> int:
+    return next(k for k, names in enumerate(LAYERS) if module in names.split())
+
+
+def imports(file: Path) -> set[str]:
+    """First part below `andon` of everything a file imports when it is itself imported, TYPE_CHECKING apart."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("andon."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda f: f.relative_to(SOURCE).as_posix())
+def test_imports_go_one_way(file):
+    module = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if module in {"__init__", "__main__"}:
+        return
+    for other in imports(file):
+        assert line_of(other) <= line_of(module), f"{module} must not import {other}"
+
+
+def test_architecture_names_the_layers():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| (.+?) \|", text, re.M)
+    assert [row.replace("`", "").replace("/*", "") for row in rows] == list(LAYERS)
+
+
+def test_the_public_list_is_complete():
+    assert sorted(andon._HOMES) == sorted(andon.__all__)
+    for name in andon.__all__:
+        assert getattr(andon, name).__name__ == name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_documented_commands_exist(page):
+    """Each `andon ...` in a code block or in backticks names a command and options that there are."""
+    root = get_command(app)
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.S)
+    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(andon [^`]+)`", text)
+    for line in lines:
+        for call in re.findall(r"(?:^|&& |\$ )andon ([^&#|]+)", line):
+            command, words = root, call.split()
+            while hasattr(command, "commands") and words and not words[0].startswith("-"):
+                assert words[0] in command.commands, f"{page.name}: no command {call!r}"
+                command = command.commands[words.pop(0)]
+            known = {"--help"} | {option for p in command.params for option in p.opts}
+            assert {w for w in words if w.startswith("--")} <= known, f"{page.name}: {call!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_documented_switches_exist():
+    text = (ROOT / "docs" / "efficientad_ast.md").read_text(encoding="utf-8")
+    settings = {key for key, *_ in resolve_settings("efficientad_ast/corrected")} | {"hold_out"}
+    named = set(re.findall(r"`((?:extractor|teacher|student|autoencoder|penalty|maps)\.\w+)`", text))
+    assert named
+    assert named <= settings
+
+
+def resolve_settings(recipe: str):
+    from andon.registry import detector_class
+
+    resolved = resolve(load_recipe(recipe), {})
+    return detector_class(resolved.detector).Config.parse(resolved.config).settings()
+
+
+def test_every_recipe_says_what_it_is_for():
+    for name in recipe_names():
+        assert load_recipe(name).summary
+
+
+def test_the_readme_example_runs(monkeypatch, tmp_path):
+    """As printed, in an empty folder, at tiny settings."""
+    example = re.search(r"```python\n(.*?)```", README, re.S)
+    assert example is not None
+    rng = np.random.default_rng(0)
+    for folder, count in (("my_part/train/good", 8), ("my_part/test/good", 2), ("my_part/test/scratch", 2)):
+        (tmp_path / folder).mkdir(parents=True)
+        for k in range(count):
+            picture = rng.integers(90, 110, (64, 64, 3)).astype(np.uint8)
+            picture[30:34] += np.uint8(100 * folder.endswith("scratch"))
+            Image.fromarray(picture).save(tmp_path / folder / f"{k:04}.png")
+    (tmp_path / "new_pictures").mkdir()
+    Image.fromarray(picture).save(tmp_path / "new_pictures" / "0001.png")
+    real = andon.create
+    tiny = {key.replace(".", "__"): value for key, value in TINY["efficientad_ast"].items()}
+    monkeypatch.setattr(andon, "create", lambda name: real(name, **tiny))
+    monkeypatch.chdir(tmp_path)
+    exec(example.group(1), {})
+    assert (tmp_path / "runs" / "my_part" / "report.html").is_file()
+    assert andon.load("runs/my_part").fitted()
