@@ -27,7 +27,7 @@ LAYERS = (
     "backbones features training latency",
     "detector registry",
     "detectors",
-    "evaluation report prediction run_folder runs api",
+    "evaluation report prediction run_folder runs sweep api",
     "cli",
 )
 """As in docs/architecture.md: a module imports from its own line or an earlier one."""
@@ -116,7 +116,7 @@ def test_the_readme_example_runs(monkeypatch, tmp_path):
     example = re.search(r"```python\n(.*?)```", README, re.S)
     assert example is not None
     rng = np.random.default_rng(0)
-    for folder, count in (("my_part/train/good", 8), ("my_part/test/good", 2), ("my_part/test/scratch", 2)):
+    for folder, count in (("my_part/train/good", 24), ("my_part/test/good", 2), ("my_part/test/scratch", 2)):
         (tmp_path / folder).mkdir(parents=True)
         for k in range(count):
             picture = rng.integers(90, 110, (64, 64, 3)).astype(np.uint8)

@@ -1,0 +1,65 @@
+"""`andon benchmark`: many detectors, categories and seeds, and the tables over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from andon.cli.options import DataArgument, Device, Json, Layout, Settings, print_json, say
+
+app = typer.Typer()
+
+
+@app.command()
+def benchmark(
+    data: DataArgument,
+    detectors: Annotated[
+        str, typer.Option(help="Detectors or recipes (detector/variant), comma-separated, or all.")
+    ] = "all",
+    categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
+    settings: Settings = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs and tables; what is finished there is kept.")
+    ] = Path("runs/benchmark"),
+    layout: Layout = "auto",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
+    from andon.config import parse_assignments
+    from andon.errors import AndonError
+    from andon.progress import default_progress
+    from andon.registry import detector_names
+    from andon.report.comparison import comparison, write_tables
+    from andon.sweep import plan, sweep
+
+    jobs = plan(
+        data,
+        detector_names() if detectors == "all" else _listed(detectors),
+        categories=() if categories == "all" else _listed(categories),
+        seeds=seeds,
+        layout=layout,
+        settings=parse_assignments(settings or []),
+    )
+    outcome = sweep(jobs, out, device=device, progress=default_progress())
+    for folder, failure in outcome.failures.items():
+        say(f"andon: warning: {folder}: {failure}")
+    if not outcome.results:
+        raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
+    write_tables(outcome.results, out)
+    if as_json:
+        print_json({"out": str(out), "runs": len(outcome.results), "failures": outcome.failures})
+    else:
+        print("\n".join(table.markdown() for table in comparison(outcome.results)))
+        print(f"tables: {out / 'tables.md'}, {out / 'tables.tex'}, {out / 'results.csv'}")
+    if outcome.failures:
+        raise AndonError(
+            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
+        )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,196 @@
+"""Many runs: every detector on every category with every seed, one folder each, and the tables over them.
+
+A run is made in a process of its own, so that its peak memory is its own and a crash takes nothing else along. What is
+finished is never made again: a second call with the same folder continues, an unfinished run resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from andon.datasets import list_categories
+from andon.errors import AndonError, ConfigError, DataError, InterruptedRun, nearest
+from andon.files import write_json
+from andon.progress import NoProgress, Progress
+from andon.registry import default_recipe, known_detector, load_recipe
+from andon.runs import Source, evaluate_run, fit_run, resolve
+
+RESULT = "result.json"
+"""Written into a run folder when the run is complete; holds what the report does not: peak memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a sweep."""
+
+    recipe: str
+    """Full name, `detector/variant`."""
+    data: str
+    category: str
+    layout: str
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """What tables call the row; default: the recipe."""
+
+    @property
+    def name(self) -> str:
+        """The row's name."""
+        return self.label or self.recipe
+
+    def folder(self, out: Path) -> Path:
+        """Where the run lies below the sweep's folder."""
+        return out / "runs" / _file_name(self.name) / _file_name(self.category) / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished run contributes to the tables."""
+
+    job: Job
+    report: Mapping[str, Any]
+    """`report.json`."""
+    peak_memory: int
+    """Bytes: largest resident set of the run's process, on a CUDA device also its allocation."""
+
+    def value(self, name: str) -> float:
+        """A metric by its name in the report, NaN where it is undefined or was not computed."""
+        value = self.report["metrics"].get(name, {}).get("value")
+        return float("nan") if value is None else float(value)
+
+    @property
+    def weights(self) -> str:
+        """Names of the weights the detector builds on."""
+        return ", ".join(line["name"] for line in self.report["weights"]) or "none"
+
+    @property
+    def on_test(self) -> bool:
+        """Whether the epoch was selected on test labels."""
+        return bool(self.report["protocol"]["selected_on_test_labels"])
+
+
+def plan(
+    data: str,
+    recipes: Sequence[str],
+    *,
+    categories: Sequence[str] = (),
+    seeds: int = 1,
+    layout: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+) -> list[Job]:
+    """All runs of a sweep, seeds outermost so that an early stop leaves complete rows.
+
+    `recipes` are detector names (their default recipe) or `detector/variant`; no `categories` means all of `data`.
+    Raises `ConfigError` or `DataError` for names that are not there.
+    """
+    known = list_categories(data, layout)
+    for category in categories:
+        if category not in known:
+            raise DataError(f"{data} has no category {category!r}; {nearest(category, known)}")
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}: at least one seed is needed")
+    names = []
+    for name in recipes:
+        if "/" not in name:
+            known_detector(name)
+        names.append(name if "/" in name else default_recipe(name))
+        resolve(load_recipe(names[-1]), settings or {})
+    return [
+        Job(name, data, category, layout, seed, settings or {})
+        for seed in range(seeds)
+        for category in (categories or known)
+        for name in dict.fromkeys(names)
+    ]
+
+
+def run_job(job: Job, out: Path, device: str = "auto", progress: Progress | None = None) -> None:
+    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise."""
+    run = job.folder(out)
+    recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
+    source = Source(job.data, job.category or None, job.layout)
+    fit_run(run, source, recipe, resume=True, device=device, progress=progress)
+    evaluate_run(run, progress=progress)
+    write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
+
+
+def peak_memory() -> int:
+    """Bytes this process held at most: resident set plus, on CUDA, the device's allocation."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return resident + int(torch.cuda.max_memory_allocated())
+    return resident
+
+
+def finished(job: Job, out: Path) -> Result | None:
+    """The result of a run that is complete, else None. Raises `ConfigError` when it was made with other settings."""
+    run = job.folder(out)
+    if not (run / RESULT).is_file():
+        return None
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    more = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    if more["job"] != _identity(job):
+        raise ConfigError(
+            f"{run} was made with other data or settings: repeat the original command or choose another --out"
+        )
+    return Result(job, report, int(more["peak_memory"]))
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    return {"recipe": job.recipe, "data": job.data, "layout": job.layout, "settings": dict(job.settings)}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a sweep left: the finished runs, and why others failed."""
+
+    results: list[Result]
+    failures: dict[str, str]
+    """Folder of the run to one line."""
+
+
+def sweep(
+    jobs: Sequence[Job], out: Path, *, device: str = "auto", progress: Progress | None = None
+) -> Outcome:
+    """Make the runs that are not finished, one after the other, each in its own process.
+
+    A run that fails is named in the outcome and does not stop the others. Raises `InterruptedRun` after Ctrl-C.
+    """
+    failures: dict[str, str] = {}
+    todo = [job for job in jobs if finished(job, out) is None]
+    with (progress or NoProgress()).task("runs", len(jobs), done=len(jobs) - len(todo)) as task:
+        for job in todo:
+            failure = _in_own_process(job, out, device)
+            if failure:
+                failures[str(job.folder(out))] = failure
+            task.advance(1, f"{job.name} {job.category} seed {job.seed}")
+    results = [result for job in jobs if (result := finished(job, out)) is not None]
+    return Outcome(results, failures)
+
+
+def _in_own_process(job: Job, out: Path, device: str) -> str:
+    """Run a job in a fresh process; returns why it failed, or nothing."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        future = pool.submit(run_job, job, out, device)
+        try:
+            next(as_completed([future])).result()
+        except (InterruptedRun, KeyboardInterrupt):
+            raise InterruptedRun("stopped; the same command continues") from None
+        except BrokenProcessPool:
+            return "its process was killed (out of memory?)"
+        except (AndonError, OSError) as error:
+            return str(error)
+    return ""
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text) or "all"

@@ -1,0 +1,214 @@
+"""Sweeps: what is planned, what is made again and what is not, and the tables over the results."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+
+import pytest
+from tiny import TINY
+
+from andon import sweep as module
+from andon.errors import ConfigError, DataError, InterruptedRun
+from andon.report.comparison import Table, comparison, per_category, spread, write_tables
+from andon.sweep import Job, Result, finished, plan, run_job, sweep
+
+DATA = "embedded:fabric,profile=tiny,size=128"
+
+
+def result(
+    recipe: str = "padim/starter",
+    category: str = "fabric",
+    seed: int = 0,
+    *,
+    auroc: float = 0.9,
+    dataset: str = "embedded",
+    selected: bool = False,
+    **metrics: float,
+) -> Result:
+    values = {"image_auroc": auroc, "pixel_auroc": 0.95, "aupro_0.30": 0.8} | metrics
+    report = {
+        "detector": recipe.split("/")[0],
+        "dataset": dataset,
+        "metrics": {name: {"value": None if math.isnan(v) else v} for name, v in values.items()},
+        "time": {"fit_seconds": 12.4},
+        "latency_ms": {"p50": 20.0},
+        "teacher": {},
+        "protocol": {"selected_on_test_labels": selected},
+        "weights": [{"name": "starter"}],
+        "machine": "a machine",
+    }
+    return Result(Job(recipe, "data", category, "auto", seed), report, 2_000_000_000)
+
+
+def test_plan_takes_default_recipes_and_all_categories():
+    jobs = plan("embedded:", ["efficientad_ast", "efficientad_ast/starter"], seeds=2)
+    assert {job.recipe for job in jobs} == {"efficientad_ast/starter"}
+    assert len({job.category for job in jobs}) == 5
+    assert len(jobs) == 10
+    assert [job.seed for job in jobs] == [0] * 5 + [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"recipes": ["padimm"]}, ConfigError, "padimm"),
+        ({"recipes": ["efficientad_ast/startr"]}, ConfigError, "efficientad_ast/starter"),
+        ({"recipes": ["efficientad_ast"], "seeds": 0}, ConfigError, "at least one seed"),
+        ({"recipes": ["efficientad_ast"], "categories": ["fabrik"]}, DataError, "did you mean fabric"),
+        ({"recipes": ["efficientad_ast"], "settings": {"epoch": 1}}, ConfigError, "did you mean"),
+    ],
+)
+def test_plan_refuses_unknown_names(arguments, error, words):
+    with pytest.raises(error, match=words):
+        plan("embedded:fabric", **arguments)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::andon.metrics.normalisation.DegenerateRangeWarning"
+)  # one held-out picture
+def test_a_job_is_run_once_and_continued(tmp_path, monkeypatch):
+    settings = TINY["efficientad_ast"] | {"epochs": 2, "teacher.epochs": 2}
+    job = Job("efficientad_ast/starter", DATA, "fabric", "auto", 0, settings)
+    other = Job("efficientad_ast/starter", DATA, "fabric", "auto", 1, settings)
+    assert finished(job, tmp_path) is None
+    made = []
+
+    def here(each: Job, out, device: str) -> str:
+        made.append(each.seed)
+        if each.seed == 1:
+            return "the pictures ran away"
+        run_job(each, out, device)
+        return ""
+
+    monkeypatch.setattr(module, "_in_own_process", here)
+    outcome = sweep([job, other], tmp_path)
+    assert made == [0, 1]
+    assert list(outcome.failures.values()) == ["the pictures ran away"]
+    (done,) = outcome.results
+    assert 0 <= done.value("image_auroc") <= 1
+    assert done.peak_memory > 50_000_000
+    sweep([job, other], tmp_path)
+    assert made == [0, 1, 1]
+    changed = Job(job.recipe, job.data, job.category, job.layout, job.seed, {**settings, "epochs": 3})
+    with pytest.raises(ConfigError, match="other data or settings"):
+        sweep([changed], tmp_path)
+
+
+@pytest.mark.slow
+def test_a_job_in_its_own_process(tmp_path):
+    job = Job("efficientad_ast/starter", DATA, "fabric", "auto", 0, TINY["efficientad_ast"])
+    outcome = sweep([job], tmp_path)
+    assert not outcome.failures
+    assert outcome.results[0].peak_memory > 100_000_000
+
+
+def test_a_failing_process_is_named(tmp_path):
+    job = Job("efficientad_ast/starter", "embedded:nothing", "", "auto", 0)
+    outcome = sweep([job], tmp_path)
+    assert "unknown generated data set" in next(iter(outcome.failures.values()))
+    assert outcome.results == []
+
+
+def test_interruption_is_passed_on(tmp_path, monkeypatch):
+    class Pool:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, *_: object):
+            raise AssertionError
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(module, "as_completed", lambda futures: iter([Stopped()]))
+    monkeypatch.setattr(Pool, "submit", lambda *_: None)
+    with pytest.raises(InterruptedRun, match="same command continues"):
+        sweep([Job("efficientad_ast/starter", DATA, "fabric", "auto", 0)], tmp_path)
+
+
+class Stopped:
+    def result(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_deviation_is_over_seeds_of_category_means():
+    results = [
+        result(category=category, seed=seed, auroc=value)
+        for seed, values in enumerate([(0.9, 0.7), (0.8, 0.9), (1.0, 0.65)])
+        for category, value in zip(("fabric", "bolt"), values, strict=True)
+    ]
+    table = comparison(results)[0]
+    assert table.columns[:4] == ("detector", "fabric", "bolt", "all")
+    means = [80.0, 85.0, 82.5]
+    assert table.rows[0][3] == f"{statistics.fmean(means):.1f} ± {statistics.stdev(means):.1f}"
+    assert table.rows[0][1] == "90.0 ± 10.0"
+    assert table.rows[0][-2:] == ("starter", "–")
+
+
+def test_an_incomplete_seed_does_not_enter_an_average():
+    results = [result(category="fabric"), result(category="bolt"), result(category="fabric", seed=1)]
+    assert comparison(results)[0].rows[0][3] == "90.0"
+
+
+def test_undefined_metrics_are_dashes_and_test_selection_is_said():
+    table = comparison([result(selected=True, **{"aupro_0.30": math.nan})])[2]
+    assert table.rows[0][1] == "–"
+    assert table.rows[0][-1] == "test labels"
+    assert any("optimistic" in note for note in table.notes)
+
+
+def test_published_rows_stand_beside_measured_ones():
+    own = per_category([result("padim/starter", "bottle", dataset="mvtec_ad")], "padim/starter")
+    assert (own.rows[-1][0], own.rows[-1][1], own.rows[-1][2]) == ("PaDiM (published)", "97.9", "95.0")
+    loco = comparison(
+        [
+            result(
+                "ast/starter",
+                "pushpins",
+                dataset="mvtec_loco",
+                **{"image_auroc@mean": 0.8, "image_auroc@logical": 0.7, "image_auroc@structural": 0.9},
+            )
+        ]
+    )[-1]
+    assert loco.rows[0][:4] == ("ast/starter", "80.0", "70.0", "90.0")
+    assert ("PatchCore", "80.3", "75.8", "84.8") in [row[:4] for row in loco.rows]
+
+
+def test_files(tmp_path):
+    write_tables([result(), result(seed=1, auroc=0.8)], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [float(row["image_auroc"]) for row in rows] == [0.9, 0.8]
+    assert rows[0]["teacher_max"] == ""
+    assert "85.0 ± 7.1" in (tmp_path / "tables.md").read_text()
+    latex = (tmp_path / "tables.tex").read_text()
+    assert "85.0 $\\pm$ 7.1" in latex
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}")
+
+
+def test_latex_escapes_and_markdown_shape():
+    table = Table("a_b", ("x", "y"), (("1 %", "2 & 3"),), ("note_1",))
+    assert "1 \\% & 2 \\& 3 \\\\" in table.latex()
+    assert "\\caption{a\\_b}" in table.latex()
+    assert table.markdown().splitlines()[2:5] == ["| x | y |", "|---|---|", "| 1 % | 2 & 3 |"]
+
+
+def test_spread_units():
+    assert spread([0.5], "image_auroc") == "50.0"
+    assert spread([12.4, 12.6], "fit_seconds") == "12 ± 0"
+    assert spread([], "latency_ms") == "–"
+
+
+def test_command(tmp_path, monkeypatch, andon):
+    arguments = ("benchmark", "embedded:fabric", "--detectors", "efficientad_ast", "--out", tmp_path / "b")
+    monkeypatch.setattr(module, "_in_own_process", lambda *_: "no")
+    refused = andon(*arguments)
+    assert refused.code == 1
+    assert "no run succeeded" in refused.err
+    monkeypatch.setattr(module, "finished", lambda job, out: result("efficientad_ast/starter", seed=job.seed))
+    done = andon(*arguments, "--seeds", "2", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["runs"] == 2
+    assert (tmp_path / "b" / "tables.tex").is_file()
