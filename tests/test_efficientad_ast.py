@@ -9,12 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from andon.backbones import multiply_adds
-from andon.detectors.efficientad_ast import (
-    BottleneckAutoencoder,
-    EfficientADAST,
-    EfficientADASTConfig,
-    PublishedAutoencoder,
-)
+from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
+from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
 from andon.structures import Record
