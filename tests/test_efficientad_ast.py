@@ -179,6 +179,26 @@ def test_image_scores_of_one_map():
     assert {"teacher_mean", "teacher_max", "mean_student", "topk_combined"} <= set(extras)
 
 
+def test_ast_loss_sums_over_channels():
+    f = torch.randn(2, *EfficientADAST(config()).adapter.shape)
+    plain, summed = EfficientADAST(config()), EfficientADAST(config(student__loss="ast"))
+    summed.load_state_dict(plain.state_dict())
+    expected = plain.student_losses(f, f, f)["student"].item() * f.shape[1]
+    assert summed.student_losses(f, f, f)["student"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_padding_puts_empty_cells_around_the_map():
+    plain, padded = (
+        EfficientADAST(config(maps__normalise="none", maps__pad=pad, maps__score="max")) for pad in (0, 2)
+    )
+    padded.load_state_dict(plain.state_dict())
+    images = torch.rand(1, 3, 64, 64)
+    a, b = plain.analyse(images).anomaly_map, padded.analyse(images).anomaly_map
+    assert b.shape[2:] == (a.shape[2] + 4, a.shape[3] + 4)
+    assert torch.equal(b[:, :, 2:-2, 2:-2], a)
+    assert b.sum().item() == pytest.approx(a.sum().item(), rel=1e-5)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Record]:
     from PIL import Image
@@ -217,6 +237,9 @@ SWITCHES = {
     "projection": {"extractor.project": 12},
     "standardise": {"extractor.standardise": True},
     "penalty": {"student.penalty": 0.0},
+    "loss": {"student.loss": "ast"},
+    "pad": {"maps.pad": 2},
+    "augment": {"augment": True},
 }
 
 

@@ -12,10 +12,11 @@ a result is a switch below, named with its number (D1, D3, ...) in `docs/efficie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +28,7 @@ from andon.errors import ConfigError
 from andon.features import FeatureCache
 from andon.images import View, batches, load_batch
 from andon.layers.adapter import FeatureAdapter
+from andon.layers.augment import random_view
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.positional import positional_encoding
@@ -36,6 +38,7 @@ from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer, derive
 
 POSITION_CHANNELS = 32
 OddKernel = Literal[1, 3, 5, 7]
+Cells = Annotated[int, Field(ge=0, le=64)]
 
 
 class ExtractorConfig(BackboneConfig):
@@ -77,6 +80,8 @@ class StudentConfig(Config):
     """Negative slope of the LeakyReLU (AST's paper: 0.2, all code: 0.01)."""
     p_hard: Share = 0.0
     """D16: only the elements above this quantile of (z - S1)² are learned from; 0 = all, EfficientAD: 0.999."""
+    loss: Literal["mse", "ast"] = "mse"
+    """`ast` sums over the channels as AST's equation does, `mse` takes their mean: the weight against the other terms differs."""
     penalty: Amount = 1.0
     """Weight of the out-of-class penalty mean S1(P)²; 0 switches it off."""
     penalty_statistics: Literal["frozen", "shared"] = "frozen"
@@ -118,6 +123,8 @@ class MapConfig(Config):
 
     normalise: Literal["quantile", "none"] = "quantile"
     """D8: bring both maps to one scale by their 0.9 and 0.995 quantiles on held-out good pictures."""
+    pad: Cells = 0
+    """Cells of value 0 put around the map before it is enlarged, which shifts it inwards (thesis, before its step 14: 4)."""
     score: Literal["mean", "max", "topk"] = "mean"
     """D7: image score = mean of the map, its maximum after enlarging to the input size, or the mean of its largest 1 % cells."""
     score_map: Literal["student", "combined"] = "student"
@@ -143,6 +150,8 @@ class EfficientADASTConfig(DetectorConfig):
     """Passes over the training pictures for student and autoencoder."""
     batch_size: Count = 8
     """Pictures of a step."""
+    augment: bool = False
+    """Show student and autoencoder a random crop, flip and colour of each picture at each step; extracted anew, so slow."""
     drop_last: bool = False
     """D18: leave the incomplete last batch of an epoch out, as published."""
     teacher_optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
@@ -288,13 +297,10 @@ class EfficientADAST(Detector):
         sampler = trainer.sampler("student", len(features), c.batch_size, drop_last=c.drop_last, limit=limit)
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
-            f = features[draw.indices].to(trainer.device)
-            if c.extractor.mode == "train":
-                f_student, f_autoencoder = self._drifting_features(
-                    [train[int(k)] for k in draw.indices], trainer
-                )
+            if c.extractor.mode == "train" or c.augment:
+                f, f_student, f_autoencoder = self._fresh_features(train, draw, trainer)
             else:
-                f_student = f_autoencoder = f
+                f = f_student = f_autoencoder = features[draw.indices].to(trainer.device)
             terms = self.student_losses(f, f_student, f_autoencoder)
             if penalty is not None and c.student.penalty > 0:
                 chosen = torch.randint(len(penalty), (len(f),), generator=draw.generator)
@@ -337,8 +343,9 @@ class EfficientADAST(Detector):
         a = self.autoencoder(self._with_position(f_autoencoder)).float()
         target = z if c.autoencoder.target == "flow" else f
         imitated = a.detach() if c.autoencoder.stop_gradient else a
+        scale = z.shape[1] if c.student.loss == "ast" else 1
         return {
-            "student": hard_mean((z - s1).square(), c.student.p_hard),
+            "student": scale * hard_mean((z - s1).square(), c.student.p_hard),
             "autoencoder": (target - a).square().mean(),
             "student_autoencoder": (imitated - s2).square().mean(),
         }
@@ -375,14 +382,15 @@ class EfficientADAST(Detector):
         joined = {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
         return self.adapter.transform(joined)
 
-    def _drifting_features(self, records: Sequence[Record], trainer: Trainer) -> tuple[Tensor, Tensor]:
-        """D1: features as the private train-mode extractors of student and autoencoder see them."""
-        images = load_batch(records, self.input_size).image.to(trainer.device)
+    def _fresh_features(
+        self, train: Sequence[Record], draw: Draw, trainer: Trainer
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features extracted at this step: of augmented pictures, or (D1) as extractors in train mode see them."""
+        images = load_batch([train[int(k) % len(train)] for k in draw.indices], self.input_size).image
+        if self.config.augment:
+            images = random_view(images, draw.generator)
         with torch.no_grad():
-            return (
-                self.adapter.transform(self.student_extractor(images)),
-                self.adapter.transform(self.autoencoder_extractor(images)),
-            )
+            return self.extract(images.to(trainer.device))
 
     def _map_range(self, good: Sequence[Record], features: Tensor, trainer: Trainer) -> Tensor:
         """The 0.9 and 0.995 quantiles of both maps over all cells of good pictures (EfficientAD Sec. 3.4), (2, 2)."""
@@ -435,6 +443,7 @@ class EfficientADAST(Detector):
         if self.config.maps.normalise == "quantile":
             low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
             maps = 0.1 * (maps - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
+        maps = F.pad(maps, [self.config.maps.pad] * 4)
         combined = maps.mean(1, keepdim=True)  # ½ + ½
         source = {"student": maps[:, :1], "combined": combined}
         likelihood = negative_log_likelihood(*self.flow(f))[:, None]

@@ -1,0 +1,72 @@
+"""Random changes of training pictures; everything random comes from the generator that is given."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def random_view(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float] = (0.8, 1.0),
+    ratio: tuple[float, float] = (0.9, 1.1),
+    jitter: float = 0.2,
+) -> Tensor:
+    """Random resized crop, horizontal flip and jitter of brightness, contrast and saturation, each picture its own.
+
+    (B, 3, H, W) in [0, 1] to the same shape and range; a crop covers `scale` of the area at `ratio` of its sides. The
+    generator is a CPU one.
+    """
+    out = []
+    for image in images:
+        view = F.interpolate(
+            _crop(image, generator, scale, ratio)[None],
+            size=images.shape[2:],
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )[0]
+        if _uniform(generator, 0, 1) < 0.5:
+            view = view.flip(2)
+        out.append(_jitter(view, generator, jitter))
+    return torch.stack(out)
+
+
+def _crop(
+    image: Tensor, generator: torch.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
+    height, width = image.shape[1:]
+    area = _uniform(generator, *scale)
+    aspect = math.exp(_uniform(generator, math.log(ratio[0]), math.log(ratio[1])))
+    h = min(height, max(1, round(height * math.sqrt(area / aspect))))
+    w = min(width, max(1, round(width * math.sqrt(area * aspect))))
+    top = int(torch.randint(height - h + 1, (), generator=generator))
+    left = int(torch.randint(width - w + 1, (), generator=generator))
+    return image[:, top : top + h, left : left + w]
+
+
+def _jitter(image: Tensor, generator: torch.Generator, strength: float) -> Tensor:
+    brightness, contrast, saturation = (_uniform(generator, 1 - strength, 1 + strength) for _ in range(3))
+    image = (image * brightness).clamp(0, 1)
+    image = _towards(image, luma(image).mean(), contrast)
+    return _towards(image, luma(image), saturation)
+
+
+def luma(image: Tensor) -> Tensor:
+    """(3, H, W) to grey (1, H, W), ITU-R BT.601."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device, dtype=image.dtype)
+    return (image * weights[:, None, None]).sum(0, keepdim=True)
+
+
+def _towards(image: Tensor, anchor: Tensor, factor: float) -> Tensor:
+    """Factor 1 keeps the picture, 0 gives the anchor, more than 1 leads away from it."""
+    return (factor * image + (1 - factor) * anchor).clamp(0, 1)
+
+
+def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
