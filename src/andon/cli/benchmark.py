@@ -1,4 +1,4 @@
-"""`andon benchmark`: many detectors, categories and seeds, and the tables over them."""
+"""`andon benchmark` and `andon ablate`: many runs, and the tables over them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from andon.cli.options import DataArgument, Device, Json, Layout, Settings, print_json, say
+from andon.cli.options import Category, DataArgument, Device, Json, Layout, Settings, print_json, say
 
 app = typer.Typer()
 
@@ -55,6 +55,55 @@ def benchmark(
     else:
         print("\n".join(table.markdown() for table in comparison(outcome.results)))
         print(f"tables: {out / 'tables.md'}, {out / 'tables.tex'}, {out / 'results.csv'}")
+    if outcome.failures:
+        raise AndonError(
+            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
+        )
+
+
+@app.command()
+def ablate(
+    data: DataArgument,
+    category: Category = None,
+    sequence: Annotated[
+        str, typer.Option(help="thesis: its steps in its order; defects: each defect repaired alone.")
+    ] = "thesis",
+    seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
+    budget: Annotated[float, typer.Option(help="Share of each row's epochs.")] = 1.0,
+    settings: Settings = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for runs and tables; what is finished there is kept.")
+    ] = Path("runs/ablation"),
+    layout: Layout = "auto",
+    device: Device = "auto",
+) -> None:
+    """Measure one change at a time on one category; writes tables. Resumes. --set holds for every row."""
+    from andon.ablation import ablation_table, load_sequence, plan_ablation
+    from andon.config import parse_assignments
+    from andon.errors import AndonError
+    from andon.files import write_text
+    from andon.progress import default_progress
+    from andon.runs import Source
+    from andon.sweep import sweep
+
+    chosen = load_sequence(sequence)
+    found = Source(data, category, layout).open(seed=0)
+    jobs = plan_ablation(
+        chosen,
+        data,
+        found.category,
+        seeds=seeds,
+        layout=layout,
+        budget=budget,
+        settings=parse_assignments(settings or []),
+    )
+    outcome = sweep(jobs, out, device=device, progress=default_progress())
+    for folder, failure in outcome.failures.items():
+        say(f"andon: warning: {folder}: {failure}")
+    table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)")
+    write_text(out / "ablation.md", table.markdown())
+    write_text(out / "ablation.tex", table.latex())
+    print(table.markdown())
     if outcome.failures:
         raise AndonError(
             f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
