@@ -80,12 +80,13 @@ def channel_statistics(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
     Summed in double precision; deviations below 1e-6 count as 1e-6.
     """
-    count, total, square, device = 0, 0.0, 0.0, torch.device("cpu")
+    count, device = 0, torch.device("cpu")
+    total = square = torch.zeros((), dtype=torch.float64)
     for part in parts:
         x = part.cpu().double()  # not every device has double precision
         count, device = count + x.numel() // x.shape[1], part.device
         total = total + x.sum((0, 2, 3), keepdim=True)
         square = square + x.square().sum((0, 2, 3), keepdim=True)
-    mean = torch.as_tensor(total / count)
+    mean = total / count
     std = (square / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
     return mean.float().to(device), std.float().to(device)
