@@ -2,8 +2,8 @@
 
 The reference cuts 3 x 3 neighbourhoods out of every tap, flattens each to (channel, row, column), pools that vector
 adaptively, joins the taps and pools again. All of it is linear, and pooling (along channels) commutes with resizing (along
-positions), so here it is a grouped convolution, a resize and a grouped 1 x 1 convolution: the same numbers without the
-nine-fold unfolded tensor.
+positions), so here it is a grouped convolution, a resize and a matrix product: the same numbers without the nine-fold
+unfolded tensor.
 """
 
 from __future__ import annotations
@@ -19,21 +19,27 @@ PATCH = 3
 """Side of the neighbourhoods."""
 
 
-def pooling_kernel(channels: int, out: int, patch: int = PATCH) -> tuple[Tensor, int]:
-    """Adaptive average pooling of `channels · patch²` numbers to `out`, as the weight of a grouped convolution.
+def pooling_window(entries: int, outputs: int) -> Tensor:
+    """Adaptive average pooling of `entries` numbers to `outputs`, as a matrix (outputs, entries).
 
-    Output i averages the entries floor(i·n/out) to ceil((i+1)·n/out) - 1 of the n = channels · patch² entries in the order
-    (channel, row, column). Returns the weight (out, channels / groups, patch, patch) and the number of groups: windows never
-    cross the borders of gcd(channels, out) equal groups.
+    Output i averages the entries floor(i·entries/outputs) to ceil((i+1)·entries/outputs) - 1.
     """
-    groups = math.gcd(channels, out)
-    entries, outputs = channels // groups * patch**2, out // groups
     window = torch.zeros(outputs, entries)
     for i in range(outputs):
         start, stop = i * entries // outputs, -(-(i + 1) * entries // outputs)
         window[i, start:stop] = 1.0 / (stop - start)
-    weight = window.view(outputs, channels // groups, patch, patch).repeat(groups, 1, 1, 1)
-    return weight, groups
+    return window
+
+
+def pooling_kernel(channels: int, outputs: int) -> tuple[Tensor, int]:
+    """Pooling of (channel, row, column) neighbourhoods to `outputs` numbers, as a grouped convolution.
+
+    Returns the weight (outputs, channels / groups, 3, 3) and the number of groups: windows never cross the borders of
+    gcd(channels, outputs) equal groups.
+    """
+    groups = math.gcd(channels, outputs)
+    window = pooling_window(channels // groups * PATCH**2, outputs // groups)
+    return window.view(-1, channels // groups, PATCH, PATCH).repeat(groups, 1, 1, 1), groups
 
 
 class PatchEmbedding(nn.Module):
@@ -41,6 +47,8 @@ class PatchEmbedding(nn.Module):
 
     Nothing is learned and nothing is saved. With two taps the first half of the result depends on the first tap alone.
     """
+
+    join: Tensor
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, int, int]], *, size: int = 1024, tap_size: int = 1024
@@ -56,8 +64,10 @@ class PatchEmbedding(nn.Module):
             weight, groups = pooling_kernel(channels, tap_size)
             self.register_buffer(f"kernel{k}", weight, persistent=False)
             self.groups.append(groups)
-        weight, self.join_groups = pooling_kernel(len(shapes) * tap_size, size, patch=1)
-        self.register_buffer("join", weight, persistent=False)
+        joined = len(shapes) * tap_size
+        self.join_groups = math.gcd(joined, size)
+        window = pooling_window(joined // self.join_groups, size // self.join_groups)
+        self.register_buffer("join", window, persistent=False)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """{tap: (B, C, h, w)} to (B, size, H, W)."""
@@ -66,7 +76,9 @@ class PatchEmbedding(nn.Module):
             kernel: Tensor = self.get_buffer(f"kernel{k}")
             pooled = F.conv2d(features[tap], kernel, padding=PATCH // 2, groups=self.groups[k])
             parts.append(to_grid(pooled, self.grid))
-        return F.conv2d(torch.cat(parts, 1), self.get_buffer("join"), groups=self.join_groups)
+        x = torch.cat(parts, 1)
+        grouped = x.view(len(x) * self.join_groups, -1, x.shape[2] * x.shape[3])  # (B*groups, entries, H*W)
+        return (self.join @ grouped).view(len(x), *self.shape)
 
 
 class ConcatEmbedding(nn.Module):
