@@ -6,7 +6,7 @@ pixels of these K pictures are far, in features of several depths (Eq. 4).
 
 The authors join the depths and square the distances (`pyramid: concat`, `distance: squared`). The re-implementation whose numbers
 are usually quoted (byungjae89/SPADE-pytorch) takes K = 5, plain distances, and each depth for itself; it also leaves some pixels
-of the gallery out, which is not repeated here. All good pictures' features are kept: 5.6 MB each.
+of the gallery out, which is not repeated here. All good features are kept: 5.6 MB a picture.
 """
 
 from __future__ import annotations
