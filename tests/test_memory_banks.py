@@ -138,7 +138,7 @@ def test_the_weight_is_that_of_the_paper_and_within_its_bounds(train, b):
     for k in range(3):  # Eq. 6 and 7, literally
         patches = detector.patches(images[k : k + 1])[0].double()
         distances = (patches[:, None] - bank[None]).norm(dim=2)
-        q, m = divmod(int(distances.min(1).values.argmax()), 1)[0], 0
+        q = int(distances.min(1).values.argmax())
         m = int(distances[q].argmin())
         around = (bank - bank[m]).norm(dim=1).argsort()[:b]
         expected = 1 - distances[q, m].exp() / distances[q, around].exp().sum()

@@ -80,6 +80,8 @@ class SPADE(Detector):
     def __init__(self, config: SPADEConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
+        self.side = frame_side(c.resize, c.extractor.image_size)
+        self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         for name, tap in (("image_tap", c.image_tap), *(("pixel_taps", tap) for tap in c.pixel_taps)):
             if tap not in c.extractor.taps:
                 raise ConfigError(
@@ -87,8 +89,6 @@ class SPADE(Detector):
                 )
         if not c.pixel_taps:
             raise ConfigError("pixel_taps is empty: name at least one of extractor.taps")
-        self.side = frame_side(c.resize, c.extractor.image_size)
-        self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         self.shapes = {tap: self.extractor.shapes[tap] for tap in c.pixel_taps}
         grids = [shape[1:] for shape in self.shapes.values()]
         self.grids = grids if c.pyramid == "per_layer" else grids[:1]
