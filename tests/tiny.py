@@ -50,5 +50,23 @@ TINY = {
         "neighbours": 3,
         "smoothing": 2.0,
     },
+    "ast": {
+        "extractor.network": "resnet18",
+        "extractor.weights": "starter",
+        "extractor.taps": ["layer2"],
+        "extractor.image_size": 64,
+        "extractor.static_same_padding": False,
+        "extractor.standardise": True,
+        "extractor.project": 32,
+        "teacher.hidden": 16,
+        "teacher.kernels": [3, 3],
+        "teacher.epochs": 15,
+        "student.width": 32,
+        "student.blocks": 1,
+        "student.epochs": 15,
+        "score": "max",
+        "batch_size": 4,
+        "optimiser.lr": 2e-3,
+    },
 }
 """Detector name to settings (dotted, as after `--set`)."""
