@@ -20,5 +20,15 @@ TINY = {
         "teacher_optimiser.lr": 2e-3,
         "optimiser.lr": 2e-3,
     },
+    "efficientad": {
+        "teacher.weights": "random",
+        "teacher.width": 8,
+        "teacher.channels": 16,
+        "image_size": 128,
+        "padding": True,
+        "steps": 40,
+        "batch_size": 4,
+        "optimiser.lr": 2e-3,
+    },
 }
 """Detector name to settings (dotted, as after `--set`)."""
