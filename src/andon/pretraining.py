@@ -86,7 +86,7 @@ class PatchTarget(nn.Module):
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # twice as fast on processors
         shapes = [backbone.shapes[tap] for tap in backbone.config.taps]
         self.grid = shapes[0][1:]
         pooled = [_pooling(9 * c, REDUCED) for c, _, _ in shapes]

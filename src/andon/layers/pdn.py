@@ -69,7 +69,7 @@ def teacher_state(state: Mapping[str, Tensor], network: str, *, what: str) -> di
     first, last = state.get("0.weight"), state.get(f"{names[-1]}weight")
     if first is None or last is None or first.ndim != 4 or last.ndim != 4:
         raise WeightsError(
-            f"{what} is no {network} teacher: it has no layers 0 and {names[-1]}weight of a patch description network; "
+            f"{what} is no {network} teacher: it has no layers 0 and {names[-1][:-1]} of a patch description network; "
             "give the state dict of one"
         )
     with torch.device("meta"):
