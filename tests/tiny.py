@@ -26,8 +26,8 @@ TINY = {
         "teacher.channels": 16,
         "image_size": 128,
         "padding": True,
-        "steps": 40,
-        "batch_size": 4,
+        "steps": 16,
+        "batch_size": 1,
         "optimiser.lr": 2e-3,
     },
 }
