@@ -67,7 +67,10 @@ def fit(
     )
 
 
-@pytest.fixture(scope="module", params=detector_names())
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in detector_names()],
+)
 def detector(request: pytest.FixtureRequest, records: dict[str, list[Record]]) -> Detector:
     return fit(request.param, records)
 

@@ -163,6 +163,14 @@ def test_overwrite_leaves_a_data_set_alone(own_dataset, dataset_folder):
     assert tree(own_dataset) == before
 
 
+def test_a_folder_of_pictures_is_never_written_into(tmp_path, dataset_folder):
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good/0.png").write_bytes(b"a picture")
+    with pytest.raises(OutputError, match=r"holds 0\.png but no recipe\.yaml"):
+        fit(tmp_path / "good", dataset_folder, overwrite=True)
+    assert tree(tmp_path / "good") == {"0.png": b"a picture"}
+
+
 def test_overwrite_works_beside_files_of_others(dataset_folder, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/notes.txt").write_text("mine")

@@ -238,6 +238,20 @@ def _load(trunk: nn.Module, weights: WeightFile, config: BackboneConfig) -> None
     )
 
 
+def check_state(architecture: str, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of a network; a part of it, from its beginning, is enough. Raises `WeightsError`."""
+    with torch.device("meta"):
+        network = timm.create_model(known_network(architecture), pretrained=False)
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    first = next(iter(wanted))
+    wrong = [key for key, value in state.items() if wanted.get(key, tuple(value.shape)) != tuple(value.shape)]
+    if first not in state or wrong:
+        why = f"lack {first}" if first not in state else f"have another shape at {_some(wrong)}"
+        raise WeightsError(
+            f"these weights are not those of {architecture}: they {why}; name the network they belong to with --network"
+        )
+
+
 def _some(names: Sequence[str]) -> str:
     return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 

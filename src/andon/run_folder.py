@@ -10,6 +10,7 @@ RUN/report.json ...  written by `evaluate`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from andon.config import from_yaml
 from andon.errors import ConfigError, DataError, OutputError
+from andon.images import is_picture
 
 if TYPE_CHECKING:
     from andon.training import Stage
@@ -52,8 +54,11 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         raise OutputError(
             f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder"
         )
-    found = next((path for path in _own_files(run)), None)
-    if found is not None and not (run / "recipe.yaml").is_file():
+    if (run / "recipe.yaml").is_file():
+        return
+    pictures = (path for path in run.rglob("*") if is_picture(path))
+    found = next(itertools.chain(_own_files(run), pictures), None)
+    if found is not None:
         raise OutputError(
             f"{run} holds {found.relative_to(run)} but no recipe.yaml, so it is no run of andon and nothing in it is replaced: "
             "choose another --out"

@@ -150,12 +150,20 @@ def locate(name: str, network: str) -> WeightFile:
 
 
 def add(
-    file: Path, *, name: str, network: str, origin: str = "", licence: str = "", expected_sha256: str = ""
+    file: Path,
+    *,
+    name: str,
+    network: str,
+    origin: str = "",
+    licence: str = "",
+    expected_sha256: str = "",
+    check: Callable[[Mapping[str, Tensor]], None] | None = None,
 ) -> WeightEntry:
     """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
 
-    `expected_sha256` may be a prefix; a name of the catalogue brings its own. Raises `WeightsError` when the file cannot
-    be read or has another hash.
+    `expected_sha256` may be a prefix; a name of the catalogue brings its own. `check` gets the tensors before they are
+    stored, and raises when they are not the network's. Raises `WeightsError` when the file cannot be read or has another
+    hash.
     """
     if not file.is_file():
         raise WeightsError(f"{file} does not exist: give the file that holds the weights")
@@ -180,6 +188,8 @@ def add(
         from andon.layers.pdn import teacher_state
 
         state = teacher_state(state, network, what=str(file))
+    if check is not None:
+        check(state)
     content = _to_safetensors(file, state)
 
     from andon.files import write_bytes, write_json

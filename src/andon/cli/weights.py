@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,11 +52,21 @@ def weights_add(
     """Copy weights from a file into the local store."""
     from andon.weights import PDN_NETWORKS, add
 
+    check = None
     if file.is_file() and network not in PDN_NETWORKS:
-        from andon.backbones import known_network  # timm takes seconds to import
+        from andon.backbones import check_state, known_network  # timm takes seconds to import
 
         known_network(network)
-    entry = add(file, name=name, network=network, origin=origin, licence=licence, expected_sha256=sha256)
+        check = partial(check_state, network)
+    entry = add(
+        file,
+        name=name,
+        network=network,
+        origin=origin,
+        licence=licence,
+        expected_sha256=sha256,
+        check=check,
+    )
     print(f"added {entry.name} ({entry.network}), sha256 {entry.sha256}")
 
 

@@ -11,7 +11,7 @@ a result is a switch below, named with its number (D1, D3, ...) in `docs/efficie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, cast
 
 import numpy as np
@@ -27,14 +27,14 @@ from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig, we
 from andon.errors import ConfigError
 from andon.features import FeatureCache
 from andon.images import View, batches, load_batch
-from andon.layers.adapter import FeatureAdapter
+from andon.layers.adapter import FeatureAdapter, channel_statistics
 from andon.layers.augment import random_view
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.positional import positional_encoding
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
 from andon.structures import Record
-from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer, derive_seed
+from andon.training import Draw, EarlyStopping, EpochSampler, OptimiserConfig, Trainer, derive_seed
 
 POSITION_CHANNELS = 32
 OddKernel = Literal[1, 3, 5, 7]
@@ -148,6 +148,8 @@ class EfficientADASTConfig(DetectorConfig):
     maps: MapConfig = MapConfig()
     epochs: Count = 100
     """Passes over the training pictures for student and autoencoder."""
+    max_steps: Count | None = None
+    """Steps a stage takes at most, in whole epochs (one at least): a large folder need not take longer than a small one."""
     batch_size: Count = 8
     """Pictures of a step."""
     augment: bool = False
@@ -229,13 +231,9 @@ class EfficientADAST(Detector):
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         cache = FeatureCache(self.extractor)
         with trainer.timed("features"):
-            views = [View(light=factor) for factor in (1.0, *self.config.extractor.light)]
-            raw = [
-                cache.load(train, view=view, progress=trainer.progress, what="training features")
-                for view in views
-            ]
-            self.adapter.fit(raw[0])
-            features = torch.cat([self.adapter.transform(part) for part in raw])
+            whole = cache.load(train, progress=trainer.progress, what="training features")
+            self.adapter.fit(whole)
+            features = torch.cat([self.adapter.transform(whole), *self._other_light(train, cache, trainer)])
             held_out = self.adapter.transform(
                 cache.load(validation, progress=trainer.progress, what="validation features")
             )
@@ -245,6 +243,20 @@ class EfficientADAST(Detector):
         with trainer.timed("normalisation"):
             good = (validation, held_out) if validation else (train, features[: len(train)])
             self.map_range_ = self._map_range(*good, trainer)
+
+    def _other_light(
+        self, train: Sequence[Record], cache: FeatureCache, trainer: Trainer
+    ) -> Iterator[Tensor]:
+        """Features of the training pictures at each further brightness."""
+        for factor in self.config.extractor.light:
+            what = f"training features at {factor:g} of the light"
+            copies = cache.load(train, view=View(light=factor), progress=trainer.progress, what=what)
+            yield self.adapter.transform(copies)
+
+    def _epochs(self, wanted: int, sampler: EpochSampler) -> int:
+        """Passes over the training pictures, as far as `max_steps` lets them."""
+        limit = self.config.max_steps
+        return wanted if limit is None else max(1, min(wanted, limit // sampler.per_epoch))
 
     def _learn_teacher(self, features: Tensor, held_out: Tensor, trainer: Trainer) -> None:
         """Stage 1: maximum likelihood of good features under the flow (AST Eq. 2)."""
@@ -270,15 +282,14 @@ class EfficientADAST(Detector):
             loss,
             {"teacher": self.teacher},
             sampler,
-            epochs=self.config.teacher.epochs,
+            epochs=self._epochs(self.config.teacher.epochs, sampler),
             optimiser=self.config.teacher_optimiser,
             stopping=stopping if self.config.selection == "validation" else None,
         )
         if self.config.teacher.normalise == "channel":
-            with torch.inference_mode():
-                z = torch.cat([self.flow(f.to(trainer.device))[0] for f in torch.split(features, 8)])
-            self.teacher_mean_ = z.mean((0, 2, 3), keepdim=True).clone()
-            self.teacher_std_ = z.std((0, 2, 3), correction=0, keepdim=True).clamp_min(1e-6).clone()
+            with torch.no_grad():
+                latents = (self.flow(f.to(trainer.device))[0] for f in torch.split(features, 8))
+                self.teacher_mean_, self.teacher_std_ = channel_statistics(latents)
 
     def _learn_student(
         self,
@@ -327,7 +338,7 @@ class EfficientADAST(Detector):
             loss,
             modules,
             sampler,
-            epochs=c.epochs,
+            epochs=self._epochs(c.epochs, sampler),
             optimiser=c.optimiser,
             stopping=None
             if c.selection == "budget"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +55,9 @@ class FeatureAdapter(nn.Module):
             return
         self.mean_.zero_()
         self.std_.fill_(1.0)
-        joined = self.transform(features)
-        self.mean_.copy_(joined.mean((0, 2, 3), keepdim=True))
-        self.std_.copy_(joined.std((0, 2, 3), correction=0, keepdim=True).clamp_min(1e-6))
+        mean, std = channel_statistics(torch.split(self.transform(features), 8))
+        self.mean_.copy_(mean)
+        self.std_.copy_(std)
 
     def transform(self, features: Mapping[str, Tensor]) -> Tensor:
         """{tap: (B, C, h, w)} to (B, C', H, W), on the device of the features."""
@@ -73,3 +73,20 @@ class FeatureAdapter(nn.Module):
         if x.shape[2] > self.grid[0]:
             return F.adaptive_avg_pool2d(x, self.grid)
         return F.interpolate(x, size=self.grid, mode="bilinear", align_corners=False)
+
+
+def channel_statistics(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and population deviation of each channel over all (B, C, H, W) parts, each (1, C, 1, 1) float32.
+
+    Summed in double precision; deviations below 1e-6 count as 1e-6.
+    """
+    count, device = 0, torch.device("cpu")
+    total = square = torch.zeros((), dtype=torch.float64)
+    for part in parts:
+        x = part.cpu().double()  # not every device has double precision
+        count, device = count + x.numel() // x.shape[1], part.device
+        total = total + x.sum((0, 2, 3), keepdim=True)
+        square = square + x.square().sum((0, 2, 3), keepdim=True)
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
+    return mean.float().to(device), std.float().to(device)
