@@ -21,6 +21,7 @@ from andon.backbones import Backbone, BackboneConfig
 from andon.detectors.efficientad import EfficientAD, EfficientADConfig
 from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.images import load_batch
+from andon.layers.patches import pooling_window
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.structures import Record
 from andon.training import Trainer
@@ -106,12 +107,12 @@ def test_the_first_half_is_the_first_taps_and_the_second_half_the_second_taps(ba
 
 def test_1024_channels_become_their_3_by_3_means():
     """I-21: what the pooling to 1024 does to a tap of 1024 channels."""
-    matrix = pretraining._pooling(9 * 1024, 1024)
+    matrix = pooling_window(9 * 1024, 1024)
     assert torch.equal(matrix, torch.eye(1024).repeat_interleave(9, 1) / 9)
 
 
 def test_512_channels_are_averaged_over_windows_of_five():
-    matrix = pretraining._pooling(9 * 512, 1024)
+    matrix = pooling_window(9 * 512, 1024)
     assert set((matrix != 0).sum(1).tolist()) == {5}
 
 

@@ -105,6 +105,8 @@ class Detector(nn.Module, ABC):
 
     Config: ClassVar[type[DetectorConfig]] = DetectorConfig
     config: DetectorConfig
+    sized_by_learning: ClassVar[frozenset[str]] = frozenset()
+    """Names of own buffers that take the size of what was learned, so that a saved state may bring any size."""
 
     def __init__(self, config: DetectorConfig | None = None, *, pretrained: bool = True) -> None:
         """`pretrained=False` leaves frozen weights untrained, for a state that is loaded afterwards."""
@@ -320,6 +322,13 @@ class Detector(nn.Module, ABC):
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     # Saved form ----------------------------------------------------------------------------------------------------
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """PyTorch's own, after the buffers in `sized_by_learning` were given the size of what is loaded."""
+        for name in self.sized_by_learning:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.device()))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `state.safetensors` (no pickle) into `folder`."""

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
 from andon.config import Config, Count
@@ -29,14 +28,13 @@ from andon.files import write_bytes, write_text
 from andon.home import cache_dir, weights_dir
 from andon.images import batches, is_picture, load_batch, natural_key, resize
 from andon.layers.augment import luma, random_view
+from andon.layers.patches import PatchEmbedding
 from andon.layers.pdn import Size, grid, pdn
 from andon.progress import Progress, track
 from andon.structures import Record
 from andon.training import Draw, OptimiserConfig, Trainer, seeded
 from andon.weights import NAME, RANDOM, WeightEntry, add, entries
 
-REDUCED = 1024
-"""Numbers a tap's 3 x 3 neighbourhood is pooled to before all taps are pooled to the description."""
 LOADERS = 4
 """Threads that decode the pictures of a step."""
 
@@ -77,47 +75,23 @@ class DistillationConfig(Config):
 
 
 class PatchTarget(nn.Module):
-    """What the teacher has to say: the taps of a large network as one description per patch (PatchCore's embedding).
+    """What the teacher has to say: the taps of a large network as one description per patch, scaled channel by channel."""
 
-    Per tap: 3 x 3 neighbourhoods (zeros outside) flattened as (channel, row, column), adaptive-average-pooled to 1024
-    numbers; all taps together pooled to `channels`. All of that is linear and the same everywhere, hence one fixed
-    convolution per tap; a coarser tap is enlarged afterwards, which is the same as before because both are linear.
-    """
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)  # twice as fast on processors
-        shapes = [backbone.shapes[tap] for tap in backbone.config.taps]
-        self.grid = shapes[0][1:]
-        pooled = [_pooling(9 * c, REDUCED) for c, _, _ in shapes]
-        reduced: Tensor = torch.block_diag(*pooled)  # type: ignore[no-untyped-call]  # (taps · 1024, Σ 9C)
-        whole = F.adaptive_avg_pool1d(reduced.T, channels).T  # (channels, Σ 9C)
-        parts = torch.split(whole, [9 * c for c, _, _ in shapes], dim=1)
-        for k, (part, (c, _, _)) in enumerate(zip(parts, shapes, strict=True)):
-            self.register_buffer(f"kernel{k}", part.reshape(channels, c, 3, 3).contiguous(), persistent=False)
+        self.embedding = PatchEmbedding(backbone.shapes, size=channels)
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, channels, h, w), on the grid of the first tap, normalised."""
-        features = self.backbone(images)
-        out: Tensor | None = None
-        for k, tap in enumerate(self.backbone.config.taps):
-            kernel = self.get_buffer(f"kernel{k}")
-            used = kernel.flatten(1).any(1)  # a tap feeds about its share of the outputs
-            part = F.conv2d(features[tap], kernel[used], padding=1).float()
-            if tuple(part.shape[2:]) != tuple(self.grid):
-                part = F.interpolate(part, size=self.grid, mode="bilinear", align_corners=False)
-            if out is None:
-                out = part.new_zeros(len(images), len(kernel), *self.grid)
-            out[:, used] += part
-        assert out is not None
-        return (out - cast("Tensor", self.mean)) / cast("Tensor", self.std)
-
-
-def _pooling(size: int, to: int) -> Tensor:
-    """Adaptive average pooling of `size` numbers to `to` as a matrix (to, size)."""
-    return F.adaptive_avg_pool1d(torch.eye(size), to).T
+        """(B, 3, H, W) in [0, 1] to (B, channels, h, w), on the grid of the first tap."""
+        features = {tap: value.contiguous() for tap, value in self.backbone(images).items()}
+        described: Tensor = self.embedding(features).float()
+        return (described - self.mean) / self.std
 
 
 def pretrain_pdn(
@@ -143,9 +117,9 @@ def pretrain_pdn(
     _check_name(name)
     target = PatchTarget(Backbone.create(c.target), c.channels)
     cells = grid(c.image_size, padding=True)
-    if tuple(target.grid) != (cells, cells):
+    if tuple(target.embedding.grid) != (cells, cells):
         raise ConfigError(
-            f"{c.target.network} has {target.grid[0]} x {target.grid[1]} cells at {c.target.taps[0]} for "
+            f"{c.target.network} has {target.embedding.grid[0]} x {target.embedding.grid[1]} cells at {c.target.taps[0]} for "
             f"{c.target.image_size} pixels, the teacher {cells} x {cells} for {c.image_size}: change target.image_size"
         )
     records = _records(folders, c)
@@ -220,7 +194,7 @@ def _learn_statistics(
     target: PatchTarget, records: Sequence[Record], config: DistillationConfig, trainer: Trainer, file: Path
 ) -> None:
     """Channel means over some pictures, then deviations around those means over others; kept in `file` for `resume`."""
-    mean, std = cast("Tensor", target.mean), cast("Tensor", target.std)
+    mean, std = target.mean, target.std
     if trainer.resume and file.is_file():
         try:
             stored = load_file(file)

@@ -1,0 +1,188 @@
+"""PatchCore: distance of patch features to the nearest of a small set of good ones.
+
+Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2021, arXiv 2106.08265. Nothing is trained: patch
+features of the good pictures are collected (Sec. 3.1), thinned to those that cover them best (Sec. 3.2, Algorithm 1), and a new
+patch is as anomalous as it is far from the nearest of them (Sec. 3.3, Eq. 6 and 7).
+
+Left open by the paper and taken from code: the size of the embedding, of the projection used for selection, and b of Eq. 7.
+The authors' code measures squared distances and does not weigh the image score: `squared: true, reweight: 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from andon.backbones import Backbone, BackboneConfig
+from andon.config import Amount, Count
+from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
+from andon.images import batches
+from andon.layers.coreset import greedy_centres, random_projection
+from andon.layers.framing import crop_centre, fill_border, frame_side
+from andon.layers.memory import require_memory
+from andon.layers.neighbours import nearest
+from andon.layers.patches import ConcatEmbedding, PatchEmbedding
+from andon.layers.smoothing import Smoothing
+from andon.progress import track
+from andon.structures import Record
+from andon.training import Trainer, seeded
+
+BATCH = 8
+"""Pictures whose features are computed at a time."""
+
+
+class PatchCoreConfig(DetectorConfig):
+    """Settings of PatchCore; the defaults are the paper's."""
+
+    extractor: BackboneConfig = BackboneConfig(
+        network="wide_resnet50_2",
+        weights="wide_resnet50_2.tv_in1k",
+        taps=("layer2", "layer3"),
+        image_size=224,
+    )
+    resize: Count | None = 256
+    """Pictures are resized to this side and their centre of extractor.image_size is looked at; null = all of the picture."""
+    embedding: Literal["original", "concat"] = "original"
+    """`original` pools each 3 x 3 neighbourhood to `size` numbers; `concat` averages it and keeps all channels (anomalib)."""
+    size: Count = 1024
+    """Numbers of a patch (embedding `original`)."""
+    coreset: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Share of the patches that is kept; 1 keeps all."""
+    projection: Count = 128
+    """Numbers patches are projected to while the coreset is selected."""
+    neighbours: Count = 1
+    """A patch's distance is the mean of those to this many nearest."""
+    reweight: Count = 9
+    """Neighbours of the nearest vector that weigh the image score (b of Eq. 7); 1 = no weighing."""
+    squared: bool = False
+    """Squared distances, as in the authors' code."""
+    smoothing: Amount = 4.0
+    """Sigma of the Gaussian over the map, in pixels of the network's picture."""
+    memory_gib: Amount = 8.0
+    """Memory that learning may take, in GiB; more is refused before it starts."""
+
+
+class PatchCore(Detector):
+    """Memory bank of patches; see the module's docstring."""
+
+    Config = PatchCoreConfig
+    config: PatchCoreConfig
+    sized_by_learning = frozenset({"bank_"})
+    bank_: Tensor
+    """(M, D) patch features."""
+
+    def __init__(self, config: PatchCoreConfig | None = None, *, pretrained: bool = True) -> None:
+        super().__init__(config, pretrained=pretrained)
+        c = self.config
+        self.side = frame_side(c.resize, c.extractor.image_size)
+        self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
+        self.embedding: PatchEmbedding | ConcatEmbedding = (
+            PatchEmbedding(self.extractor.shapes, size=c.size)
+            if c.embedding == "original"
+            else ConcatEmbedding(self.extractor.shapes)
+        )
+        self.smoothing = Smoothing(c.extractor.image_size, c.smoothing)
+        self.register_buffer("bank_", torch.empty(0, self.embedding.shape[0]))
+        self.used_weights = weight_lines(self.extractor)
+        self.eval()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.side, self.side
+
+    @property
+    def score_rule(self) -> str:
+        weighed = (
+            f", weighed by {self.config.reweight} neighbours (Eq. 7)" if self.config.reweight > 1 else ""
+        )
+        return f"largest patch distance{weighed}"
+
+    # Learning ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
+        self._check_memory(len(train))
+        with trainer.timed("features"):
+            patches = self._collect(train, trainer)
+        with trainer.timed("coreset"):
+            self.bank_ = patches[self._select(patches, trainer)] if self.config.coreset < 1 else patches
+
+    def kept(self, patches: int) -> int:
+        """Size of the bank that so many patches are thinned to: int(p N), at least 1."""
+        return max(1, int(self.config.coreset * patches))
+
+    def _check_memory(self, pictures: int) -> None:
+        """Refuse a bank that would not fit: all patches, their projections (raw and centred), and the patches kept."""
+        dims, height, width = self.embedding.shape
+        patches = pictures * height * width
+        target = min(self.config.projection, dims)
+        thinning = patches * (2 * target + 6) + self.kept(patches) * dims if self.config.coreset < 1 else 0
+        require_memory(
+            4 * (patches * dims + thinning),
+            self.config.memory_gib,
+            f"a bank of {patches} patches of {dims} numbers",
+            "use fewer training pictures, a smaller size (with embedding=original) or a smaller extractor.image_size",
+        )
+
+    def _collect(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
+        """(N, D) patches of all pictures."""
+        dims, height, width = self.embedding.shape
+        patches = torch.empty(len(train), height * width, dims, device=trainer.device)
+        stream = batches(train, self.input_size, BATCH)
+        done = 0
+        for batch in track(trainer.progress, stream, "collecting patches", -(-len(train) // BATCH)):
+            found = self.patches(batch.image.to(trainer.device))
+            patches[done : done + len(found)] = found
+            done += len(found)
+        return patches.flatten(0, 1)
+
+    def _select(self, patches: Tensor, trainer: Trainer) -> Tensor:
+        """Positions of the patches that cover all of them best, selected in a random projection (Algorithm 1)."""
+        generator = seeded(trainer.seed, "coreset")
+        dims = patches.shape[1]
+        reduced = patches
+        if dims > self.config.projection:
+            reduced = patches @ random_projection(dims, self.config.projection, generator).to(patches.device)
+        start = int(torch.randint(len(patches), (), generator=generator))
+        count = self.kept(len(patches))
+        with trainer.progress.task("selecting patches", count) as bar:
+            return greedy_centres(reduced, count, start, advance=bar.advance)
+
+    # Answering -----------------------------------------------------------------------------------------------------
+
+    def patches(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) pictures to their patch features (B, h·w, D)."""
+        centre = crop_centre(images, self.config.extractor.image_size)
+        features: Tensor = self.embedding(self.extractor(centre))
+        return features.flatten(2).transpose(1, 2)
+
+    def analyse(self, images: Tensor) -> Analysis:
+        c = self.config
+        patches = self.patches(images)  # (B, P, D)
+        found = nearest(patches.flatten(0, 1), self.bank_, c.neighbours)
+        distance = found.distance.square() if c.squared else found.distance
+        cells = distance.mean(1).view(len(patches), -1)  # (B, P)
+        largest, where = cells.max(1)
+        rows = torch.arange(len(patches), device=where.device)
+        query = patches[rows, where]
+        neighbour = found.index.view(*cells.shape, -1)[rows, where, 0]
+        score = largest * self.weight(query, neighbour) if c.reweight > 1 else largest
+        maps = self.smoothing(cells.view(-1, 1, *self.embedding.grid))
+        return Analysis(fill_border(maps, self.side), score, {"patch_max": largest})
+
+    def weight(self, query: Tensor, neighbour: Tensor) -> Tensor:
+        """1 - exp‖q - m‖ / Σ exp‖q - m'‖ over the b bank vectors m' nearest to m, the nearest of q (Eq. 7).
+
+        `query` is (B, D), `neighbour` (B,) holds the position of m in the bank. Between 1 - 1/b and 1: a patch whose nearest
+        vector is itself a rare one is more anomalous.
+        """
+        own = (query - self.bank_[neighbour]).norm(dim=1)
+        around = nearest(
+            self.bank_[neighbour], self.bank_, self.config.reweight
+        ).index  # (B, b), m itself included
+        distances = (query[:, None] - self.bank_[around]).norm(dim=2)
+        return 1 - torch.exp(own - distances.logsumexp(1))
