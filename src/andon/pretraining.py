@@ -18,6 +18,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
 from andon.config import Config, Count
@@ -28,13 +29,15 @@ from andon.files import write_bytes, write_text
 from andon.home import cache_dir, weights_dir
 from andon.images import batches, is_picture, load_batch, natural_key, resize
 from andon.layers.augment import luma, random_view
-from andon.layers.patches import PatchEmbedding
+from andon.layers.patches import pooling_window, to_grid
 from andon.layers.pdn import Size, grid, pdn
 from andon.progress import Progress, track
 from andon.structures import Record
 from andon.training import Draw, OptimiserConfig, Trainer, seeded
 from andon.weights import NAME, RANDOM, WeightEntry, add, entries
 
+REDUCED = 1024
+"""Numbers a tap's 3 x 3 neighbourhood is pooled to before all taps are pooled to the description."""
 LOADERS = 4
 """Threads that decode the pictures of a step."""
 
@@ -75,7 +78,12 @@ class DistillationConfig(Config):
 
 
 class PatchTarget(nn.Module):
-    """What the teacher has to say: the taps of a large network as one description per patch, scaled channel by channel."""
+    """What the teacher has to say: the taps of a large network as one description per patch, scaled channel by channel.
+
+    The numbers are those of `PatchEmbedding`. All of that is linear and the same everywhere, so here, where few numbers
+    are wanted of many pictures, it is folded into one ordinary convolution per tap (ten times faster on processors); a
+    coarser tap is enlarged afterwards.
+    """
 
     mean: Tensor
     std: Tensor
@@ -83,15 +91,26 @@ class PatchTarget(nn.Module):
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)  # twice as fast on processors
-        self.embedding = PatchEmbedding(backbone.shapes, size=channels)
+        shapes = [backbone.shapes[tap] for tap in backbone.config.taps]
+        self.grid = shapes[0][1:]
+        join = pooling_window(REDUCED * len(shapes), channels).split(
+            REDUCED, dim=1
+        )  # per tap (channels, 1024)
+        for k, (part, (c, _, _)) in enumerate(zip(join, shapes, strict=True)):
+            kernel = (part @ pooling_window(9 * c, REDUCED)).view(channels, c, 3, 3)
+            self.register_buffer(f"kernel{k}", kernel, persistent=False)
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, channels, h, w), on the grid of the first tap."""
-        features = {tap: value.contiguous() for tap, value in self.backbone(images).items()}
-        described: Tensor = self.embedding(features).float()
-        return (described - self.mean) / self.std
+        features = self.backbone(images)
+        out = torch.zeros(len(images), self.mean.shape[1], *self.grid, device=images.device)
+        for k, tap in enumerate(self.backbone.config.taps):
+            kernel: Tensor = self.get_buffer(f"kernel{k}")
+            fed = kernel.flatten(1).any(1)  # a tap feeds about its share of the outputs
+            out[:, fed] += to_grid(F.conv2d(features[tap], kernel[fed], padding=1).float(), self.grid)
+        return (out - self.mean) / self.std
 
 
 def pretrain_pdn(
@@ -117,9 +136,9 @@ def pretrain_pdn(
     _check_name(name)
     target = PatchTarget(Backbone.create(c.target), c.channels)
     cells = grid(c.image_size, padding=True)
-    if tuple(target.embedding.grid) != (cells, cells):
+    if tuple(target.grid) != (cells, cells):
         raise ConfigError(
-            f"{c.target.network} has {target.embedding.grid[0]} x {target.embedding.grid[1]} cells at {c.target.taps[0]} for "
+            f"{c.target.network} has {target.grid[0]} x {target.grid[1]} cells at {c.target.taps[0]} for "
             f"{c.target.image_size} pixels, the teacher {cells} x {cells} for {c.image_size}: change target.image_size"
         )
     records = _records(folders, c)
