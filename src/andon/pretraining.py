@@ -93,9 +93,9 @@ class PatchTarget(nn.Module):
         self.backbone = backbone.to(memory_format=torch.channels_last)  # twice as fast on processors
         shapes = [backbone.shapes[tap] for tap in backbone.config.taps]
         self.grid = shapes[0][1:]
-        join = pooling_window(REDUCED * len(shapes), channels).split(
-            REDUCED, dim=1
-        )  # per tap (channels, 1024)
+        join = pooling_window(REDUCED * len(shapes), channels).chunk(
+            len(shapes), dim=1
+        )  # (channels, 1024) each
         for k, (part, (c, _, _)) in enumerate(zip(join, shapes, strict=True)):
             kernel = (part @ pooling_window(9 * c, REDUCED)).view(channels, c, 3, 3)
             self.register_buffer(f"kernel{k}", kernel, persistent=False)
