@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LAYERS = (
     "errors structures files home config progress",
     "images metrics datasets weights layers",
-    "backbones features training latency",
+    "backbones features training pretraining latency",
     "detector registry",
     "detectors",
     "evaluation report prediction run_folder runs sweep ablation api",

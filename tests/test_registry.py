@@ -49,7 +49,7 @@ def test_recipe_names_may_be_short_where_the_detector_is_known():
 def test_unknown_names():
     assert complaint(lambda: known_detector("eficientad_ast")).endswith("did you mean efficientad_ast?")
     assert complaint(lambda: detector_class("nothing")).startswith("unknown detector 'nothing'; ")
-    assert "did you mean efficientad_ast/starter?" in complaint(lambda: load_recipe("efficientad_ast/startr"))
+    assert "did you mean efficientad_ast/starter" in complaint(lambda: load_recipe("efficientad_ast/startr"))
     assert "efficientad_ast/starter" in complaint(lambda: load_recipe("startr", "efficientad_ast"))
 
 

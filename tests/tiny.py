@@ -20,6 +20,16 @@ TINY = {
         "teacher_optimiser.lr": 2e-3,
         "optimiser.lr": 2e-3,
     },
+    "efficientad": {
+        "teacher.weights": "random",
+        "teacher.width": 8,
+        "teacher.channels": 16,
+        "image_size": 128,
+        "padding": True,
+        "steps": 16,
+        "batch_size": 1,
+        "optimiser.lr": 2e-3,
+    },
     "padim": {
         "extractor.network": "resnet18",
         "extractor.weights": "starter",

@@ -309,3 +309,31 @@ def batches(
             if k + ahead < len(chunks):
                 waiting.append(pool.submit(load_batch, chunks[k + ahead], size, view))
             yield batch
+
+
+class Pictures:
+    """Pictures by their position, decoded and resized when first asked for; as many as `limit` bytes hold stay in memory."""
+
+    def __init__(
+        self, records: Sequence[Record], size: tuple[int, int], *, view: View = WHOLE, limit: int = 1 << 30
+    ) -> None:
+        self.records, self.size, self.view = records, size, view
+        self._room = limit // (3 * size[0] * size[1] * 4)
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __call__(self, positions: Sequence[int]) -> Tensor:
+        """(B, 3, h, w) in [0, 1]."""
+        import torch
+
+        return torch.stack([self._picture(k) for k in positions])
+
+    def _picture(self, k: int) -> Tensor:
+        if k in self._kept:
+            return self._kept[k]
+        picture = load_batch([self.records[k]], self.size, self.view).image[0]
+        if len(self._kept) < self._room:
+            self._kept[k] = picture
+        return picture

@@ -110,7 +110,7 @@ def fit_run(
     from andon.training import Trainer
 
     check_output(run, overwrite=overwrite, resume=resume)
-    _check_device(device)
+    check_device(device)
     dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out)
     skipped: dict[str, str] = {}
     if skip_unreadable:
@@ -161,7 +161,8 @@ def fit_run(
     return detector, dataset
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise `ConfigError` when this machine has no such device."""
     import torch
 
     here = {

@@ -201,15 +201,17 @@ class Trainer:
         modules: Mapping[str, nn.Module],
         sampler: EpochSampler,
         *,
-        epochs: int,
+        epochs: int = 1,
+        steps: int | None = None,
         optimiser: OptimiserConfig,
         stopping: EarlyStopping | None = None,
     ) -> None:
         """Minimise the sum of the terms of `loss` over the trainable parameters of `modules`, in place.
 
+        Takes `steps` steps where that is given, otherwise `epochs` passes over the set.
         Raises `InterruptedRun` after Ctrl-C (state saved), `AndonError` when the loss is not finite.
         """
-        total = epochs * sampler.per_epoch
+        total = steps if steps is not None else epochs * sampler.per_epoch
         slow_from = total - round(optimiser.decay_last * total)
         parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         adam = torch.optim.Adam(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM = "random"
+PDN_NETWORKS = ("pdn_small", "pdn_medium")
+"""Networks that are not timm's: EfficientAD's teachers."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What may name weights: it becomes the name of a file."""
 
@@ -181,7 +183,11 @@ def add(
             f"{file} has sha256 {digest[:12]}…, {name} must start with {expected[:12]}: it is another file or damaged; "
             "fetch it again, or add it under another name"
         )
-    state = _read_state(file)
+    state: Mapping[str, Tensor] = _read_state(file)
+    if network in PDN_NETWORKS:
+        from andon.layers.pdn import teacher_state
+
+        state = teacher_state(state, network, what=str(file))
     if check is not None:
         check(state)
     content = _to_safetensors(file, state)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, runs, weights
+from andon.cli import benchmark, catalogue, data, pretrain, runs, weights
 from andon.errors import AndonError, UsageError
 
 HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
@@ -23,6 +23,7 @@ for commands in (runs.app, benchmark.app, catalogue.app):
     app.add_typer(commands)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
+app.add_typer(pretrain.app, name="pretrain")
 CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError: an unknown command or option, a missing argument. Where Click is differs between versions of Typer."""
 STOPPED = 130

@@ -42,16 +42,18 @@ def weights_list(as_json: Json = False) -> None:
 def weights_add(
     file: Annotated[Path, typer.Argument(help="safetensors or PyTorch state dict.")],
     name: Annotated[str, typer.Option(help="Name to use in recipes.")],
-    network: Annotated[str, typer.Option(help="timm network the weights belong to.")],
+    network: Annotated[
+        str, typer.Option(help="timm network the weights belong to, or pdn_small, pdn_medium.")
+    ],
     origin: Annotated[str, typer.Option(help="Where they come from; shown in every report.")] = "",
     licence: Annotated[str, typer.Option(help="Their licence; shown in every report.")] = "",
     sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its beginning.")] = "",
 ) -> None:
     """Copy weights from a file into the local store."""
-    from andon.weights import add
+    from andon.weights import PDN_NETWORKS, add
 
     check = None
-    if file.is_file():
+    if file.is_file() and network not in PDN_NETWORKS:
         from andon.backbones import check_state, known_network  # timm takes seconds to import
 
         known_network(network)

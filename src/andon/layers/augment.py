@@ -57,6 +57,20 @@ def _jitter(image: Tensor, generator: torch.Generator, strength: float) -> Tenso
     return _towards(image, luma(image), saturation)
 
 
+def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2) -> Tensor:
+    """Change brightness, contrast or saturation of each picture, one of the three, by a factor in 1 ± `strength`.
+
+    (B, 3, H, W) in [0, 1] to the same shape and range (EfficientAD Algorithm 1). The generator is a CPU one.
+    """
+    out = []
+    for image in images:
+        kind = int(torch.randint(3, (), generator=generator))
+        factor = _uniform(generator, 1 - strength, 1 + strength)
+        anchor = (torch.zeros_like(image), luma(image).mean(), luma(image))[kind]
+        out.append(_towards(image, anchor, factor))
+    return torch.stack(out)
+
+
 def luma(image: Tensor) -> Tensor:
     """(3, H, W) to grey (1, H, W), ITU-R BT.601."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=image.device, dtype=image.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -66,5 +67,5 @@ def hard_mean(difference: Tensor, share: float) -> Tensor:
     if share == 0.0:
         return difference.mean()
     flat = difference.flatten(1)  # (B, n)
-    keep = max(1, flat.shape[1] - round(share * flat.shape[1]))
+    keep = flat.shape[1] - math.ceil(share * (flat.shape[1] - 1))  # all that reach the interpolated quantile
     return torch.topk(flat, keep, dim=1, sorted=False).values.mean()

@@ -1,0 +1,324 @@
+"""EfficientAD: a student imitates a small distilled teacher on patches, and an autoencoder that sees the whole picture.
+
+Paper: Batzner, Heckler, König, "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies",
+arXiv 2303.14535 (Algorithms 1 to 3, Tables 6 to 8); where paper and common implementation (nelson1425/EfficientAD) differ,
+the implementation is followed and a switch gives the paper. The student has two halves: S1 learns the teacher's
+normalised descriptions T of good pictures, S2 those of the autoencoder A. Patches that are unusual in themselves part
+S1 from T, arrangements that are unusual part A from S2: M = ½ M_ST + ½ M_AE, each brought to one scale by quantiles.
+
+Differs from both: pictures are augmented after resizing rather than before, and the image score is the maximum of the
+map at the input size, where the implementation takes it at the picture's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from andon.config import Amount, Config, Count, Share
+from andon.datasets.penalty import penalty_records
+from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig
+from andon.errors import WeightsError
+from andon.images import Pictures, View, batches
+from andon.layers.augment import jitter_one, luma
+from andon.layers.pdn import LOST_CELLS, STRIDE, Size, grid, pdn, teacher_state
+from andon.layers.student import hard_mean
+from andon.progress import track
+from andon.structures import Record
+from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer
+from andon.weights import IMAGENET_MEAN, IMAGENET_STD, RANDOM, WeightFile, entries, locate
+
+TARGET_BYTES = 2 << 30
+"""Memory for the teacher's answers to training pictures; those beyond it are computed again at each step."""
+QUANTILES = (0.9, 0.995)
+"""Of the maps of good pictures; they become 0 and 0.1."""
+ImageSize = Annotated[int, Field(ge=128, multiple_of=64)]
+
+
+class TeacherConfig(Config):
+    """The frozen teacher; the student has the same layers and twice the outputs."""
+
+    size: Size = "small"
+    """Layers of the patch description network: EfficientAD-S or EfficientAD-M."""
+    width: Count | None = None
+    """Channels of its first layer, None = as in the paper (128, medium 256); the teacher's weights fix it."""
+    channels: Count = 384
+    """Numbers that describe a patch; the teacher's weights fix it."""
+    weights: str = "teacher_small"
+    """Name in the weight store (`andon weights list`), or `random` for untrained weights drawn from seed 0."""
+
+
+class PenaltyConfig(Config):
+    """Out-of-class pictures, on which the student must not imitate the teacher."""
+
+    weight: Amount = 1.0
+    """Weight of the penalty mean S1(P)²; 0 switches it off."""
+    folder: str | None = None
+    """Folder of photographs (the paper: ImageNet); None = procedural pictures."""
+    grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
+    """Probability with which such a picture loses its colour."""
+
+
+class EfficientADConfig(DetectorConfig):
+    """Settings of EfficientAD; the defaults are EfficientAD-S."""
+
+    teacher: TeacherConfig = TeacherConfig()
+    image_size: ImageSize = 256
+    """Both sides of the picture are forced to this many pixels, a multiple of 64."""
+    padding: bool = False
+    """Pad inside the patch networks (grid 64 x 64 for 256 pixels, the paper's algorithms) or not (56 x 56, faster)."""
+    p_hard: Share = 0.999
+    """Only the elements above this quantile of (T - S1)² of a picture are learned from; 0 = all."""
+    penalty: PenaltyConfig = PenaltyConfig()
+    quantile_grid: Literal["cell", "input"] = "cell"
+    """Where the map quantiles are taken: on the networks' grid (implementation), or on maps enlarged to pixels (paper)."""
+    steps: Count = 70_000
+    """Optimiser steps."""
+    batch_size: Count = 1
+    """Pictures of a step."""
+    optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4, decay_last=0.05)
+    patience: Count = 10
+    """Epochs without improvement that end training where `selection` judges epochs."""
+
+
+class Autoencoder(nn.Module):
+    """(B, 3, X, X) pictures to (B, channels, cells, cells), through a vector of 64 numbers (Table 8)."""
+
+    def __init__(self, side: int, cells: int, channels: int) -> None:
+        super().__init__()
+        widths = (3, 32, 32, 64, 64, 64)
+        self.encoder = nn.Sequential()
+        for a, b in pairwise(widths):
+            self.encoder.extend([nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()])
+        self.encoder.append(nn.Conv2d(64, 64, side // 32))  # the whole grid at once, no ReLU: the bottleneck
+        self.sizes = (side // 64 - 1, side // 32, side // 16 - 1, side // 8, side // 4 - 1, side // 2 - 1)
+        self.decoder = nn.ModuleList(nn.Conv2d(64, 64, 4, padding=2) for _ in self.sizes)
+        self.cells = cells
+        self.head = nn.Sequential(
+            nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, channels, 3, padding=1)
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.encoder(x)  # (B, 64, 1, 1)
+        for size, conv in zip(self.sizes, self.decoder, strict=True):
+            x = torch.relu(conv(_enlarged(x, size)))
+            x = F.dropout(x, 0.2, self.training)  # single elements, not channels
+        out: Tensor = self.head(_enlarged(x, self.cells))
+        return out
+
+
+class EfficientAD(Detector):
+    """Distilled teacher, two-headed student, autoencoder; see the module's docstring."""
+
+    Config = EfficientADConfig
+    config: EfficientADConfig
+    mean: Tensor
+    std: Tensor
+    teacher_mean_: Tensor
+    teacher_std_: Tensor
+    map_range_: Tensor
+
+    def __init__(self, config: EfficientADConfig | None = None, *, pretrained: bool = True) -> None:
+        super().__init__(config, pretrained=pretrained)
+        c, t = self.config, self.config.teacher
+        self.teacher, weights = _teacher(t, c.padding, pretrained)
+        self.student = pdn(t.size, t.width, 2 * t.channels, padding=c.padding)
+        self.autoencoder = Autoencoder(c.image_size, grid(c.image_size, c.padding), t.channels)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("teacher_mean_", torch.zeros(1, t.channels, 1, 1))
+        self.register_buffer("teacher_std_", torch.ones(1, t.channels, 1, 1))
+        self.register_buffer(  # (student, autoencoder) x (q_a, q_b)
+            "map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]])
+        )
+        self.used_weights = (weights.describe(),)
+        self.eval()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.image_size, self.config.image_size
+
+    @property
+    def score_rule(self) -> str:
+        return "maximum (after enlarging) of the combined map"
+
+    # Learning ------------------------------------------------------------------------------------------------------
+
+    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
+        """Algorithm 1."""
+        with trainer.timed("teacher"):
+            targets = self._learn_statistics(train, trainer)
+        pictures = Pictures(train, self.input_size)
+        penalty = Pictures(penalty_records(self.config.penalty.folder), self.input_size, view=View(zoom=True))
+
+        def loss(draw: Draw) -> Mapping[str, Tensor]:
+            chosen = draw.indices.tolist()
+            images = pictures(chosen)
+            augmented = jitter_one(images, draw.generator).to(trainer.device)
+            outside = self._draw_penalty(penalty, len(chosen), draw).to(trainer.device)
+            images = images.to(trainer.device)
+            if all(k < len(targets) for k in chosen):
+                target = torch.stack([targets[k] for k in chosen]).to(trainer.device)
+            else:
+                target = self.describe(images)
+            return self.losses(images, target, augmented, outside)
+
+        self._descend(loss, train, validation, trainer)
+        with trainer.timed("normalisation"):
+            self._learn_map_range(validation or train, trainer)
+
+    def _learn_statistics(self, train: Sequence[Record], trainer: Trainer) -> list[Tensor]:
+        """Mean and deviation of each teacher channel over all good pictures and patches, in one pass.
+
+        Returns the normalised answers (C, h, w) for as many of the first pictures as fit into memory.
+        """
+        total = torch.zeros(2, self.config.teacher.channels, dtype=torch.float64)
+        count = 0
+        kept: list[Tensor] = []
+        stream = batches(train, self.input_size, PREDICT_BATCH)
+        for batch in track(trainer.progress, stream, "teacher", -(-len(train) // PREDICT_BATCH)):
+            with torch.no_grad():
+                found = self.teacher(self._normal(batch.image.to(trainer.device))).cpu()
+            wide = found.double().transpose(0, 1).flatten(1)  # (C, n)
+            total += torch.stack([wide.sum(1), wide.square().sum(1)])
+            count += wide.shape[1]
+            room = TARGET_BYTES // (found[0].numel() * found.element_size()) - len(kept)
+            kept += [one.contiguous() for one in found[: max(room, 0)]]
+        mean = total[0] / count
+        deviation = (total[1] / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
+        self.teacher_mean_.copy_(mean.view(1, -1, 1, 1))
+        self.teacher_std_.copy_(deviation.view(1, -1, 1, 1))
+        m, s = self.teacher_mean_[0].cpu(), self.teacher_std_[0].cpu()
+        return [one.sub_(m).div_(s) for one in kept]
+
+    def _draw_penalty(self, penalty: Pictures, count: int, draw: Draw) -> Tensor:
+        """Out-of-class pictures, the centre of twice the size, some without colour; none where the weight is 0."""
+        if self.config.penalty.weight == 0:
+            return torch.empty(0, 3, *self.input_size)
+        images = penalty(torch.randint(len(penalty), (count,), generator=draw.generator).tolist())
+        grey = torch.rand(count, generator=draw.generator) < self.config.penalty.grey_share
+        return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
+
+    def losses(self, images: Tensor, target: Tensor, augmented: Tensor, outside: Tensor) -> dict[str, Tensor]:
+        """L_ST (without and with the penalty), L_AE and L_STAE for pictures in [0, 1] (Eq. 1 to 5).
+
+        `target` is T of `images`. All four terms move the student, the last two the autoencoder.
+        """
+        with torch.no_grad():
+            target_augmented = self.describe(augmented)
+        a = self.autoencoder(self._normal(augmented)).float()
+        seen = [images, augmented, outside]
+        s = self.student(self._normal(torch.cat(seen))).float()
+        (s1, _), (_, s2), (s_outside, _) = (part.chunk(2, dim=1) for part in s.split([len(x) for x in seen]))
+        terms = {
+            "student": hard_mean((target - s1).square(), self.config.p_hard),
+            "autoencoder": (target_augmented - a).square().mean(),
+            "student_autoencoder": (a - s2).square().mean(),
+        }
+        if len(outside):
+            terms["penalty"] = self.config.penalty.weight * s_outside.square().mean()
+        return terms
+
+    def _descend(
+        self,
+        loss: Callable[[Draw], Mapping[str, Tensor]],
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        trainer: Trainer,
+    ) -> None:
+        c = self.config
+        nothing = torch.empty(0, 3, *self.input_size, device=trainer.device)
+
+        def held_out_loss() -> Mapping[str, float]:
+            found = 0.0
+            for batch in batches(validation, self.input_size, PREDICT_BATCH):
+                images = batch.image.to(trainer.device)
+                with torch.inference_mode():
+                    terms = self.losses(images, self.describe(images), images, nothing)
+                found += float(torch.stack(list(terms.values())).sum()) * len(images) / len(validation)
+            return {"loss": found}
+
+        measure = {"validation": held_out_loss, "test": lambda: self.test_auroc(trainer.selection)}
+        trainer.minimise(
+            "student",
+            loss,
+            {"student": self.student, "autoencoder": self.autoencoder},
+            trainer.sampler("student", len(train), c.batch_size),
+            steps=c.steps,
+            optimiser=c.optimiser,
+            stopping=None
+            if c.selection == "budget"
+            else EarlyStopping(measure[c.selection], c.patience, higher_is_better=c.selection == "test"),
+        )
+
+    def _learn_map_range(self, good: Sequence[Record], trainer: Trainer) -> None:
+        """Both quantiles of both maps, over all values of all good pictures (Sec. 3.4)."""
+        parts = []
+        for batch in batches(good, self.input_size, PREDICT_BATCH):
+            with torch.inference_mode():
+                parts.append(self.raw_maps(batch.image.to(trainer.device)).cpu())
+        values = torch.cat(parts).transpose(0, 1).flatten(1).numpy()  # (2, n)
+        self.map_range_.copy_(torch.from_numpy(np.quantile(values, QUANTILES, axis=1).T.astype(np.float32)))
+
+    # Answering -----------------------------------------------------------------------------------------------------
+
+    def _normal(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+    def describe(self, images: Tensor) -> Tensor:
+        """T: the teacher's answer to pictures in [0, 1], (B, C, h, w), mean 0 and deviation 1 over good pictures."""
+        found = self.teacher(self._normal(images)).float()
+        return cast("Tensor", (found - self.teacher_mean_) / self.teacher_std_)
+
+    def raw_maps(self, images: Tensor) -> Tensor:
+        """M_ST and M_AE, (B, 2, h, w) on the grid where quantiles are taken."""
+        s1, s2 = self.student(self._normal(images)).chunk(2, dim=1)
+        a = self.autoencoder(self._normal(images))
+        maps = torch.stack([(self.describe(images) - s1).square().mean(1), (a - s2).square().mean(1)], 1)
+        return maps if self.config.quantile_grid == "cell" else _enlarged(maps, STRIDE * maps.shape[-1])
+
+    def analyse(self, images: Tensor) -> Analysis:
+        low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
+        maps = 0.1 * (self.raw_maps(images) - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
+        if not self.config.padding:  # cells whose patches would leave the picture count as typical, 0
+            maps = F.pad(maps, [LOST_CELLS * (STRIDE if self.config.quantile_grid == "input" else 1)] * 4)
+        combined = maps.mean(1, keepdim=True)  # ½ + ½
+        every = _enlarged(torch.cat([combined, maps], 1), self.config.image_size).flatten(2).amax(2)  # (B, 3)
+        return Analysis(combined, every[:, 0], {"max_student": every[:, 1], "max_autoencoder": every[:, 2]})
+
+
+def _enlarged(x: Tensor, side: int) -> Tensor:
+    return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _teacher(config: TeacherConfig, padding: bool, pretrained: bool) -> tuple[nn.Sequential, WeightFile]:
+    """The frozen teacher with its weights. Raises `WeightsError` when they are missing or of another network."""
+    name, network = config.weights, f"pdn_{config.size}"
+    if pretrained and name != RANDOM and name not in {entry.name for entry in entries()}:
+        raise WeightsError(
+            f"teacher weights {name!r} are not on this machine: bring a file with `andon weights add FILE --name {name} "
+            f"--network {network}`, make them with `andon pretrain pdn --name {name} --set size={config.size}`, "
+            "or use the recipe efficientad/starter, which works without"
+        )
+    weights = locate(name if pretrained else RANDOM, network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        teacher = pdn(config.size, config.width, config.channels, padding=padding)
+    if weights.state is not None:
+        state = teacher_state(weights.state, network, what=f"weights {name!r}")
+        width, channels = len(state["0.weight"]), len(next(reversed(state.values())))
+        if (width, channels) != (len(cast("Tensor", teacher[0].weight)), config.channels):
+            raise WeightsError(
+                f"weights {name!r} are of a teacher with width {width} and {channels} channels: set "
+                f"teacher.width={width} and teacher.channels={channels}, or choose other weights"
+            )
+        teacher.load_state_dict({key: value.float() for key, value in state.items()})
+    return teacher.requires_grad_(False), weights

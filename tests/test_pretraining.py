@@ -1,0 +1,256 @@
+"""The teacher's distillation: the target against a plain implementation (I-21), statistics, resume, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import names, texture, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from andon import pretraining
+from andon.backbones import Backbone, BackboneConfig
+from andon.detectors.efficientad import EfficientAD, EfficientADConfig
+from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.images import load_batch
+from andon.layers.patches import PatchEmbedding, pooling_window
+from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
+from andon.structures import Record
+from andon.training import Trainer
+
+TINY = {
+    "target.network": "resnet18",
+    "target.weights": "random",
+    "target.image_size": 128,
+    "image_size": 64,
+    "width": 4,
+    "channels": 6,
+    "steps": 6,
+    "batch_size": 2,
+    "procedural": 3,
+}
+OPTIONS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+def config(**changes: object) -> DistillationConfig:
+    return DistillationConfig().updated(TINY | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store."""
+    monkeypatch.setenv("ANDON_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four pictures, two of them in a subfolder."""
+    for k in range(4):
+        write_picture(tmp_path / "photos" / ("inner" if k % 2 else "") / f"{k}.png", texture(k))
+    return tmp_path / "photos"
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone.create(BackboneConfig(weights="random", taps=("layer2", "layer3"), image_size=128))
+
+
+# The target -------------------------------------------------------------------------------------------------------
+
+
+def described(features: dict[str, torch.Tensor], side: int, channels: int) -> torch.Tensor:
+    """Step by step as PatchCore and EfficientAD write it: unfold, enlarge, pool, concatenate, pool."""
+    parts = []
+    for x in features.values():
+        patches = F.unfold(x, 3, padding=1).unflatten(
+            2, x.shape[2:]
+        )  # (B, 9C, h, w), order (channel, row, column)
+        patches = F.interpolate(patches, size=(side, side), mode="bilinear", align_corners=False)
+        flat = patches.permute(0, 2, 3, 1).flatten(0, 2)  # (B·h·w, 9C)
+        parts.append(F.adaptive_avg_pool1d(flat, 1024))
+    pooled = F.adaptive_avg_pool1d(torch.cat(parts, 1), channels)
+    return pooled.unflatten(0, (len(x), side, side)).permute(0, 3, 1, 2)
+
+
+@given(channels=st.integers(1, 40), seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=8)
+def test_the_target_is_the_patch_embedding(backbone, channels, seed):
+    """Also where an output averages over the border between two taps (odd numbers of channels)."""
+    images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        expected = described(backbone(images), 16, channels)
+        torch.testing.assert_close(PatchTarget(backbone, channels)(images), expected, rtol=1e-4, atol=1e-5)
+        other = PatchEmbedding(backbone.shapes, size=channels)(
+            {tap: value.contiguous() for tap, value in backbone(images).items()}
+        )
+        torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_half_is_the_first_taps_and_the_second_half_the_second_taps(backbone, monkeypatch):
+    """I-21, for the paper's 384 outputs."""
+    target = PatchTarget(backbone, 384)
+    images = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        features, before = backbone(images), target(images)
+        for tap, changed in (("layer2", slice(0, 192)), ("layer3", slice(192, 384))):
+            other = features | {tap: features[tap] + 1 + torch.rand_like(features[tap])}
+            monkeypatch.setattr(backbone, "forward", lambda _, other=other: other)
+            differs = (target(images) != before).flatten(2).any(2)[0]
+            assert differs[changed].all()
+            assert differs.sum() == 192
+
+
+def test_1024_channels_become_their_3_by_3_means():
+    """I-21: what the pooling to 1024 does to a tap of 1024 channels."""
+    matrix = pooling_window(9 * 1024, 1024)
+    assert torch.equal(matrix, torch.eye(1024).repeat_interleave(9, 1) / 9)
+
+
+def test_512_channels_are_averaged_over_windows_of_five():
+    matrix = pooling_window(9 * 512, 1024)
+    assert set((matrix != 0).sum(1).tolist()) == {5}
+
+
+# Learning ---------------------------------------------------------------------------------------------------------
+
+
+def test_target_statistics_are_mean_and_population_deviation(backbone, folder, tmp_path):
+    """Fewer pictures than asked for serve both passes; more, and the second pass sees others."""
+    records = pretraining._records([folder], config())
+    trainer = Trainer(device="cpu", precision="32-true")
+
+    def plain(chosen: list[Record]) -> np.ndarray:
+        images = load_batch(chosen, (128, 128)).image
+        with torch.no_grad():
+            return described(backbone(images), 16, 6).double().permute(0, 2, 3, 1).flatten(0, 2).numpy()
+
+    target = PatchTarget(backbone, 6)
+    pretraining._learn_statistics(target, records, config(), trainer, tmp_path / "a.safetensors")
+    np.testing.assert_allclose(target.mean.flatten(), plain(records).mean(0), rtol=1e-4)
+    np.testing.assert_allclose(target.std.flatten(), plain(records).std(0), rtol=1e-4)
+
+    target = PatchTarget(backbone, 6)
+    pretraining._learn_statistics(target, records, config(statistics=2), trainer, tmp_path / "b.safetensors")
+    order = torch.randperm(4, generator=pretraining.seeded(0, "statistics")).tolist()
+    first, second = (plain([records[k] for k in part]) for part in (order[:2], order[2:]))
+    np.testing.assert_allclose(target.mean.flatten(), first.mean(0), rtol=1e-4)
+    deviation = np.sqrt(((second - first.mean(0)) ** 2).mean(0))
+    np.testing.assert_allclose(target.std.flatten(), deviation, rtol=1e-4)
+
+
+def test_a_teacher_is_made_and_used(folder, store):
+    entry = pretrain_pdn("mine", [folder], config(), device="cpu")
+    assert entry.network == "pdn_small"
+    assert "resnet18" in entry.origin
+    assert "4 pictures (photos), 6 steps" in entry.origin
+    detector = EfficientAD(
+        EfficientADConfig().updated({"teacher.weights": "mine", "teacher.width": 4, "teacher.channels": 6})
+    )
+    assert detector.used_weights[0] == {
+        "name": "mine",
+        "origin": entry.origin,
+        "licence": entry.licence,
+        "sha256": entry.sha256,
+    }
+    assert names(store / "weights") == ["mine.json", "mine.safetensors"]
+    assert not (store / "pretraining" / "mine").exists()
+    pretrain_pdn("mine", [folder], config(half=True), device="cpu")  # replaced
+    assert {v.dtype for v in load_file(entry.path).values()} == {torch.float16}
+
+
+def test_distillation_comes_nearer_to_the_target(folder):
+    """With the same pictures again and again the loss falls well below that of the best constant, which is 1."""
+    c = config(steps=15, optimiser__lr=1e-2, batch_size=4, width=8, grey_share=0.0)
+    target = PatchTarget(Backbone.create(c.target), c.channels)
+    records = pretraining._records([folder], c)
+    trainer = Trainer(device="cpu", precision="32-true")
+    pretraining._learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
+    pretraining.distil(target, records, c, trainer)
+    curve = [point["distillation"] for point in trainer.stages["distillation"].curve]
+    assert curve[0] > 0.9
+    assert min(curve) < 0.7
+
+
+def test_resumed_equals_uninterrupted(folder):
+    c = config(smallest_crop=0.3, grey_share=0.5)
+    whole = load_file(pretrain_pdn("whole", [folder], c, device="cpu").path)
+    with pytest.raises(InterruptedRun, match=r"after step 3 of 6; .*--resume"):
+        pretrain_pdn("parts", [folder], c, device="cpu", progress=Interrupter())
+    with pytest.raises(ConfigError, match="other settings or pictures"):
+        pretrain_pdn("parts", [folder], config(steps=7), device="cpu", resume=True)
+    parts = load_file(pretrain_pdn("parts", [folder], c, device="cpu", resume=True).path)
+    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+class Interrupter:
+    """A progress display that presses Ctrl-C when the distillation has made three steps."""
+
+    steps, active = 0, False
+
+    def task(self, description: str, total: int, *, done: int = 0) -> Interrupter:
+        self.active = description.endswith("distillation")
+        return self
+
+    def __enter__(self) -> Interrupter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.active = False
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.steps += self.active
+        if self.active and self.steps == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "changes", "error", "words"),
+    [
+        ("mine", ["nowhere"], {}, DataError, "is no folder"),
+        ("mine", ["empty"], {}, DataError, "no pictures there"),
+        ("a/b", [], {}, WeightsError, "cannot name weights"),
+        ("starter", [], {}, WeightsError, "is taken"),
+        ("random", [], {}, WeightsError, "is taken"),
+        ("mine", [], {"target__image_size": 64}, ConfigError, "change target.image_size"),
+        (
+            "mine",
+            [],
+            {"target__weights": "wide_resnet101_2.tv_in1k"},
+            WeightsError,
+            "belong to wide_resnet101_2",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_work(tmp_path, name, folders, changes, error, words, store):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error, match=words) as caught:
+        pretrain_pdn(name, [tmp_path / f for f in folders], config(**changes), device="cpu")
+    assert "\n" not in str(caught.value)
+    assert not (store / "weights").exists()
+
+
+def test_the_command_makes_a_teacher_from_procedural_pictures(andon, store):
+    done = andon(
+        "pretrain", "pdn", "--name", "mine", *OPTIONS, "--device", "cpu", "--licence", "ours", "--json"
+    )
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["name"] == "mine"
+    assert "3 pictures (procedural)" in said["origin"]
+    listed = json.loads(andon("weights", "list", "--json").out)
+    assert next(row for row in listed if row["name"] == "mine")["licence"] == "ours"
+    assert (
+        "unknown setting 'stepz'" in andon("pretrain", "pdn", "--name", "x", "--set", "stepz=1").complaint()
+    )
+    assert "device 'tpu'" in andon("pretrain", "pdn", "--name", "x", "--device", "tpu").complaint()
+    missing = andon("pretrain", "pdn", "--name", "x").complaint()
+    assert "andon weights fetch wide_resnet101_2.tv_in1k" in missing
