@@ -43,7 +43,11 @@ def test_thesis_ends_at_the_published_student():
     last = plan_ablation(load_sequence("thesis"), "data", "bottle")[-2].settings
     assert last["selection"] == "test"
     assert (last["maps.normalise"], last["maps.pad"], last["student.p_hard"]) == ("none", 0, 0.0)
-    assert (last["autoencoder.layout"], last["student.penalty"], last["extractor.mode"]) == ("published", 1.0, "train")
+    assert (last["autoencoder.layout"], last["student.penalty"], last["extractor.mode"]) == (
+        "published",
+        1.0,
+        "train",
+    )
 
 
 def test_unknown_names():
