@@ -31,6 +31,7 @@ from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig, we
 from andon.errors import ConfigError
 from andon.home import cache_dir
 from andon.images import batches, load_batch, resize
+from andon.layers.moments import channel_statistics
 from andon.layers.patch_networks import Patch, PatchNetwork, pad_for
 from andon.layers.patch_teacher import (
     compactness_loss,
@@ -68,7 +69,7 @@ class TeacherConfig(Config):
     """What L_c keeps uncorrelated: the dimensions of the descriptor, or the crops of a batch (as re-implementations do)."""
     steps: Count = 50_000
     """Optimiser steps."""
-    batch_size: int = Field(64, ge=2, strict=True)
+    batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
     """Crops of a step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4)
     seed: int = 0
@@ -88,7 +89,7 @@ class UninformedStudentsConfig(DetectorConfig):
     """Both sides of the picture are forced to this many pixels."""
     grid: Literal["dense", "strided"] = "dense"
     """`strided`: a descriptor per cell of the patch network's stride (17: 1, 33: 4, 65: 8), at random offsets in training."""
-    width: float = Field(1.0, gt=0.0, le=1.0)
+    width: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the paper's channels in the hidden layers."""
     descriptor: Count = 128
     """Dimensions of a descriptor."""
@@ -271,27 +272,6 @@ class UninformedStudents(Detector):
         combined = torch.stack(maps).mean(0)
         extras = {f"p{p}": m.flatten(1).amax(1) for p, m in zip(self.config.fields, maps, strict=True)}
         return Analysis(combined, combined.flatten(1).amax(1), extras)
-
-
-def channel_statistics(maps: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and population deviation of each channel over all positions of (B, C, h, w) maps, both (1, C, 1, 1) float32.
-
-    Deviations below 1e-6 count as 1e-6. Shifted by the first map's mean and summed in double precision.
-    """
-    shift, count = torch.zeros(()), 0
-    total, squares = torch.zeros(()), torch.zeros(())
-    with torch.inference_mode():
-        for m in maps:
-            values = m.float().cpu().double()
-            if count == 0:
-                shift = values.mean((0, 2, 3), keepdim=True)
-                total, squares = torch.zeros_like(shift), torch.zeros_like(shift)
-            count += values.shape[0] * values.shape[2] * values.shape[3]
-            total += (values - shift).sum((0, 2, 3), keepdim=True)
-            squares += (values - shift).square().sum((0, 2, 3), keepdim=True)
-        variance = squares / count - (total / count).square()
-    mean, std = shift + total / count, variance.clamp_min(0.0).sqrt().clamp_min(1e-6)
-    return mean.float().clone(), std.float().clone()
 
 
 # The teachers ------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class PatchNetwork(nn.Module):
 
     def _run(self, x: Tensor, *, dense: bool) -> Tensor:
         spacing = 1  # of neighbouring cells of the patch network, in cells of x
-        remaining = list(self.convolutions)
+        remaining = [conv for conv in self.convolutions if isinstance(conv, nn.Conv2d)]
         for layer in self.layers:
             if isinstance(layer, Pool):
                 x = F.max_pool2d(x, 2, stride=1 if dense else 2, dilation=spacing)

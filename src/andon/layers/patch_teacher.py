@@ -85,7 +85,8 @@ def compactness_loss(descriptors: Tensor, between: Literal["dimensions", "sample
         centred = rows - rows.mean(1, keepdim=True)
         unit = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-12)
         correlation = unit @ unit.T
-        return correlation.square().sum() - correlation.diagonal().square().sum()
+        total: Tensor = correlation.square().sum() - correlation.diagonal().square().sum()
+        return total
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
