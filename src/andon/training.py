@@ -162,9 +162,8 @@ class Trainer:
         progress: Progress | None = None,
         selection: tuple[Record, ...] = (),
     ) -> None:
-        self.fabric = Fabric(
-            accelerator=device, devices=1, precision=best_precision() if precision == "auto" else precision
-        )
+        self.precision = best_precision() if precision == "auto" else precision
+        self.fabric = Fabric(accelerator=device, devices=1, precision=self.precision)
         self.seed = seed
         self.checkpoints = checkpoints
         self.resume = resume
@@ -177,6 +176,17 @@ class Trainer:
     def device(self) -> torch.device:
         """Where modules and batches belong."""
         return self.fabric.device
+
+    def beside(self, *, seed: int, checkpoints: Path) -> Trainer:
+        """A trainer of the same kind with its own seed and folder, for a network that several runs share; it resumes."""
+        return Trainer(
+            seed=seed,
+            device=self.device.type,
+            precision=self.precision,
+            checkpoints=checkpoints,
+            resume=True,
+            progress=self.progress,
+        )
 
     def sampler(
         self, stage: str, size: int, batch_size: int, *, drop_last: bool = False, limit: int | None = None
