@@ -75,6 +75,9 @@ TINY = {
         "student.blocks": 1,
         "student.epochs": 15,
         "score": "max",
+        "batch_size": 4,
+        "optimiser.lr": 2e-3,
+    },
     "uninformed_students": {
         "extractor.network": "resnet18",
         "extractor.weights": "starter",
