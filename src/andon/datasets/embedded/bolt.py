@@ -43,7 +43,8 @@ THREAD_DEPTH = 2.6
 THREAD_SLANT = 0.135
 """Half a period between the two sides of the shank, as a helix has."""
 STEEL = np.array((0.985, 1.0, 1.025), np.float32)
-FRACTURE = 0.40
+FRACTURE, FRACTURE_LENGTH = 0.25, 3.0
+"""Tone of the face of a break, and how far it reaches along the axis."""
 
 # Elements of the scene, each with its own random stream.
 _TABLE, _POSE, _LIGHT, _THREAD, _FINISH, _SHADOW = range(6)
@@ -111,7 +112,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
         if shape.worn is None:
             footprint[box] = old & ~(_outline(u, v, shape) > 0.5)
             footprint[box] |= old & (
-                u > np.float32(shape.end - 3) + np.float32(shape.skew) * v
+                u > np.float32(shape.end - FRACTURE_LENGTH) + np.float32(shape.skew) * v
             )  # face of the break
         else:
             footprint[box] = (old | (_outline(u, v, shape) > 0)) & (_wear(u, v, shape) > 0.3)
@@ -211,7 +212,7 @@ def _shade(u: Image, v: Image, shape: Shape, streams: Streams) -> Image:
     shank += 0.14 * slope - 0.10 * groove
     end = np.float32(shape.end) + np.float32(shape.skew) * v - u
     if shape.broken:  # a rough, dark face of the break
-        face = coverage(3.0 - end, 1.5)
+        face = coverage(FRACTURE_LENGTH - end, 1.5)
         shank += face * (FRACTURE - shank)
     else:
         shank *= 1 - 0.22 * coverage(3.0 - end, 2.0)
@@ -270,7 +271,7 @@ def _scratch_head(
     start, end = (pose.to_picture(u + sign * half[0], v + sign * half[1]) for sign in (-1, 1))
     x, y = box_grid(box)
     own_u, _ = _part_grid(box, pose)
-    distance = segment(x, y, start, end, rng.uniform(0.9, 1.4) * pose.scale)
+    distance = segment(x, y, start, end, rng.uniform(1.2, 1.6) * pose.scale)
     on_head = (own_u < HEAD[1]) & (silhouette > 0.5)
     part += (np.float32(tone) * coverage(distance) * on_head)[:, :, None]
     footprint = np.zeros((height, height), np.bool_)

@@ -50,7 +50,8 @@ CLEARANCE = 3.0
 """Between a pin and the walls."""
 PIN_DISTANCE = 16.0
 """Smallest distance between the heads in one compartment."""
-DEBRIS, SCRATCH = (0.16, 0.13, 0.11), 0.56
+DEBRIS, SCRATCH = (0.16, 0.13, 0.11), (0.36, 0.24, 0.15)
+"""Colours of a crumb and of the dirt in a scratch; the latter is unlike the grey of a needle."""
 
 # Elements of the scene, each with its own random stream; compartment k draws from _FIRST_PIN + k.
 _PLACE, _TEXTURE, _LIGHT = range(3)
@@ -238,7 +239,7 @@ def _scratch(canvas: Image, rng: np.random.Generator, compartments: list[Compart
     distance = segment(x, y, (cx - dx, cy - dy), (cx + dx, cy + dy), 1.1 * f)
     first, last = compartments[0], compartments[-1]
     on_tray = (x > first.left) & (x < last.right) & (y > first.top) & (y < last.bottom)
-    blend(canvas, (slice(0, height), slice(0, width)), 0.85 * coverage(distance) * on_tray, SCRATCH)
+    blend(canvas, (slice(0, height), slice(0, width)), coverage(distance) * on_tray, SCRATCH)
     return np.asarray((distance > 0) & on_tray)
 
 
