@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from andon.backbones import multiply_adds
 from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
-from andon.layers.adapter import channel_statistics
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
@@ -198,14 +197,6 @@ def test_padding_puts_empty_cells_around_the_map():
     assert b.shape[2:] == (a.shape[2] + 4, a.shape[3] + 4)
     assert torch.equal(b[:, :, 2:-2, 2:-2], a)
     assert b.sum().item() == pytest.approx(a.sum().item(), rel=1e-5)
-
-
-def test_channel_statistics_are_those_of_all_parts_together():
-    x = 3 + 2 * torch.randn(7, 5, 6, 6)
-    mean, std = channel_statistics(torch.split(x, 3))
-    torch.testing.assert_close(mean, x.mean((0, 2, 3), keepdim=True))
-    torch.testing.assert_close(std, x.std((0, 2, 3), correction=0, keepdim=True))
-    assert channel_statistics([torch.ones(2, 3, 4, 4)])[1].max() == pytest.approx(1e-6)
 
 
 @pytest.fixture

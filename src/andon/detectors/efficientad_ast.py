@@ -27,10 +27,11 @@ from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig, we
 from andon.errors import ConfigError
 from andon.features import FeatureCache
 from andon.images import View, batches, load_batch
-from andon.layers.adapter import FeatureAdapter, channel_statistics
+from andon.layers.adapter import FeatureAdapter
 from andon.layers.augment import random_view
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow, negative_log_likelihood
+from andon.layers.moments import channel_statistics
 from andon.layers.positional import positional_encoding
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
 from andon.structures import Record
@@ -289,7 +290,8 @@ class EfficientADAST(Detector):
         if self.config.teacher.normalise == "channel":
             with torch.no_grad():
                 latents = (self.flow(f.to(trainer.device))[0] for f in torch.split(features, 8))
-                self.teacher_mean_, self.teacher_std_ = channel_statistics(latents)
+                mean, std = channel_statistics(latents)
+            self.teacher_mean_, self.teacher_std_ = mean.to(trainer.device), std.to(trainer.device)
 
     def _learn_student(
         self,

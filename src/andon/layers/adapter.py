@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.errors import ConfigError
+from andon.layers.moments import channel_statistics
 
 
 class FeatureAdapter(nn.Module):
@@ -73,20 +74,3 @@ class FeatureAdapter(nn.Module):
         if x.shape[2] > self.grid[0]:
             return F.adaptive_avg_pool2d(x, self.grid)
         return F.interpolate(x, size=self.grid, mode="bilinear", align_corners=False)
-
-
-def channel_statistics(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and population deviation of each channel over all (B, C, H, W) parts, each (1, C, 1, 1) float32.
-
-    Summed in double precision; deviations below 1e-6 count as 1e-6.
-    """
-    count, device = 0, torch.device("cpu")
-    total = square = torch.zeros((), dtype=torch.float64)
-    for part in parts:
-        x = part.cpu().double()  # not every device has double precision
-        count, device = count + x.numel() // x.shape[1], part.device
-        total = total + x.sum((0, 2, 3), keepdim=True)
-        square = square + x.square().sum((0, 2, 3), keepdim=True)
-    mean = total / count
-    std = (square / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
-    return mean.float().to(device), std.float().to(device)
