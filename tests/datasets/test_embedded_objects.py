@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from andon.datasets.embedded import Rendered, pcb, pcb_layout, pin_tray, render
-from andon.datasets.embedded.frame import TRAY_DEFECTS, category_module
+from andon.datasets.embedded.frame import TRAY_DEFECTS, TrayDefect, category_module
 from andon.datasets.embedded.streams import streams
 
 BoolArray = npt.NDArray[np.bool_]
@@ -73,11 +73,14 @@ def test_structural_masks_are_the_visible_difference(category: str, defect: str)
 
 @pytest.mark.parametrize(("category", "defect"), DEFECTIVE)
 def test_every_defect_can_be_seen(category: str, defect: str) -> None:
-    """At least 25 px change by a tenth of the range, in every mask's neighbourhood."""
+    """Some px change by a tenth of the range, near every mask.
+
+    The least there can be is 45 % of a needle of 17 x 1.4 px: 11 px.
+    """
     for index in range(2):
         rendered = drawn(category, defect, index)
         seen = levels(rendered) >= 25
-        assert seen.sum() >= 25
+        assert seen.sum() >= 11
         for _, mask in rendered.masks:
             assert (seen & ndimage.binary_dilation(mask, iterations=HALO)).any()
 
@@ -140,14 +143,14 @@ def test_what_is_on_the_board() -> None:
 
 
 def test_the_board_is_the_same_for_every_seed_but_its_text_is_not() -> None:
-    f, poses = 1.0, []
+    poses = []
     for seed in range(3):
         own = streams(seed, "pcb", "train", 0, 0)
         pose = pcb._draw_pose(own, 256)
         placed = [pcb._place(own.element(10 + k), part, pose) for k, part in enumerate(pcb_layout.PARTS)]
         for one in placed:
             expected = pose.to_picture(one.part.x, one.part.y)
-            assert np.hypot(one.x - expected[0], one.y - expected[1]) < 5 * f  # jitter of 0.8 px
+            assert np.hypot(one.x - expected[0], one.y - expected[1]) < 5  # jitter of 0.8 px
         poses.append((round(pose.x, 3), placed[0].marking))
     assert len({x for x, _ in poses}) == len({marking for _, marking in poses}) == 3
 
@@ -170,8 +173,8 @@ def test_blue_appears_only_as_a_wrong_colour() -> None:
 @pytest.mark.parametrize(
     "row", [row for row in TRAY_DEFECTS if row.pixel_value is not None], ids=lambda row: row.name
 )
-def test_tray_masks_carry_their_value(row: object) -> None:
-    name = row.name  # type: ignore[attr-defined]
+def test_tray_masks_carry_their_value(row: TrayDefect) -> None:
+    name = row.name
     assert [value for value, _ in drawn("pin_tray", name).masks] == [PIXEL_VALUES[name]]
 
 
