@@ -34,6 +34,8 @@ WARP, WEFT = 0.62, 0.56
 """Mean brightness on the crown of a yarn."""
 WARP_COLOUR = np.array((0.55, 0.62, 0.80), np.float32) / np.float32(0.66)
 WEFT_COLOUR = np.array((0.75, 0.72, 0.66), np.float32) / np.float32(0.71)
+"""Tints of mean one, so that `WARP` and `WEFT` are the brightness that is seen. Taken as they are, the colours make cloth
+so dark that the difference from the mean picture, relative to its brightness, finds the bright fibres (AUROC 0.87)."""
 UNDER = 0.83
 """Brightness of a yarn below another, relative to its crown."""
 BARE = 0.72
