@@ -24,7 +24,7 @@ from andon.layers.pdn import grid, pdn, teacher_state
 from andon.layers.student import hard_mean
 from andon.structures import Record
 from andon.training import Draw, Trainer
-from andon.weights import add
+from andon.weights import add, entries
 
 TINY = {
     "teacher.weights": "random",
@@ -250,6 +250,16 @@ def test_a_teacher_of_another_width_names_the_settings(store):
     EfficientAD(config(teacher__weights="narrow"))
     with pytest.raises(WeightsError, match=r"teacher\.width=4 and teacher\.channels=6"):
         EfficientAD(config(teacher__weights="narrow", teacher__channels=8))
+
+
+def test_the_starter_works_with_what_is_in_the_package(store):
+    detector = package.create("efficientad")
+    (line,) = detector.used_weights
+    assert line["name"] == "starter_pdn"
+    assert "starter" in line["origin"]
+    assert "non-commercial" in line["licence"]
+    entry = next(e for e in entries() if e.name == "starter_pdn")
+    assert entry.path.stat().st_size < 6_000_000
 
 
 # Losses -----------------------------------------------------------------------------------------------------------
