@@ -69,4 +69,5 @@ def data_check(
                     print(f"  {kind}: {line}")
     errors = sum(len(findings.errors) for _, findings in results.values())
     if errors:
-        raise UsageError(f"{data} has {errors} errors (listed above): correct them before fitting")
+        counted = "1 error" if errors == 1 else f"{errors} errors"
+        raise UsageError(f"{data} has {counted} (listed above): correct before fitting")
