@@ -17,6 +17,7 @@ from andon.errors import DataError
 from andon.images import decode
 from andon.metrics import (
     Curve,
+    Gate,
     Metric,
     PixelRanking,
     UndefinedMetricWarning,
@@ -51,6 +52,8 @@ class Case:
     """(H, W) of the picture."""
     has_mask: bool
     """Whether the picture took part in the pixel metrics."""
+    gated: bool | None = None
+    """Verdict behind the gate; where it is False no pixel is marked. None: evaluated without a gate."""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
     """Pictures that could not be read, with the reason."""
     notes: tuple[str, ...] = ()
+    gate: bool = False
+    """Whether the metrics are there a second time behind SPADE's gate, and the masks are those it lets through."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -108,6 +113,7 @@ class Report:
                 "evaluation_size": "original",
                 "map_interpolation": "bilinear, half-pixel centres",
                 "score_rule": self.score_rule,
+                "gate": self.gate,
             },
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "alternative_scores": {name: metric.to_json() for name, metric in self.alternatives.items()},
@@ -163,14 +169,17 @@ def evaluate(
     *,
     origin: Origin | None = None,
     saturation: dict[int, Saturation] | None = None,
+    gate: bool = False,
     skip_unreadable: bool = False,
     latency: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """Score every test picture and measure (spec B): image and pixel metrics with their break-down, time and cost.
 
-    Metrics see raw scores and raw maps at the pictures' own size. Raises `DataError` when there is nothing to evaluate or
-    a picture cannot be read (`skip_unreadable` leaves it out and reports it).
+    Metrics see raw scores and raw maps at the pictures' own size. With `gate` all of them are there a second time as
+    they are behind SPADE's gate (`andon.metrics.gate`), at the cost of a second ranking of all pixels. Raises
+    `DataError` when there is nothing to evaluate or a picture cannot be read (`skip_unreadable` leaves it out and
+    reports it).
     """
     from andon.backbones import count_parameters, multiply_adds
     from andon.latency import describe_machine, predict_latency
@@ -183,7 +192,8 @@ def evaluate(
             "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
         )
     start = time.perf_counter()
-    cases, extras, ranking = _score(detector, records, saturation, progress or NoProgress())
+    behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
+    cases, extras, ranking = _score(detector, records, saturation, behind, progress or NoProgress())
     scores = np.asarray([case.raw_score for case in cases], np.float32)
     labels = [int(record.label or 0) for record in records]
     tags = [record_tags(record) for record in records]
@@ -191,6 +201,7 @@ def evaluate(
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
         metrics = image_metrics(scores, labels, calibration.image.value, tags=tags)
         metrics |= pixel_metrics(ranking, calibration.pixel.value)
+        metrics |= behind.metrics() if behind is not None else {}
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")
         alternatives = {
@@ -223,6 +234,7 @@ def evaluate(
         latency=predict_latency(detector, records) if latency else None,
         skipped=skipped,
         notes=_notes(records, cases, skipped),
+        gate=gate,
     )
 
 
@@ -257,6 +269,7 @@ def _score(
     detector: Detector,
     records: Sequence[Record],
     saturation: dict[int, Saturation] | None,
+    gate: Gate | None,
     progress: Progress,
 ) -> tuple[list[Case], dict[str, list[float]], PixelRanking]:
     """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept."""
@@ -271,10 +284,15 @@ def _score(
             for k, record in enumerate(batch.records):
                 regions = load_regions(record, batch.sizes[k], saturation)
                 known = has_pixel_truth(record, regions)
-                ranking.add(
-                    maps[k], regions.union, label=record.label or 0, tags=record_tags(record), name=record.id
+                raw, mask, label, tags = (
+                    float(analysis.score[k]),
+                    regions.union,
+                    record.label or 0,
+                    record_tags(record),
                 )
-                raw = float(analysis.score[k])
+                ranking.add(maps[k], mask, label=label, tags=tags, name=record.id)
+                if gate is not None:
+                    gate.add(maps[k], mask, score=raw, label=label, tags=tags, name=record.id)
                 cases.append(
                     Case(
                         record=record,
@@ -284,6 +302,7 @@ def _score(
                         raw_map=np.asarray(analysis.anomaly_map[k, 0].numpy(), np.float32),
                         size=batch.sizes[k],
                         has_mask=known,
+                        gated=gate.verdicts[-1] if gate is not None else None,
                     )
                 )
             task.advance(len(batch.records))
@@ -299,6 +318,11 @@ def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, 
     elif without:
         notes.append(
             f"{without} anomalous pictures have no mask or an empty one and are left out of the pixel metrics"
+        )
+    hidden = sum(1 for case in cases if case.gated is False and case.is_anomalous)
+    if hidden:
+        notes.append(
+            f"behind the gate {hidden} flagged pictures count as good, since none of their pixels is marked"
         )
     if skipped:
         notes.append(f"{len(skipped)} unreadable pictures were skipped")

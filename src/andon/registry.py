@@ -36,6 +36,8 @@ class Recipe(Config):
     """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
+    gate: bool = False
+    """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the detector; those not named keep their defaults."""
 

@@ -244,12 +244,16 @@ def evaluate_run(
     run: Path,
     *,
     data: Source | None = None,
+    gate: bool | None = None,
     skip_unreadable: bool = False,
     maps: bool = False,
     latency: bool = True,
     progress: Progress | None = None,
 ) -> Report:
-    """Evaluate a run on its own data set's test pictures (or those of `data`) and write the report into it."""
+    """Evaluate a run on its own data set's test pictures (or those of `data`) and write the report into it.
+
+    `gate` adds what SPADE's gate makes of it; None = as the run's recipe says.
+    """
     recipe = read_recipe(run)
     source = data or _own_source(run, recipe)
     dataset = source.open(seed=recipe["seed"], hold_out=recipe["hold_out"])
@@ -266,6 +270,7 @@ def evaluate_run(
         dataset.test,
         origin=Origin(recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run)),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
+        gate=bool(recipe.get("gate", False)) if gate is None else gate,
         skip_unreadable=skip_unreadable,
         latency=latency,
         progress=progress,

@@ -136,6 +136,13 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
     category: Category = None,
     layout: Layout = "auto",
+    gate: Annotated[
+        bool | None,
+        typer.Option(
+            "--gate/--no-gate",
+            help="Also measure behind SPADE's gate: pixels count only in flagged pictures; default: as the recipe says.",
+        ),
+    ] = None,
     maps: Maps = False,
     skip_unreadable: SkipUnreadable = False,
     as_json: Json = False,
@@ -146,7 +153,12 @@ def evaluate(
 
     source = Source(data, category, layout) if data is not None else None
     report = evaluate_run(
-        run, data=source, skip_unreadable=skip_unreadable, maps=maps, progress=default_progress()
+        run,
+        data=source,
+        gate=gate,
+        skip_unreadable=skip_unreadable,
+        maps=maps,
+        progress=default_progress(),
     )
     _show_report(report, run, as_json)
 

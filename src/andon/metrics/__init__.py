@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from andon.metrics.counts import Confusion, Curve, OperatingPoint
+from andon.metrics.gate import Gate, gated_map, gated_mask, gated_verdict
 from andon.metrics.normalisation import AffineDisplay
 from andon.metrics.pixels import AUPRO_LIMITS, PixelRanking, PixelSummary
 from andon.metrics.ranking import (
@@ -32,6 +33,7 @@ __all__ = [
     "Average",
     "Confusion",
     "Curve",
+    "Gate",
     "Guarantee",
     "Metric",
     "OperatingPoint",
@@ -48,6 +50,9 @@ __all__ = [
     "confusion",
     "curve",
     "f1_max",
+    "gated_map",
+    "gated_mask",
+    "gated_verdict",
     "image_metrics",
     "manual",
     "mean_std",

@@ -57,12 +57,13 @@ def predictions_csv(report: Report) -> str:
     """One line per picture, in the order of evaluation; labels and verdicts are 0 or 1."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("id", "defect_type", "label", "score", "raw_score", "is_anomalous", "path"))
+    gate = ["is_anomalous_gated"] if report.gate else []
+    writer.writerow(("id", "defect_type", "label", "score", "raw_score", "is_anomalous", *gate, "path"))
     for case in report.cases:
         record = case.record
         score, raw = f"{case.score:.9g}", f"{case.raw_score:.9g}"  # nine digits give a float32 back
-        verdict = int(case.is_anomalous)
-        writer.writerow((record.id, record.defect_type, record.label, score, raw, verdict, record.image))
+        verdicts = [int(case.is_anomalous), *([int(bool(case.gated))] if report.gate else [])]
+        writer.writerow((record.id, record.defect_type, record.label, score, raw, *verdicts, record.image))
     return stream.getvalue()
 
 

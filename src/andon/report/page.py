@@ -18,6 +18,7 @@ from andon.report import picks, tables
 from andon.report.pictures import (
     FOUND,
     TRUTH,
+    case_mask,
     data_uri,
     full_map,
     heat_map,
@@ -181,7 +182,7 @@ def costs(report: Report) -> list[tuple[str, str]]:
 def _exhibit(case: Case, report: Report) -> Exhibit:
     picture, raw = read_picture(case.record.image), full_map(case)
     shown = np.asarray(report.calibration.pixel_display(raw), np.float32)
-    mask = raw >= np.float32(report.calibration.pixel.value)
+    mask = case_mask(case, raw, report.calibration)
     anomalous = case.record.label == 1
     panels = (
         Panel("picture", data_uri(picture)),

@@ -133,6 +133,12 @@ def full_map(case: Case) -> Map:
     return enlarge(torch.from_numpy(np.ascontiguousarray(case.raw_map))[None], case.size)
 
 
+def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
+    """(H, W): what is marked of a case with the full-size map `raw`; nothing where a gate holds the picture back."""
+    mask = raw >= np.float32(calibration.pixel.value)
+    return np.zeros_like(mask) if case.gated is False else mask
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +149,7 @@ def save_case(
     raw = full_map(case)
     if pictures:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
-        _save_pictures(case.record.image, shown, raw >= np.float32(calibration.pixel.value), folder, place)
+        _save_pictures(case.record.image, shown, case_mask(case, raw, calibration), folder, place)
     if maps:
         _save_map(raw, folder, place)
 

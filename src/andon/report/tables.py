@@ -64,6 +64,24 @@ MEANINGS = {
         "Mean share of a defect region that is found, over thresholds marking up to 30 % of the other pixels.",
     ),
     "aupro_0.05": ("AUPRO 0.05", "The same for up to 5 % of the other pixels: finer."),
+    "image_precision_gated": (
+        "image precision, gated",
+        "Behind the gate: a picture is anomalous when it is flagged and a pixel of it is marked.",
+    ),
+    "image_recall_gated": (
+        "image recall, gated",
+        "Share of the anomalous pictures that are caught behind the gate.",
+    ),
+    "pixel_precision_gated": (
+        "pixel precision, gated",
+        "As pixel precision, with no pixel marked in pictures that are not flagged.",
+    ),
+    "pixel_recall_gated": ("pixel recall, gated", "As pixel recall, behind the gate."),
+    "pixel_f1_gated": ("pixel F1, gated", "Balance of the two behind the gate."),
+    "defects_lost": (
+        "defects lost to the gate",
+        "Share of the defects with a marked pixel whose picture is not flagged, so that the gate hides them.",
+    ),
 }
 """Metrics of the summary in its order: name and one sentence."""
 
@@ -155,6 +173,8 @@ def basis(name: str, metric: Metric) -> str:
     """What a metric rests on: pictures, pixels or regions."""
     if name.startswith("image_"):
         return f"{metric.n_pos:,} anomalous, {metric.n_neg:,} good"
+    if name.startswith("defects_lost"):
+        return f"{plural(metric.n_pos, 'defect')} found without the gate, {metric.n_neg:,} missed"
     if name.startswith("aupro"):
         return f"{plural(metric.n_pos, 'region')}, {short(metric.n_neg)} other pixels"
     return f"{short(metric.n_pos)} mask pixels, {short(metric.n_neg)} others"

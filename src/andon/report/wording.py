@@ -18,6 +18,7 @@ REASONS = {
     "no_regions": "the masks mark no region",
     "no_masks": "the anomalous pictures have no masks",
     "nothing_called": "nothing was called anomalous",
+    "nothing_found": "no defect was found that could be lost",
 }
 """Why a metric is undefined, by `Metric.reason`."""
 
