@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast, overload
 
@@ -29,6 +29,7 @@ from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
 from andon.images import batches, to_tensor
 from andon.metrics import AffineDisplay, PixelRanking, Threshold, auroc, conformal
+from andon.metrics.thresholds import from_labelled, labelled_f1
 from andon.structures import Batch, Prediction, Record
 from andon.training import Trainer
 from andon.weights import WeightFile
@@ -42,8 +43,11 @@ Picture = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 class DetectorConfig(Config):
     """Settings all detectors have."""
 
-    selection: Literal["budget", "validation", "test"] = "budget"
-    """What ends training: the budget, the loss on held-out good pictures, or (to reproduce published numbers) the test labels."""
+    selection: Literal["budget", "validation", "labels", "test"] = "budget"
+    """What ends training: the budget, the loss on held-out good pictures, the AUROC on these and labelled anomalous ones, or
+    (to reproduce published numbers) the test labels."""
+    threshold: Literal["good", "labels"] = "good"
+    """Where thresholds come from: good pictures alone, or the best F1 on held-out good and labelled anomalous pictures."""
     false_reject_rate: Share = 0.05
     """Share of good pictures the threshold may reject (alpha of the conformal rule)."""
     few_pictures: Literal["max", "error"] = "max"
@@ -76,7 +80,7 @@ class Calibration:
     maxima: tuple[float, ...]
     """Largest raw map value of each."""
     source: str
-    """`validation`, or `train` where nothing was held out."""
+    """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
@@ -133,6 +137,14 @@ class Detector(nn.Module, ABC):
     def score_rule(self) -> str:
         """In words: how the image score follows from the maps."""
 
+    @property
+    def label_use(self) -> str:
+        """In words: what labelled anomalous pictures are used for; empty where the detector does not look at them."""
+        uses = ["the thresholds"] if self.config.threshold == "labels" else []
+        judges = "patience" in type(self.config).model_fields  # others have no epochs to choose from
+        uses += ["the choice of the epoch"] if self.config.selection == "labels" and judges else []
+        return " and ".join(uses)
+
     @abstractmethod
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         """Learn from good pictures. `validation` holds held-out good pictures and may be empty."""
@@ -154,11 +166,13 @@ class Detector(nn.Module, ABC):
         validation: Sequence[Record] = (),
         *,
         test: Sequence[Record] = (),
+        labelled: Sequence[Record] = (),
         trainer: Trainer | None = None,
     ) -> Self:
         """Learn from the good pictures of `train`, set thresholds on those of `validation`; fitting twice equals once.
 
-        `test` may be given only with `selection: test`. Raises `DataError` when there is nothing to learn from.
+        `labelled` are anomalous pictures that are no longer in the test; `label_use` says what becomes of them. `test`
+        may be given only with `selection: test`. Raises `DataError` when there is nothing to learn from.
         """
         if not train:
             raise DataError("there are no training pictures: give at least one good picture")
@@ -176,16 +190,33 @@ class Detector(nn.Module, ABC):
             raise DataError(
                 "selection=validation needs held-out good pictures, and there are none: add pictures or use selection=budget"
             )
+        self._check_labelled(labelled, validation)
         trainer = trainer if trainer is not None else Trainer()
-        trainer.selection = tuple(test)
+        trainer.selection = (*validation, *labelled) if self.config.selection == "labels" else tuple(test)
+        trainer.labelled = tuple(labelled) if self.label_use else ()
         self.reset(trainer.seed)
         self.to(trainer.device)
         self.learn(train, validation, trainer)
         self.eval()
         with trainer.timed("calibration"):
             held_out = bool(validation)
-            self.calibrate(validation if held_out else train, source="validation" if held_out else "train")
+            source = "validation" if held_out else "train"
+            self.calibrate(validation if held_out else train, source=source, labelled=labelled)
         return self
+
+    def _check_labelled(self, labelled: Sequence[Record], validation: Sequence[Record]) -> None:
+        if any(record.label != 1 for record in labelled):
+            raise DataError("labelled pictures must be anomalous ones: remove the others")
+        if self.label_use and not labelled:
+            raise ConfigError(
+                f"this {self.name} is set to use labelled anomalous pictures for {self.label_use}, and there are none: "
+                "add --labelled 5, or change that setting"
+            )
+        if "labels" in (self.config.threshold, self.config.selection) and not validation:
+            raise DataError(
+                "labelled pictures can be told from held-out good ones only, and there are none: add good pictures, or use "
+                "threshold=good and selection=budget"
+            )
 
     def reset(self, seed: int) -> None:
         """Return to the untrained state, initialised from `seed`."""
@@ -194,8 +225,13 @@ class Detector(nn.Module, ABC):
             fresh = type(self)(self.config)
         self.__dict__.update(fresh.__dict__)
 
-    def calibrate(self, good: Sequence[Record], *, source: str = "validation") -> None:
-        """Set the thresholds from good pictures that were not learned from (spec B.11)."""
+    def calibrate(
+        self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
+    ) -> None:
+        """Set the thresholds from good pictures that were not learned from (spec B.11).
+
+        With `threshold: labels` they are then moved to where good and `labelled` pictures are told apart best.
+        """
         scores: list[float] = []
         maxima: list[float] = []
         pixels: list[npt.NDArray[np.float32]] = []
@@ -203,7 +239,38 @@ class Detector(nn.Module, ABC):
             scores += [float(v) for v in analysis.score]
             maxima += [float(m.max()) for m in maps]
             pixels += [analysis.anomaly_map[k].flatten().numpy() for k in range(len(batch.records))]
-        self.calibration = self._calibration(scores, maxima, np.concatenate(pixels), _objects(good), source)
+        values = np.concatenate(pixels)
+        self.calibration = self._calibration(scores, maxima, values, _objects(good), source)
+        if self.config.threshold == "labels":
+            self.calibration = self._with_labels(self.calibration, good, labelled, values)
+
+    def _with_labels(
+        self,
+        found: Calibration,
+        good: Sequence[Record],
+        labelled: Sequence[Record],
+        pixels: npt.NDArray[np.float32],
+    ) -> Calibration:
+        """The calibration with thresholds of the best F1; that of the pixels stays where no labelled picture has a mask."""
+        scores, ranking = [*found.scores], PixelRanking()
+        for batch, analysis, maps in self.scan([*good, *labelled]):
+            for k, record in enumerate(batch.records):
+                regions = load_regions(record, batch.sizes[k])
+                if record.label == 1:
+                    scores.append(float(analysis.score[k]))
+                if has_pixel_truth(record, regions):
+                    ranking.add(maps[k], regions.union, label=record.label or 0)
+        image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
+        marked = ranking.summary().n_pos > 0
+        pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel
+        return replace(
+            found,
+            image=image,
+            pixel=pixel,
+            score_display=AffineDisplay.fit(found.scores, image.value),
+            pixel_display=AffineDisplay.fit(pixels, pixel.value),
+            source=f"{found.source} and {len(labelled)} labelled anomalous pictures",
+        )
 
     def _calibration(
         self,

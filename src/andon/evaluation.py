@@ -88,6 +88,10 @@ class Report:
     notes: tuple[str, ...] = ()
     gate: bool = False
     """Whether the metrics are there a second time behind SPADE's gate, and the masks are those it lets through."""
+    labelled: int = 0
+    """Anomalous pictures that were taken out of the test to be learned from."""
+    label_use: str = ""
+    """What they were used for; empty where the detector does not use them."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -114,6 +118,8 @@ class Report:
                 "map_interpolation": "bilinear, half-pixel centres",
                 "score_rule": self.score_rule,
                 "gate": self.gate,
+                "labelled_anomalous": self.labelled,
+                "label_use": self.label_use,
             },
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "alternative_scores": {name: metric.to_json() for name, metric in self.alternatives.items()},
@@ -161,6 +167,8 @@ class Origin:
     category: str = ""
     seed: int = 0
     stages: dict[str, Stage] = field(default_factory=dict)
+    labelled: int = 0
+    """Anomalous pictures that were taken out of the test to be learned from."""
 
 
 def evaluate(
@@ -233,8 +241,10 @@ def evaluate(
         machine=describe_machine(device),
         latency=predict_latency(detector, records) if latency else None,
         skipped=skipped,
-        notes=_notes(records, cases, skipped),
+        notes=(*label_notes(detector, origin.labelled), *_notes(records, cases, skipped)),
         gate=gate,
+        labelled=origin.labelled,
+        label_use=detector.label_use if origin.labelled else "",
     )
 
 
@@ -307,6 +317,15 @@ def _score(
                 )
             task.advance(len(batch.records))
     return cases, extras, ranking
+
+
+def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
+    """One line on the labelled pictures, where any were taken out of the test."""
+    if not labelled:
+        return ()
+    use = detector.label_use
+    what = f"used for {use}" if use else f"not used: this {detector.name} learns from good pictures only"
+    return (f"{labelled} labelled anomalous pictures were taken out of the test and {what}",)
 
 
 def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pkgutil
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ class Recipe(Config):
     """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
+    labelled: Annotated[int, Field(ge=0, strict=True)] = 0
+    """Anomalous test pictures that are learned from instead, and taken out of the test; the seed chooses them."""
     gate: bool = False
     """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""
     config: dict[str, Any] = Field(default_factory=dict)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from andon.config import to_yaml
 from andon.datasets import Dataset, open_dataset
+from andon.datasets.dataset import file_digest
+from andon.datasets.labelled import move_labelled, without_copies
 from andon.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
 from andon.files import write_json, write_text
 from andon.images import decode
@@ -51,9 +53,13 @@ class Source:
     category: str | None = None
     layout: str = "auto"
 
-    def open(self, *, seed: int, hold_out: bool = True) -> Dataset:
-        """Read the data set; without `hold_out` no good pictures are kept from training by rule."""
-        return open_dataset(self.path, self.category, self.layout, seed=seed, hold_out=hold_out)
+    def open(self, *, seed: int, hold_out: bool = True, labelled: int = 0) -> Dataset:
+        """Read the data set; without `hold_out` no good pictures are kept from training by rule.
+
+        `labelled` anomalous pictures move from the test to those that are learned from.
+        """
+        found = open_dataset(self.path, self.category, self.layout, seed=seed, hold_out=hold_out)
+        return move_labelled(found, labelled, seed)
 
 
 def resolve_own(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -111,21 +117,22 @@ def fit_run(
 
     check_output(run, overwrite=overwrite, resume=resume)
     check_device(device)
-    dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out)
+    dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out, labelled=recipe.labelled)
     skipped: dict[str, str] = {}
     if skip_unreadable:
         dataset, skipped = _without_unreadable(dataset)
     train, validation, test = dataset.train, dataset.validation, dataset.test
     cls = detector_class(recipe.detector)
     detector = cls(cls.Config.parse(recipe.config, where=f"recipe {recipe.name}"))
-    description = describe(recipe, source, dataset, [*train, *validation], detector, skipped)
+    used = [*train, *validation, *dataset.labelled]
+    description = describe(recipe, source, dataset, used, detector, skipped)
     finished = resume and _check_resume(run, description)
     if finished:
         from andon.detector import load_detector
 
         return load_detector(run / "detector"), dataset
     if overwrite and not resume and run.exists():
-        for record in [*train, *validation]:
+        for record in used:
             decode(record.image)  # an old run is not given up for pictures that cannot be learned from
     trainer = Trainer(
         seed=recipe.seed,
@@ -143,7 +150,11 @@ def fit_run(
         make_folder(run / "checkpoints")
         write_text(run / "recipe.yaml", to_yaml(description))
         detector.fit(
-            train, validation, test=test if detector.config.selection == "test" else (), trainer=trainer
+            train,
+            validation,
+            test=test if detector.config.selection == "test" else (),
+            labelled=dataset.labelled,
+            trainer=trainer,
         )
         write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
         detector.save(run / "detector")
@@ -209,6 +220,8 @@ def describe(
     }
     if skipped:
         data["skipped"] = dict(skipped)
+    if dataset.labelled:
+        data["labelled"] = {record.id: file_digest(record.image) for record in dataset.labelled}
     return {
         **recipe.model_dump(mode="json"),
         "data": data,
@@ -256,7 +269,13 @@ def evaluate_run(
     """
     recipe = read_recipe(run)
     source = data or _own_source(run, recipe)
-    dataset = source.open(seed=recipe["seed"], hold_out=recipe["hold_out"])
+    labelled = recipe.get("labelled", 0)
+    dataset = source.open(
+        seed=recipe["seed"], hold_out=recipe["hold_out"], labelled=0 if data is not None else labelled
+    )
+    learned = recipe["data"].get("labelled", {})
+    if learned:  # wherever they lie by now, and whatever they are called
+        dataset = replace(dataset, test=without_copies(dataset.test, set(learned.values())))
     if not dataset.test:
         raise DataError(
             f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, "
@@ -268,7 +287,9 @@ def evaluate_run(
     report = evaluate(
         load_detector(run / "detector"),
         dataset.test,
-        origin=Origin(recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run)),
+        origin=Origin(
+            recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run), len(learned)
+        ),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
         gate=bool(recipe.get("gate", False)) if gate is None else gate,
         skip_unreadable=skip_unreadable,

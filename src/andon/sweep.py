@@ -77,6 +77,16 @@ class Result:
         """Whether the epoch was selected on test labels."""
         return bool(self.report["protocol"]["selected_on_test_labels"])
 
+    @property
+    def labelled(self) -> int:
+        """Anomalous pictures that were taken out of the test to be learned from."""
+        return int(self.report["protocol"].get("labelled_anomalous", 0))
+
+    @property
+    def label_use(self) -> str:
+        """What they were used for; empty where the detector learns from good pictures only."""
+        return str(self.report["protocol"].get("label_use", ""))
+
 
 def plan(
     data: str,

@@ -147,8 +147,9 @@ class Trainer:
     """Minimises losses: one device, checkpoints, progress, interruption.
 
     `checkpoints` is a folder for unfinished stages (None: nothing is stored). With `resume=True` stages found there
-    continue; otherwise they start anew. `selection` holds the test records of a recipe with `selection: test`, and is
-    empty in every other case.
+    continue; otherwise they start anew. `selection` holds the labelled records that judge epochs: the test records of a
+    recipe with `selection: test`, held-out and labelled ones with `selection: labels`, none in every other case.
+    `labelled` holds anomalous records to learn from.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Trainer:
         resume: bool = False,
         progress: Progress | None = None,
         selection: tuple[Record, ...] = (),
+        labelled: tuple[Record, ...] = (),
     ) -> None:
         self.precision = best_precision() if precision == "auto" else precision
         self.fabric = Fabric(accelerator=device, devices=1, precision=self.precision)
@@ -169,6 +171,7 @@ class Trainer:
         self.resume = resume
         self.progress: Progress = progress or NoProgress()
         self.selection = selection
+        self.labelled = labelled
         self.stages: dict[str, Stage] = {}
         self._stop = False
 

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from andon.cli.options import Category, DataArgument, Device, Json, Layout, Settings, print_json, say
+from andon.cli.options import (
+    Category,
+    DataArgument,
+    Device,
+    Json,
+    Labelled,
+    Layout,
+    Settings,
+    print_json,
+    say,
+    with_labelled,
+)
 
 app = typer.Typer()
 
@@ -21,6 +32,7 @@ def benchmark(
     categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
     settings: Settings = None,
+    labelled: Labelled = None,
     out: Annotated[
         Path, typer.Option(help="Folder for runs and tables; what is finished there is kept.")
     ] = Path("runs/benchmark"),
@@ -42,7 +54,7 @@ def benchmark(
         categories=() if categories == "all" else _listed(categories),
         seeds=seeds,
         layout=layout,
-        settings=parse_assignments(settings or []),
+        settings=parse_assignments(with_labelled(settings, labelled)),
     )
     outcome = sweep(jobs, out, device=device, progress=default_progress())
     for folder, failure in outcome.failures.items():

@@ -43,6 +43,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted 
 SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave damaged pictures out, and count them.")
 ]
+Labelled = Annotated[
+    int | None,
+    typer.Option(
+        help="Anomalous pictures per category that move from the test to what is learned from; the seed chooses them."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -59,6 +65,11 @@ def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
         return load_recipe(recipe)
     known_detector(detector or DETECTOR)
     return load_recipe(recipe or default_recipe(detector or DETECTOR), detector or DETECTOR)
+
+
+def with_labelled(settings: list[str] | None, labelled: int | None) -> list[str]:
+    """`--labelled 5` as the setting it is."""
+    return [*(settings or []), *([] if labelled is None else [f"labelled={labelled}"])]
 
 
 def resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:

@@ -13,6 +13,7 @@ from andon.cli.options import (
     DetectorName,
     Device,
     Json,
+    Labelled,
     Layout,
     Maps,
     Overwrite,
@@ -26,6 +27,7 @@ from andon.cli.options import (
     print_table,
     resolved,
     say,
+    with_labelled,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def fit(
     category: Category = None,
     recipe: RecipeName = None,
     settings: Settings = None,
+    labelled: Labelled = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
     layout: Layout = "auto",
     overwrite: Overwrite = False,
@@ -78,10 +81,11 @@ def fit(
     from andon.run_folder import check_output, read_recipe
     from andon.runs import Source, fit_run, resolve_own
 
-    named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings or []))
+    settings = with_labelled(settings, labelled)
+    named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings))
     source = Source(data, category, layout)
     found = source.open(
-        seed=named.seed, hold_out=named.hold_out
+        seed=named.seed, hold_out=named.hold_out, labelled=named.labelled
     )  # what is wrong is said before torch is imported
     for finding in found.findings.errors + found.findings.warnings:
         say(f"andon: warning: {finding}")
@@ -98,6 +102,8 @@ def fit(
         device=device,
         progress=default_progress(),
     )
+    from andon.evaluation import label_notes
+
     limits = fitted.fitted()
     skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
@@ -109,6 +115,8 @@ def fit(
                 "category": dataset.category,
                 "train": len(dataset.train),
                 "validation": len(dataset.validation),
+                "labelled": len(dataset.labelled),
+                "label_use": fitted.label_use if dataset.labelled else "",
                 "skipped": skipped,
                 "thresholds": {
                     "image": limits.image.to_json(),
@@ -119,6 +127,8 @@ def fit(
         )
         return
     print(dataset.summary())
+    for note in label_notes(fitted, len(dataset.labelled)):
+        print(f"note: {note}")
     if skipped:
         print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
     print(f"image threshold: {limits.image.describe()}")

@@ -65,7 +65,7 @@ class Dataset:
     """One category of a data set.
 
     `train` and `validation` are good pictures; `test` is for evaluation alone and empty where nothing is
-    labelled.
+    labelled. `labelled` are anomalous pictures that were taken out of `test` to be learned from.
     """
 
     name: str
@@ -80,6 +80,8 @@ class Dataset:
     test: Records
     saturation: Mapping[int, Saturation] | None = None
     """Saturation by pixel value of the masks (MVTec LOCO AD), None where a data set has none."""
+    labelled: Records = field(default=Records())
+    """Anomalous pictures for learning, none unless asked for (`move_labelled`)."""
     findings: Findings = field(default=Findings(), repr=False)
     """What was noticed while reading; `check_dataset` looks into the files as well."""
 
@@ -98,6 +100,8 @@ class Dataset:
         good, bad = (self.test.labels.count(label) for label in (0, 1))
         unknown = len(self.test) - good - bad
         parts = [f"{len(self.train)} train", f"{len(self.validation)} validation"]
+        if self.labelled:
+            parts.append(f"{len(self.labelled)} labelled anomalous to learn from")
         parts.append(f"{good} good and {bad} anomalous test pictures" if self.test else "no test pictures")
         if unknown:
             parts.append(f"{unknown} test pictures without label")

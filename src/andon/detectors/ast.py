@@ -178,7 +178,7 @@ class AST(Detector):
         stopping = None
         if c.selection == "validation":
             stopping = EarlyStopping(held_out_loss, c.patience, higher_is_better=False)
-        elif c.selection == "test" and stage == "student":
+        elif c.selection in {"labels", "test"} and stage == "student":
             stopping = EarlyStopping(
                 lambda: self.test_auroc(trainer.selection), c.patience, higher_is_better=True
             )

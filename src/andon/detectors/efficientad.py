@@ -246,7 +246,10 @@ class EfficientAD(Detector):
                 found += float(torch.stack(list(terms.values())).sum()) * len(images) / len(validation)
             return {"loss": found}
 
-        measure = {"validation": held_out_loss, "test": lambda: self.test_auroc(trainer.selection)}
+        def labels_told_apart() -> Mapping[str, float]:
+            return self.test_auroc(trainer.selection)
+
+        measure = held_out_loss if c.selection == "validation" else labels_told_apart
         trainer.minimise(
             "student",
             loss,
@@ -256,7 +259,7 @@ class EfficientAD(Detector):
             optimiser=c.optimiser,
             stopping=None
             if c.selection == "budget"
-            else EarlyStopping(measure[c.selection], c.patience, higher_is_better=c.selection == "test"),
+            else EarlyStopping(measure, c.patience, higher_is_better=c.selection != "validation"),
         )
 
     def _learn_map_range(self, good: Sequence[Record], trainer: Trainer) -> None:

@@ -328,7 +328,10 @@ class EfficientADAST(Detector):
                 ]
             return {"loss": float(torch.stack(cast("list[Tensor]", parts)).sum()) / len(held_out)}
 
-        measure = {"validation": held_out_loss, "test": lambda: self.test_auroc(trainer.selection)}
+        def labels_told_apart() -> Mapping[str, float]:
+            return self.test_auroc(trainer.selection)
+
+        measure = held_out_loss if c.selection == "validation" else labels_told_apart
         modules = {"student": self.student, "autoencoder": self.autoencoder}
         if c.extractor.mode == "train":
             modules |= {
@@ -344,7 +347,7 @@ class EfficientADAST(Detector):
             optimiser=c.optimiser,
             stopping=None
             if c.selection == "budget"
-            else EarlyStopping(measure[c.selection], c.patience, higher_is_better=c.selection == "test"),
+            else EarlyStopping(measure, c.patience, higher_is_better=c.selection != "validation"),
         )
 
     def student_losses(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> dict[str, Tensor]:

@@ -137,11 +137,13 @@ class SPADE(Detector):
                 done += len(batch.image)
         self.globals_, self.gallery_ = averages, gallery
 
-    def calibrate(self, good: Sequence[Record], *, source: str = "validation") -> None:
+    def calibrate(
+        self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
+    ) -> None:
         """As for every detector; where nothing was held out, each picture is compared with all the others."""
         self.leave_own_out = source == "train"
         try:
-            super().calibrate(good, source=source)
+            super().calibrate(good, source=source, labelled=labelled)
         finally:
             self.leave_own_out = False
 

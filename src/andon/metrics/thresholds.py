@@ -56,7 +56,7 @@ class Threshold:
     value: float
     """Exactly representable in the dtype in which scores are compared; +inf calls only +inf."""
     rule: str
-    """conformal, quantile, mean_std, manual; or, from labels, f1_max, fpr, youden."""
+    """conformal, quantile, mean_std, manual, labelled_f1; or, from labels of the test, f1_max, fpr, youden."""
     parameter: float | None = None
     """alpha, q, c or the FPR of the rule."""
     n: int = 0
@@ -75,6 +75,11 @@ class Threshold:
         number = f"{self.value:.6g}"
         if self.rule == "manual":
             return f"Set by hand to {number}; nothing is known about its false alarms."
+        if self.rule == "labelled_f1":
+            return (
+                f"{number}, the best F1 on {self.n} held-out good and labelled anomalous pictures; no false alarm rate is "
+                "guaranteed."
+            )
         if self.oracle:
             return f"{number}, chosen with the labels of {self.n} samples by {self.rule}; for analysis only."
         rule = f"{self.parameter:g} quantile" if self.rule == "quantile" else f"mean + {self.parameter:g} std"
@@ -204,6 +209,28 @@ def smallest_n(alpha: float) -> int:
 def smallest_n_with_confidence(rate: float, confidence: float = CONFIDENCE) -> int:
     """Fewest good pictures whose largest score keeps the rate: 29, 59, 299 for 0.1, 0.05, 0.01 at 95 %."""
     return math.ceil(math.log(1 - confidence) / math.log(1 - rate))
+
+
+# --- from labelled pictures that are not in the test -----------------------------------------------------------
+
+
+def labelled_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
+    """Half-way between the threshold with the largest F1 and the next lower score, of (n,) scores with labels 0 and 1.
+
+    For labelled pictures that were set aside from the test (spec 4, V5d); with the labels of the test it would be an
+    oracle. Raises `DataError` without anomalous samples.
+    """
+    _require_anomalous(labels)
+    values, _ = checked(scores, labels)
+    best = f1_max_threshold(values, labels).value
+    lower = float(values[values < best].max(initial=-np.inf))
+    middle = _rounded((best + lower) / 2, np.float32)
+    return from_labelled(middle if lower < middle <= best else best, values.size)
+
+
+def from_labelled(value: float, n: int) -> Threshold:
+    """A threshold that `n` good and labelled anomalous pictures chose by F1; rounded to float32."""
+    return Threshold(_rounded(value, np.float32), "labelled_f1", None, n=n, n_scores=n)
 
 
 # --- from labels, for analysis only -------------------------------------------------------------------------

@@ -224,7 +224,10 @@ def _unit(metric: str, title: str) -> str:
 
 
 def _selected(results: Sequence[Result]) -> str:
-    return "test labels" if any(result.on_test for result in results) else "–"
+    uses = sorted(
+        {f"{result.labelled} labelled ({result.label_use})" for result in results if result.label_use}
+    )
+    return "; ".join(["test labels"] * any(result.on_test for result in results) + uses) or "–"
 
 
 def _notes(results: Sequence[Result]) -> tuple[str, ...]:
@@ -232,6 +235,12 @@ def _notes(results: Sequence[Result]) -> tuple[str, ...]:
     notes = [f"Mean ± deviation over {len(seeds)} seeds." if len(seeds) > 1 else f"One seed ({seeds[0]})."]
     machines = sorted({str(result.report["machine"]) for result in results})
     notes.append("Machine: " + "; ".join(machines) + ".")
+    counts = sorted({result.labelled for result in results} - {0})
+    if counts:
+        notes.append(
+            f"{' or '.join(map(str, counts))} labelled anomalous pictures per category were taken out of the test, chosen by the "
+            "seed; who used them is said under “selected on”."
+        )
     if any(result.on_test for result in results):
         notes.append(
             "“test labels”: the epoch was selected on test labels, as published; such numbers are optimistic."
@@ -246,14 +255,35 @@ def _csv(results: Sequence[Result]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["recipe", "label", "category", "seed", "weights", "selected_on_test_labels", *own, *names]
+        [
+            "recipe",
+            "label",
+            "category",
+            "seed",
+            "weights",
+            "selected_on_test_labels",
+            "labelled_anomalous",
+            "label_use",
+            *own,
+            *names,
+        ]
     )
     for result in results:
         numbers = [measured(result, name) for name in [*own, *names]]
         cells = ["" if math.isnan(number) else repr(number) for number in numbers]
         job = result.job
         writer.writerow(
-            [job.recipe, job.name, job.category, job.seed, result.weights, result.on_test, *cells]
+            [
+                job.recipe,
+                job.name,
+                job.category,
+                job.seed,
+                result.weights,
+                result.on_test,
+                result.labelled,
+                result.label_use,
+                *cells,
+            ]
         )
     return text.getvalue()
 

@@ -39,6 +39,7 @@ CURVES = {
 SELECTIONS = {
     "budget": "training ends after a fixed budget",
     "validation": "the epoch is chosen on held-out good pictures",
+    "labels": "the epoch is chosen on held-out good and labelled anomalous pictures that are not in the test",
     "test": "the epoch was chosen on test labels",
 }
 
@@ -113,6 +114,14 @@ def cautions(report: Report) -> list[tuple[str, str]]:
                 "Selected on test labels",
                 "The epoch that was kept is the one that did best on these very test pictures. The numbers are too good to "
                 "be expected of new pictures; they serve to repeat a published result and nothing else.",
+            )
+        )
+    if report.label_use:
+        out.append(
+            (
+                "Labelled defects were used",
+                f"{report.labelled} anomalous pictures were taken out of the test and used for {report.label_use}. Compare only "
+                "with detectors that were measured on the same remaining pictures, and say that they had no labels.",
             )
         )
     if report.calibration.source == "train":

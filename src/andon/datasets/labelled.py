@@ -1,0 +1,44 @@
+"""Labelled defects for learning: a few anomalous test pictures that leave the test for good (spec 4, V5).
+
+Whoever compares detectors takes them out of the test of every one of them, whether it learns from them or not: then all
+are measured on the same pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import replace
+
+from andon.datasets.dataset import Dataset, Records, file_digest
+from andon.datasets.findings import pictures
+from andon.errors import DataError
+
+
+def move_labelled(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """The data set with `count` anomalous test pictures in `labelled` instead; 0 changes nothing.
+
+    Chosen are the first by hex digest of `sha256(f"{seed}:labelled:{id}")`, of all defect types together. What the test
+    must not show again leaves it too: further pictures of a chosen part, and copies of a chosen picture. Raises
+    `DataError` when no anomalous picture would be left to test on.
+    """
+    if count == 0:
+        return dataset
+    anomalous = [record for record in dataset.test if record.label == 1]
+    order = sorted(anomalous, key=lambda r: hashlib.sha256(f"{seed}:labelled:{r.id}".encode()).hexdigest())
+    chosen = {record.id for record in order[:count]}
+    moved = Records(replace(record, split="train") for record in dataset.test if record.id in chosen)
+    parts = {record.object_id for record in moved} - {None}
+    rest = [r for r in dataset.test if r.id not in chosen and r.object_id not in parts]
+    kept = without_copies(Records(rest), {file_digest(record.image) for record in moved})
+    if len(moved) < count or 1 not in kept.labels:
+        raise DataError(
+            f"{dataset.category} has {pictures(len(anomalous))} of defects, {count} labelled ones to learn from leave none "
+            "to test on: ask for fewer with --labelled"
+        )
+    return replace(dataset, test=kept, labelled=moved)
+
+
+def without_copies(records: Records, digests: Collection[str]) -> Records:
+    """The records whose pictures have none of these sha256 digests."""
+    return Records(record for record in records if file_digest(record.image) not in digests)
