@@ -103,7 +103,7 @@ class Report:
             name.replace("teacher_", "auroc_"): metric.to_json()["value"]
             for name, metric in self.alternatives.items()
             if name.startswith("teacher_")
-        }
+        } | (self.stages["teacher"].measured if "teacher" in self.stages else {})
         return {
             "detector": self.detector,
             "recipe": self.recipe,

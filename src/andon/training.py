@@ -80,6 +80,8 @@ class Stage:
     """Mean of each loss term over a few steps: {"step": ..., "term": ...}."""
     judged: list[dict[str, float]] = field(default_factory=list)
     """What the selection measured after each epoch."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """What else is worth knowing of the result, by name."""
 
 
 @dataclass(frozen=True, slots=True)

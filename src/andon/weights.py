@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM = "random"
+FLOW_NETWORK = "flow"
+"""Flow teachers of `andon pretrain flow`."""
 PDN_NETWORKS = ("pdn_small", "pdn_medium")
 """Networks that are not timm's: EfficientAD's teachers."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

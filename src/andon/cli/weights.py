@@ -43,17 +43,17 @@ def weights_add(
     file: Annotated[Path, typer.Argument(help="safetensors or PyTorch state dict.")],
     name: Annotated[str, typer.Option(help="Name to use in recipes.")],
     network: Annotated[
-        str, typer.Option(help="timm network the weights belong to, or pdn_small, pdn_medium.")
+        str, typer.Option(help="timm network the weights belong to, or pdn_small, pdn_medium, flow.")
     ],
     origin: Annotated[str, typer.Option(help="Where they come from; shown in every report.")] = "",
     licence: Annotated[str, typer.Option(help="Their licence; shown in every report.")] = "",
     sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its beginning.")] = "",
 ) -> None:
     """Copy weights from a file into the local store."""
-    from andon.weights import PDN_NETWORKS, add
+    from andon.weights import FLOW_NETWORK, PDN_NETWORKS, add
 
     check = None
-    if file.is_file() and network not in PDN_NETWORKS:
+    if file.is_file() and network not in {*PDN_NETWORKS, FLOW_NETWORK}:
         from andon.backbones import check_state, known_network  # timm takes seconds to import
 
         known_network(network)

@@ -31,11 +31,12 @@ from andon.layers.adapter import FeatureAdapter
 from andon.layers.augment import random_view
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow, negative_log_likelihood
+from andon.layers.flow_teacher import flow_interface, locate_flow
 from andon.layers.moments import channel_statistics
 from andon.layers.positional import positional_encoding
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
 from andon.structures import Record
-from andon.training import Draw, EarlyStopping, EpochSampler, OptimiserConfig, Trainer, derive_seed
+from andon.training import Draw, EarlyStopping, EpochSampler, OptimiserConfig, Stage, Trainer, derive_seed
 
 POSITION_CHANNELS = 32
 OddKernel = Literal[1, 3, 5, 7]
@@ -65,7 +66,11 @@ class TeacherConfig(Config):
     clamp: float = 3.0
     """Soft bound of the log-scales (alpha)."""
     epochs: Count = 240
-    """Passes over the training pictures."""
+    """Passes over the training pictures, where the flow is not a ready one."""
+    weights: str | None = None
+    """V4: a ready flow from the weight store (`andon pretrain flow`), used as it is; None = learn one from the good pictures."""
+    fine_tune: Annotated[int, Field(ge=0, strict=True)] = 0
+    """Optimiser steps on the good pictures that a ready flow is adapted with; 0 = it stays as it is."""
     normalise: Literal["none", "channel"] = "none"
     """`channel` scales each latent channel to mean 0 and deviation 1 over the training pictures."""
 
@@ -191,6 +196,7 @@ class EfficientADAST(Detector):
         if height != width:
             raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
         self.teacher = Flow(n, POSITION_CHANNELS, c.teacher.hidden, c.teacher.kernels, c.teacher.clamp)
+        ready = self._load_teacher() if pretrained and c.teacher.weights is not None else ()
         self.student = ResidualStudent(
             POSITION_CHANNELS + n,
             2 * n,
@@ -211,7 +217,7 @@ class EfficientADAST(Detector):
         self.register_buffer(
             "map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]])
         )  # (student, autoencoder) x (q_a, q_b)
-        self.used_weights = weight_lines(self.extractor)
+        self.used_weights = (*weight_lines(self.extractor), *ready)
         self.eval()
 
     @property
@@ -233,7 +239,8 @@ class EfficientADAST(Detector):
         cache = FeatureCache(self.extractor)
         with trainer.timed("features"):
             whole = cache.load(train, progress=trainer.progress, what="training features")
-            self.adapter.fit(whole)
+            if self.config.teacher.weights is None:
+                self.adapter.fit(whole)
             features = torch.cat([self.adapter.transform(whole), *self._other_light(train, cache, trainer)])
             held_out = self.adapter.transform(
                 cache.load(validation, progress=trainer.progress, what="validation features")
@@ -254,23 +261,43 @@ class EfficientADAST(Detector):
             copies = cache.load(train, view=View(light=factor), progress=trainer.progress, what=what)
             yield self.adapter.transform(copies)
 
+    def _load_teacher(self) -> tuple[dict[str, str]]:
+        """V4: take flow and feature statistics from the weight store; returns the line on their origin."""
+        c = self.config
+        assert c.teacher.weights is not None
+        if c.teacher.normalise != "channel" or not c.extractor.standardise:
+            raise ConfigError(
+                "a ready flow (teacher.weights) gives latents of unknown scale from features scaled as it learned them: set "
+                "teacher.normalise=channel and extractor.standardise=true"
+            )
+        values = c.model_dump(mode="json")
+        extractor = {name: values["extractor"][name] for name in BackboneConfig.model_fields}
+        interface = flow_interface(extractor, c.extractor.project, values["teacher"], POSITION_CHANNELS)
+        found = locate_flow(c.teacher.weights, interface)
+        self.teacher.load_state_dict(found.flow)
+        self.adapter.mean_.copy_(found.mean)
+        self.adapter.std_.copy_(found.std)
+        return (found.weights.describe(),)
+
     def _epochs(self, wanted: int, sampler: EpochSampler) -> int:
         """Passes over the training pictures, as far as `max_steps` lets them."""
         limit = self.config.max_steps
         return wanted if limit is None else max(1, min(wanted, limit // sampler.per_epoch))
 
     def _learn_teacher(self, features: Tensor, held_out: Tensor, trainer: Trainer) -> None:
-        """Stage 1: maximum likelihood of good features under the flow (AST Eq. 2)."""
+        """Stage 1: maximum likelihood of good features under the flow (AST Eq. 2), unless a ready one is used as it is."""
+        c = self.config.teacher
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             z, log_det = self.flow(features[draw.indices].to(trainer.device))
             return {"nll": negative_log_likelihood(z, log_det).mean()}
 
+        good = held_out if len(held_out) else features
+
         def measure() -> Mapping[str, float]:
             with torch.inference_mode():
                 chunks = [
-                    negative_log_likelihood(*self.flow(f.to(trainer.device)))
-                    for f in torch.split(held_out, 8)
+                    negative_log_likelihood(*self.flow(f.to(trainer.device))) for f in torch.split(good, 8)
                 ]
             return {"nll": float(torch.cat(chunks).mean())}
 
@@ -278,16 +305,20 @@ class EfficientADAST(Detector):
             "teacher", len(features), self.config.batch_size, drop_last=self.config.drop_last
         )
         stopping = EarlyStopping(measure, self.config.patience, higher_is_better=False)
-        trainer.minimise(
-            "teacher",
-            loss,
-            {"teacher": self.teacher},
-            sampler,
-            epochs=self._epochs(self.config.teacher.epochs, sampler),
-            optimiser=self.config.teacher_optimiser,
-            stopping=stopping if self.config.selection == "validation" else None,
-        )
-        if self.config.teacher.normalise == "channel":
+        if c.weights is None or c.fine_tune > 0:
+            trainer.minimise(
+                "teacher",
+                loss,
+                {"teacher": self.teacher},
+                sampler,
+                epochs=self._epochs(c.epochs, sampler),
+                steps=None if c.weights is None else c.fine_tune,
+                optimiser=self.config.teacher_optimiser,
+                stopping=stopping if self.config.selection == "validation" else None,
+            )
+        before_scaling = float(self.adapter.std_.log().sum())  # so that differently scaled features compare
+        trainer.stages.setdefault("teacher", Stage()).measured["nll"] = measure()["nll"] + before_scaling
+        if c.normalise == "channel":
             with torch.no_grad():
                 latents = (self.flow(f.to(trainer.device))[0] for f in torch.split(features, 8))
                 mean, std = channel_statistics(latents)

@@ -6,10 +6,8 @@ once, needs no labels and belongs to no product. Differs from the paper: any tim
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -22,19 +20,18 @@ from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
 from andon.config import Config, Count
-from andon.datasets.penalty import VERSION as PROCEDURAL_VERSION
-from andon.datasets.penalty import procedural_pictures
-from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from andon.files import write_bytes, write_text
-from andon.home import cache_dir, weights_dir
-from andon.images import batches, is_picture, load_batch, natural_key, resize
+from andon.errors import ConfigError, DataError, InterruptedRun
+from andon.files import write_bytes
+from andon.home import cache_dir
+from andon.images import batches, load_batch, resize
 from andon.layers.augment import luma, random_view
 from andon.layers.patches import pooling_window, to_grid
 from andon.layers.pdn import Size, grid, pdn
+from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
 from andon.progress import Progress, track
 from andon.structures import Record
 from andon.training import Draw, OptimiserConfig, Trainer, seeded
-from andon.weights import NAME, RANDOM, WeightEntry, add, entries
+from andon.weights import WeightEntry, add
 
 REDUCED = 1024
 """Numbers a tap's 3 x 3 neighbourhood is pooled to before all taps are pooled to the description."""
@@ -133,7 +130,7 @@ def pretrain_pdn(
     two networks' grids differ or `resume` finds other settings.
     """
     c = config or DistillationConfig()
-    _check_name(name)
+    check_name(name)
     target = PatchTarget(Backbone.create(c.target), c.channels)
     cells = grid(c.image_size, padding=True)
     if tuple(target.grid) != (cells, cells):
@@ -141,9 +138,9 @@ def pretrain_pdn(
             f"{c.target.network} has {target.grid[0]} x {target.grid[1]} cells at {c.target.taps[0]} for "
             f"{c.target.image_size} pixels, the teacher {cells} x {cells} for {c.image_size}: change target.image_size"
         )
-    records = _records(folders, c)
+    records = picture_records(folders, c.procedural)
     folder = cache_dir() / "pretraining" / name
-    _check_resume(folder, c, seed, records, resume)
+    note_settings(folder, c, seed, records, resume)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     target.to(trainer.device)
     _learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
@@ -158,13 +155,11 @@ def pretrain_pdn(
         file,
         name=name,
         network=f"pdn_{c.size}",
-        origin=origin or _origin(target.backbone, len(records), folders, c),
+        origin=origin or _origin(target.backbone, pictures_line(records, folders), c),
         licence=licence
         or f"that of its pictures, and of {c.target.weights}: {target.backbone.weights.licence}",
     )
-    for used in folder.iterdir():
-        used.unlink()
-    folder.rmdir()
+    clean_up(folder)
     return entry
 
 
@@ -253,53 +248,8 @@ def _average(
     return (total / len(records)).float().view(1, -1, 1, 1)
 
 
-def _records(folders: Sequence[Path], config: DistillationConfig) -> list[Record]:
-    """Records of all pictures below the folders, in natural order, or of the procedural ones."""
-    if not folders:
-        made = cache_dir() / "pretraining-pictures" / f"v{PROCEDURAL_VERSION}-{config.procedural}"
-        folders = [procedural_pictures(made, config.procedural)]
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is no folder: give folders with pictures, or none for procedural ones")
-    found = chain.from_iterable(
-        sorted(
-            (p for p in folder.rglob("*") if is_picture(p) and p.is_file()), key=lambda p: natural_key(str(p))
-        )
-        for folder in folders
-    )
-    records = [Record(image=path, id=path.as_posix(), split="train") for path in found]
-    if not records:
-        raise DataError(f"{', '.join(map(str, folders))}: no pictures there; give another folder")
-    return records
-
-
-def _check_name(name: str) -> None:
-    """Refuse before the work what `weights.add` would refuse after it."""
-    if not NAME.fullmatch(name):
-        raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
-    known = {entry.name: entry for entry in entries()}
-    own = weights_dir() / f"{name}.safetensors"
-    if name == RANDOM or (name in known and known[name].path != own):
-        raise WeightsError(f"the name {name!r} is taken: choose another with --name")
-
-
-def _check_resume(
-    folder: Path, config: DistillationConfig, seed: int, records: Sequence[Record], resume: bool
-) -> None:
-    """Note what is being learned; with `resume`, refuse to mix it with anything else."""
-    pictures = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
-    text = f"seed {seed}\npictures {len(records)} {pictures}\n{config.model_dump_json()}\n"
-    note = folder / "settings.txt"
-    if resume and note.is_file() and note.read_text(encoding="utf-8") != text:
-        raise ConfigError(
-            f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
-        )
-    write_text(note, text)
-
-
-def _origin(backbone: Backbone, count: int, folders: Sequence[Path], config: DistillationConfig) -> str:
-    where = ", ".join(folder.name for folder in folders) or "procedural"
+def _origin(backbone: Backbone, pictures: str, config: DistillationConfig) -> str:
     return (
         f"andon pretrain pdn: distilled from {config.target.network} ({backbone.weights.name}: {backbone.weights.origin}) "
-        f"on {count} pictures ({where}), {config.steps} steps"
+        f"on {pictures}, {config.steps} steps"
     )

@@ -1,0 +1,83 @@
+"""A flow teacher that belongs to no product, as it is kept in the weight store (spec 4, V4).
+
+One set of named tensors: the flow, the channel statistics of the pictures it learned from (its input is features scaled
+by them), and a note of everything that its input depends on, so that it is never fed anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from andon.errors import ConfigError, WeightsError
+from andon.weights import FLOW_NETWORK, WeightFile, locate
+
+MEAN, STD, SETTINGS, PART = "features.mean", "features.std", "settings", "flow."
+"""Names in the file; `settings` is JSON text as bytes, since the store keeps tensors and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTeacher:
+    """A teacher from the store."""
+
+    weights: WeightFile
+    flow: Mapping[str, Tensor]
+    """State of `layers.flow.Flow`."""
+    mean: Tensor
+    """(1, C, 1, 1) of the features, over the pictures it learned from."""
+    std: Tensor
+    """(1, C, 1, 1)."""
+
+
+def flow_interface(
+    extractor: Mapping[str, Any], project: int | None, flow: Mapping[str, Any], position: int
+) -> dict[str, Any]:
+    """Everything that flow and input depend on, by the names the settings have: what maker and user must agree on.
+
+    `extractor` and `flow` hold the settings of `BackboneConfig` and hidden, kernels, clamp; `position` is the number of
+    channels of the positional encoding.
+    """
+    own = {f"extractor.{name}": value for name, value in extractor.items()} | {"extractor.project": project}
+    return (
+        own
+        | {f"teacher.{name}": flow[name] for name in ("hidden", "kernels", "clamp")}
+        | {"position": position}
+    )
+
+
+def flow_teacher_state(
+    flow: Mapping[str, Tensor], mean: Tensor, std: Tensor, settings: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The tensors that are stored; `settings` is what `locate_flow` will ask for."""
+    text = torch.frombuffer(bytearray(json.dumps(dict(settings), sort_keys=True).encode()), dtype=torch.uint8)
+    return {MEAN: mean, STD: std, SETTINGS: text} | {PART + name: value for name, value in flow.items()}
+
+
+def locate_flow(name: str, settings: Mapping[str, Any]) -> FlowTeacher:
+    """The flow teacher `name`, for features and a flow as `settings` say (plain values by dotted name).
+
+    Raises `WeightsError` when it is unknown, damaged or no flow teacher, `ConfigError` when it was made for other
+    settings.
+    """
+    weights = locate(name, FLOW_NETWORK)
+    state = dict(weights.state or {})
+    try:
+        mean, std = state.pop(MEAN), state.pop(STD)
+        made_for = json.loads(bytes(state.pop(SETTINGS).tolist()))
+        flow = {key.removeprefix(PART): value for key, value in state.items()}
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            f"weights {name!r} are no flow teacher: make one with `andon pretrain flow --name {name}`"
+        ) from error
+    for key, wanted in json.loads(json.dumps(dict(settings))).items():
+        if made_for.get(key) != wanted:
+            raise ConfigError(
+                f"the flow teacher {name!r} was made for {key}={made_for.get(key)!r}, this recipe has {wanted!r}: set one "
+                "to the other, or make another with `andon pretrain flow`"
+            )
+    return FlowTeacher(weights, flow, mean, std)

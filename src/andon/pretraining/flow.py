@@ -1,0 +1,220 @@
+"""One flow teacher for every product: maximum likelihood of the features of any pictures (spec 4, V4).
+
+The flow of AST (arXiv 2210.07829) learns what features of good parts look like, product by product, which takes most of
+EfficientAD-AST's time. Here it learns once, from pictures of anything, as EfficientAD's teacher does (arXiv 2303.14535,
+Algorithm 3): 60,000 steps of 16 pictures, a tenth of them without colour. Its input is scaled by the channel statistics
+of those pictures, and what it says of a product is scaled by that product's statistics.
+
+Which pictures is the experiment: photographs of anything, the good pictures of all products (their `train/good` folders),
+or those of all products but one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field
+from safetensors.torch import save
+from torch import Tensor
+
+from andon.backbones import Backbone, BackboneConfig
+from andon.config import Config, Count
+from andon.errors import ConfigError, DataError, InterruptedRun
+from andon.features import FeatureCache
+from andon.files import write_bytes
+from andon.home import cache_dir
+from andon.images import WHOLE, View
+from andon.layers.adapter import FeatureAdapter
+from andon.layers.flow import Flow, negative_log_likelihood
+from andon.layers.flow_teacher import flow_interface, flow_teacher_state
+from andon.layers.moments import channel_statistics
+from andon.layers.positional import positional_encoding
+from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
+from andon.progress import Progress, track
+from andon.structures import Record
+from andon.training import Draw, OptimiserConfig, Trainer, seeded
+from andon.weights import FLOW_NETWORK, WeightEntry, add
+
+PIECE = 8
+"""Pictures whose features are in memory at once while statistics are taken."""
+
+
+class FlowPretrainingConfig(Config):
+    """Settings of the class-agnostic flow; the defaults fit the recipe `efficientad_ast/corrected`."""
+
+    extractor: BackboneConfig = BackboneConfig(
+        network="tf_efficientnet_b5",
+        weights="tf_efficientnet_b5.aa_in1k",
+        taps=("blocks.5",),
+        image_size=768,
+        static_same_padding=True,
+    )
+    """The frozen feature extractor."""
+    project: Count | None = None
+    """Reduce the features to this many channels by a fixed random orthonormal projection."""
+    hidden: Count = 1024
+    """Width of the coupling networks."""
+    kernels: tuple[Literal[1, 3, 5, 7], ...] = (3, 3, 3, 5)
+    """Kernel size of each coupling block."""
+    clamp: float = 3.0
+    """Soft bound of the log-scales (alpha)."""
+    position: Count = 32
+    """Channels of the positional encoding the flow is conditioned on."""
+    grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Probability with which a picture loses its colour."""
+    statistics: Count = 10_000
+    """Pictures the channel statistics are taken over; all where there are fewer."""
+    procedural: Count = 1000
+    """Procedural pictures that are drawn where no folder is given."""
+    keep_features: bool = True
+    """Keep the features of each picture on disk: extracted once instead of at each step, at 0.5 to 1 MB a picture."""
+    steps: Count = 60_000
+    """Optimiser steps."""
+    batch_size: Count = 16
+    """Pictures of a step."""
+    optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4, decay_last=0.05)
+
+    @classmethod
+    def matching(cls, settings: Mapping[str, Any]) -> Self:
+        """The settings with which a detector of these (resolved) settings of `efficientad_ast` can use the flow."""
+        extractor, teacher = settings["extractor"], settings["teacher"]
+        return cls.parse(
+            {
+                "extractor": {name: extractor[name] for name in BackboneConfig.model_fields},
+                "project": extractor["project"],
+                **{name: teacher[name] for name in ("hidden", "kernels", "clamp")},
+            }
+        )
+
+    def interface(self) -> dict[str, Any]:
+        """What a detector must agree with to use the flow, by the names its settings have."""
+        values = self.model_dump(mode="json")
+        return flow_interface(values["extractor"], self.project, values, self.position)
+
+
+def pretrain_flow(
+    name: str,
+    folders: Sequence[Path],
+    config: FlowPretrainingConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    progress: Progress | None = None,
+    origin: str = "",
+    licence: str = "",
+) -> WeightEntry:
+    """Learn a flow from all pictures of `folders` and put it into the weight store as `name`, for `teacher.weights`.
+
+    Folders are searched with their subfolders; none means procedural pictures. After Ctrl-C (`InterruptedRun`) the state
+    reached is kept, and `resume` continues to the result an uninterrupted call has. Raises `DataError` without pictures
+    or where masks lie among them, `WeightsError` for a name that cannot be used or missing weights, `ConfigError` when
+    `resume` finds other settings.
+    """
+    c = config or FlowPretrainingConfig()
+    check_name(name)
+    records = picture_records(folders, c.procedural)
+    _refuse_masks(records)
+    backbone = Backbone.create(c.extractor)
+    folder = cache_dir() / "pretraining" / name
+    note_settings(folder, c, seed, records, resume)
+    trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
+    source = FlowFeatures(backbone.to(trainer.device), c)
+    source.fit(records, trainer)
+    try:
+        flow = learn_flow(source, records, c, trainer)
+    except InterruptedRun as error:
+        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
+    state = flow_teacher_state(flow.state_dict(), source.adapter.mean_, source.adapter.std_, c.interface())
+    file = folder / "teacher.safetensors"
+    write_bytes(file, save({key: value.detach().cpu().contiguous() for key, value in state.items()}))
+    entry = add(
+        file,
+        name=name,
+        network=FLOW_NETWORK,
+        origin=origin
+        or f"andon pretrain flow: features of {c.extractor.network} ({backbone.weights.name}: {backbone.weights.origin}) of "
+        f"{pictures_line(records, folders)}, {c.steps} steps",
+        licence=licence or f"that of its pictures, and of {c.extractor.weights}: {backbone.weights.licence}",
+    )
+    clean_up(folder)
+    return entry
+
+
+class FlowFeatures:
+    """Features of pictures as the flow sees them: on one grid, projected, scaled by the statistics of all of them."""
+
+    def __init__(self, backbone: Backbone, config: FlowPretrainingConfig) -> None:
+        self.config = config
+        self.cache = FeatureCache(backbone, enabled=config.keep_features)
+        self.adapter = FeatureAdapter(backbone.shapes, project=config.project, standardise=True)
+        _, height, width = self.adapter.shape
+        if height != width:
+            raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
+
+    def fit(self, records: Sequence[Record], trainer: Trainer) -> None:
+        """Learn the channel statistics from `statistics` of the pictures, in colour."""
+        order = torch.randperm(len(records), generator=seeded(trainer.seed, "statistics")).tolist()
+        chosen = [records[k] for k in order[: self.config.statistics]]
+        pieces = [chosen[k : k + PIECE] for k in range(0, len(chosen), PIECE)]
+        with trainer.timed("statistics"):
+            stream = (self.load(piece) for piece in pieces)
+            mean, std = channel_statistics(track(trainer.progress, stream, "feature statistics", len(pieces)))
+        self.adapter.mean_.copy_(mean)
+        self.adapter.std_.copy_(std)
+
+    def load(self, records: Sequence[Record], view: View = WHOLE) -> Tensor:
+        """(B, C, h, w) on the CPU."""
+        return self.adapter.transform(self.cache.load(records, view=view))
+
+    def draw(self, records: Sequence[Record], generator: torch.Generator) -> Tensor:
+        """As `load`, each picture without colour with probability `grey_share`."""
+        grey = torch.rand(len(records), generator=generator) < self.config.grey_share
+        parts, where = [], []
+        for view, chosen in ((WHOLE, ~grey), (View(colour="grey"), grey)):
+            positions = chosen.nonzero().flatten().tolist()
+            if positions:
+                parts.append(self.load([records[k] for k in positions], view))
+                where += positions
+        return torch.cat(parts)[torch.argsort(torch.tensor(where))]
+
+
+def learn_flow(
+    source: FlowFeatures, records: Sequence[Record], config: FlowPretrainingConfig, trainer: Trainer
+) -> Flow:
+    """The flow, trained by maximum likelihood of the features at every position (AST Eq. 2)."""
+    c = config
+    n, height, width = source.adapter.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trainer.seed)
+        flow = Flow(n, c.position, c.hidden, c.kernels, c.clamp)
+    flow.to(trainer.device)
+    position = positional_encoding(c.position, height, width)[None].to(trainer.device)
+
+    def loss(draw: Draw) -> Mapping[str, Tensor]:
+        features = source.draw([records[k] for k in draw.indices.tolist()], draw.generator)
+        z, log_det = flow(features.to(trainer.device), position.expand(len(features), -1, -1, -1))
+        return {"nll": negative_log_likelihood(z, log_det).mean()}
+
+    trainer.minimise(
+        "flow",
+        loss,
+        {"flow": flow},
+        trainer.sampler("flow", len(records), c.batch_size),
+        steps=c.steps,
+        optimiser=c.optimiser,
+    )
+    return flow
+
+
+def _refuse_masks(records: Sequence[Record]) -> None:
+    """Masks are pictures too: a whole data set was given where its good pictures were meant."""
+    found = next((record for record in records if "ground_truth" in record.image.parts), None)
+    if found is not None:
+        raise DataError(
+            f"{found.image} is a mask beside test pictures, which no teacher may learn from: give the folders of good "
+            "pictures, e.g. data/*/train/good"
+        )
