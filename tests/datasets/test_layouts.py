@@ -253,7 +253,7 @@ def test_loco_is_recognised_without_its_config(tmp_path: Path) -> None:
 
 
 def test_loco_counts_accept_paper_and_archive(tmp_path: Path) -> None:
-    from andon.datasets.known_counts import MVTEC_LOCO, compare_mvtec_loco
+    from andon.datasets.known_counts import MVTEC_LOCO, compare
 
     data = open_dataset(loco_tree(tmp_path / "splicing_connectors"))
     assert any("copy may be partial" in warning for warning in data.findings.warnings)
@@ -267,7 +267,7 @@ def test_loco_counts_accept_paper_and_archive(tmp_path: Path) -> None:
                 [replace(data.test[0], defect_type=kind) for kind, count in test for _ in range(count)]
             ),
         )
-        assert compare_mvtec_loco(complete).warnings == ()
+        assert compare(complete, "MVTec LOCO AD", MVTEC_LOCO["splicing_connectors"]).warnings == ()
 
 
 def test_published_totals() -> None:
