@@ -1,16 +1,19 @@
-"""`andon data`: draw the embedded sets, check any data set."""
+"""`andon data`: draw the embedded sets, fetch published ones, check any data set."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from andon.cli.options import Category, DataArgument, Json, Layout, print_json
+from andon.cli.options import Category, DataArgument, Json, Layout, print_json, print_table, say
 from andon.errors import UsageError
 
-app = typer.Typer(help="Generate the embedded data sets; check any data set.", no_args_is_help=True)
+app = typer.Typer(
+    help="Generate the embedded data sets; list and fetch published ones; check any.", no_args_is_help=True
+)
 
 
 @app.command("generate")
@@ -71,3 +74,107 @@ def data_check(
     if errors:
         counted = "1 error" if errors == 1 else f"{errors} errors"
         raise UsageError(f"{data} has {counted} (listed above): correct before fitting")
+
+
+@app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """Published data sets: pages, licences, sizes."""
+    from andon.datasets.known_sets import known_sets
+
+    rows = list(known_sets().values())
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": known.name,
+                    "title": known.title,
+                    "page": known.page,
+                    "licence": known.licence,
+                    "cite": known.cite,
+                    "archive": known.archive or None,
+                    "bytes": known.size or None,
+                    "sha256": known.sha256 or None,
+                    "links": list(known.links),
+                    "categories": list(known.counts),
+                    "pictures": known.pictures or None,
+                }
+                for known in rows
+            ]
+        )
+        return
+    table = [
+        [
+            known.name,
+            f"{known.pictures}" if known.pictures else "?",
+            f"{known.size / 1e9:.1f} GB" if known.size else "?",
+            "direct" if known.links else "by hand",
+            known.licence,
+            known.page,
+        ]
+        for known in rows
+    ]
+    print_table("", ["data set", "pictures", "archive", "link", "licence", "page"], table)
+
+
+@app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Name from `andon data list`.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="New folder for it; default data/NAME.", show_default=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="The licence was read and is agreed to.")] = False,
+    from_archive: Annotated[
+        Path | None, typer.Option(help="Archive that was brought here by other means; nothing is downloaded.")
+    ] = None,
+    url: Annotated[
+        str, typer.Option(help="Present link to the archive, where the known ones are gone.")
+    ] = "",
+    sha256: Annotated[str, typer.Option(help="Hash of the archive, where its publisher changed it.")] = "",
+    keep_archive: Annotated[
+        bool, typer.Option("--keep-archive", help="Keep the downloaded archive.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a published data set: its page and licence first, then download, check, unpack into a new folder."""
+    from andon.datasets.fetch import announce, check_fetch, fetch
+    from andon.datasets.known_sets import known_set
+    from andon.progress import default_progress
+
+    known = known_set(name)
+    target = folder or Path("data") / name
+    for line in announce(known, target):
+        say(line)
+    check_fetch(known, target, url=url, archive=from_archive, sha256=sha256)
+    if not yes:
+        _ask_for_agreement(known.page)
+    with default_progress().task(f"{name} (MB)", 0) as task:
+        told = [0]
+
+        def show(what: str, done: int, total: int) -> None:
+            task.advance((done >> 20) - told[0], f"{what}, of {total >> 20}" if total else what)
+            told[0] = done >> 20
+
+        fetched = fetch(
+            known, target, url=url, archive=from_archive, sha256=sha256, keep_archive=keep_archive, show=show
+        )
+    for line in fetched.warnings:
+        say(f"andon: warning: {line}")
+    if as_json:
+        print_json(
+            {
+                "folder": fetched.folder,
+                "categories": fetched.categories,
+                "warnings": fetched.warnings,
+                "sha256": fetched.sha256,
+            }
+        )
+        return
+    print(f"{known.title} is in {fetched.folder}: {len(fetched.categories)} categories")
+
+
+def _ask_for_agreement(page: str) -> None:
+    """Raises `UsageError` where nobody can be asked, or the answer is no."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody is here to agree to the licence: read {page}, then pass --yes")
+    if not typer.confirm("Do you agree to the licence and fetch it?", err=True):
+        raise UsageError("the licence was not agreed to, nothing was fetched")

@@ -110,7 +110,7 @@ _SETS = (
     KnownSet(
         "btad",
         "BTAD",
-        "http://avires.dimi.uniud.it/papers/btad/",
+        "https://github.com/pankajmishra000/VT-ADL",
         "not stated with the archive; CC BY-NC-SA 4.0 according to others: no commercial use",
         "Mishra et al., ISIE 2021",
         "btad.zip",
