@@ -26,6 +26,7 @@ from andon.metrics import (
     pixel_metrics,
     record_tags,
 )
+from andon.metrics.parts import part_metrics
 from andon.progress import NoProgress, Progress
 from andon.structures import Record
 
@@ -190,6 +191,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
         metrics = image_metrics(scores, labels, calibration.image.value, tags=tags)
+        metrics |= part_metrics(scores, labels, [record.object_id for record in records])
         metrics |= pixel_metrics(ranking, calibration.pixel.value)
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")

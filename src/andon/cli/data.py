@@ -169,7 +169,8 @@ def data_fetch(
             }
         )
         return
-    print(f"{known.title} is in {fetched.folder}: {len(fetched.categories)} categories")
+    count = len(fetched.categories)
+    print(f"{known.title} is in {fetched.folder}: {count} {'category' if count == 1 else 'categories'}")
 
 
 def _ask_for_agreement(page: str) -> None:
@@ -178,3 +179,53 @@ def _ask_for_agreement(page: str) -> None:
         raise UsageError(f"nobody is here to agree to the licence: read {page}, then pass --yes")
     if not typer.confirm("Do you agree to the licence and fetch it?", err=True):
         raise UsageError("the licence was not agreed to, nothing was fetched")
+
+
+@app.command("submission")
+def data_submission(
+    data: DataArgument,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs fitted on categories of DATA, one each.")
+    ],
+    out: Annotated[Path, typer.Option(help="Archive to write.")] = Path("submission.tar.gz"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the archive.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Answer for the private pictures of MVTec AD 2: the archive its benchmark server takes."""
+    from andon.datasets import list_categories, open_dataset
+    from andon.errors import OutputError
+    from andon.progress import default_progress
+    from andon.run_folder import read_recipe
+
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} is there already: --overwrite replaces it, --out chooses another name")
+    names = list_categories(data, "mvtec_ad_2")
+    by_category: dict[str, Path] = {}
+    for run in runs:
+        category = read_recipe(run)["data"]["category"]
+        if category in by_category:
+            raise UsageError(f"{run} and {by_category[category]} are both for {category}: give one of them")
+        if category not in names:
+            raise UsageError(f"{run} is for {category!r}, {data} has {', '.join(names)}: leave it out")
+        by_category[category] = run
+    datasets = [open_dataset(data, name, "mvtec_ad_2") for name in names if name in by_category]
+
+    from andon.detector import load_detector
+    from andon.report.submission import write_submission
+
+    detectors = {category: load_detector(run) for category, run in by_category.items()}
+    done = write_submission(detectors, datasets, out, progress=default_progress())
+    absent = [name for name in names if name not in by_category]
+    if absent:
+        say(f"andon: warning: no run for {', '.join(absent)}: the server wants all categories")
+    if as_json:
+        print_json(
+            {
+                "archive": done.archive,
+                "pictures": done.pictures,
+                "pixel_thresholds": done.thresholds,
+                "absent": absent,
+            }
+        )
+        return
+    print(f"{sum(done.pictures.values())} pictures ({', '.join(done.pictures)}) are in {done.archive}")
