@@ -111,10 +111,11 @@ def fetch(
         found = _check(known, file, size, expected, is_ours=archive is None, show=show)
         try:
             _unpack(known, file, folder, found, url, show)
-        except DataError:
-            if archive is None:  # not to be taken for a good download next time
-                file.unlink()
-            raise
+        except DataError as error:
+            if archive is not None:
+                raise
+            file.unlink()  # not to be taken for a good download next time
+            raise DataError(f"{error}; if it is so again, get the present link from {known.page}") from error
         if archive is None:
             _put_away(file, folder.parent / known.archive if keep_archive and known.archive else None)
     except OSError as error:
