@@ -273,6 +273,15 @@ def test_users_archive_is_never_removed(tmp_path: Path, known: KnownSet) -> None
     assert names(tmp_path) == ["mine.tar.xz"]
 
 
+def test_length_is_compared_where_no_hash_is_known(tmp_path: Path, known: KnownSet, content: bytes) -> None:
+    (tmp_path / "mine.tar.xz").write_bytes(content)
+    other = replace(known, size=known.size - 1, sha256="")
+    with pytest.raises(
+        DataError, match=f"has {known.size} bytes, the published archive has {known.size - 1}"
+    ):
+        fetch(other, tmp_path / "toy", archive=tmp_path / "mine.tar.xz")
+
+
 def test_too_little_room(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
     with pytest.raises(OutputError, match="archive and content need about"):
         fetch(replace(known, size=10**18), tmp_path / "toy")
@@ -476,6 +485,14 @@ def test_tar_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             opened.addfile(info, io.BytesIO(bytes(info.size)))
     with pytest.raises(DataError, match="far more than its size"):
         extract(tmp_path / "a.tar.xz", tmp_path / "new")
+
+
+def test_more_bytes_than_stated(tmp_path: Path) -> None:
+    """Whatever the reader of an archive lets through."""
+    target = archives._Target(tmp_path / "a.zip", tmp_path, bytes_left=100)
+    target.add_file("a.png", 1, io.BytesIO(bytes(60)))
+    with pytest.raises(DataError, match="far more than its size"):
+        target.add_file("b.png", 1, io.BytesIO(bytes(60)))
 
 
 def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
