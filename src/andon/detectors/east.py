@@ -95,6 +95,7 @@ class EAST(Detector):
     config: EASTConfig
     ordinary_: Tensor
     trust_: Tensor
+    most_: Tensor
 
     def __init__(self, config: EASTConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
@@ -114,7 +115,9 @@ class EAST(Detector):
         self.composition = Composition(
             c.composition.words, min(c.composition.channels, channels), c.composition.parts
         )
-        # Mean and deviation on good pictures of: a cell's likelihood, the teacher's score, the composition's score.
+        # The largest median of a good picture's map.
+        self.register_buffer("most_", torch.zeros(()))
+        # Mean and deviation on good pictures of: a cell of the map, the teacher's score, the composition's score.
         self.register_buffer("ordinary_", torch.tensor([[0.0, 1.0]] * 3))
         self.register_buffer("trust_", torch.ones(()))  # in the composition, 0 to 1
         self.used_weights = weight_lines(self.extractor)
@@ -174,7 +177,7 @@ class EAST(Detector):
 
     def _learn_ordinary(self, pictures: Tensor, folds: int, seed: int, advance: Callable[[], object]) -> None:
         """What good pictures score when they were not learned from, and how far the composition can be trusted."""
-        cells, peaks, amounts, made_up = [], [], [], []
+        maps, amounts, made_up = [], [], []
         generator = seeded(seed, "misplaced")
         everyone = torch.arange(len(pictures))
         for fold in range(folds):
@@ -182,14 +185,15 @@ class EAST(Detector):
             self._fit_parts(pictures[~held_out], seed, advance)
             for picture in pictures[held_out]:
                 f = self.features(picture[:1])
-                nll = self.teacher(f)
-                cells.append(nll)
-                peaks.append(self._peak(nll))
+                maps.append(self.teacher(f))
                 amounts.append(self.composition(f))
                 wrong = with_moved_block(f.expand(MADE_UP, -1, -1, -1), BLOCK, generator)
                 made_up.append(self.composition(wrong))
-        for row, values in enumerate((cells, peaks, amounts)):
-            deviation, mean = torch.std_mean(torch.cat(values), correction=0)
+        nll = torch.cat(maps)
+        self.most_.copy_(nll.flatten(1).median(1).values.max())
+        relative = self._relative(nll)
+        for row, values in enumerate((relative, self._peak(relative), torch.cat(amounts))):
+            deviation, mean = torch.std_mean(values, correction=0)
             self.ordinary_[row] = torch.stack([mean, deviation.clamp_min(1e-6)])
         good, bad = torch.cat(amounts).tolist(), torch.cat(made_up).tolist()
         told_apart = auroc(good + bad, [0] * len(good) + [1] * len(bad))
@@ -199,18 +203,23 @@ class EAST(Detector):
 
     def analyse(self, images: Tensor) -> Analysis:
         f = self.features(self.features.join(self.extractor(images)))
-        nll = self.teacher(f)
-        peak = self._unusual(self._peak(nll), 1)
+        relative = self._relative(self.teacher(f))
+        peak = self._unusual(self._peak(relative), 1)
         composition = self._unusual(self.composition(f), 2)
         # Fisher's method: evidence adds up as -log p, here under logistic tails. What is ordinary adds next to nothing.
         both = F.softplus(LOGISTIC * peak) + self.trust_ * F.softplus(LOGISTIC * composition)
         scores = {"both": both, "teacher": peak, "composition": composition}
         chosen = scores.pop(self.config.score)
-        return Analysis(self._unusual(nll, 0), chosen, scores)
+        return Analysis(self._unusual(relative, 0), chosen, scores)
 
-    def _peak(self, nll: Tensor) -> Tensor:
+    def _relative(self, nll: Tensor) -> Tensor:
+        """The map less its own median: light and focus change the whole picture. Never less more than good pictures need."""
+        medians = nll.flatten(1).median(1).values
+        return nll - torch.minimum(medians, self.most_)[:, None, None, None]
+
+    def _peak(self, maps: Tensor) -> Tensor:
         """(B, 1, H, W) to (B,): the mean of the largest cells."""
-        flat = nll.flatten(1)
+        flat = maps.flatten(1)
         return flat.topk(max(1, round(self.config.share * flat.shape[1])), dim=1).values.mean(1)
 
     def _unusual(self, x: Tensor, row: int) -> Tensor:
