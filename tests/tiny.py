@@ -1,6 +1,25 @@
 """Settings at which each detector learns in seconds; used by every test that fits one."""
 
 TINY = {
+    "ast": {
+        "extractor.network": "resnet18",
+        "extractor.weights": "starter",
+        "extractor.taps": ["layer2"],
+        "extractor.image_size": 64,
+        "extractor.static_same_padding": False,
+        "extractor.standardise": True,
+        "extractor.project": 32,
+        "teacher.hidden": 16,
+        "teacher.kernels": [3, 3],
+        "teacher.epochs": 10,
+        "student.width": 32,
+        "student.blocks": 1,
+        "student.epochs": 10,
+        "maps.score": "max",
+        "batch_size": 4,
+        "teacher_optimiser.lr": 2e-3,
+        "optimiser.lr": 2e-3,
+    },
     "efficientad_ast": {
         "extractor.network": "resnet18",
         "extractor.weights": "starter",
