@@ -362,3 +362,16 @@ def batches(
             if k + ahead < len(chunks):
                 waiting.append(pool.submit(load_batch, chunks[k + ahead], size, view, planes))
             yield batch
+
+
+def load_depth(
+    records: Sequence[Record], planes: Callable[[npt.NDArray[np.float32]], Tensor], *, workers: int = 2
+) -> Tensor:
+    """`planes` of the point cloud beside each picture, (N, C, h, w); pictures are not decoded, only their size is read."""
+    import torch
+
+    def one(record: Record) -> Tensor:
+        return planes(points_of(record, read_size(record.image)))
+
+    with ThreadPoolExecutor(workers) as pool:
+        return torch.stack(list(pool.map(one, records)))

@@ -1,7 +1,7 @@
 """Point clouds beside pictures: from organised points to relief and foreground (AST, arXiv 2210.07829; spec 2.4).
 
 A camera with structured light gives one point per pixel, in metres, and (0, 0, 0) where it saw nothing. The part lies
-on a flat background; what matters is how far its surface is from its own mean height, and where there is part at all.
+on a flat background; what matters is how far its surface is from its own mean depth, and where there is part at all.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ CENTIMETRES = 100.0
 class Relief:
     """What is left of a point cloud."""
 
-    height: Depth
-    """(H, W) distance from the mean depth of the foreground in centimetres; 0 on the background."""
+    depth: Depth
+    """(H, W) centimetres behind (+) or before (-) the mean depth of the foreground; 0 on the background."""
     foreground: Mask
-    """(H, W), True on the part. All True, with `height` 0, where no part stands out: then everything is looked at."""
+    """(H, W), True on the part. All True, with `depth` 0, where no part stands out: then everything is looked at."""
 
 
 def relief(points: npt.NDArray[np.float32], *, distance: float = 7e-3) -> Relief:
-    """Height and foreground of an organised point cloud (H, W, 3) in metres.
+    """Depth relative to the part, and foreground, of an organised point cloud (H, W, 3) in metres.
 
     The foreground is what lies more than `distance` metres before or behind the surface through the corners.
     """
@@ -42,8 +42,7 @@ def relief(points: npt.NDArray[np.float32], *, distance: float = 7e-3) -> Relief
     if not inside.any():
         return Relief(np.zeros_like(z), np.ones_like(inside))
     mean = z[inside].mean(dtype=np.float64)
-    height = np.where(inside, (z - mean) * CENTIMETRES, 0.0).astype(np.float32)
-    return Relief(height, inside)
+    return Relief(np.where(inside, (z - mean) * CENTIMETRES, 0.0).astype(np.float32), inside)
 
 
 def depth_of(points: npt.NDArray[np.float32]) -> Depth:
@@ -76,10 +75,10 @@ def foreground(z: Depth, distance: float) -> Mask:
     Where no corner was measured there is no background, and everything that was measured is foreground.
     """
     surface = background(z)
-    measured = z != 0
-    if surface is None:
-        return measured
-    return measured & (np.abs(surface - z) > distance)
+    measured: Mask = z != 0
+    if surface is not None:
+        measured &= np.abs(surface - z) > distance
+    return measured
 
 
 def background(z: Depth) -> npt.NDArray[np.float64] | None:
@@ -115,7 +114,7 @@ def _complete(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | Non
     places = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)], np.float64)
     middle, level = places[known].mean(0), corners[known].mean()
     slopes = np.linalg.lstsq(places[known] - middle, corners[known] - level, rcond=None)[0]  # the least steep
-    return np.where(known, corners, level + (places - middle) @ slopes)
+    return np.asarray(np.where(known, corners, level + (places - middle) @ slopes), np.float64)
 
 
 def _fractions(size: int) -> npt.NDArray[np.float64]:
@@ -127,8 +126,8 @@ def _fractions(size: int) -> npt.NDArray[np.float64]:
 def resize_map(values: npt.NDArray[np.floating], size: tuple[int, int]) -> Depth:
     """(H, W) to `size` = (h, w): bilinear, half-pixel centres, not antialiased, edges repeated (as published)."""
     rows, columns = (_positions(n, m) for n, m in zip(values.shape, size, strict=True))
-    values = values.astype(np.float64)
-    return np.asarray(_interpolate(_interpolate(values, rows).T, columns).T, np.float32)
+    along_rows = _interpolate(values.astype(np.float64), rows)
+    return np.asarray(_interpolate(along_rows.T, columns).T, np.float32)
 
 
 def _positions(old: int, new: int) -> npt.NDArray[np.float64]:
@@ -144,14 +143,14 @@ def _interpolate(values: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -
 
 
 def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: float, dilate: int) -> Depth:
-    """(2, side, side): height in centimetres, and the foreground as 0 or 1, widened by a square of `dilate` pixels.
+    """(2, side, side): relative depth in centimetres, and the foreground as 0 or 1, widened by a square of `dilate` pixels.
 
     `points` is an organised cloud (H, W, 3) in metres, `distance` the metres that part and background are apart.
     """
     found = relief(points, distance=distance)
     mask = resize_map(found.foreground.astype(np.float32), (side, side)) > 0
     widened = ndimage.maximum_filter(mask.astype(np.uint8), size=dilate, mode="constant")
-    return np.stack([resize_map(found.height, (side, side)), widened.astype(np.float32)])
+    return np.stack([resize_map(found.depth, (side, side)), widened.astype(np.float32)])
 
 
 def point_cloud_beside(image: Path) -> Path | None:

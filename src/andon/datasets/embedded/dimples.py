@@ -42,8 +42,9 @@ NOISE = 1e-4
 """Standard deviation of a measured depth, metres."""
 STEP = 2.0**-17
 """Resolution of a measured depth (7.6 micrometres); rounded values compress well."""
-PAD_COLOUR, TABLE_COLOUR, STAIN_COLOUR = (0.72, 0.42, 0.20), (0.20, 0.22, 0.25), (0.40, 0.30, 0.24)
-PIT_COLOUR = (0.12, 0.08, 0.06)
+PAD_COLOUR, TABLE_COLOUR, STAIN_COLOUR, PIT_COLOUR = np.array(
+    [(0.72, 0.42, 0.20), (0.20, 0.22, 0.25), (0.40, 0.30, 0.24), (0.12, 0.08, 0.06)], np.float32
+)
 
 Plane = npt.NDArray[np.float32]
 
@@ -152,8 +153,8 @@ def _draw_colours(rng: np.random.Generator, pad: _Pad) -> Plane:
         ..., None
     ]
     grain = value_noise(rng, size, size, 3.0, 2) * 0.02 + value_noise(rng, size, size, size / 5) * 0.02
-    rubber = np.float32(PAD_COLOUR) * (1 - 0.35 * pad.dimples[..., None])
-    out = np.float32(TABLE_COLOUR) * (1 - on_pad) + rubber * on_pad + grain[..., None]
+    rubber = PAD_COLOUR * (1 - 0.35 * pad.dimples[..., None])
+    out = TABLE_COLOUR * (1 - on_pad) + rubber * on_pad + grain[..., None]
     return np.asarray(out * np.float32(rng.uniform(0.9, 1.1)), np.float32)
 
 
@@ -163,7 +164,7 @@ def _spoil(
     """Height, colours and mask with a defect somewhere on the pad."""
     angle, off = rng.uniform(0, 2 * np.pi), RADIUS * 0.62 * np.sqrt(rng.uniform())
     cx, cy = off * np.cos(angle), off * np.sin(angle)
-    pixel = np.float32(FIELD / len(pad.height))
+    pixel = FIELD / len(pad.height)
     if defect in {"bump", "dent"}:
         reach = rng.uniform(0.006, 0.010)
         amount = rng.uniform(0.0020, 0.0035)
@@ -172,10 +173,10 @@ def _spoil(
         return np.asarray(pad.height + change, np.float32), colours, np.asarray(np.abs(change) > 5e-4)
     radius = rng.uniform(0.0025, 0.004) if defect == "hole" else rng.uniform(0.004, 0.008)
     blob = Blob.draw(rng, cx / pixel, cy / pixel, radius / pixel, 0.25, rng.uniform(1.0, 1.4))
-    distance = blob.distance(pad.x / pixel, pad.y / pixel)
+    distance = blob.distance(*(np.asarray(axis / np.float32(pixel), np.float32) for axis in (pad.x, pad.y)))
     paint, strength = (PIT_COLOUR, 1.0) if defect == "hole" else (STAIN_COLOUR, rng.uniform(0.55, 0.8))
     cover = coverage(distance, 1.0 if defect == "hole" else 4.0)[..., None] * np.float32(strength)
-    painted = np.asarray(colours * (1 - cover) + np.float32(paint) * cover, np.float32)
+    painted = np.asarray(colours * (1 - cover) + paint * cover, np.float32)
     inside = distance > 0
     height = pad.height - np.where(inside, np.float32(rng.uniform(0.005, 0.009)), 0) * (defect == "hole")
     return np.asarray(height, np.float32), painted, inside
