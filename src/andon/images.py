@@ -230,6 +230,8 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
     try:
         values = tifffile.imread(path)
+        if not values.size:
+            raise ValueError("it holds no values")
     except FileNotFoundError as error:
         raise DataError(f"point cloud {path} does not exist: check the path") from error
     except Exception as error:  # tifffile raises many kinds for damaged files

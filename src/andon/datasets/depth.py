@@ -120,18 +120,18 @@ def _complete(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | Non
 def _fractions(size: int) -> npt.NDArray[np.float64]:
     """Position of each pixel between the centres of the two corner squares: 0 and 1 there, a little beyond outside."""
     centre = (min(CORNER, size) - 1) / 2
-    return (np.arange(size) - centre) / max(size - 1 - 2 * centre, 1)
+    return np.asarray((np.arange(size) - centre) / max(size - 1 - 2 * centre, 1), np.float64)
 
 
 def resize_map(values: npt.NDArray[np.floating], size: tuple[int, int]) -> Depth:
     """(H, W) to `size` = (h, w): bilinear, half-pixel centres, not antialiased, edges repeated (as published)."""
-    rows, columns = (_positions(n, m) for n, m in zip(values.shape, size, strict=True))
+    rows, columns = _positions(values.shape[0], size[0]), _positions(values.shape[1], size[1])
     along_rows = _interpolate(values.astype(np.float64), rows)
     return np.asarray(_interpolate(along_rows.T, columns).T, np.float32)
 
 
 def _positions(old: int, new: int) -> npt.NDArray[np.float64]:
-    return np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    return np.asarray(np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1), np.float64)
 
 
 def _interpolate(values: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
