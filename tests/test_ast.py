@@ -285,9 +285,9 @@ def test_depth_alone_sees_what_has_no_colour(data: Dataset):
     }
     detector = AST(ASTConfig().updated(TINY | changes | {"mode": "depth", "maps.score": "max"}))
     detector.fit(data.train, data.validation, trainer=Trainer(seed=0, device="cpu"))
-    good, dents = ([r for r in data.test if r.defect_type == kind] for kind in ("good", "hole"))
+    good, holes = ([r for r in data.test if r.defect_type == kind] for kind in ("good", "hole"))
     worst = max(p.raw_score for p in detector.predict(good))
-    assert all(p.raw_score > worst for p in detector.predict(dents))
+    assert all(p.raw_score > worst for p in detector.predict(holes))
 
 
 @pytest.mark.parametrize("selection", ["validation", "test"])
