@@ -301,6 +301,11 @@ def test_epochs_may_be_judged(data: Dataset, selection: str):
     assert bool(trainer.stages["teacher"].judged) == (selection == "validation")
 
 
+def test_nothing_need_be_held_out(data: Dataset):
+    detector = create(mode="depth").fit(data.train, trainer=Trainer(seed=0, device="cpu"))
+    assert detector.fitted().source == "train"
+
+
 def test_latency_takes_points_along(data: Dataset, combined: AST):
     effort = Effort(warmup_calls=1, warmup_seconds=0, calls=2, seconds=0)
     assert predict_latency(combined, data.test[:2], effort=effort).n == 2

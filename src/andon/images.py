@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from andon.errors import DataError
+from andon.progress import NoProgress, Progress, track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -367,7 +368,11 @@ def batches(
 
 
 def load_depth(
-    records: Sequence[Record], planes: Callable[[npt.NDArray[np.float32]], Tensor], *, workers: int = 2
+    records: Sequence[Record],
+    planes: Callable[[npt.NDArray[np.float32]], Tensor],
+    *,
+    progress: Progress | None = None,
+    workers: int = 2,
 ) -> Tensor:
     """`planes` of the point cloud beside each picture, (N, C, h, w); pictures are not decoded, only their size is read."""
     import torch
@@ -376,4 +381,5 @@ def load_depth(
         return planes(points_of(record, read_size(record.image)))
 
     with ThreadPoolExecutor(workers) as pool:
-        return torch.stack(list(pool.map(one, records)))
+        found = track(progress or NoProgress(), pool.map(one, records), "reading point clouds", len(records))
+        return torch.stack(list(found))

@@ -407,7 +407,7 @@ def test_train_without_pictures(tmp_path: Path) -> None:
 def test_layout_by_name(tmp_path: Path) -> None:
     folder = mvtec_tree(tmp_path / "part")
     assert open_dataset(folder, layout="mvtec_ad").layout == "mvtec_ad"
-    with pytest.raises(DataError, match="unknown layout 'mvtec'; did you mean .*mvtec_ad"):
+    with pytest.raises(DataError, match=r"unknown layout 'mvtec'; did you mean .*mvtec_ad"):
         open_dataset(folder, layout="mvtec")
     with pytest.raises(DataError, match=r"expected normal/ and defect/ folders \(folders\)$"):
         open_dataset(folder, layout="folders")
@@ -430,7 +430,7 @@ def test_listing_opens_no_picture(tmp_path: Path) -> None:
 
 def test_every_layout_is_one_file_named_like_it() -> None:
     known = layouts()
-    assert list(known) == ["manifest", "mvtec_loco", "mvtec_ad", "folders", "flat"]
+    assert list(known) == ["manifest", "mvtec_loco", "mvtec3d", "mvtec_ad", "folders", "flat"]
     assert len({layout.order for layout in known.values()}) == len(known)
 
 

@@ -225,12 +225,10 @@ class AST(Detector):
     def _load(self, records: Sequence[Record], trainer: Trainer, *, fit: bool) -> Inputs:
         """What the two networks see of all records, on the CPU."""
         planes = None
-        if self.depth_planes is not None:
-            planes = (
-                load_depth(records, self._planes)
-                if records
-                else torch.empty(0, 2, *[self.config.depth.side] * 2)
-            )
+        if self.config.mode != "rgb":
+            side = self.config.depth.side
+            read = load_depth(records, self._planes, progress=trainer.progress) if records else None
+            planes = torch.empty(0, 2, side, side) if read is None else read
         colours = None
         if self.extractor is not None and self.adapter is not None:
             what = "training features" if fit else "validation features"
