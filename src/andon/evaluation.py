@@ -252,7 +252,7 @@ def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
 def _zeros(detector: Detector) -> Any:
     import torch
 
-    return torch.zeros(1, 3, *detector.input_size, device=detector.device())
+    return torch.zeros(1, detector.input_channels, *detector.input_size, device=detector.device())
 
 
 def _score(

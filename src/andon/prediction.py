@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from andon.datasets.depth import point_cloud_beside
 from andon.errors import DataError
 from andon.files import write_text
 from andon.images import decode, is_picture, natural_key
@@ -56,9 +57,11 @@ def list_inputs(inputs: Sequence[Path]) -> list[Record]:
                 raise DataError(
                     f"{path} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
                 )
-            records += [Record(image=p, id=p.relative_to(path).as_posix()) for p in found]
+            records += [
+                Record(image=p, id=p.relative_to(path).as_posix(), depth=point_cloud_beside(p)) for p in found
+            ]
         elif path.is_file():
-            records.append(Record(image=path, id=path.name))
+            records.append(Record(image=path, id=path.name, depth=point_cloud_beside(path)))
         else:
             raise DataError(f"{path} does not exist: check the path")
     return _with_unique_ids(records)
