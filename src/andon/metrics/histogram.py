@@ -11,8 +11,8 @@ positive shares its bin with, and average precision and F1-max by what the order
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from andon.metrics.ranking import Piece, summarise
 from andon.structures import Region
 
 BITS = 20
-"""Of a key; 12 to 32."""
+"""Of a key; 12 to 24."""
 SIGN = np.uint32(0x80000000)
 
 Keys = npt.NDArray[np.uint32]
@@ -100,8 +100,8 @@ class PixelHistogram:
 
     def __init__(self, thresholds: Sequence[float] = (), bits: int = BITS) -> None:
         """`thresholds` are those at which `confusion` will be asked for: their counts are exact."""
-        if not 12 <= bits <= 32:
-            raise ValueError(f"{bits} bits make no useful bins; use 12 to 32, the usual number is {BITS}")
+        if not 12 <= bits <= 24:
+            raise ValueError(f"{bits} bits make no useful bins; use 12 to 24, the usual number is {BITS}")
         self._shift = 32 - bits
         self._thresholds = tuple(float(np.float32(t)) for t in thresholds)
         self._groups: dict[tuple[frozenset[str], int], _Group] = {}
@@ -197,11 +197,10 @@ class PixelHistogram:
         used = np.union1d(bins, np.flatnonzero(negatives.values) + negatives.start)
         tp_all, fp_all = _reach(bins, hits, used), negatives.reach(used)
         n_pos, n_neg = int(hits.sum()), negatives.total
-        # Even steps in recall and in FPR together.
-        position = tp_all / max(n_pos, 1) + fp_all / max(n_neg, 1)
-        wanted = np.linspace(0, position.max(initial=0), points)
-        kept = np.unique(np.searchsorted(-position, -wanted[::-1]).clip(0, max(used.size - 1, 0)))
-        kept = kept[::-1] if used.size else kept[:0]
+        position = (tp_all / max(n_pos, 1) + fp_all / max(n_neg, 1))[::-1]  # rises as thresholds fall
+        wanted = np.linspace(0, position.max(initial=0), points)  # even steps in recall and FPR together
+        steps = np.unique(np.searchsorted(position, wanted))
+        kept = used.size - 1 - steps[steps < used.size]
         return Curve(
             thresholds=np.concatenate(([np.inf], self._lowest(used[kept]).astype(np.float64))),
             tp=np.concatenate(([0], tp_all[kept])),
@@ -238,7 +237,7 @@ class PixelHistogram:
         )
         n_pos, n_neg = sum(picture.n_pixels for picture in pictures), negatives.total
         found = summarise([regions] if n_pos else [], n_pos, n_neg, limits)
-        pixels = Piece(regions.thresholds, regions.hits, regions.hits / max(n_pos, 1), *_counts(regions))
+        pixels = replace(regions, weights=regions.hits / max(n_pos, 1))
         bounds = {
             "auroc": bound_of_area(pixels, n_neg, 1.0),
             "average_precision": bound_of_average_precision(regions, n_pos),
@@ -278,7 +277,9 @@ class PixelHistogram:
         for region in channels:
             highest = np.unique(self._bins(highest_scores(scores, region)), return_counts=True)
             found.append(_Channel(region.defect_name, region.saturation_area, highest))
-        return _Picture(name, (used, counts), np.bincount(place, 1.0 / sizes), n_regions, found)
+        return _Picture(
+            name, (used, counts), np.bincount(place, 1.0 / sizes).astype(np.float64), n_regions, found
+        )
 
     def _piece(
         self, pixels: Sequence[tuple[Bins, Bins]], weights: Sequence[Weights], negatives: _Histogram
@@ -408,7 +409,7 @@ def _added(histograms: Sequence[_Histogram]) -> _Histogram:
     out = _Histogram(histograms[0].dtype if histograms else np.float64)
     for histogram in histograms:
         if histogram.values.size:
-            out.add_values(histogram.start, histogram.values.copy())
+            out.add_values(histogram.start, histogram.values)
     return out
 
 
@@ -429,10 +430,6 @@ def _reach(bins: Bins, counts: Bins, at: Bins) -> Bins:
     """How many of the pixels in ascending `bins` lie in each of the bins `at` or above it."""
     above = np.append(np.cumsum(counts[::-1])[::-1], 0)
     return np.asarray(above[np.searchsorted(bins, at)])
-
-
-def _counts(piece: Piece) -> Iterator[Bins]:
-    yield from (piece.tp, piece.fp, piece.fp_above)
 
 
 def _chosen_channels(pictures: Sequence[_Picture], tag: str | None) -> list[_Channel]:
