@@ -12,6 +12,8 @@ from andon.datasets.masks import Saturation
 from andon.metrics import PixelHistogram, PixelRanking, pixel_metrics
 from andon.structures import Region
 
+pytestmark = pytest.mark.filterwarnings("ignore:undefined, written as null.*few_vertices")
+
 L = grid(""".9 .1 .1 .0 .2 .0
             .1 .1 .6 .5 .0 .1
             .0 .2 .3 .1 .0 .0
@@ -135,7 +137,9 @@ def channel_sets(draw):
         for _ in range(n_channels):
             mask = random.random((6, 5)) < random.uniform(0.05, 0.4)
             mask[0, 0] = True
-            regions.append(Region(mask, "ab"[random.integers(2)], 255, int(random.integers(1, mask.sum() + 1))))
+            regions.append(
+                Region(mask, "ab"[random.integers(2)], 255, int(random.integers(1, mask.sum() + 1)))
+            )
         pictures.append(((random.integers(0, 11, (6, 5)) / 10).astype(np.float32), tuple(regions)))
     return pictures
 
@@ -169,7 +173,9 @@ def test_offset_and_order_do_not_matter(pictures):
 
 def test_ideal_maps_reach_1():
     ranking = PixelRanking()
-    ranking.add((A | B).astype(np.float32), A | B, label=1, channels=(Region(A, "A", 1, 2), Region(B, "B", 2, 4)))
+    ranking.add(
+        (A | B).astype(np.float32), A | B, label=1, channels=(Region(A, "A", 1, 2), Region(B, "B", 2, 4))
+    )
     ranking.add(np.zeros((4, 6)), EMPTY, label=0)
     assert [ranking.auspro(limit) for limit in LIMITS] == pytest.approx([1.0] * 5)
 
