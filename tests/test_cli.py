@@ -59,6 +59,9 @@ LIGHT = [
     ("evaluate /nowhere", 2),
     ("recipes", 0),
     ("weights list", 0),
+    ("data list", 0),
+    ("data fetch nothing", 2),
+    ("data submission /nowhere /nowhere", 2),
     ("weights add /nowhere --name a --network b", 2),
 ]
 

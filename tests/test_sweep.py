@@ -13,7 +13,7 @@ from tiny import TINY
 from andon import sweep as module
 from andon.errors import ConfigError, DataError, InterruptedRun
 from andon.report.comparison import Table, comparison, per_category, spread, write_tables
-from andon.sweep import Job, Result, finished, plan, run_job, sweep
+from andon.sweep import Job, Result, budgeted, finished, plan, run_job, sweep
 
 DATA = "embedded:fabric,profile=tiny,size=128"
 
@@ -212,3 +212,13 @@ def test_command(tmp_path, monkeypatch, andon):
     assert done.code == 0
     assert json.loads(done.out)["runs"] == 2
     assert (tmp_path / "b" / "tables.tex").is_file()
+
+
+def test_budget_scales_every_count_of_epochs_and_steps_but_not_what_was_set():
+    assert budgeted("padim/starter", 0.25, {}) == {}
+    changes = budgeted("efficientad_ast/starter", 0.25, {"epochs": 5})
+    assert changes == {"teacher.epochs": 3, "epochs": 5}
+    assert budgeted("efficientad/starter", 0.001, {})["steps"] == 2
+    assert budgeted("efficientad/starter", 1.0, {}) == {}
+    with pytest.raises(ConfigError, match="positive share"):
+        budgeted("padim/starter", 0.0, {})

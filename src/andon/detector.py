@@ -248,6 +248,7 @@ class Detector(nn.Module, ABC):
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
         """Image and pixel AUROC on labelled pictures: what recipes with `selection: test` look at after each epoch."""
         ranking, scores = PixelRanking(), []
+        test = [record for record in test if record.label is not None]
         for batch, analysis, maps in self.scan(test):
             scores += [float(v) for v in analysis.score]
             for record, anomaly_map in zip(batch.records, maps, strict=True):

@@ -28,6 +28,7 @@ from andon.metrics import (
     record_tags,
 )
 from andon.metrics.bootstrap import CONFIDENCE, DRAWS
+from andon.metrics.parts import part_metrics
 from andon.metrics.pimo import RELIABLE_VERTICES
 from andon.metrics.results import pixel_metrics as measure_pixels
 from andon.progress import NoProgress, Progress
@@ -216,6 +217,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
         metrics = image_metrics(scores, labels, calibration.image.value, tags=tags, draws=DRAWS)
+        metrics |= part_metrics(scores, labels, [record.object_id for record in records])
         metrics |= measure_pixels(ranking, calibration.pixel.value)
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 Group = Literal["good", "structural", "logical", "anomalous", "unknown"]
-MaskKind = Literal["none", "single", "channels"]
+MaskKind = Literal["none", "single", "channels", "classes", "soft"]
+"""A file of 0 and one other value; a file per defect; values that number the kinds of defect (any but 0 is anomalous);
+grey edges, anomalous above 127."""
 
 
 @dataclass(frozen=True, slots=True)

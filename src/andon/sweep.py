@@ -85,12 +85,14 @@ def plan(
     categories: Sequence[str] = (),
     seeds: int = 1,
     layout: str = "auto",
+    budget: float = 1.0,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Job]:
     """All runs of a sweep, seeds outermost so that an early stop leaves complete rows.
 
     `recipes` are detector names (their default recipe) or `detector/variant`; no `categories` means all of `data`.
-    Raises `ConfigError` or `DataError` for names that are not there.
+    `budget` is the share of each recipe's training that is spent. Raises `ConfigError` or `DataError` for names that are
+    not there.
     """
     known = list_categories(data, layout)
     for category in categories:
@@ -98,18 +100,41 @@ def plan(
             raise DataError(f"{data} has no category {category!r}; {nearest(category, known)}")
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}: at least one seed is needed")
-    names = []
+    chosen: dict[str, dict[str, Any]] = {}
     for name in recipes:
         if "/" not in name:
             known_detector(name)
-        names.append(name if "/" in name else default_recipe(name))
-        resolve(load_recipe(names[-1]), settings or {})
+        full = name if "/" in name else default_recipe(name)
+        chosen[full] = budgeted(full, budget, settings or {})
     return [
-        Job(name, data, category, layout, seed, settings or {})
+        Job(name, data, category, layout, seed, changes)
         for seed in range(seeds)
         for category in (categories or known)
-        for name in dict.fromkeys(names)
+        for name, changes in chosen.items()
     ]
+
+
+def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` plus those that make every training stage of a recipe `budget` times as long: its epochs and steps.
+
+    What `settings` names is left as it says. Raises `ConfigError` when a setting is not there or the budget not positive.
+    """
+    if not budget > 0:
+        raise ConfigError(f"budget is {budget}: give a positive share of the recipe's training, e.g. 0.5")
+    resolved = resolve(load_recipe(recipe), settings).config
+    lengths = {} if budget == 1 else _lengths(resolved)
+    return {name: max(1, round(budget * length)) for name, length in lengths.items()} | dict(settings)
+
+
+def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    """Dotted names of all settings that count epochs or steps, with their values."""
+    found: dict[str, int] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _lengths(value, f"{prefix}{name}.")
+        elif name in {"epochs", "steps"} and value:
+            found[prefix + name] = value
+    return found
 
 
 def run_job(job: Job, out: Path, device: str = "auto", progress: Progress | None = None) -> None:

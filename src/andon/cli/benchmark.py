@@ -20,6 +20,7 @@ def benchmark(
     ] = "all",
     categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
+    budget: Annotated[float, typer.Option(help="Share of each recipe's epochs and steps.")] = 1.0,
     settings: Settings = None,
     out: Annotated[
         Path, typer.Option(help="Folder for runs and tables; what is finished there is kept.")
@@ -42,6 +43,7 @@ def benchmark(
         categories=() if categories == "all" else _listed(categories),
         seeds=seeds,
         layout=layout,
+        budget=budget,
         settings=parse_assignments(settings or []),
     )
     outcome = sweep(jobs, out, device=device, progress=default_progress())

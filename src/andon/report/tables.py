@@ -21,6 +21,10 @@ MEANINGS = {
         "image AUROC, mean of logical and structural",
         "The headline of MVTec LOCO AD: both kinds of defect count the same.",
     ),
+    "part_auroc": (
+        "part AUROC",
+        "As image AUROC, for parts with several pictures: the score of a part is the largest of its pictures.",
+    ),
     "image_ap": (
         "image AP",
         "Average precision: the area under the precision-recall curve.",
