@@ -51,7 +51,10 @@ def order_keys(scores: Map) -> Keys:
     ['0x403fffff', '0x80000000', '0xbf000000']
     """
     bits = (np.asarray(scores, np.float32) + np.float32(0.0)).view(np.uint32)
-    return bits ^ np.where(bits & SIGN, np.uint32(0xFFFFFFFF), SIGN)
+    flipped = (bits.view(np.int32) >> 31).view(
+        np.uint32
+    ) | SIGN  # all bits of negative numbers, else the sign
+    return bits ^ flipped
 
 
 def key_scores(keys: Keys) -> Map:
@@ -126,11 +129,14 @@ class PixelHistogram:
             group.n_left_out += 1
             return
         good = scores.ravel() if marked is None else scores[~marked]
-        bins = self._bins(good)
-        group.negatives.add(bins)
-        if label == 0:
-            group.rates.add(bins, 1.0 / max(scores.size, 1))
-            group.n_good += 1
+        if good.size:
+            bins = self._bins(good)
+            first = int(bins.min())
+            counts = np.bincount(bins - first)
+            group.negatives.add(first, counts)
+            if label == 0:
+                group.rates.add(first, counts / scores.size)
+        group.n_good += int(label == 0)
         if marked is not None:
             group.pictures.append(self._positives(scores, marked, name, channels))
         for threshold in self._thresholds:
@@ -326,13 +332,7 @@ class _Histogram:
     def total(self) -> Any:
         return self.values.sum().item()
 
-    def add(self, bins: Bins, weight: float = 1) -> None:
-        """Add `weight` to each of the bins (n,)."""
-        if bins.size:
-            first = int(bins.min())
-            self.add_values(first, np.bincount(bins - first) * weight)
-
-    def add_values(self, start: int, values: npt.NDArray[Any]) -> None:
+    def add(self, start: int, values: npt.NDArray[Any]) -> None:
         """Add sums (n,) of the bins from `start` on."""
         if not self.values.size:
             self.start, self.values = start, values.astype(self.dtype)
@@ -395,7 +395,7 @@ class _Group:
     def merge(self, other: _Group) -> None:
         for mine, theirs in ((self.negatives, other.negatives), (self.rates, other.rates)):
             if theirs.values.size:
-                mine.add_values(theirs.start, theirs.values)
+                mine.add(theirs.start, theirs.values)
         self.pictures += other.pictures
         for threshold, (tp, fp) in other.called.items():
             before = self.called.get(threshold, (0, 0))
@@ -409,7 +409,7 @@ def _added(histograms: Sequence[_Histogram]) -> _Histogram:
     out = _Histogram(histograms[0].dtype if histograms else np.float64)
     for histogram in histograms:
         if histogram.values.size:
-            out.add_values(histogram.start, histogram.values)
+            out.add(histogram.start, histogram.values)
     return out
 
 
