@@ -216,8 +216,11 @@ def evaluate(
     labels = [int(record.label or 0) for record in records]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
-        metrics = image_metrics(scores, labels, calibration.image.value, tags=tags, draws=DRAWS)
-        metrics |= part_metrics(scores, labels, [record.object_id for record in records])
+        objects = [record.object_id for record in records]
+        metrics = image_metrics(
+            scores, labels, calibration.image.value, tags=tags, object_ids=objects, draws=DRAWS
+        )
+        metrics |= part_metrics(scores, labels, objects)
         metrics |= measure_pixels(ranking, calibration.pixel.value)
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")

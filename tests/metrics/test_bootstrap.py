@@ -88,6 +88,30 @@ def test_subsets_share_the_good_pictures_and_have_a_mean():
     assert metrics["image_fpr@mean"].interval == metrics["image_fpr"].interval
 
 
+def test_pictures_of_one_part_are_drawn_together():
+    """Five copies of each picture say no more than one: the interval stays as wide, and the order does not matter."""
+    scores, labels = made(4, 12, 12)
+    alone = image_metrics(scores, labels, 5.0, object_ids=[None] * 24, draws=200)
+    assert alone == image_metrics(scores, labels, 5.0, draws=200)
+    copies, parts = np.tile(scores, 5), [f"part {k % 24}" for k in range(120)]
+    together = image_metrics(copies, np.tile(labels, 5), 5.0, object_ids=parts, draws=200)
+    apart = image_metrics(copies, np.tile(labels, 5), 5.0, draws=200)
+    widths = [np.diff(found["image_auroc"].interval)[0] for found in (alone, together, apart)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
+    assert widths[2] < 0.6 * widths[0]
+    order = np.random.default_rng(0).permutation(120)
+    mixed = image_metrics(
+        copies[order], np.tile(labels, 5)[order], 5.0, object_ids=[parts[k] for k in order], draws=200
+    )
+    assert mixed == together
+    assert (
+        image_metrics([1, 2, 3, 4], [0, 0, 1, 1], object_ids=["a", "a", None, None], draws=9)[
+            "image_auroc"
+        ].interval
+        is None
+    )
+
+
 def test_one_picture_has_no_interval_and_a_perfect_ranking_a_single_value():
     assert image_metrics([1, 2, 3], [0, 0, 1], draws=50)["image_auroc"].interval is None
     assert image_metrics([1, 2, 3], [0, 0, 0], draws=50)["image_auroc"].interval is None

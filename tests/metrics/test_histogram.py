@@ -82,6 +82,8 @@ def test_the_exact_values_lie_within_the_bound(pictures, bits):
     assert exact.tags == binned.tags
     for tag in (None, *exact.tags):
         within(exact.summary(tag, LIMITS), binned.summary(tag, LIMITS))
+        one, other = (ranking.aupimo(tag, (0.02, 0.4), force=True) for ranking in (exact, binned))
+        assert abs(one.mean - other.mean) <= other.bound + 1e-12
 
 
 @given(picture_sets())

@@ -2,7 +2,8 @@
 
 Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Pictures are drawn with
 replacement, good and anomalous ones apart (stratified), as often as there are; the interval holds the middle
-95 % of the metrics of 1,000 such draws. It speaks of the choice of test pictures alone, not of training again.
+95 % of the metrics of 1,000 such draws. Pictures of one part are drawn together, since they are not independent.
+It speaks of the choice of test pictures alone, not of training again.
 
 What to know: with few pictures such intervals are too narrow, and where every anomalous picture scores above
 every good one no draw can differ, so that the interval is the single value 1. A rate of 0 or 1 is better
@@ -11,7 +12,8 @@ judged by the interval of its counts (Clopper, Pearson), which the report prints
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ from andon.metrics.ranking import Scores
 DRAWS = 1000
 CONFIDENCE = 0.95
 FEWEST = 2
-"""Fewer good or anomalous pictures have no interval: a single one is drawn every time."""
+"""Fewer good or anomalous pictures (or parts) have no interval: a single one is drawn every time."""
 CELLS = 1 << 22
 """Counts held at once; bounds memory, does not change results."""
 
@@ -45,61 +47,97 @@ def image_draws(
     subsets: Mapping[str, npt.NDArray[np.bool_]],
     threshold: float | None = None,
     *,
+    object_ids: Sequence[Hashable | None] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, dict[str, Draws]]:
     """Values of all image metrics in each draw: subset -> metric -> (B,).
 
-    `scores` (n,) and `truth` (n,) are those of all pictures, `subsets` name their anomalous pictures (n,). The
-    good pictures of a draw are the same in every subset, so that means over subsets can be taken draw by draw.
-    A subset with fewer than `FEWEST` pictures of either kind is left out. The order of the pictures changes
-    nothing.
+    `scores` (n,) and `truth` (n,) are those of all pictures, `subsets` name their anomalous pictures (n,).
+    Pictures with the same `object_ids` (n,) are drawn together, None is a part of its own. The good pictures of
+    a draw are the same in every subset, so that means over subsets can be taken draw by draw. A subset with
+    fewer than `FEWEST` pictures (or parts) of either kind is left out. The order of the pictures changes nothing.
     """
-    good = np.sort(scores[~truth])
+    good = _sample(scores, ~truth, object_ids)
     out: dict[str, dict[str, Draws]] = {}
     for name in sorted(subsets):
-        bad = np.sort(scores[subsets[name] & truth])
-        if min(good.size, bad.size) >= FEWEST:
-            parts = []
+        bad = _sample(scores, subsets[name] & truth, object_ids)
+        if min(good.n_parts, bad.n_parts) >= FEWEST:
+            values = []
             # The same seed for every subset and block keeps the good pictures' draws alike.
             good_random, bad_random = (np.random.default_rng([seed, k]) for k in (0, 1))
-            block = max(1, CELLS // (good.size + bad.size))
+            block = max(1, CELLS // (good.scores.size + bad.scores.size))
             for first in range(0, draws, block):
                 rows = min(block, draws - first)
-                parts.append(_values(good, bad, good_random, bad_random, rows, threshold))
-            out[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+                drawn = good.draw(good_random, rows), bad.draw(bad_random, rows)
+                values.append(_values(good.scores, bad.scores, *drawn, threshold))
+            out[name] = {key: np.concatenate([part[key] for part in values]) for key in values[0]}
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Pictures of one kind."""
+
+    scores: Scores
+    """(n,) ascending."""
+    parts: npt.NDArray[np.int64]
+    """(n,) number of the part that each picture shows."""
+
+    @property
+    def n_parts(self) -> int:
+        return int(self.parts.max(initial=-1)) + 1
+
+    def draw(self, random: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
+        """(rows, n): how often each picture is drawn."""
+        n = self.n_parts
+        return random.multinomial(n, np.full(n, 1 / n), rows)[:, self.parts]
+
+
+def _sample(
+    scores: Scores, chosen: npt.NDArray[np.bool_], object_ids: Sequence[Hashable | None] | None
+) -> _Sample:
+    """The chosen pictures in an order that does not depend on the one they came in."""
+    found = scores[chosen]
+    ids = [None] * scores.size if object_ids is None else object_ids
+    own = [identity for identity, is_chosen in zip(ids, chosen, strict=True) if is_chosen]
+    names = np.array(["" if identity is None else repr(identity) for identity in own], dtype=str)
+    order = np.lexsort(
+        (names, found)
+    ).tolist()  # equal scores of different parts have an order of their own too
+    numbers: dict[Hashable, int] = {}
+    keys = [("picture", k) if own[k] is None else ("part", own[k]) for k in order]
+    parts = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return _Sample(found[order], np.array(parts, dtype=np.int64))
 
 
 def _values(
     good: Scores,
     bad: Scores,
-    good_random: np.random.Generator,
-    bad_random: np.random.Generator,
-    rows: int,
+    good_drawn: npt.NDArray[np.int64],
+    bad_drawn: npt.NDArray[np.int64],
     threshold: float | None,
 ) -> dict[str, Draws]:
-    """All metrics of some draws at once, from counts at every distinct score."""
+    """All metrics of some draws (B, n) at once, from counts at every distinct score."""
     at, place = np.unique(np.concatenate([good, bad]), return_inverse=True)  # ascending
-    n_neg, n_pos = good.size, bad.size
-    fp = _reach(good_random.multinomial(n_neg, np.full(n_neg, 1 / n_neg), rows), place[:n_neg], at.size)
-    tp = _reach(bad_random.multinomial(n_pos, np.full(n_pos, 1 / n_pos), rows), place[n_neg:], at.size)
+    fp, tp = _reach(good_drawn, place[: good.size], at.size), _reach(bad_drawn, place[good.size :], at.size)
+    n_neg, n_pos = fp[:, -1], tp[:, -1]
     tp_steps, fp_steps = (np.diff(counts, axis=1, prepend=0.0) for counts in (tp, fp))
     precision = tp / np.maximum(tp + fp, 1)
     values = {
         "auroc": np.sum(fp_steps * (tp - tp_steps / 2), axis=1) / (n_pos * n_neg),
         "ap": np.sum(tp_steps * precision, axis=1) / n_pos,
-        "f1_max": np.max(2 * tp / (tp + fp + n_pos), axis=1),
+        "f1_max": np.max(2 * tp / (tp + fp + n_pos[:, None]), axis=1),
     }
     if threshold is None:
         return values
     # Column k has the counts at the (k + 1)-th highest score.
     called = int(np.count_nonzero(at >= at.dtype.type(threshold)))
-    hit = tp[:, called - 1] if called else np.zeros(rows)
-    wrong = fp[:, called - 1] if called else np.zeros(rows)
+    nothing = np.zeros(n_pos.size)
+    hit, wrong = (tp[:, called - 1], fp[:, called - 1]) if called else (nothing, nothing)
     return values | {
         "f1": 2 * hit / (hit + wrong + n_pos),
-        "precision": np.divide(hit, hit + wrong, out=np.full(rows, np.nan), where=hit + wrong > 0),
+        "precision": np.divide(hit, hit + wrong, out=np.full(hit.size, np.nan), where=hit + wrong > 0),
         "recall": hit / n_pos,
         "fpr": wrong / n_neg,
     }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -159,6 +159,7 @@ def image_metrics(
     *,
     tags: Sequence[Collection[str]] | None = None,
     names: Sequence[str] | None = None,
+    object_ids: Sequence[Hashable | None] | None = None,
     draws: int = 0,
     seed: int = 0,
 ) -> dict[str, Metric]:
@@ -166,7 +167,8 @@ def image_metrics(
 
     `threshold` was fixed without these labels; None leaves out what needs it. `tags[i]` are the subsets that
     picture i counts in if it is anomalous (`record_tags`). `names` identify pictures in messages. With `draws`
-    (usually `bootstrap.DRAWS`) each metric gets its bootstrap interval. Undefined values are NaN with a reason,
+    (usually `bootstrap.DRAWS`) each metric gets its bootstrap interval, for which pictures with the same
+    `object_ids` are drawn together. Undefined values are NaN with a reason,
     and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
     """
     values, truth = checked(scores, labels, names)
@@ -185,7 +187,7 @@ def image_metrics(
         by_tag[tag] = _image_values(values[chosen], truth[chosen], threshold)
     metrics = _with_subsets(metrics, by_tag)
     if draws:
-        drawn = image_draws(values, truth, subsets, threshold, draws=draws, seed=seed)
+        drawn = image_draws(values, truth, subsets, threshold, object_ids=object_ids, draws=draws, seed=seed)
         for subset, found in intervals(drawn, MEAN_OF).items():
             for name, interval in found.items():
                 key = f"image_{name}@{subset}" if subset else f"image_{name}"
