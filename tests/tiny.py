@@ -30,6 +30,17 @@ TINY = {
         "batch_size": 1,
         "optimiser.lr": 2e-3,
     },
+    "east": {
+        "extractor.network": "resnet18",
+        "extractor.weights": "starter",
+        "extractor.taps": ["layer1", "layer2"],
+        "extractor.image_size": 64,
+        "light": [0.9],
+        "teacher.components": 4,
+        "teacher.axes": 16,
+        "composition.words": 4,
+        "composition.channels": 8,
+    },
     "padim": {
         "extractor.network": "resnet18",
         "extractor.weights": "starter",
