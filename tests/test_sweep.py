@@ -153,6 +153,18 @@ def test_an_incomplete_seed_does_not_enter_an_average():
     assert comparison(results)[0].rows[0][3] == "90.0"
 
 
+def test_an_undefined_category_is_left_out_of_an_average_and_counted():
+    results = [result(category="fabric"), result(category="bolt", auroc=math.nan)]
+    assert comparison(results)[0].rows[0][1:4] == ("90.0", "–", "90.0 (1 of 2)")
+
+
+def test_the_official_headlines_stand_side_by_side():
+    values = {"image_auroc@mean": 0.8, "image_auroc@logical": 0.7, "image_auroc@structural": 0.9}
+    table = comparison([result(**values, **{"auspro_0.05@mean": 0.5})])[-1]
+    assert table.columns[1:5] == ("mean", "logical", "structural", "AU-sPRO mean")
+    assert table.rows[0][1:5] == ("80.0", "70.0", "90.0", "50.0")
+
+
 def test_undefined_metrics_are_dashes_and_test_selection_is_said():
     table = comparison([result(selected=True, **{"aupro_0.30": math.nan})])[2]
     assert table.rows[0][1] == "–"

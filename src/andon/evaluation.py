@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
 from andon.errors import DataError
-from andon.images import decode
+from andon.images import decode, read_size
 from andon.metrics import (
     Curve,
     Metric,
+    Pimo,
+    PixelHistogram,
     PixelRanking,
     UndefinedMetricWarning,
     auroc,
     curve,
     image_metrics,
-    pixel_metrics,
     record_tags,
 )
+from andon.metrics.bootstrap import CONFIDENCE, DRAWS
 from andon.metrics.parts import part_metrics
+from andon.metrics.pimo import RELIABLE_VERTICES
+from andon.metrics.results import pixel_metrics as measure_pixels
 from andon.progress import NoProgress, Progress
 from andon.structures import Record
 
@@ -35,6 +39,11 @@ if TYPE_CHECKING:
     from andon.detector import Calibration, Detector
     from andon.latency import Latency
     from andon.training import Stage
+
+
+PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
+PIXEL_MEMORY = 2.0
+"""Gigabytes that the scores of all test pixels may take before they are counted in bins instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,10 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
     """Pictures that could not be read, with the reason."""
     notes: tuple[str, ...] = ()
+    pixel_metrics: str = "exact"
+    """`exact` or `histogram`: then pixel metrics carry the largest error that bins can have made."""
+    aupimo: dict[str, float] = field(default_factory=dict)
+    """AUPIMO of each anomalous picture with a mask, by its id; empty where it is undefined."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -109,9 +122,16 @@ class Report:
                 "evaluation_size": "original",
                 "map_interpolation": "bilinear, half-pixel centres",
                 "score_rule": self.score_rule,
+                "pixel_metrics": self.pixel_metrics,
+                "interval": {
+                    "kind": "bootstrap, percentile, stratified",
+                    "confidence": CONFIDENCE,
+                    "draws": DRAWS,
+                },
             },
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "alternative_scores": {name: metric.to_json() for name, metric in self.alternatives.items()},
+            "aupimo_of_pictures": self.aupimo,
             "thresholds": {
                 "image": self.calibration.image.to_json() | {"text": self.calibration.image.describe()},
                 "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
@@ -166,12 +186,18 @@ def evaluate(
     saturation: dict[int, Saturation] | None = None,
     skip_unreadable: bool = False,
     latency: bool = True,
+    pixel_metrics: PixelMetrics = "auto",
+    pixel_memory: float = PIXEL_MEMORY,
     progress: Progress | None = None,
 ) -> Report:
     """Score every test picture and measure (spec B): image and pixel metrics with their break-down, time and cost.
 
-    Metrics see raw scores and raw maps at the pictures' own size. Raises `DataError` when there is nothing to evaluate or
-    a picture cannot be read (`skip_unreadable` leaves it out and reports it).
+    Metrics see raw scores and raw maps at the pictures' own size. `pixel_metrics` are exact or, in memory that does not
+    grow with the pixels, from bins with a bound of the error; `auto` takes bins where the pixels' scores would need more
+    than `pixel_memory` gigabytes. AU-sPRO is measured where the data tells single defects of a picture apart.
+
+    Raises `DataError` when there is nothing to evaluate or a picture cannot be read (`skip_unreadable` leaves it out and
+    reports it).
     """
     from andon.backbones import count_parameters, multiply_adds
     from andon.latency import describe_machine, predict_latency
@@ -184,20 +210,24 @@ def evaluate(
             "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
         )
     start = time.perf_counter()
-    cases, extras, ranking = _score(detector, records, saturation, progress or NoProgress())
+    ranking = pixel_scores(records, pixel_metrics, pixel_memory, calibration.pixel.value)
+    cases, extras, tags = _score(detector, records, saturation, ranking, progress or NoProgress())
     scores = np.asarray([case.raw_score for case in cases], np.float32)
     labels = [int(record.label or 0) for record in records]
-    tags = [record_tags(record) for record in records]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
-        metrics = image_metrics(scores, labels, calibration.image.value, tags=tags)
-        metrics |= part_metrics(scores, labels, [record.object_id for record in records])
-        metrics |= pixel_metrics(ranking, calibration.pixel.value)
+        objects = [record.object_id for record in records]
+        metrics = image_metrics(
+            scores, labels, calibration.image.value, tags=tags, object_ids=objects, draws=DRAWS
+        )
+        metrics |= part_metrics(scores, labels, objects)
+        metrics |= measure_pixels(ranking, calibration.pixel.value)
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")
         alternatives = {
             name: Metric(auroc(values, labels), n_pos, n_neg, reason) for name, values in extras.items()
         }
+    pimo = ranking.aupimo()
     seconds = time.perf_counter() - start
     device = detector.device()
     zeros = _zeros(detector)
@@ -224,8 +254,26 @@ def evaluate(
         machine=describe_machine(device),
         latency=predict_latency(detector, records) if latency else None,
         skipped=skipped,
-        notes=_notes(records, cases, skipped),
+        notes=(*_notes(records, cases, skipped), *_pixel_notes(ranking, metrics, pimo)),
+        pixel_metrics="exact" if isinstance(ranking, PixelRanking) else "histogram",
+        aupimo={} if np.isnan(pimo.mean) else dict(pimo.scores),
     )
+
+
+def pixel_scores(
+    records: Sequence[Record], mode: PixelMetrics, memory: float, threshold: float
+) -> PixelRanking | PixelHistogram:
+    """What collects the maps: exact, or bins where `mode` says so or all pixels need more than `memory` gigabytes."""
+    if mode == "exact":
+        return PixelRanking()
+    if mode == "auto":
+        pixels = 0
+        for record in records:
+            height, width = read_size(record.image)
+            pixels += height * width
+        if 4 * pixels <= memory * 1e9:
+            return PixelRanking()
+    return PixelHistogram(thresholds=[threshold])
 
 
 def readable(records: Sequence[Record], *, skip: bool) -> tuple[list[Record], dict[str, str]]:
@@ -259,13 +307,18 @@ def _score(
     detector: Detector,
     records: Sequence[Record],
     saturation: dict[int, Saturation] | None,
+    ranking: PixelRanking | PixelHistogram,
     progress: Progress,
-) -> tuple[list[Case], dict[str, list[float]], PixelRanking]:
-    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept."""
+) -> tuple[list[Case], dict[str, list[float]], list[tuple[str, ...]]]:
+    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept.
+
+    Also returns the subsets each picture counts in: those of its record and, where `saturation` names the defects of
+    its masks, these.
+    """
     calibration = detector.fitted()
     cases: list[Case] = []
     extras: dict[str, list[float]] = {}
-    ranking = PixelRanking()
+    tags: list[tuple[str, ...]] = []
     with progress.task("evaluating", len(records)) as task:
         for batch, analysis, maps in detector.scan(records):
             for name, values in analysis.extras.items():
@@ -273,8 +326,16 @@ def _score(
             for k, record in enumerate(batch.records):
                 regions = load_regions(record, batch.sizes[k], saturation)
                 known = has_pixel_truth(record, regions)
+                channels = regions.regions if saturation or record.mask_kind == "channels" else ()
+                named = [region.defect_name for region in channels] if saturation else []
+                tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
                 ranking.add(
-                    maps[k], regions.union, label=record.label or 0, tags=record_tags(record), name=record.id
+                    maps[k],
+                    regions.union,
+                    label=record.label or 0,
+                    tags=tags[-1],
+                    name=record.id,
+                    channels=channels,
                 )
                 raw = float(analysis.score[k])
                 cases.append(
@@ -289,7 +350,23 @@ def _score(
                     )
                 )
             task.advance(len(batch.records))
-    return cases, extras, ranking
+    return cases, extras, tags
+
+
+def _pixel_notes(
+    ranking: PixelRanking | PixelHistogram, metrics: dict[str, Metric], pimo: Pimo
+) -> Iterator[str]:
+    bounds = [metric.error_bound for metric in metrics.values() if metric.error_bound is not None]
+    if isinstance(ranking, PixelHistogram) and bounds:
+        yield (
+            "pixel metrics were counted in bins, in bounded memory: they are wrong by at most "
+            f"{max(bounds):.1g}"
+        )
+    if not np.isnan(pimo.mean) and pimo.n_vertices < RELIABLE_VERTICES:
+        yield (
+            f"AUPIMO rests on {pimo.n_vertices} thresholds, fewer than the {RELIABLE_VERTICES} that make it "
+            "reliable: it takes more good test pixels"
+        )
 
 
 def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from andon.config import Config, from_yaml
+from andon.config import Amount, Config, from_yaml
 from andon.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Recipe(Config):
     """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
+    pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"
+    """How pixel metrics are computed: from all scores, in bins with a bound of the error, or `auto` by `pixel_memory`."""
+    pixel_memory: Amount = 2.0
+    """Gigabytes that the scores of all test pixels may take before `auto` counts them in bins."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the detector; those not named keep their defaults."""
 

@@ -137,16 +137,28 @@ def evaluate(
     category: Category = None,
     layout: Layout = "auto",
     maps: Maps = False,
+    pixel_metrics: Annotated[
+        str | None,
+        typer.Option(help="exact, histogram (bounded memory) or auto; default: the recipe's."),
+    ] = None,
     skip_unreadable: SkipUnreadable = False,
     as_json: Json = False,
 ) -> None:
     """Measure a run on its test pictures: metrics, curves, heat maps, masks, report.html."""
+    from andon.errors import ConfigError
     from andon.progress import default_progress
     from andon.runs import Source, evaluate_run
 
+    if pixel_metrics not in (None, "auto", "exact", "histogram"):
+        raise ConfigError(f"--pixel-metrics {pixel_metrics!r} is unknown: choose auto, exact or histogram")
     source = Source(data, category, layout) if data is not None else None
     report = evaluate_run(
-        run, data=source, skip_unreadable=skip_unreadable, maps=maps, progress=default_progress()
+        run,
+        data=source,
+        skip_unreadable=skip_unreadable,
+        maps=maps,
+        pixel_metrics=pixel_metrics,  # type: ignore[arg-type]
+        progress=default_progress(),
     )
     _show_report(report, run, as_json)
 
