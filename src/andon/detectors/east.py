@@ -84,6 +84,8 @@ class EASTConfig(DetectorConfig):
     """Parts the good pictures are cut into; each is scored by what was learned from the others, to know ordinary scores."""
     score: Literal["both", "teacher", "composition"] = "both"
     """Image score: the excess of both parts over ordinary good pictures, or one part alone."""
+    relative: bool = True
+    """Take the median of a picture's likelihood map as its zero, as far as good pictures differ in it."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Share of the cells, those with the largest values, whose mean is the teacher's image score."""
 
@@ -214,6 +216,8 @@ class EAST(Detector):
 
     def _relative(self, nll: Tensor) -> Tensor:
         """The map less its own median: light and focus change the whole picture. Never less more than good pictures need."""
+        if not self.config.relative:
+            return nll
         medians = nll.flatten(1).median(1).values
         return nll - torch.minimum(medians, self.most_)[:, None, None, None]
 
