@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from andon.cli.options import Category, DataArgument, Device, Json, Layout, Settings, print_json, say
+from andon.cli.options import (
+    Category,
+    Cores,
+    DataArgument,
+    Device,
+    Json,
+    Layout,
+    Ray,
+    Settings,
+    cluster,
+    print_json,
+    say,
+)
 
 app = typer.Typer()
 
@@ -27,6 +39,8 @@ def benchmark(
     ] = Path("runs/benchmark"),
     layout: Layout = "auto",
     device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
     as_json: Json = False,
 ) -> None:
     """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
@@ -46,7 +60,10 @@ def benchmark(
         budget=budget,
         settings=parse_assignments(settings or []),
     )
-    outcome = sweep(jobs, out, device=device, progress=default_progress())
+    where = cluster(ray, cores)
+    outcome = sweep(
+        jobs, out, device=device, runner=where.runs if where else None, progress=default_progress()
+    )
     for folder, failure in outcome.failures.items():
         say(f"andon: warning: {folder}: {failure}")
     if not outcome.results:
@@ -78,6 +95,8 @@ def ablate(
     ] = Path("runs/ablation"),
     layout: Layout = "auto",
     device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
 ) -> None:
     """Measure one change at a time on one category; writes tables. Resumes. --set holds for every row."""
     from andon.ablation import ablation_table, load_sequence, plan_ablation
@@ -99,7 +118,10 @@ def ablate(
         budget=budget,
         settings=parse_assignments(settings or []),
     )
-    outcome = sweep(jobs, out, device=device, progress=default_progress())
+    where = cluster(ray, cores)
+    outcome = sweep(
+        jobs, out, device=device, runner=where.runs if where else None, progress=default_progress()
+    )
     for folder, failure in outcome.failures.items():
         say(f"andon: warning: {folder}: {failure}")
     table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from andon.cluster import Cluster
     from andon.registry import Recipe
 
 DETECTOR = "efficientad_ast"
@@ -46,9 +47,25 @@ SkipUnreadable = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Ray cluster that does the work: auto, HOST:PORT, ray://HOST:PORT or local."
+    ),
+]
+Cores = Annotated[int, typer.Option(min=1, help="With --ray: CPU cores of one run or worker.")]
 Maps = Annotated[
     bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at original size.")
 ]
+
+
+def cluster(address: str | None, cores: int) -> Cluster | None:
+    """The cluster named on the command line."""
+    if address is None:
+        return None
+    from andon.cluster import Cluster
+
+    return Cluster(address, cores)
 
 
 def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
