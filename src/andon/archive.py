@@ -143,12 +143,8 @@ def _lock(stream: BinaryIO, path: Path) -> None:
 def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
     """Records of the named pictures and of those below the named folders: folder by folder, in natural order.
 
-    Names are read as they are needed. The id is the path below the folder, or the whole path where several inputs are given.
-    Raises `DataError` for a path that is not there.
-    """
+    Names are read as they are needed. The id is the path below the folder, or the whole path where several inputs are given."""
     for path in inputs:
-        if not path.exists():
-            raise DataError(f"{path} does not exist: check the path")
         for picture in _pictures(path) if path.is_dir() else [path]:
             if len(inputs) > 1:
                 place = "/".join(picture.resolve().parts[1:])
@@ -185,8 +181,8 @@ def predict_archive(
     """
     from andon.detector import load_detector
 
-    detector = load_detector(run)
     _check_places(inputs, save)
+    detector = load_detector(run)
     with open_table(out, detector_key(run)) as table:
         before, records = table.verdicts.total(), _without_line(inputs, table)
         found = (
@@ -220,8 +216,10 @@ def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
 
 
 def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
-    """Heat maps below a folder that is being searched would be taken for pictures. Raises `OutputError`."""
+    """Raise `DataError` for an input that is not there, `OutputError` where heat maps would be taken for pictures."""
     for path in inputs:
+        if not path.exists():
+            raise DataError(f"{path} does not exist: check the path")
         if save is not None and path.is_dir() and save.resolve().is_relative_to(path.resolve()):
             raise OutputError(
                 f"--save {save} lies inside {path}, whose pictures are answered: choose a folder outside"
