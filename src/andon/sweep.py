@@ -198,11 +198,13 @@ def sweep(
     *,
     device: str = "auto",
     runner: Runner | None = None,
+    after: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Make the runs that are not finished: one after the other, each in its own process, or where `runner` makes them.
 
-    A run that fails is named in the outcome and does not stop the others. Raises `InterruptedRun` after Ctrl-C.
+    A run that fails is named in the outcome and does not stop the others. `after` is called here with the folder of each run
+    that this call completed. Raises `InterruptedRun` after Ctrl-C.
     """
     failures: dict[str, str] = {}
     todo = [job for job in jobs if finished(job, out) is None]
@@ -210,6 +212,8 @@ def sweep(
         for job, failure in (runner or one_by_one)(todo, out, device):
             if failure:
                 failures[str(job.folder(out))] = failure
+            elif after is not None:
+                after(job.folder(out))
             task.advance(1, f"{job.name} {job.category} seed {job.seed}")
     results = [result for job in jobs if (result := finished(job, out)) is not None]
     return Outcome(results, failures)

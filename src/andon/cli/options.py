@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from andon.cluster import Cluster
     from andon.registry import Recipe
+    from andon.tracking import Tracker
 
 DETECTOR = "efficientad_ast"
 DataArgument = Annotated[
@@ -47,6 +48,12 @@ SkipUnreadable = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRACKER", help="Show the run in a tracker: tensorboard (in the run folder) or mlflow[:URI]."
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +73,15 @@ def cluster(address: str | None, cores: int) -> Cluster | None:
     from andon.cluster import Cluster
 
     return Cluster(address, cores)
+
+
+def tracker(name: str | None) -> Tracker:
+    """The tracker named on the command line, or one that shows nothing."""
+    if name is None:
+        return lambda run: None
+    from andon.tracking import open_tracker
+
+    return open_tracker(name)
 
 
 def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:

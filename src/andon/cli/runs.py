@@ -24,12 +24,14 @@ from andon.cli.options import (
     Run,
     Settings,
     SkipUnreadable,
+    Track,
     chosen_recipe,
     cluster,
     print_json,
     print_table,
     resolved,
     say,
+    tracker,
 )
 from andon.errors import UsageError
 
@@ -76,6 +78,7 @@ def fit(
     resume: Resume = False,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Learn from good pictures and set the thresholds."""
@@ -93,6 +96,7 @@ def fit(
         say(f"andon: warning: {finding}")
     out = out or Path("runs") / named.detector / found.category
     check_output(out, overwrite=overwrite, resume=resume)
+    show = tracker(track)
     chosen = resolved(named, settings)
     fitted, dataset = fit_run(
         out,
@@ -104,6 +108,7 @@ def fit(
         device=device,
         progress=default_progress(),
     )
+    show(out)
     limits = fitted.fitted()
     skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
@@ -148,6 +153,7 @@ def evaluate(
         typer.Option(help="exact, histogram (bounded memory) or auto; default: the recipe's."),
     ] = None,
     skip_unreadable: SkipUnreadable = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Measure a run on its test pictures: metrics, curves, heat maps, masks, report.html."""
@@ -158,6 +164,7 @@ def evaluate(
     if pixel_metrics not in (None, "auto", "exact", "histogram"):
         raise ConfigError(f"--pixel-metrics {pixel_metrics!r} is unknown: choose auto, exact or histogram")
     source = Source(data, category, layout) if data is not None else None
+    show = tracker(track)
     report = evaluate_run(
         run,
         data=source,
@@ -166,6 +173,7 @@ def evaluate(
         pixel_metrics=pixel_metrics,  # type: ignore[arg-type]
         progress=default_progress(),
     )
+    show(run)
     _show_report(report, run, as_json)
 
 
