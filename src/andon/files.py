@@ -27,25 +27,33 @@ def writing(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
+        with writing_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into an `OutputError`: full disk, or a place that cannot be written."""
+    try:
+        yield
     except OSError as error:
         if error.errno in NO_SPACE:
             raise OutputError(
                 f"no space left while writing {path}: free some or choose another folder"
             ) from error
         if (
-            isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+            isinstance(error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError)
             or error.errno == errno.EROFS
         ):
             raise OutputError(
                 f"{path} cannot be written ({error.strerror}): choose another folder"
             ) from error
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -137,11 +137,16 @@ def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
     return found
 
 
-def run_job(job: Job, out: Path, device: str = "auto", progress: Progress | None = None) -> None:
-    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise."""
+def run_job(
+    job: Job, out: Path, device: str = "auto", progress: Progress | None = None, *, data: str | None = None
+) -> None:
+    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise.
+
+    `data` is where the pictures are found by this process, where that is not `job.data` (a relative path, elsewhere).
+    """
     run = job.folder(out)
     recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
-    source = Source(job.data, job.category or None, job.layout)
+    source = Source(data or job.data, job.category or None, job.layout)
     fit_run(run, source, recipe, resume=True, device=device, progress=progress)
     evaluate_run(run, progress=progress)
     write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
@@ -174,6 +179,10 @@ def _identity(job: Job) -> dict[str, Any]:
     return {"recipe": job.recipe, "data": job.data, "layout": job.layout, "settings": dict(job.settings)}
 
 
+Runner = Callable[[Sequence[Job], Path, str], Iterator[tuple[Job, str]]]
+"""Makes runs (jobs, the sweep's folder, device) and yields each with why it failed, or nothing, as it ends."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a sweep left: the finished runs, and why others failed."""
@@ -184,22 +193,36 @@ class Outcome:
 
 
 def sweep(
-    jobs: Sequence[Job], out: Path, *, device: str = "auto", progress: Progress | None = None
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    device: str = "auto",
+    runner: Runner | None = None,
+    after: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Make the runs that are not finished, one after the other, each in its own process.
+    """Make the runs that are not finished: one after the other, each in its own process, or where `runner` makes them.
 
-    A run that fails is named in the outcome and does not stop the others. Raises `InterruptedRun` after Ctrl-C.
+    A run that fails is named in the outcome and does not stop the others. `after` is called here with the folder of each run
+    that this call completed. Raises `InterruptedRun` after Ctrl-C.
     """
     failures: dict[str, str] = {}
     todo = [job for job in jobs if finished(job, out) is None]
     with (progress or NoProgress()).task("runs", len(jobs), done=len(jobs) - len(todo)) as task:
-        for job in todo:
-            failure = _in_own_process(job, out, device)
+        for job, failure in (runner or one_by_one)(todo, out, device):
             if failure:
                 failures[str(job.folder(out))] = failure
+            elif after is not None:
+                after(job.folder(out))
             task.advance(1, f"{job.name} {job.category} seed {job.seed}")
     results = [result for job in jobs if (result := finished(job, out)) is not None]
     return Outcome(results, failures)
+
+
+def one_by_one(jobs: Sequence[Job], out: Path, device: str) -> Iterator[tuple[Job, str]]:
+    """The `Runner` of one machine."""
+    for job in jobs:
+        yield job, _in_own_process(job, out, device)
 
 
 def _in_own_process(job: Job, out: Path, device: str) -> str:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from andon.cli.options import Category, DataArgument, Device, Json, Layout, Settings, print_json, say
+from andon.cli.options import (
+    Category,
+    Cores,
+    DataArgument,
+    Device,
+    Json,
+    Layout,
+    Ray,
+    Settings,
+    Track,
+    cluster,
+    print_json,
+    say,
+    tracker,
+)
+
+if TYPE_CHECKING:
+    from andon.sweep import Job, Outcome
 
 app = typer.Typer()
 
@@ -27,15 +45,17 @@ def benchmark(
     ] = Path("runs/benchmark"),
     layout: Layout = "auto",
     device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
     from andon.config import parse_assignments
     from andon.errors import AndonError
-    from andon.progress import default_progress
     from andon.registry import detector_names
     from andon.report.comparison import comparison, write_tables
-    from andon.sweep import plan, sweep
+    from andon.sweep import plan
 
     jobs = plan(
         data,
@@ -46,9 +66,7 @@ def benchmark(
         budget=budget,
         settings=parse_assignments(settings or []),
     )
-    outcome = sweep(jobs, out, device=device, progress=default_progress())
-    for folder, failure in outcome.failures.items():
-        say(f"andon: warning: {folder}: {failure}")
+    outcome = _sweep(jobs, out, device, ray, cores, track)
     if not outcome.results:
         raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
     write_tables(outcome.results, out)
@@ -78,15 +96,16 @@ def ablate(
     ] = Path("runs/ablation"),
     layout: Layout = "auto",
     device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
+    track: Track = None,
 ) -> None:
     """Measure one change at a time on one category; writes tables. Resumes. --set holds for every row."""
     from andon.ablation import ablation_table, load_sequence, plan_ablation
     from andon.config import parse_assignments
     from andon.errors import AndonError
     from andon.files import write_text
-    from andon.progress import default_progress
     from andon.runs import Source
-    from andon.sweep import sweep
 
     chosen = load_sequence(sequence)
     found = Source(data, category, layout).open(seed=0)
@@ -99,9 +118,7 @@ def ablate(
         budget=budget,
         settings=parse_assignments(settings or []),
     )
-    outcome = sweep(jobs, out, device=device, progress=default_progress())
-    for folder, failure in outcome.failures.items():
-        say(f"andon: warning: {folder}: {failure}")
+    outcome = _sweep(jobs, out, device, ray, cores, track)
     table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)")
     write_text(out / "ablation.md", table.markdown())
     write_text(out / "ablation.tex", table.latex())
@@ -110,6 +127,21 @@ def ablate(
         raise AndonError(
             f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
         )
+
+
+def _sweep(
+    jobs: Sequence[Job], out: Path, device: str, ray: str | None, cores: int, track: str | None
+) -> Outcome:
+    """Make the runs where they were asked for, and say which failed."""
+    from andon.progress import default_progress
+    from andon.sweep import sweep
+
+    where, show = cluster(ray, cores), tracker(track)
+    runner = where.runs if where is not None else None
+    outcome = sweep(jobs, out, device=device, runner=runner, after=show, progress=default_progress())
+    for folder, failure in outcome.failures.items():
+        say(f"andon: warning: {folder}: {failure}")
+    return outcome
 
 
 def _listed(text: str) -> list[str]:
