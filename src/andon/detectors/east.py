@@ -6,7 +6,7 @@ dropping a direction (Rippel et al., arXiv 2005.14140). The teacher is a mixture
 fitted in closed form: in one piece per appearance it does what a normalizing flow does, without training. The second
 part compares how much of each appearance the picture holds (missing, surplus, swapped parts). Each part is
 standardised on good pictures it has not seen (cross-fitting), and the second is trusted as far as it tells such pictures
-from copies with a misplaced block, so nothing is tuned by hand or by labels.
+from copies with a misplaced block: no label of the data at hand is needed.
 
 `docs/results/east.md` says what was tried, what it gave and what was dropped.
 """
