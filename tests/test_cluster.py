@@ -140,7 +140,7 @@ def files(run: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("shared", [True, False], ids=["shared disk", "own disks"])
-def test_a_sweep_survives_the_loss_of_a_node(machines, tmp_path, monkeypatch, shared):
+def test_a_sweep_survives_the_loss_of_a_node(machines, tmp_path, monkeypatch, capsys, shared):
     """A node is killed while it makes a run: every run is there, equal to the local one; a second call makes nothing."""
     if not shared:
         monkeypatch.setattr(module, "_mark", unseen)
@@ -151,6 +151,7 @@ def test_a_sweep_survives_the_loss_of_a_node(machines, tmp_path, monkeypatch, sh
     killer.start()
     outcome = sweep(jobs, place, device="cpu", runner=Cluster(there.address, cores=1).runs)
     killer.join()
+    assert capsys.readouterr().out == ""  # what Ray says about the loss is no result
     assert len(there.nodes) == 1
     assert outcome.failures == {}
     assert len(outcome.results) == 3
@@ -161,12 +162,12 @@ def test_a_sweep_survives_the_loss_of_a_node(machines, tmp_path, monkeypatch, sh
     state = "detector/state.safetensors"
     here = (jobs[0].folder(tmp_path / "here") / state).read_bytes()
     assert (jobs[0].folder(place) / state).read_bytes() == here
-    times = {job: (job.folder(place) / RESULT).stat().st_mtime_ns for job in jobs[:1]}
+    times = [(job.folder(place) / RESULT).stat().st_mtime_ns for job in jobs]
     again = sweep(
         jobs, place, device="cpu", runner=one_by_one
     )  # continues what the cluster began: nothing is left
     assert len(again.results) == 3
-    assert {job: (job.folder(place) / RESULT).stat().st_mtime_ns for job in jobs[:1]} == times
+    assert [(job.folder(place) / RESULT).stat().st_mtime_ns for job in jobs] == times
     assert all(finished(job, place) for job in jobs)
 
 
@@ -178,22 +179,21 @@ def unseen(folder: Path) -> Any:
 
 
 def kill_a_working_node(there: Machines) -> None:
-    """Wait until a node works, then kill it."""
+    """Wait until a node works, then kill it in the middle of the run."""
     import ray
-    from ray.util.state import list_tasks
+    from ray._private.state import available_resources_per_node
 
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         time.sleep(0.5)
         if not ray.is_initialized():
             continue
-        busy = {task.node_id for task in list_tasks(address=there.address) if task.state == "RUNNING"}
+        free = available_resources_per_node()
         for node in there.nodes:
-            if node.node_id in busy:
-                time.sleep(4)  # in the middle of the run
+            if node.node_id in free and free[node.node_id].get("CPU", 0) < 1:
+                time.sleep(4)
                 there.kill(node)
                 return
-    raise AssertionError("no node ever worked")
 
 
 @pytest.mark.slow
@@ -249,10 +249,9 @@ def scores(table: Path) -> dict[str, float]:
     return dict(found)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_cluster_that_is_not_there(tmp_path, monkeypatch):
+def test_a_cluster_that_is_not_there(tmp_path):
     pytest.importorskip("ray")
     jobs = [Job("padim/starter", DATA, "fabric", "auto", 0)]
-    with pytest.raises(ConfigError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 "):
         sweep(jobs, tmp_path, runner=Cluster("127.0.0.1:9").runs)
