@@ -131,11 +131,11 @@ class Cluster:
                 f"no Ray cluster answers at {self.address} ({str(error).splitlines()[0]}): start one with "
                 "`ray start --head` and give its address, or auto on one of its machines"
             ) from error
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it notices; stdout is for results
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it notices; stdout is for results
+            try:
                 yield ray
-        finally:
-            ray.shutdown()
+            finally:
+                ray.shutdown()
 
     def _gpus(self, ray: Any, device: str) -> int:
         """GPUs a run asks for: one where the device says so, or may be a GPU and the cluster has any."""
