@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tiny import TINY
 from andon import cluster as module
 from andon.archive import predict_archive
 from andon.cluster import Cluster
-from andon.errors import ConfigError, DataError
+from andon.errors import ConfigError, DataError, InterruptedRun
 from andon.sweep import RESULT, Job, finished, one_by_one, plan, run_job, sweep
 
 DATA = "embedded:fabric,profile=tiny,size=128"
@@ -77,6 +78,43 @@ def test_a_run_of_a_node_is_the_run_of_this_machine(tmp_path, monkeypatch):
     assert not failure
     module._unpack(content, tmp_path / "home")
     assert (tmp_path / "home" / "x").read_text() == "/data"
+
+
+class TaskFault(Exception):  # noqa: N818 (stands for Ray's own)
+    pass
+
+
+class Lost(Exception):  # noqa: N818
+    pass
+
+
+def fake_ray(outcome: Any, cancelled: list[str]) -> Any:
+    """As much of Ray as `_next_ended` asks for; the first of the tasks ends with `outcome`."""
+
+    def get(reference: str) -> Any:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return SimpleNamespace(
+        wait=lambda left, num_returns: (left[:num_returns], left[num_returns:]),
+        get=get,
+        cancel=cancelled.append,
+        exceptions=SimpleNamespace(RayTaskError=TaskFault, RayError=Lost),
+    )
+
+
+def test_how_a_task_may_end():
+    cancelled: list[str] = []
+    assert module._next_ended(fake_ray(("", b"x"), cancelled), ["a", "b"]) == ("a", "", b"x")
+    fault = fake_ray(TaskFault("Traceback\n  somewhere\nKeyError: 'x'\n"), cancelled)
+    assert module._next_ended(fault, ["a", "b"]) == ("a", "KeyError: 'x'", None)
+    reference, failure, _ = module._next_ended(fake_ray(Lost("node died\nmore"), cancelled), ["a", "b"])
+    assert (reference, failure) == ("a", "its worker was lost 4 times (out of memory?): node died")
+    assert cancelled == []
+    with pytest.raises(InterruptedRun, match="same command continues"):
+        module._next_ended(fake_ray(KeyboardInterrupt(), cancelled), ["a", "b"])
+    assert cancelled == ["a", "b"]
 
 
 # On a cluster of several nodes on this machine --------------------------------------------------------------------

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from andon import sweep as sweeps
 from andon.errors import AndonError, ConfigError, DataError
 from andon.run_folder import clear
+from andon.sweep import Job, sweep
 from andon.tracking import open_tracker, read_shown
 
 REPORT = {
@@ -161,3 +163,16 @@ def test_commands(andon, own_run, monkeypatch):
     monkeypatch.setattr("andon.tracking.open_tracker", lambda name: shown.append)
     assert andon("evaluate", own_run, "--track", "tensorboard").code == 0
     assert shown == [own_run]
+
+
+def test_a_sweep_shows_each_run_it_completes(tmp_path, monkeypatch):
+    jobs = [Job("padim/starter", "data", "fabric", "auto", seed) for seed in range(4)]
+    monkeypatch.setattr(sweeps, "finished", lambda job, out: object() if job.seed == 0 else None)
+    shown: list[Path] = []
+    sweep(
+        jobs,
+        tmp_path,
+        runner=lambda left, out, device: ((job, "bad" if job.seed == 2 else "") for job in left),
+        after=shown.append,
+    )
+    assert shown == [jobs[1].folder(tmp_path), jobs[3].folder(tmp_path)]
