@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,12 +158,15 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(reported, monkeypatch
         open_tracker(f"mlflow:file://{reported}/x")(reported)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_commands(andon, own_run, monkeypatch):
+def test_command(andon, own_run, monkeypatch):
     shown: list[Path] = []
     monkeypatch.setattr("andon.tracking.open_tracker", lambda name: shown.append)
-    assert andon("evaluate", own_run, "--track", "tensorboard").code == 0
-    assert shown == [own_run]
+    monkeypatch.setattr(
+        "andon.runs.evaluate_run", lambda *_, **__: SimpleNamespace(to_json=lambda: {"seen": str(shown)})
+    )
+    found = andon("evaluate", own_run, "--track", "tensorboard", "--json")
+    assert (found.code, shown) == (0, [own_run])  # once, after the evaluation
+    assert '"seen": "[]"' not in found.out
 
 
 def test_a_sweep_shows_each_run_it_completes(tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ class Cluster:
                 reference, failure, result = _next_ended(ray, left)
                 left.remove(reference)
                 if failure:
-                    raise DataError(failure)
+                    raise AndonError(failure) if result is None else DataError(failure)
                 left |= {task.remote(detector, key, chunk, *options) for chunk in itertools.islice(chunks, 1)}
                 found, pictures = result
                 if save is not None:

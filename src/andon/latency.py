@@ -124,8 +124,10 @@ def measure(
     return summarise(times, scope=scope, machine=machine)
 
 
-def predict_latency(detector: Detector, records: Sequence[Record], *, effort: Effort = QUICK) -> Latency:
-    """Time `predict` on decoded pictures (up to 8 in turn)."""
+def predict_latency(
+    detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
+) -> Latency:
+    """Time `predict` on decoded pictures (up to 8 in turn), with the effort of `QUICK` unless told."""
     from andon.images import decode, points_of
 
     pictures: list[npt.NDArray[Any]] = []
@@ -141,7 +143,7 @@ def predict_latency(detector: Detector, records: Sequence[Record], *, effort: Ef
         scope="predict",
         machine=describe_machine(device),
         synchronise=_synchroniser(device),
-        effort=effort,
+        effort=effort or QUICK,
     )
 
 

@@ -41,6 +41,8 @@ BLOCK = 3 / 16
 """Side of a misplaced block, as a share of the picture's."""
 MADE_UP = 4
 """Pictures with a misplaced block for every good one."""
+MOST_TRUST = 0.25
+"""A misplaced block is a coarse defect: telling it apart is worth this much at most."""
 LOGISTIC = math.pi / math.sqrt(3)
 """Steepness of the logistic distribution with deviation 1."""
 Folds = Annotated[int, Field(ge=2, le=20)]
@@ -51,7 +53,7 @@ class TeacherConfig(Config):
 
     components: Count = 32
     """Gaussians, at most."""
-    axes: Count = 32
+    axes: Count = 128
     """Axes of each Gaussian with a variance of their own; all others share one."""
     by_place: bool = True
     """Let the weight of a component depend on the place; off: the same everywhere."""
@@ -84,6 +86,8 @@ class EASTConfig(DetectorConfig):
     """Parts the good pictures are cut into; each is scored by what was learned from the others, to know ordinary scores."""
     score: Literal["both", "teacher", "composition"] = "both"
     """Image score: the excess of both parts over ordinary good pictures, or one part alone."""
+    relative: bool = True
+    """Take the median of a picture's likelihood map as its zero, as far as good pictures differ in it."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Share of the cells, those with the largest values, whose mean is the teacher's image score."""
 
@@ -119,7 +123,7 @@ class EAST(Detector):
         self.register_buffer("most_", torch.zeros(()))
         # Mean and deviation on good pictures of: a cell of the map, the teacher's score, the composition's score.
         self.register_buffer("ordinary_", torch.tensor([[0.0, 1.0]] * 3))
-        self.register_buffer("trust_", torch.ones(()))  # in the composition, 0 to 1
+        self.register_buffer("trust_", torch.ones(()))  # in the composition, 0 to MOST_TRUST
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
@@ -197,7 +201,8 @@ class EAST(Detector):
             self.ordinary_[row] = torch.stack([mean, deviation.clamp_min(1e-6)])
         good, bad = torch.cat(amounts).tolist(), torch.cat(made_up).tolist()
         told_apart = auroc(good + bad, [0] * len(good) + [1] * len(bad))
-        self.trust_.fill_(max(0.0, 2 * told_apart - 1) ** 2)  # rank correlation, squared
+        rank_correlation = max(0.0, 2 * told_apart - 1)
+        self.trust_.fill_(min(rank_correlation**2, MOST_TRUST))
 
     # Answering -----------------------------------------------------------------------------------------------------
 
@@ -214,6 +219,8 @@ class EAST(Detector):
 
     def _relative(self, nll: Tensor) -> Tensor:
         """The map less its own median: light and focus change the whole picture. Never less more than good pictures need."""
+        if not self.config.relative:
+            return nll
         medians = nll.flatten(1).median(1).values
         return nll - torch.minimum(medians, self.most_)[:, None, None, None]
 
