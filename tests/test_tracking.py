@@ -6,12 +6,15 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from andon import sweep as sweeps
 from andon.errors import AndonError, ConfigError, DataError
 from andon.run_folder import clear
+from andon.sweep import Job, sweep
 from andon.tracking import open_tracker, read_shown
 
 REPORT = {
@@ -155,9 +158,25 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(reported, monkeypatch
         open_tracker(f"mlflow:file://{reported}/x")(reported)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_commands(andon, own_run, monkeypatch):
+def test_command(andon, own_run, monkeypatch):
     shown: list[Path] = []
     monkeypatch.setattr("andon.tracking.open_tracker", lambda name: shown.append)
-    assert andon("evaluate", own_run, "--track", "tensorboard").code == 0
-    assert shown == [own_run]
+    monkeypatch.setattr(
+        "andon.runs.evaluate_run", lambda *_, **__: SimpleNamespace(to_json=lambda: {"seen": str(shown)})
+    )
+    found = andon("evaluate", own_run, "--track", "tensorboard", "--json")
+    assert (found.code, shown) == (0, [own_run])  # once, after the evaluation
+    assert '"seen": "[]"' not in found.out
+
+
+def test_a_sweep_shows_each_run_it_completes(tmp_path, monkeypatch):
+    jobs = [Job("padim/starter", "data", "fabric", "auto", seed) for seed in range(4)]
+    monkeypatch.setattr(sweeps, "finished", lambda job, out: object() if job.seed == 0 else None)
+    shown: list[Path] = []
+    sweep(
+        jobs,
+        tmp_path,
+        runner=lambda left, out, device: ((job, "bad" if job.seed == 2 else "") for job in left),
+        after=shown.append,
+    )
+    assert shown == [jobs[1].folder(tmp_path), jobs[3].folder(tmp_path)]

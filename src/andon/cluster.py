@@ -14,6 +14,8 @@ import io
 import itertools
 import os
 import platform
+import socket
+import sys
 import tempfile
 import uuid
 import zipfile
@@ -38,6 +40,8 @@ RETRIES = 3
 """Times a piece of work whose worker was lost is done again before it counts as failed."""
 CHUNK = 64
 """Pictures a worker answers for at a time."""
+ANSWERS_WITHIN = 10.0
+"""Seconds a cluster may take to answer at its address."""
 FIRST, LAST = "recipe.yaml", ("detector/detector.json", RESULT)
 """Files of a run folder that make it a run, and those that say that a part of it is complete."""
 
@@ -99,7 +103,7 @@ class Cluster:
                 reference, failure, result = _next_ended(ray, left)
                 left.remove(reference)
                 if failure:
-                    raise DataError(failure)
+                    raise AndonError(failure) if result is None else DataError(failure)
                 left |= {task.remote(detector, key, chunk, *options) for chunk in itertools.islice(chunks, 1)}
                 found, pictures = result
                 if save is not None:
@@ -115,6 +119,7 @@ class Cluster:
             return
         passed = {name: os.environ[name] for name in ("ANDON_OFFLINE",) if name in os.environ}
         try:
+            _knock(self.address)
             ray.init(
                 address=self.address,
                 log_to_driver=False,
@@ -126,10 +131,11 @@ class Cluster:
                 f"no Ray cluster answers at {self.address} ({str(error).splitlines()[0]}): start one with "
                 "`ray start --head` and give its address, or auto on one of its machines"
             ) from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it notices; stdout is for results
+            try:
+                yield ray
+            finally:
+                ray.shutdown()
 
     def _gpus(self, ray: Any, device: str) -> int:
         """GPUs a run asks for: one where the device says so, or may be a GPU and the cluster has any."""
@@ -157,6 +163,13 @@ def _ray() -> Any:
             'work on a cluster needs Ray, which is not installed: pip install "andon[cluster]"'
         ) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` when nothing listens at HOST:PORT, where Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
 
 
 def _next_ended(ray: Any, left: Collection[Any]) -> tuple[Any, str, Any]:

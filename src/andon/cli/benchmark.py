@@ -1,4 +1,4 @@
-"""`andon benchmark` and `andon ablate`: many runs, and the tables over them."""
+"""`andon benchmark`, `andon ablate` and `andon reproduce`: many runs, and the tables over them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from andon.cli.options import (
     Track,
     cluster,
     print_json,
+    print_table,
     say,
     tracker,
 )
@@ -123,6 +124,77 @@ def ablate(
     write_text(out / "ablation.md", table.markdown())
     write_text(out / "ablation.tex", table.latex())
     print(table.markdown())
+    if outcome.failures:
+        raise AndonError(
+            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
+        )
+
+
+@app.command()
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Published row; without one all are listed.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="Folder of the data set the row is of.")
+    ] = None,
+    categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
+    budget: Annotated[float, typer.Option(help="Share of the recipe's epochs and steps, for trials.")] = 1.0,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for runs and tables; default runs/reproduce/NAME.")
+    ] = None,
+    layout: Layout = "auto",
+    device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
+    track: Track = None,
+) -> None:
+    """Make a row of a published table again: all categories, measured beside published. Resumes."""
+    from andon.config import parse_assignments
+    from andon.errors import AndonError, UsageError
+    from andon.files import write_text
+    from andon.report.comparison import write_tables
+    from andon.reproduction import (
+        load_reproduction,
+        plan_reproduction,
+        reproduction_names,
+        reproduction_table,
+    )
+
+    if name is None:
+        rows = [(each, load_reproduction(each)) for each in reproduction_names()]
+        print_table(
+            "",
+            ["name", "row", "recipe", "to expect (estimate)"],
+            [[each, row.title, row.recipe, row.estimate] for each, row in rows],
+        )
+        return
+    row = load_reproduction(name)
+    if data is None:
+        raise UsageError(f"{row.title} needs its data: `andon reproduce {name} DATA`")
+    jobs = plan_reproduction(
+        row,
+        data,
+        categories=() if categories == "all" else _listed(categories),
+        seeds=seeds,
+        layout=layout,
+        budget=budget,
+        settings=parse_assignments(settings or []),
+    )
+    out = out or Path("runs/reproduce") / name
+    outcome = _sweep(jobs, out, device, ray, cores, track)
+    if not outcome.results:
+        raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
+    write_tables(outcome.results, out)
+    table = reproduction_table(row, outcome.results)
+    write_text(out / "published.md", table.markdown())
+    write_text(out / "published.tex", table.latex())
+    print(table.markdown())
+    print(
+        f"tables: {out / 'published.md'}, {out / 'published.tex'}, {out / 'tables.md'}, {out / 'results.csv'}"
+    )
     if outcome.failures:
         raise AndonError(
             f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
