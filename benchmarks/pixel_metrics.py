@@ -1,10 +1,10 @@
-"""Time and memory of the exact pixel metrics, and their differences from two independent implementations.
+"""Time and memory of the pixel metrics, exact and from bins, and their differences from independent implementations.
 
     python benchmarks/pixel_metrics.py [--images 160] [--size 1024] [--check-images 8] [--check-size 512]
 
-The large run measures `PixelRanking` alone, in a process of its own, over the memory held before the first
-map. The small run compares it with scikit-learn and with a plain loop over thresholds. Both print rows of one
-Markdown table.
+The large runs measure `PixelRanking` and `PixelHistogram`, each in a process of its own, over the memory held before
+the first map, and compare their results. The small run compares both with scikit-learn and with a plain loop over
+thresholds. All print rows of Markdown tables.
 """
 
 from __future__ import annotations
@@ -22,8 +22,16 @@ import numpy.typing as npt
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from andon.metrics import PixelRanking
+from andon.metrics import PixelHistogram, PixelRanking, PixelSummary
+from andon.structures import Region
 
+PixelScores = PixelRanking | PixelHistogram
+THRESHOLD = 3.0
+"""A pixel threshold that is known before the first map, as that of a fitted detector is."""
+MODES: dict[str, Callable[[], PixelScores]] = {
+    "exact": PixelRanking,
+    "histogram": lambda: PixelHistogram(thresholds=[THRESHOLD]),
+}
 TYPES = ("crack", "cut", "hole", "print", "stain")
 Picture = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], str]
 
@@ -54,29 +62,62 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, value
 
 
-def large_run(count: int, size: int) -> None:
-    """Seconds and peak memory of `PixelRanking` on maps that are made one at a time."""
-    _ = [
-        ndimage.label(mask) for _, mask, _ in pictures(2, size)
-    ]  # pages in code and one picture's working memory
+def add(ranking: PixelScores, picture: Picture) -> None:
+    """One picture; its mask is one defect that counts as found from half of its pixels on."""
+    anomaly_map, mask, tag = picture
+    area = int(np.count_nonzero(mask))
+    channels = [Region(mask, tag, 255, max(1, area // 2))] if area else []
+    ranking.add(anomaly_map, mask, label=int(area > 0), tags=[tag], channels=channels)
+
+
+def large_run(mode: str, count: int, size: int, results: Any) -> None:
+    """Seconds and peak memory of one mode on maps that are made one at a time; puts the results into a queue."""
+    warm = MODES[mode]()  # pages in code and one picture's working memory
+    for picture in pictures(2, size):
+        add(warm, picture)
+    del warm
     baseline = peak_bytes()
-    ranking = PixelRanking()
-    adding = 0.0
-    for anomaly_map, mask, tag in pictures(count, size):
-        label = int(mask.any())
-        adding += timed(lambda a=anomaly_map, m=mask, y=label, t=tag: ranking.add(a, m, label=y, tags=[t]))[0]
+    ranking = MODES[mode]()
+    adding = sum(timed(lambda p=picture: add(ranking, p))[0] for picture in pictures(count, size))
     pooled, summary = timed(ranking.summary)
     subsets, _ = timed(lambda: [ranking.summary(tag) for tag in ranking.tags])
-    at, _ = timed(lambda: ranking.confusion(3.0))
+    pimo_seconds, pimo = timed(ranking.aupimo)
+    at, _ = timed(lambda: ranking.confusion(THRESHOLD))
     curve, _ = timed(ranking.curve)
     memory = (peak_bytes() - baseline) / 2**20
     pixels = summary.n_pos + summary.n_neg
     case = f"{count} x {size}^2 ({pixels / 1e6:.0f} Mpx, {100 * summary.n_pos / pixels:.1f} % positive)"
-    row(case, "andon: add all pictures", adding, memory)
-    row(case, "andon: AUROC + AP + F1-max + AU-PRO 0.30, 0.05 (with sort)", pooled, memory)
-    row(case, f"andon: the same for {len(TYPES)} defect types", subsets, memory)
-    row(case, "andon: counts at one threshold", at, memory)
-    row(case, "andon: ROC and PR curve, 1000 points", curve, memory)
+    row(case, f"{mode}: add all pictures", adding, memory)
+    what = "AUROC + AP + F1-max + AU-PRO (2 limits) + AU-sPRO (5 limits)"
+    row(case, f"{mode}: {what}", pooled, memory)
+    row(case, f"{mode}: the same for {len(TYPES)} defect types", subsets, memory)
+    row(case, f"{mode}: AUPIMO", pimo_seconds, memory)
+    row(case, f"{mode}: counts at one threshold", at, memory)
+    row(case, f"{mode}: ROC and PR curve, 1000 points", curve, memory)
+    bounds = summary.bounds | ({} if pimo.bound is None else {"aupimo": pimo.bound})
+    results.put((values(summary) | {"aupimo": pimo.mean}, bounds))
+
+
+def values(summary: PixelSummary) -> dict[str, float]:
+    """Scalar results under the names of `PixelSummary.bounds`."""
+    areas = {f"aupro_{limit:.2f}": value for limit, value in summary.aupro.items()}
+    areas |= {f"auspro_{limit:.2f}": value for limit, value in summary.auspro.items()}
+    return {
+        "auroc": summary.auroc,
+        "average_precision": summary.average_precision,
+        "f1_max": summary.f1_max.f1,
+        **areas,
+    }
+
+
+def compare(exact: dict[str, float], binned: dict[str, float], bounds: dict[str, float]) -> None:
+    """A second table: what bins change, and the bound that is printed for it."""
+    print("\n| result | exact | histogram - exact | printed bound |\n|---|---|---|---|")
+    for name, value in exact.items():
+        print(
+            f"| {name} | {value:.9f} | {binned[name] - value:+.1e} | {bounds.get(name, float('nan')):.1e} |",
+            flush=True,
+        )
 
 
 def small_run(count: int, size: int) -> None:
@@ -84,14 +125,16 @@ def small_run(count: int, size: int) -> None:
     data = list(pictures(count, size))
     case = f"{count} x {size}^2"
 
-    def exact() -> Any:
-        ranking = PixelRanking()
-        for anomaly_map, mask, tag in data:
-            ranking.add(anomaly_map, mask, label=int(mask.any()), tags=[tag])
+    def measured(mode: str) -> PixelSummary:
+        ranking = MODES[mode]()
+        for picture in data:
+            add(ranking, picture)
         return ranking.summary()
 
-    seconds, ours = timed(exact)
-    row(case, "andon: all five metrics", seconds)
+    seconds, ours = timed(lambda: measured("exact"))
+    row(case, "exact: all ten metrics", seconds)
+    seconds, binned = timed(lambda: measured("histogram"))
+    row(case, "histogram: all ten metrics; AUROC", seconds, difference=abs(binned.auroc - ours.auroc))
     scores = np.concatenate([anomaly_map.ravel() for anomaly_map, _, _ in data])
     labels = np.concatenate([mask.ravel() for _, mask, _ in data])
     seconds, theirs = timed(lambda: roc_auc_score(labels, scores))
@@ -141,13 +184,22 @@ def main() -> None:
     parser.add_argument("--check-images", type=int, default=8)
     parser.add_argument("--check-size", type=int, default=512)
     args = parser.parse_args()
-    print(
-        "| case | what | seconds | peak MiB over baseline | difference from andon |\n|---|---|---|---|---|",
-        flush=True,
+    header = (
+        "| case | what | seconds | peak MiB over baseline | difference from exact |\n|---|---|---|---|---|"
     )
-    process = multiprocessing.get_context("spawn").Process(target=large_run, args=(args.images, args.size))
-    process.start()
-    process.join()
+    print(header, flush=True)
+    context = multiprocessing.get_context("spawn")
+    found = {}
+    for mode in MODES:
+        results = context.SimpleQueue()
+        process = context.Process(target=large_run, args=(mode, args.images, args.size, results))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise SystemExit(f"the {mode} run ended with {process.exitcode}")
+        found[mode] = results.get()
+    compare(found["exact"][0], *found["histogram"])
+    print(f"\n{header}", flush=True)
     small_run(args.check_images, args.check_size)
 
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from andon.latency import Effort
+
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
 
 SIDE = 64
@@ -44,6 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("ANDON_HOME", str(folder))
         patch.delenv("ANDON_OFFLINE", raising=False)
         patch.setattr("andon.datasets.penalty.PROCEDURAL", 8)  # drawing more costs seconds
+        patch.setattr("andon.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
         yield folder
 
 

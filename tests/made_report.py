@@ -168,7 +168,11 @@ def make_report(root: Path, records: Sequence[Record] | None = None, **changes: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         metrics = image_metrics(
-            scores, labels, calibration.image.value, tags=[record_tags(record) for record in records]
+            scores,
+            labels,
+            calibration.image.value,
+            tags=[record_tags(record) for record in records],
+            draws=200,
         )
         metrics |= pixel_metrics(ranking, calibration.pixel.value)
     both = 0 < sum(labels) < len(labels)

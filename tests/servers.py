@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-MODES = ("range", "whole", "drop", "too short", "no length", "garbage", "broken chunk", "error")
+MODES = (
+    "range",
+    "whole",
+    "drop",
+    "too short",
+    "no length",
+    "garbage",
+    "broken chunk",
+    "error",
+    "elsewhere",
+    "gone",
+)
 
 
 @dataclass
@@ -18,6 +29,8 @@ class FileServer:
     content: bytes = b""
     mode: str = "range"
     url: str = ""
+    drops: int = 0
+    """So many answers break off half-way before all is well."""
     ranges: list[str | None] = field(default_factory=list)
     """The Range header of each request."""
 
@@ -32,9 +45,11 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         self.files.ranges.append(wanted)
         content, mode = self.files.content, self.files.mode
-        if mode == "error":
-            self.send_error(500)
+        if mode in ("error", "gone"):
+            self.send_error(500 if mode == "error" else 404)
             return
+        breaks_off = mode == "drop" or self.files.drops > 0
+        self.files.drops -= self.files.drops > 0
         if mode == "garbage":
             self.wfile.write(b"this is no HTTP\r\n\r\n")
             return
@@ -47,10 +62,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = content[start:]
         self.send_response(206 if start else 200)
+        if start:
+            first = start + 7 if mode == "elsewhere" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         if mode != "no length":
             self.send_header("Content-Length", str(len(body) // 2 if mode == "too short" else len(body)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if mode == "drop" else body)
+        self.wfile.write(body[: len(body) // 2] if breaks_off else body)
 
 
 @contextmanager

@@ -59,6 +59,9 @@ LIGHT = [
     ("evaluate /nowhere", 2),
     ("recipes", 0),
     ("weights list", 0),
+    ("data list", 0),
+    ("data fetch nothing", 2),
+    ("data submission /nowhere /nowhere", 2),
     ("weights add /nowhere --name a --network b", 2),
 ]
 
@@ -285,6 +288,7 @@ def test_findings_of_the_data_are_said_while_fitting(andon, own_dataset, tmp_pat
         (["predict", "/nowhere", "PICTURE"], ["holds no detector"]),
         (["predict", "RUN", "PICTURE", "--save", "FILE"], ["cannot be written"]),
         (["evaluate", "EMPTY"], ["is not a run folder"]),
+        (["evaluate", "RUN", "--pixel-metrics", "rough"], ["'rough'", "auto, exact or histogram"]),
         (["evaluate", "RUN", "--data", "/nowhere"], ["/nowhere does not exist"]),
         (["evaluate", "RUN", "--data", "DATA", "--category", "clth"], ["no category 'clth'", "cloth"]),
         (["fit", "DATA", "--out", "RUN"], ["is not empty: --overwrite replaces"]),

@@ -27,7 +27,7 @@ LAYERS = (
     "backbones features training pretraining latency",
     "detector registry",
     "detectors",
-    "evaluation report prediction run_folder runs sweep ablation api",
+    "evaluation report prediction archive run_folder runs sweep cluster tracking ablation reproduction api",
     "cli",
 )
 """As in docs/architecture.md: a module imports from its own line or an earlier one."""

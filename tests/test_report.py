@@ -27,6 +27,7 @@ from andon.metrics import Metric
 from andon.report import save_report
 from andon.report.figures import draw_figures
 from andon.report.page import render
+from andon.report.wording import percent
 
 FIGURES = {"loss", "roc_image", "roc_pixel", "pr_image", "pr_pixel", "scores"}
 
@@ -79,7 +80,7 @@ def test_files_are_those_of_the_design(report: Report, saved: Path) -> None:
         | {f"figures/{name}.png" for name in FIGURES}
         | {f"heatmaps/{place}.png" for place in places}
         | {f"masks/{place}.png" for place in places}
-        | {f"maps/{place}.tiff" for place in places}
+        | {f"maps/weave/test/{place}.tiff" for place in places}
     )
 
 
@@ -134,7 +135,7 @@ def test_a_pixel_on_the_threshold_is_marked(report: Report, tmp_path: Path) -> N
 
 def test_float_maps_come_back_exactly(report: Report, saved: Path) -> None:
     for k, case in enumerate(report.cases):
-        stored = tifffile.imread(saved / "maps" / f"{case.record.id.removeprefix('test/')}.tiff")
+        stored = tifffile.imread(saved / "maps" / "weave" / f"{case.record.id}.tiff")
         assert (stored.dtype, stored.shape) == (np.float32, case.size)
         np.testing.assert_array_equal(stored, full_map(report, k))
 
@@ -188,8 +189,10 @@ def test_page_needs_nothing_from_outside(saved: Path) -> None:
 def test_page_says_the_verdict_first_and_every_key_number_with_its_basis(report: Report, saved: Path) -> None:
     text = words(page_of(saved)[1])
     assert re.search(r"Of 6 anomalous pictures (all )?\d (was|were) caught", text)
-    for name in ("image AUROC", "pixel AUROC", "AUPRO 0.30", "AUPRO 0.05", "image F1-max (oracle)"):
+    for name in ("image AUROC", "pixel AUROC", "AUPRO 0.30", "AUPRO 0.05", "AUPIMO", "image F1-max (oracle)"):
         assert name in text
+    low, high = report.metrics["image_auroc"].interval or (0.0, 0.0)
+    assert f"6 anomalous, 5 good; 95 % interval {percent(low)} to {percent(high)}" in text
     assert "chosen with the test labels, an upper bound" in text
     assert "6 anomalous, 5 good" in text
     assert report.calibration.image.describe() in text
@@ -272,7 +275,8 @@ def test_hostile_names_stay_text_and_stay_inside_the_folder(tmp_path: Path) -> N
     for top, suffix in (("heatmaps", ".png"), ("masks", ".png"), ("maps", ".tiff")):
         found = [name for name in files(tmp_path / "run") if name.startswith(f"{top}/")]
         assert len({name.casefold() for name in found}) == len(report.cases)
-        assert all(re.fullmatch(rf"{top}/[^/]+/[^/]+\{suffix}", name) for name in found)
+        below = r"[^/]+/test/" if top == "maps" else ""
+        assert all(re.fullmatch(rf"{top}/{below}[^/]+/[^/]+\{suffix}", name) for name in found)
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
     stored = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
     assert stored["images"]["skipped"] == skipped

@@ -13,7 +13,7 @@ from tiny import TINY
 from andon import sweep as module
 from andon.errors import ConfigError, DataError, InterruptedRun
 from andon.report.comparison import Table, comparison, per_category, spread, write_tables
-from andon.sweep import Job, Result, finished, plan, run_job, sweep
+from andon.sweep import Job, Result, budgeted, finished, plan, run_job, sweep
 
 DATA = "embedded:fabric,profile=tiny,size=128"
 
@@ -153,6 +153,18 @@ def test_an_incomplete_seed_does_not_enter_an_average():
     assert comparison(results)[0].rows[0][3] == "90.0"
 
 
+def test_an_undefined_category_is_left_out_of_an_average_and_counted():
+    results = [result(category="fabric"), result(category="bolt", auroc=math.nan)]
+    assert comparison(results)[0].rows[0][1:4] == ("90.0", "–", "90.0 (1 of 2)")
+
+
+def test_the_official_headlines_stand_side_by_side():
+    values = {"image_auroc@mean": 0.8, "image_auroc@logical": 0.7, "image_auroc@structural": 0.9}
+    table = comparison([result(**values, **{"auspro_0.05@mean": 0.5})])[-1]
+    assert table.columns[1:5] == ("mean", "logical", "structural", "AU-sPRO mean")
+    assert table.rows[0][1:5] == ("80.0", "70.0", "90.0", "50.0")
+
+
 def test_undefined_metrics_are_dashes_and_test_selection_is_said():
     table = comparison([result(selected=True, **{"aupro_0.30": math.nan})])[2]
     assert table.rows[0][1] == "–"
@@ -212,3 +224,13 @@ def test_command(tmp_path, monkeypatch, andon):
     assert done.code == 0
     assert json.loads(done.out)["runs"] == 2
     assert (tmp_path / "b" / "tables.tex").is_file()
+
+
+def test_budget_scales_every_count_of_epochs_and_steps_but_not_what_was_set():
+    assert budgeted("padim/starter", 0.25, {}) == {}
+    changes = budgeted("efficientad_ast/starter", 0.25, {"epochs": 5})
+    assert changes == {"teacher.epochs": 3, "epochs": 5}
+    assert budgeted("efficientad/starter", 0.001, {})["steps"] == 2
+    assert budgeted("efficientad/starter", 1.0, {}) == {}
+    with pytest.raises(ConfigError, match="positive share"):
+        budgeted("padim/starter", 0.0, {})

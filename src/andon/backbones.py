@@ -11,7 +11,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import timm
 import torch
@@ -19,6 +19,7 @@ from pydantic import Field
 from timm.layers.conv2d_same import Conv2dSame
 from timm.models import create_feature_extractor  # torchvision's keeps everything before the last assertion
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from andon.config import Config
 from andon.errors import ConfigError, WeightsError, nearest
@@ -39,6 +40,9 @@ class BackboneConfig(Config):
     """Modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
     image_size: int = Field(256, ge=8)
     """Both sides of the picture are forced to this many pixels."""
+    mirror: Annotated[int, Field(ge=0, le=128)] = 0
+    """Pixels of the mirrored picture put around it; their features are cut off again. Networks see zeros beyond the edge,
+    which good pictures do not hold: without this the outermost cells are the least familiar ones."""
     static_same_padding: bool = False
     """Pad as for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
 
@@ -153,8 +157,9 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) in [0, 1] to the tapped features {tap: (B, C, h, w)}."""
-        outputs: dict[str, Tensor] = self.trunk((images - self.mean) / self.std)
-        return outputs
+        x, m = (images - self.mean) / self.std, self.config.mirror
+        outputs: dict[str, Tensor] = self.trunk(F.pad(x, (m,) * 4, mode="reflect") if m else x)
+        return {tap: _without_mirror(f, m, images.shape[-1]) for tap, f in outputs.items()} if m else outputs
 
     def _measure(self) -> dict[str, tuple[int, int, int]]:
         """Shapes of the taps for one picture. Raises `ConfigError` when the network cannot take it or a tap is no map."""
@@ -172,6 +177,16 @@ class Backbone(nn.Module):
         """Identity of the features: everything that changes them, hashed (weights, network, taps, padding, size)."""
         text = f"{self.config.model_dump_json()}|{self.weights.sha256}|bilinear-antialias-1"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_mirror(features: Tensor, mirror: int, side: int) -> Tensor:
+    """Cut off the cells of the mirrored surroundings. Raises `ConfigError` where they end inside a cell."""
+    cells, rest = divmod(features.shape[-1] * mirror, side + 2 * mirror)
+    if rest:
+        raise ConfigError(
+            f"mirror={mirror} pixels are not a whole number of cells at every tap: choose a multiple of the largest stride"
+        )
+    return features[..., cells:-cells, cells:-cells]
 
 
 def _chw(features: Tensor) -> tuple[int, int, int]:

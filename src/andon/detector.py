@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast, overload
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from andon.backbones import Backbone
 from andon.config import Config, Share
+from andon.datasets.depth import point_cloud_beside
 from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
@@ -151,7 +152,20 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def analyse(self, images: Tensor) -> Analysis:
-        """(B, 3, H, W) in [0, 1] to the raw anomaly map and scores. Tensors only, exportable."""
+        """(B, `input_channels`, H, W), colours in [0, 1], to the raw anomaly map and scores. Tensors only, exportable."""
+
+    @property
+    def depth_planes(self) -> Callable[[npt.NDArray[np.float32]], Tensor] | None:
+        """From organised points (H, W, 3) in metres to further channels (C, h, w) of `analyse`, at `input_size`.
+
+        None, as for most detectors: the picture alone is looked at. Runs in threads, on the CPU.
+        """
+        return None
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the pictures `analyse` takes: three colours, more where there are `depth_planes`."""
+        return 3
 
     # What every detector gets --------------------------------------------------------------------------------------
 
@@ -298,7 +312,7 @@ class Detector(nn.Module, ABC):
     ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
         """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size."""
         device = self.device()
-        for batch in batches(records, self.input_size, batch_size):
+        for batch in batches(records, self.input_size, batch_size, planes=self.depth_planes):
             with torch.inference_mode():
                 analysis = self.analyse(batch.image.to(device))
             analysis = Analysis(
@@ -315,6 +329,7 @@ class Detector(nn.Module, ABC):
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
         """Image and pixel AUROC on labelled pictures: what recipes with `selection: test` look at after each epoch."""
         ranking, scores = PixelRanking(), []
+        test = [record for record in test if record.label is not None]
         for batch, analysis, maps in self.scan(test):
             scores += [float(v) for v in analysis.score]
             for record, anomaly_map in zip(batch.records, maps, strict=True):
@@ -331,6 +346,8 @@ class Detector(nn.Module, ABC):
     def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
     def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Answer for one picture or several: paths, records, or (H, W, 3) arrays (uint8, or float32 in [0, 1]).
+
+        Detectors that look at depth take float32 arrays (H, W, 6): colours, then x, y, z in metres.
 
         Raises `NotFittedError` before `fit`, `DataError` for a picture that cannot be read.
         """
@@ -352,13 +369,22 @@ class Detector(nn.Module, ABC):
                 yield self.judge(maps[k], float(analysis.score[k]), record)
 
     def _predict_array(self, array: npt.NDArray[Any]) -> Prediction:
-        if array.ndim != 3 or array.shape[2] != 3 or array.dtype not in (np.uint8, np.float32):
+        planes = self.depth_planes
+        if planes is None and (array.shape[2:] != (3,) or array.dtype not in (np.uint8, np.float32)):
             raise DataError(
                 f"a picture must be (H, W, 3) uint8 or float32, this one is {array.shape} {array.dtype}: convert it"
             )
+        if planes is not None and (array.shape[2:] != (6,) or array.dtype != np.float32):
+            raise DataError(
+                f"this {self.name} looks at depth and needs (H, W, 6) float32 (colours in [0, 1], then x, y, z in "
+                f"metres), this picture is {array.shape} {array.dtype}: join the two"
+            )
         pixels = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array
+        image = to_tensor(pixels[:, :, :3], self.input_size)
+        if planes is not None:
+            image = torch.cat([image, planes(pixels[:, :, 3:])])
         with torch.inference_mode():
-            anomaly_map, score = self(to_tensor(pixels, self.input_size)[None].to(self.device()))
+            anomaly_map, score = self(image[None].to(self.device()))
         return self.judge(
             enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0]), None
         )
@@ -476,7 +502,7 @@ def _as_record(picture: Picture) -> Record:
     if isinstance(picture, Record):
         return picture
     path = Path(cast("str | Path", picture))
-    return Record(image=path, id=path.with_suffix("").as_posix())
+    return Record(image=path, id=path.with_suffix("").as_posix(), depth=point_cloud_beside(path))
 
 
 def _objects(records: Sequence[Record]) -> list[str] | None:

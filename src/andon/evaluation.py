@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
 from andon.errors import DataError
-from andon.images import decode
+from andon.images import decode, read_size
 from andon.metrics import (
     Curve,
     Gate,
     Metric,
+    Pimo,
+    PixelHistogram,
     PixelRanking,
     UndefinedMetricWarning,
     auroc,
     curve,
     image_metrics,
-    pixel_metrics,
     record_tags,
 )
+from andon.metrics.bootstrap import CONFIDENCE, DRAWS
+from andon.metrics.parts import part_metrics
+from andon.metrics.pimo import RELIABLE_VERTICES
+from andon.metrics.results import pixel_metrics as measure_pixels
 from andon.progress import NoProgress, Progress
 from andon.structures import Record
 
@@ -35,6 +40,11 @@ if TYPE_CHECKING:
     from andon.detector import Calibration, Detector
     from andon.latency import Latency
     from andon.training import Stage
+
+
+PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
+PIXEL_MEMORY = 2.0
+"""Gigabytes that the scores of all test pixels may take before they are counted in bins instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,10 @@ class Report:
     """Anomalous pictures that were taken out of the test to be learned from."""
     label_use: str = ""
     """What they were used for; empty where the detector does not use them."""
+    pixel_metrics: str = "exact"
+    """`exact` or `histogram`: then pixel metrics carry the largest error that bins can have made."""
+    aupimo: dict[str, float] = field(default_factory=dict)
+    """AUPIMO of each anomalous picture with a mask, by its id; empty where it is undefined."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -120,9 +134,16 @@ class Report:
                 "gate": self.gate,
                 "labelled_anomalous": self.labelled,
                 "label_use": self.label_use,
+                "pixel_metrics": self.pixel_metrics,
+                "interval": {
+                    "kind": "bootstrap, percentile, stratified",
+                    "confidence": CONFIDENCE,
+                    "draws": DRAWS,
+                },
             },
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "alternative_scores": {name: metric.to_json() for name, metric in self.alternatives.items()},
+            "aupimo_of_pictures": self.aupimo,
             "thresholds": {
                 "image": self.calibration.image.to_json() | {"text": self.calibration.image.describe()},
                 "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
@@ -180,13 +201,19 @@ def evaluate(
     gate: bool = False,
     skip_unreadable: bool = False,
     latency: bool = True,
+    pixel_metrics: PixelMetrics = "auto",
+    pixel_memory: float = PIXEL_MEMORY,
     progress: Progress | None = None,
 ) -> Report:
     """Score every test picture and measure (spec B): image and pixel metrics with their break-down, time and cost.
 
-    Metrics see raw scores and raw maps at the pictures' own size. With `gate` all of them are there a second time as
-    they are behind SPADE's gate (`andon.metrics.gate`), at the cost of a second ranking of all pixels. Raises
-    `DataError` when there is nothing to evaluate or a picture cannot be read (`skip_unreadable` leaves it out and
+    Metrics see raw scores and raw maps at the pictures' own size. `pixel_metrics` are exact or, in memory that does not
+    grow with the pixels, from bins with a bound of the error; `auto` takes bins where the pixels' scores would need more
+    than `pixel_memory` gigabytes. AU-sPRO is measured where the data tells single defects of a picture apart. With
+    `gate` all metrics are there a second time as they are behind SPADE's gate (`andon.metrics.gate`), at the cost of a
+    second, exact ranking of all pixels.
+
+    Raises `DataError` when there is nothing to evaluate or a picture cannot be read (`skip_unreadable` leaves it out and
     reports it).
     """
     from andon.backbones import count_parameters, multiply_adds
@@ -201,20 +228,25 @@ def evaluate(
         )
     start = time.perf_counter()
     behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
-    cases, extras, ranking = _score(detector, records, saturation, behind, progress or NoProgress())
+    ranking = pixel_scores(records, pixel_metrics, pixel_memory, calibration.pixel.value)
+    cases, extras, tags = _score(detector, records, saturation, ranking, behind, progress or NoProgress())
     scores = np.asarray([case.raw_score for case in cases], np.float32)
     labels = [int(record.label or 0) for record in records]
-    tags = [record_tags(record) for record in records]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
-        metrics = image_metrics(scores, labels, calibration.image.value, tags=tags)
-        metrics |= pixel_metrics(ranking, calibration.pixel.value)
+        objects = [record.object_id for record in records]
+        metrics = image_metrics(
+            scores, labels, calibration.image.value, tags=tags, object_ids=objects, draws=DRAWS
+        )
+        metrics |= part_metrics(scores, labels, objects)
+        metrics |= measure_pixels(ranking, calibration.pixel.value)
         metrics |= behind.metrics() if behind is not None else {}
         n_pos, n_neg = labels.count(1), labels.count(0)
         reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")
         alternatives = {
             name: Metric(auroc(values, labels), n_pos, n_neg, reason) for name, values in extras.items()
         }
+    pimo = ranking.aupimo()
     seconds = time.perf_counter() - start
     device = detector.device()
     zeros = _zeros(detector)
@@ -241,11 +273,33 @@ def evaluate(
         machine=describe_machine(device),
         latency=predict_latency(detector, records) if latency else None,
         skipped=skipped,
-        notes=(*label_notes(detector, origin.labelled), *_notes(records, cases, skipped)),
+        notes=(
+            *label_notes(detector, origin.labelled),
+            *_notes(records, cases, skipped),
+            *_pixel_notes(ranking, metrics, pimo),
+        ),
         gate=gate,
         labelled=origin.labelled,
         label_use=detector.label_use if origin.labelled else "",
+        pixel_metrics="exact" if isinstance(ranking, PixelRanking) else "histogram",
+        aupimo={} if np.isnan(pimo.mean) else dict(pimo.scores),
     )
+
+
+def pixel_scores(
+    records: Sequence[Record], mode: PixelMetrics, memory: float, threshold: float
+) -> PixelRanking | PixelHistogram:
+    """What collects the maps: exact, or bins where `mode` says so or all pixels need more than `memory` gigabytes."""
+    if mode == "exact":
+        return PixelRanking()
+    if mode == "auto":
+        pixels = 0
+        for record in records:
+            height, width = read_size(record.image)
+            pixels += height * width
+        if 4 * pixels <= memory * 1e9:
+            return PixelRanking()
+    return PixelHistogram(thresholds=[threshold])
 
 
 def readable(records: Sequence[Record], *, skip: bool) -> tuple[list[Record], dict[str, str]]:
@@ -272,21 +326,26 @@ def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
 def _zeros(detector: Detector) -> Any:
     import torch
 
-    return torch.zeros(1, 3, *detector.input_size, device=detector.device())
+    return torch.zeros(1, detector.input_channels, *detector.input_size, device=detector.device())
 
 
 def _score(
     detector: Detector,
     records: Sequence[Record],
     saturation: dict[int, Saturation] | None,
+    ranking: PixelRanking | PixelHistogram,
     gate: Gate | None,
     progress: Progress,
-) -> tuple[list[Case], dict[str, list[float]], PixelRanking]:
-    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept."""
+) -> tuple[list[Case], dict[str, list[float]], list[tuple[str, ...]]]:
+    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept.
+
+    Also returns the subsets each picture counts in: those of its record and, where `saturation` names the defects of
+    its masks, these.
+    """
     calibration = detector.fitted()
     cases: list[Case] = []
     extras: dict[str, list[float]] = {}
-    ranking = PixelRanking()
+    tags: list[tuple[str, ...]] = []
     with progress.task("evaluating", len(records)) as task:
         for batch, analysis, maps in detector.scan(records):
             for name, values in analysis.extras.items():
@@ -294,15 +353,13 @@ def _score(
             for k, record in enumerate(batch.records):
                 regions = load_regions(record, batch.sizes[k], saturation)
                 known = has_pixel_truth(record, regions)
-                raw, mask, label, tags = (
-                    float(analysis.score[k]),
-                    regions.union,
-                    record.label or 0,
-                    record_tags(record),
-                )
-                ranking.add(maps[k], mask, label=label, tags=tags, name=record.id)
+                channels = regions.regions if saturation or record.mask_kind == "channels" else ()
+                named = [region.defect_name for region in channels] if saturation else []
+                tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
+                raw, mask, label = float(analysis.score[k]), regions.union, record.label or 0
+                ranking.add(maps[k], mask, label=label, tags=tags[-1], name=record.id, channels=channels)
                 if gate is not None:
-                    gate.add(maps[k], mask, score=raw, label=label, tags=tags, name=record.id)
+                    gate.add(maps[k], mask, score=raw, label=label, tags=tags[-1], name=record.id)
                 cases.append(
                     Case(
                         record=record,
@@ -316,7 +373,23 @@ def _score(
                     )
                 )
             task.advance(len(batch.records))
-    return cases, extras, ranking
+    return cases, extras, tags
+
+
+def _pixel_notes(
+    ranking: PixelRanking | PixelHistogram, metrics: dict[str, Metric], pimo: Pimo
+) -> Iterator[str]:
+    bounds = [metric.error_bound for metric in metrics.values() if metric.error_bound is not None]
+    if isinstance(ranking, PixelHistogram) and bounds:
+        yield (
+            "pixel metrics were counted in bins, in bounded memory: they are wrong by at most "
+            f"{max(bounds):.1g}"
+        )
+    if not np.isnan(pimo.mean) and pimo.n_vertices < RELIABLE_VERTICES:
+        yield (
+            f"AUPIMO rests on {pimo.n_vertices} thresholds, fewer than the {RELIABLE_VERTICES} that make it "
+            "reliable: it takes more good test pixels"
+        )
 
 
 def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:

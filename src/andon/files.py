@@ -27,25 +27,33 @@ def writing(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
+        with writing_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into an `OutputError`: full disk, or a place that cannot be written."""
+    try:
+        yield
     except OSError as error:
         if error.errno in NO_SPACE:
             raise OutputError(
                 f"no space left while writing {path}: free some or choose another folder"
             ) from error
         if (
-            isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+            isinstance(error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError)
             or error.errno == errno.EROFS
         ):
             raise OutputError(
                 f"{path} cannot be written ({error.strerror}): choose another folder"
             ) from error
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -83,36 +91,74 @@ def _strict(value: Any) -> Any:
     return value
 
 
+class WrongFile(OSError):  # noqa: N818 (named for what was found)
+    """A server offers another file than the one that was asked for; trying again does not help."""
+
+
 def download(
-    url: str, target: Path, *, progress: Callable[[int, int], None] | None = None, timeout: float = 30.0
+    url: str,
+    target: Path,
+    *,
+    size: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    timeout: float = 30.0,
 ) -> None:
     """Fetch `url` into `target`, continuing `target.part` where an earlier call stopped.
 
-    `progress` gets (bytes so far, bytes in all or 0). Raises `OSError` when the transfer fails or ends short.
+    `size` is the length it must have, in bytes, where that is known. `progress` gets (bytes so far, bytes in all or 0).
+    Raises `WrongFile` when the server offers another length, `OSError` when the transfer fails or ends short.
     """
     part = target.with_name(target.name + ".part")
     done = part.stat().st_size if part.exists() else 0
+    if size and done > size:
+        part.unlink()
+        done = 0
+    if not size or done < size:
+        try:
+            _transfer(url, part, done, size, progress, timeout)
+        except (
+            http.client.HTTPException
+        ) as error:  # what came over the wire is not HTTP, or ended inside a chunk
+            raise OSError(f"the server's answer broke off or is no HTTP ({type(error).__name__})") from error
+    part.replace(target)
+
+
+def _transfer(
+    url: str, part: Path, done: int, size: int, progress: Callable[[int, int], None] | None, timeout: float
+) -> None:
+    """Append to `part`, which holds `done` bytes, what is missing; begin again where the server cannot continue."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            if done and response.status != 206:  # the server starts again
-                done = 0
-            length = response.headers.get("Content-Length", "")
-            total = done + int(length) if length.isdigit() else 0
-            with part.open("ab" if done else "wb") as stream:
-                while chunk := response.read(1 << 20):
-                    stream.write(chunk)
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(done, total)
+        response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and done:  # what is here is not a beginning of what is there
             part.unlink()
             raise OSError("the partial download did not fit and was removed") from error
         raise
-    except http.client.HTTPException as error:  # what came over the wire is not HTTP, or ended inside a chunk
-        raise OSError(f"the server's answer broke off or is no HTTP ({type(error).__name__})") from error
+    with response:
+        if done and response.status != 206:  # the server starts again
+            done = 0
+        _check_range(response.headers.get("Content-Range"), done, part)
+        length = response.headers.get("Content-Length", "")
+        total = done + int(length) if length.isdigit() else size
+        if size and total != size:
+            kind = response.headers.get("Content-Type") or "no stated type"
+            raise WrongFile(f"the server offers {total} bytes ({kind}), the file has {size}")
+        with part.open("ab" if done else "wb") as stream:
+            while chunk := response.read(1 << 20):
+                done += len(chunk)
+                if total and done > total:
+                    raise WrongFile(f"the server sends more than the {total} bytes the file has")
+                stream.write(chunk)
+                if progress is not None:
+                    progress(done, total)
     if total and done != total:
         raise OSError(f"the transfer ended after {done} of {total} bytes")
-    part.replace(target)
+
+
+def _check_range(stated: str | None, done: int, part: Path) -> None:
+    """A server that says it continues elsewhere would leave a gap or a repetition in the file."""
+    if stated is not None and done and not stated.startswith(f"bytes {done}-"):
+        part.unlink()
+        raise OSError("the server continued at another place; the partial download was removed")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from andon.errors import DataError
+from andon.progress import NoProgress, Progress, track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,6 +222,46 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
     return values.astype(np.int64) if values.dtype == np.bool_ else values
 
 
+def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Organised point cloud of a picture of `shape` = (H, W): (H, W, 3) float32, x, y, z in metres, 0 where nothing was seen.
+
+    Raises `DataError` that names the file when it cannot be read, or when it does not hold one point per pixel.
+    """
+    import tifffile
+
+    try:
+        values = tifffile.imread(path)
+        if not values.size:
+            raise ValueError("it holds no values")
+    except FileNotFoundError as error:
+        raise DataError(f"point cloud {path} does not exist: check the path") from error
+    except Exception as error:  # tifffile raises many kinds for damaged files
+        raise DataError(
+            f"point cloud {path} cannot be read ({_reason(error)}): replace it by a float32 TIFF"
+        ) from error
+    if values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.float32:
+        raise DataError(
+            f"point cloud {path} is {' x '.join(map(str, values.shape))} {values.dtype}, not organised as "
+            "H x W x 3 float32: export one point (x, y, z in metres) per pixel"
+        )
+    if values.shape[:2] != tuple(shape):
+        raise DataError(
+            f"point cloud {path} is {values.shape[1]} x {values.shape[0]} points but its picture is "
+            f"{shape[1]} x {shape[0]}: export one point per pixel"
+        )
+    return np.asarray(values)
+
+
+def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Points (H, W, 3) of a record whose picture has `shape`. Raises `DataError` where it has none, or unusable ones."""
+    if record.depth is None:
+        raise DataError(
+            f"{record.image} has no point cloud: give data in the layout of MVTec 3D-AD (rgb/ and xyz/ folders), "
+            "or use a detector that needs pictures alone"
+        )
+    return read_points(record.depth, shape)
+
+
 def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
     """(H, W, 3) in [0, 1] to (3, h, w), resized to `size` = (h, w): bilinear, antialiased, half-pixel centres."""
     import torch
@@ -283,8 +324,16 @@ def show(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = WH
     return grey * std + mean
 
 
-def load_batch(records: Sequence[Record], size: tuple[int, int], view: View = WHOLE) -> Batch:
-    """Decode and resize some records."""
+def load_batch(
+    records: Sequence[Record],
+    size: tuple[int, int],
+    view: View = WHOLE,
+    planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
+) -> Batch:
+    """Decode and resize some records.
+
+    `planes` makes further channels (C, h, w) of `size` from the points (H, W, 3) beside a picture.
+    """
     import torch
 
     from andon.structures import Batch
@@ -293,21 +342,28 @@ def load_batch(records: Sequence[Record], size: tuple[int, int], view: View = WH
     for record in records:
         pixels = decode(record.image).pixels
         sizes.append((pixels.shape[0], pixels.shape[1]))
-        images.append(show(pixels, size, view))
+        image = show(pixels, size, view)
+        images.append(image if planes is None else torch.cat([image, planes(points_of(record, sizes[-1]))]))
     return Batch(torch.stack(images), tuple(records), tuple(sizes))
 
 
 def batches(
-    records: Sequence[Record], size: tuple[int, int], batch_size: int, *, view: View = WHOLE, ahead: int = 2
+    records: Sequence[Record],
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    view: View = WHOLE,
+    planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
+    ahead: int = 2,
 ) -> Iterator[Batch]:
-    """Batches of `records` in order; threads decode `ahead` batches while the caller works."""
+    """Batches of `records` in order (see `load_batch`); threads decode `ahead` batches while the caller works."""
     chunks = [records[i : i + batch_size] for i in range(0, len(records), batch_size)]
     with ThreadPoolExecutor(max_workers=ahead) as pool:
-        waiting = deque(pool.submit(load_batch, chunk, size, view) for chunk in chunks[:ahead])
+        waiting = deque(pool.submit(load_batch, chunk, size, view, planes) for chunk in chunks[:ahead])
         for k in range(len(chunks)):
             batch = waiting.popleft().result()
             if k + ahead < len(chunks):
-                waiting.append(pool.submit(load_batch, chunks[k + ahead], size, view))
+                waiting.append(pool.submit(load_batch, chunks[k + ahead], size, view, planes))
             yield batch
 
 
@@ -337,3 +393,21 @@ class Pictures:
         if len(self._kept) < self._room:
             self._kept[k] = picture
         return picture
+
+
+def load_depth(
+    records: Sequence[Record],
+    planes: Callable[[npt.NDArray[np.float32]], Tensor],
+    *,
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> Tensor:
+    """`planes` of the point cloud beside each picture, (N, C, h, w); pictures are not decoded, only their size is read."""
+    import torch
+
+    def one(record: Record) -> Tensor:
+        return planes(points_of(record, read_size(record.image)))
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = track(progress or NoProgress(), pool.map(one, records), "reading point clouds", len(records))
+        return torch.stack(list(found))

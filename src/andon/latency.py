@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     import torch
@@ -123,18 +124,26 @@ def measure(
     return summarise(times, scope=scope, machine=machine)
 
 
-def predict_latency(detector: Detector, records: Sequence[Record], *, effort: Effort = QUICK) -> Latency:
-    """Time `predict` on decoded pictures (up to 8 in turn)."""
-    from andon.images import decode
+def predict_latency(
+    detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
+) -> Latency:
+    """Time `predict` on decoded pictures (up to 8 in turn), with the effort of `QUICK` unless told."""
+    from andon.images import decode, points_of
 
-    pictures = [np.round(decode(record.image).pixels * 255).astype(np.uint8) for record in records[:8]]
+    pictures: list[npt.NDArray[Any]] = []
+    for record in records[:8]:
+        pixels = decode(record.image).pixels
+        if detector.depth_planes is None:
+            pictures.append(np.round(pixels * 255).astype(np.uint8))
+        else:
+            pictures.append(np.concatenate([pixels, points_of(record, pixels.shape[:2])], axis=2))
     device = detector.device()
     return measure(
         lambda k: detector.predict(pictures[k % len(pictures)]),
         scope="predict",
         machine=describe_machine(device),
         synchronise=_synchroniser(device),
-        effort=effort,
+        effort=effort or QUICK,
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from andon.datasets.depth import point_cloud_beside
 from andon.errors import DataError
 from andon.files import write_text
 from andon.images import decode, is_picture, natural_key
@@ -17,7 +19,10 @@ from andon.progress import NoProgress, Progress
 from andon.structures import Prediction, Record
 
 if TYPE_CHECKING:
-    from andon.detector import Detector
+    from andon.detector import Calibration, Detector
+
+CHUNK = 256
+"""Pictures handed to the detector at a time; it decodes ahead only within them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,11 @@ def list_inputs(inputs: Sequence[Path]) -> list[Record]:
                 raise DataError(
                     f"{path} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
                 )
-            records += [Record(image=p, id=p.relative_to(path).as_posix()) for p in found]
+            records += [
+                Record(image=p, id=p.relative_to(path).as_posix(), depth=point_cloud_beside(p)) for p in found
+            ]
         elif path.is_file():
-            records.append(Record(image=path, id=path.name))
+            records.append(Record(image=path, id=path.name, depth=point_cloud_beside(path)))
         else:
             raise DataError(f"{path} does not exist: check the path")
     return _with_unique_ids(records)
@@ -87,32 +94,60 @@ def predict_files(
     Raises `DataError` for a picture that cannot be read, before anything is written, unless `skip_unreadable`.
     """
     detector.fitted()
-    reasons: dict[int, str] = {}
-    for k, record in enumerate(records):
-        try:
+    if not skip_unreadable:
+        for record in records:
             decode(record.image)
-        except DataError as error:
-            if not skip_unreadable:
-                raise
-            reasons[k] = str(error)
-    readable = [record for k, record in enumerate(records) if k not in reasons]
     found: list[Answer] = []
-    with (progress or NoProgress()).task("predicting", len(readable)) as task:
-        for prediction in detector.stream(readable):
-            found.append(_answer(prediction))
-            if save is not None:
-                _save(prediction, detector, save, maps)
+    with (progress or NoProgress()).task("predicting", len(records)) as task:
+        for answer in answers(detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable):
+            found.append(answer)
             task.advance()
-    answers = iter(found)
-    ordered = [
-        Answer(str(record.image), "unreadable", None, None, None, reasons[k])
-        if k in reasons
-        else next(answers)
-        for k, record in enumerate(records)
-    ]
     if save is not None:
-        write_text(save / "predictions.csv", _csv(ordered))
-    return ordered
+        write_text(save / "predictions.csv", _csv(found))
+    return found
+
+
+def answers(
+    detector: Detector,
+    records: Iterable[Record],
+    *,
+    save: Path | None = None,
+    maps: bool = False,
+    skip_unreadable: bool = False,
+) -> Iterator[Answer]:
+    """Answers in the order of the records, one at a time; heat maps and masks go to `save` before their answer is given.
+
+    Records are drawn as they are needed, and only a batch of pictures is held. Raises `DataError` for a picture that cannot
+    be read, unless `skip_unreadable`.
+    """
+    calibration, source = detector.fitted(), iter(records)
+    while chunk := list(islice(source, CHUNK)):
+        for record, prediction in _predictions(detector, chunk, skip_unreadable):
+            if isinstance(prediction, str):
+                yield Answer(str(record.image), "unreadable", None, None, None, prediction)
+                continue
+            if save is not None:
+                _save(prediction, calibration, save, maps)
+            yield _answer(prediction)
+
+
+def _predictions(
+    detector: Detector, records: list[Record], skip_unreadable: bool
+) -> Iterator[tuple[Record, Prediction | str]]:
+    """Each record with its prediction, or with the reason why it cannot be read."""
+    done = 0
+    try:
+        for prediction in detector.stream(records):
+            yield records[done], prediction
+            done += 1
+    except DataError as error:
+        if not skip_unreadable:
+            raise
+        if len(records) == 1:
+            yield records[0], str(error)
+            return
+        for record in records[done:]:  # one of them cannot be read: ask for each alone
+            yield from _predictions(detector, [record], skip_unreadable)
 
 
 def _answer(prediction: Prediction) -> Answer:
@@ -134,7 +169,7 @@ def _csv(answers: Sequence[Answer]) -> str:
     return stream.getvalue()
 
 
-def _save(prediction: Prediction, detector: Detector, folder: Path, maps: bool) -> None:
+def _save(prediction: Prediction, calibration: Calibration, folder: Path, maps: bool) -> None:
     from andon.report.pictures import save_prediction
 
-    save_prediction(prediction, detector.fitted(), folder, maps=maps)
+    save_prediction(prediction, calibration, folder, maps=maps)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from andon.config import Config, from_yaml
+from andon.config import Amount, Config, from_yaml
 from andon.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class Recipe(Config):
     """Anomalous test pictures that are learned from instead, and taken out of the test; the seed chooses them."""
     gate: bool = False
     """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""
+    pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"
+    """How pixel metrics are computed: from all scores, in bins with a bound of the error, or `auto` by `pixel_memory`."""
+    pixel_memory: Amount = 2.0
+    """Gigabytes that the scores of all test pixels may take before `auto` counts them in bins."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Settings of the detector; those not named keep their defaults."""
 

@@ -36,6 +36,7 @@ OWN = (
     "heatmaps/**/*.png",
     "masks/**/*.png",
     "maps/**/*.tiff",
+    "tensorboard/events.out.tfevents.*",
     "**/.*.part",
 )
 """Files andon writes into a run folder; `--overwrite` removes these and nothing else."""

@@ -36,7 +36,7 @@ from andon.structures import Record
 
 if TYPE_CHECKING:
     from andon.detector import Detector
-    from andon.evaluation import Report
+    from andon.evaluation import PixelMetrics, Report
 
 OWN_SETTINGS = tuple(
     name for name in Recipe.model_fields if name not in {"detector", "name", "summary", "config"}
@@ -261,11 +261,13 @@ def evaluate_run(
     skip_unreadable: bool = False,
     maps: bool = False,
     latency: bool = True,
+    pixel_metrics: PixelMetrics | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Evaluate a run on its own data set's test pictures (or those of `data`) and write the report into it.
 
-    `gate` adds what SPADE's gate makes of it; None = as the run's recipe says.
+    `gate` adds what SPADE's gate makes of it, `pixel_metrics` replaces the recipe's setting of that name; None = as the
+    recipe says.
     """
     recipe = read_recipe(run)
     source = data or _own_source(run, recipe)
@@ -282,7 +284,7 @@ def evaluate_run(
             f"use `andon predict {run} IMAGES`"
         )
     from andon.detector import load_detector  # torch takes seconds to import
-    from andon.evaluation import Origin, evaluate
+    from andon.evaluation import PIXEL_MEMORY, Origin, evaluate
 
     report = evaluate(
         load_detector(run / "detector"),
@@ -294,6 +296,8 @@ def evaluate_run(
         gate=bool(recipe.get("gate", False)) if gate is None else gate,
         skip_unreadable=skip_unreadable,
         latency=latency,
+        pixel_metrics=pixel_metrics or recipe.get("pixel_metrics", "auto"),
+        pixel_memory=float(recipe.get("pixel_memory", PIXEL_MEMORY)),
         progress=progress,
     )
     report.save(run, maps=maps, progress=progress)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 Group = Literal["good", "structural", "logical", "anomalous", "unknown"]
-MaskKind = Literal["none", "single", "channels"]
+MaskKind = Literal["none", "single", "channels", "classes", "soft"]
+"""A file of 0 and one other value; a file per defect; values that number the kinds of defect (any but 0 is anomalous);
+grey edges, anomalous above 127."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Record:
     """How `masks` is to be read."""
     object_id: str | None = None
     """Pictures of one part share it."""
+    depth: Path | None = None
+    """File of the organised point cloud (H x W x 3, metres) taken with the picture, where there is one."""
     metadata: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
     """Further columns of a manifest."""
 
@@ -80,7 +84,7 @@ class Batch:
     """Pictures on their way through a detector."""
 
     image: Tensor
-    """(B, 3, H, W) float32 in [0, 1]."""
+    """(B, 3, H, W) float32 in [0, 1]; further channels follow for detectors that look at depth."""
     records: tuple[Record, ...]
     sizes: tuple[tuple[int, int], ...]
     """Original (H, W) of each picture, before resizing."""

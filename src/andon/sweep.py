@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -95,12 +95,14 @@ def plan(
     categories: Sequence[str] = (),
     seeds: int = 1,
     layout: str = "auto",
+    budget: float = 1.0,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Job]:
     """All runs of a sweep, seeds outermost so that an early stop leaves complete rows.
 
     `recipes` are detector names (their default recipe) or `detector/variant`; no `categories` means all of `data`.
-    Raises `ConfigError` or `DataError` for names that are not there.
+    `budget` is the share of each recipe's training that is spent. Raises `ConfigError` or `DataError` for names that are
+    not there.
     """
     known = list_categories(data, layout)
     for category in categories:
@@ -108,25 +110,53 @@ def plan(
             raise DataError(f"{data} has no category {category!r}; {nearest(category, known)}")
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}: at least one seed is needed")
-    names = []
+    chosen: dict[str, dict[str, Any]] = {}
     for name in recipes:
         if "/" not in name:
             known_detector(name)
-        names.append(name if "/" in name else default_recipe(name))
-        resolve(load_recipe(names[-1]), settings or {})
+        full = name if "/" in name else default_recipe(name)
+        chosen[full] = budgeted(full, budget, settings or {})
     return [
-        Job(name, data, category, layout, seed, settings or {})
+        Job(name, data, category, layout, seed, changes)
         for seed in range(seeds)
         for category in (categories or known)
-        for name in dict.fromkeys(names)
+        for name, changes in chosen.items()
     ]
 
 
-def run_job(job: Job, out: Path, device: str = "auto", progress: Progress | None = None) -> None:
-    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise."""
+def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` plus those that make every training stage of a recipe `budget` times as long: its epochs and steps.
+
+    What `settings` names is left as it says. Raises `ConfigError` when a setting is not there or the budget not positive.
+    """
+    if not budget > 0:
+        raise ConfigError(f"budget is {budget}: give a positive share of the recipe's training, e.g. 0.5")
+    resolved = resolve(load_recipe(recipe), settings).config
+    lengths = {} if budget == 1 else _lengths(resolved)
+    return {name: max(1, round(budget * length)) for name, length in lengths.items()} | dict(settings)
+
+
+def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    """Dotted names of all settings that count epochs or steps, with their values."""
+    found: dict[str, int] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _lengths(value, f"{prefix}{name}.")
+        elif name in {"epochs", "steps"} and value:
+            found[prefix + name] = value
+    return found
+
+
+def run_job(
+    job: Job, out: Path, device: str = "auto", progress: Progress | None = None, *, data: str | None = None
+) -> None:
+    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise.
+
+    `data` is where the pictures are found by this process, where that is not `job.data` (a relative path, elsewhere).
+    """
     run = job.folder(out)
     recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
-    source = Source(job.data, job.category or None, job.layout)
+    source = Source(data or job.data, job.category or None, job.layout)
     fit_run(run, source, recipe, resume=True, device=device, progress=progress)
     evaluate_run(run, progress=progress)
     write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
@@ -159,6 +189,10 @@ def _identity(job: Job) -> dict[str, Any]:
     return {"recipe": job.recipe, "data": job.data, "layout": job.layout, "settings": dict(job.settings)}
 
 
+Runner = Callable[[Sequence[Job], Path, str], Iterator[tuple[Job, str]]]
+"""Makes runs (jobs, the sweep's folder, device) and yields each with why it failed, or nothing, as it ends."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a sweep left: the finished runs, and why others failed."""
@@ -169,22 +203,36 @@ class Outcome:
 
 
 def sweep(
-    jobs: Sequence[Job], out: Path, *, device: str = "auto", progress: Progress | None = None
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    device: str = "auto",
+    runner: Runner | None = None,
+    after: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Make the runs that are not finished, one after the other, each in its own process.
+    """Make the runs that are not finished: one after the other, each in its own process, or where `runner` makes them.
 
-    A run that fails is named in the outcome and does not stop the others. Raises `InterruptedRun` after Ctrl-C.
+    A run that fails is named in the outcome and does not stop the others. `after` is called here with the folder of each run
+    that this call completed. Raises `InterruptedRun` after Ctrl-C.
     """
     failures: dict[str, str] = {}
     todo = [job for job in jobs if finished(job, out) is None]
     with (progress or NoProgress()).task("runs", len(jobs), done=len(jobs) - len(todo)) as task:
-        for job in todo:
-            failure = _in_own_process(job, out, device)
+        for job, failure in (runner or one_by_one)(todo, out, device):
             if failure:
                 failures[str(job.folder(out))] = failure
+            elif after is not None:
+                after(job.folder(out))
             task.advance(1, f"{job.name} {job.category} seed {job.seed}")
     results = [result for job in jobs if (result := finished(job, out)) is not None]
     return Outcome(results, failures)
+
+
+def one_by_one(jobs: Sequence[Job], out: Path, device: str) -> Iterator[tuple[Job, str]]:
+    """The `Runner` of one machine."""
+    for job in jobs:
+        yield job, _in_own_process(job, out, device)
 
 
 def _in_own_process(job: Job, out: Path, device: str) -> str:

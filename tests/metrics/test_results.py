@@ -22,6 +22,8 @@ from andon.metrics import (
 )
 from andon.structures import Record
 
+pytestmark = pytest.mark.filterwarnings("ignore:undefined, written as null.*few_vertices")
+
 GOOD, LOGICAL, STRUCTURAL = [0.1, 0.3, 0.4, 0.5], [0.2, 0.6, 0.7], [0.35, 0.45]
 T8_SCORES = GOOD + LOGICAL + STRUCTURAL
 T8_LABELS = [0] * 4 + [1] * 5

@@ -1,24 +1,34 @@
-"""`andon benchmark` and `andon ablate`: many runs, and the tables over them."""
+"""`andon benchmark`, `andon ablate` and `andon reproduce`: many runs, and the tables over them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from andon.cli.options import (
     Category,
+    Cores,
     DataArgument,
     Device,
     Json,
     Labelled,
     Layout,
+    Ray,
     Settings,
+    Track,
+    cluster,
     print_json,
+    print_table,
     say,
+    tracker,
     with_labelled,
 )
+
+if TYPE_CHECKING:
+    from andon.sweep import Job, Outcome
 
 app = typer.Typer()
 
@@ -31,6 +41,7 @@ def benchmark(
     ] = "all",
     categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
+    budget: Annotated[float, typer.Option(help="Share of each recipe's epochs and steps.")] = 1.0,
     settings: Settings = None,
     labelled: Labelled = None,
     out: Annotated[
@@ -38,15 +49,17 @@ def benchmark(
     ] = Path("runs/benchmark"),
     layout: Layout = "auto",
     device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
     from andon.config import parse_assignments
     from andon.errors import AndonError
-    from andon.progress import default_progress
     from andon.registry import detector_names
     from andon.report.comparison import comparison, write_tables
-    from andon.sweep import plan, sweep
+    from andon.sweep import plan
 
     jobs = plan(
         data,
@@ -54,11 +67,10 @@ def benchmark(
         categories=() if categories == "all" else _listed(categories),
         seeds=seeds,
         layout=layout,
+        budget=budget,
         settings=parse_assignments(with_labelled(settings, labelled)),
     )
-    outcome = sweep(jobs, out, device=device, progress=default_progress())
-    for folder, failure in outcome.failures.items():
-        say(f"andon: warning: {folder}: {failure}")
+    outcome = _sweep(jobs, out, device, ray, cores, track)
     if not outcome.results:
         raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
     write_tables(outcome.results, out)
@@ -88,15 +100,16 @@ def ablate(
     ] = Path("runs/ablation"),
     layout: Layout = "auto",
     device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
+    track: Track = None,
 ) -> None:
     """Measure one change at a time on one category; writes tables. Resumes. --set holds for every row."""
     from andon.ablation import ablation_table, load_sequence, plan_ablation
     from andon.config import parse_assignments
     from andon.errors import AndonError
     from andon.files import write_text
-    from andon.progress import default_progress
     from andon.runs import Source
-    from andon.sweep import sweep
 
     chosen = load_sequence(sequence)
     found = Source(data, category, layout).open(seed=0)
@@ -109,9 +122,7 @@ def ablate(
         budget=budget,
         settings=parse_assignments(settings or []),
     )
-    outcome = sweep(jobs, out, device=device, progress=default_progress())
-    for folder, failure in outcome.failures.items():
-        say(f"andon: warning: {folder}: {failure}")
+    outcome = _sweep(jobs, out, device, ray, cores, track)
     table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)")
     write_text(out / "ablation.md", table.markdown())
     write_text(out / "ablation.tex", table.latex())
@@ -120,6 +131,92 @@ def ablate(
         raise AndonError(
             f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
         )
+
+
+@app.command()
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Published row; without one all are listed.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="Folder of the data set the row is of.")
+    ] = None,
+    categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
+    budget: Annotated[float, typer.Option(help="Share of the recipe's epochs and steps, for trials.")] = 1.0,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for runs and tables; default runs/reproduce/NAME.")
+    ] = None,
+    layout: Layout = "auto",
+    device: Device = "auto",
+    ray: Ray = None,
+    cores: Cores = 2,
+    track: Track = None,
+) -> None:
+    """Make a row of a published table again: all categories, measured beside published. Resumes."""
+    from andon.config import parse_assignments
+    from andon.errors import AndonError, UsageError
+    from andon.files import write_text
+    from andon.report.comparison import write_tables
+    from andon.reproduction import (
+        load_reproduction,
+        plan_reproduction,
+        reproduction_names,
+        reproduction_table,
+    )
+
+    if name is None:
+        rows = [(each, load_reproduction(each)) for each in reproduction_names()]
+        print_table(
+            "",
+            ["name", "row", "recipe", "to expect (estimate)"],
+            [[each, row.title, row.recipe, row.estimate] for each, row in rows],
+        )
+        return
+    row = load_reproduction(name)
+    if data is None:
+        raise UsageError(f"{row.title} needs its data: `andon reproduce {name} DATA`")
+    jobs = plan_reproduction(
+        row,
+        data,
+        categories=() if categories == "all" else _listed(categories),
+        seeds=seeds,
+        layout=layout,
+        budget=budget,
+        settings=parse_assignments(settings or []),
+    )
+    out = out or Path("runs/reproduce") / name
+    outcome = _sweep(jobs, out, device, ray, cores, track)
+    if not outcome.results:
+        raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
+    write_tables(outcome.results, out)
+    table = reproduction_table(row, outcome.results)
+    write_text(out / "published.md", table.markdown())
+    write_text(out / "published.tex", table.latex())
+    print(table.markdown())
+    print(
+        f"tables: {out / 'published.md'}, {out / 'published.tex'}, {out / 'tables.md'}, {out / 'results.csv'}"
+    )
+    if outcome.failures:
+        raise AndonError(
+            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
+        )
+
+
+def _sweep(
+    jobs: Sequence[Job], out: Path, device: str, ray: str | None, cores: int, track: str | None
+) -> Outcome:
+    """Make the runs where they were asked for, and say which failed."""
+    from andon.progress import default_progress
+    from andon.sweep import sweep
+
+    where, show = cluster(ray, cores), tracker(track)
+    runner = where.runs if where is not None else None
+    outcome = sweep(jobs, out, device=device, runner=runner, after=show, progress=default_progress())
+    for folder, failure in outcome.failures.items():
+        say(f"andon: warning: {folder}: {failure}")
+    return outcome
 
 
 def _listed(text: str) -> list[str]:

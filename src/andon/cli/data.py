@@ -1,16 +1,19 @@
-"""`andon data`: draw the embedded sets, check any data set."""
+"""`andon data`: draw the embedded sets, fetch published ones, check any data set."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from andon.cli.options import Category, DataArgument, Json, Layout, print_json
+from andon.cli.options import Category, DataArgument, Json, Layout, print_json, print_table, say
 from andon.errors import UsageError
 
-app = typer.Typer(help="Generate the embedded data sets; check any data set.", no_args_is_help=True)
+app = typer.Typer(
+    help="Generate the embedded data sets; list and fetch published ones; check any.", no_args_is_help=True
+)
 
 
 @app.command("generate")
@@ -71,3 +74,158 @@ def data_check(
     if errors:
         counted = "1 error" if errors == 1 else f"{errors} errors"
         raise UsageError(f"{data} has {counted} (listed above): correct before fitting")
+
+
+@app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """Published data sets: pages, licences, sizes."""
+    from andon.datasets.known_sets import known_sets
+
+    rows = list(known_sets().values())
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": known.name,
+                    "title": known.title,
+                    "page": known.page,
+                    "licence": known.licence,
+                    "cite": known.cite,
+                    "archive": known.archive or None,
+                    "bytes": known.size or None,
+                    "sha256": known.sha256 or None,
+                    "links": list(known.links),
+                    "categories": list(known.counts),
+                    "pictures": known.pictures or None,
+                }
+                for known in rows
+            ]
+        )
+        return
+    table = [
+        [
+            known.name,
+            f"{known.pictures}" if known.pictures else "?",
+            f"{known.size / 1e9:.1f} GB" if known.size else "?",
+            "direct" if known.links else "by hand",
+            known.licence,
+            known.page,
+        ]
+        for known in rows
+    ]
+    print_table("", ["data set", "pictures", "archive", "link", "licence", "page"], table)
+
+
+@app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Name from `andon data list`.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="New folder for it; default data/NAME.", show_default=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="The licence was read and is agreed to.")] = False,
+    from_archive: Annotated[
+        Path | None, typer.Option(help="Archive that was brought here by other means; nothing is downloaded.")
+    ] = None,
+    url: Annotated[
+        str, typer.Option(help="Present link to the archive, where the known ones are gone.")
+    ] = "",
+    sha256: Annotated[str, typer.Option(help="Hash of the archive, where its publisher changed it.")] = "",
+    keep_archive: Annotated[
+        bool, typer.Option("--keep-archive", help="Keep the downloaded archive.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a published data set: its page and licence first, then download, check, unpack into a new folder."""
+    from andon.datasets.fetch import announce, check_fetch, fetch
+    from andon.datasets.known_sets import known_set
+    from andon.progress import default_progress
+
+    known = known_set(name)
+    target = folder or Path("data") / name
+    for line in announce(known, target):
+        say(line)
+    check_fetch(known, target, url=url, archive=from_archive, sha256=sha256)
+    if not yes:
+        _ask_for_agreement(known.page)
+    with default_progress().task(f"{name} (MB)", 0) as task:
+        told = [0]
+
+        def show(what: str, done: int, total: int) -> None:
+            task.advance((done >> 20) - told[0], f"{what}, of {total >> 20}" if total else what)
+            told[0] = done >> 20
+
+        fetched = fetch(
+            known, target, url=url, archive=from_archive, sha256=sha256, keep_archive=keep_archive, show=show
+        )
+    for line in fetched.warnings:
+        say(f"andon: warning: {line}")
+    if as_json:
+        print_json(
+            {
+                "folder": fetched.folder,
+                "categories": fetched.categories,
+                "warnings": fetched.warnings,
+                "sha256": fetched.sha256,
+            }
+        )
+        return
+    count = len(fetched.categories)
+    print(f"{known.title} is in {fetched.folder}: {count} {'category' if count == 1 else 'categories'}")
+
+
+def _ask_for_agreement(page: str) -> None:
+    """Raises `UsageError` where nobody can be asked, or the answer is no."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody is here to agree to the licence: read {page}, then pass --yes")
+    if not typer.confirm("Do you agree to the licence and fetch it?", err=True):
+        raise UsageError("the licence was not agreed to, nothing was fetched")
+
+
+@app.command("submission")
+def data_submission(
+    data: DataArgument,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs fitted on categories of DATA, one each.")
+    ],
+    out: Annotated[Path, typer.Option(help="Archive to write.")] = Path("submission.tar.gz"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the archive.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Answer for the private pictures of MVTec AD 2: the archive its benchmark server takes."""
+    from andon.datasets import list_categories, open_dataset
+    from andon.errors import OutputError
+    from andon.progress import default_progress
+    from andon.run_folder import read_recipe
+
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} is there already: --overwrite replaces it, --out chooses another name")
+    names = list_categories(data, "mvtec_ad_2")
+    by_category: dict[str, Path] = {}
+    for run in runs:
+        category = read_recipe(run)["data"]["category"]
+        if category in by_category:
+            raise UsageError(f"{run} and {by_category[category]} are both for {category}: give one of them")
+        if category not in names:
+            raise UsageError(f"{run} is for {category!r}, {data} has {', '.join(names)}: leave it out")
+        by_category[category] = run
+    datasets = [open_dataset(data, name, "mvtec_ad_2") for name in names if name in by_category]
+
+    from andon.detector import load_detector
+    from andon.report.submission import write_submission
+
+    detectors = {category: load_detector(run) for category, run in by_category.items()}
+    done = write_submission(detectors, datasets, out, progress=default_progress())
+    absent = [name for name in names if name not in by_category]
+    if absent:
+        say(f"andon: warning: no run for {', '.join(absent)}: the server wants all categories")
+    if as_json:
+        print_json(
+            {
+                "archive": done.archive,
+                "pictures": done.pictures,
+                "pixel_thresholds": done.thresholds,
+                "absent": absent,
+            }
+        )
+        return
+    print(f"{sum(done.pictures.values())} pictures ({', '.join(done.pictures)}) are in {done.archive}")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from andon.cluster import Cluster
     from andon.registry import Recipe
+    from andon.tracking import Tracker
 
 DETECTOR = "efficientad_ast"
 DataArgument = Annotated[
@@ -52,9 +54,40 @@ Labelled = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRACKER", help="Show the run in a tracker: tensorboard (in the run folder) or mlflow[:URI]."
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Ray cluster that does the work: auto, HOST:PORT, ray://HOST:PORT or local."
+    ),
+]
+Cores = Annotated[int, typer.Option(min=1, help="With --ray: CPU cores of one run or worker.")]
 Maps = Annotated[
     bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at original size.")
 ]
+
+
+def cluster(address: str | None, cores: int) -> Cluster | None:
+    """The cluster named on the command line."""
+    if address is None:
+        return None
+    from andon.cluster import Cluster
+
+    return Cluster(address, cores)
+
+
+def tracker(name: str | None) -> Tracker:
+    """The tracker named on the command line, or one that shows nothing."""
+    if name is None:
+        return lambda run: None
+    from andon.tracking import open_tracker
+
+    return open_tracker(name)
 
 
 def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from andon.cli.options import (
     Category,
+    Cores,
     DataArgument,
     DetectorName,
     Device,
@@ -17,20 +19,26 @@ from andon.cli.options import (
     Layout,
     Maps,
     Overwrite,
+    Ray,
     RecipeName,
     Resume,
     Run,
     Settings,
     SkipUnreadable,
+    Track,
     chosen_recipe,
+    cluster,
     print_json,
     print_table,
     resolved,
     say,
+    tracker,
     with_labelled,
 )
+from andon.errors import UsageError
 
 if TYPE_CHECKING:
+    from andon.cluster import Cluster
     from andon.evaluation import Report
 
 app = typer.Typer()
@@ -73,6 +81,7 @@ def fit(
     resume: Resume = False,
     skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Learn from good pictures and set the thresholds."""
@@ -91,6 +100,7 @@ def fit(
         say(f"andon: warning: {finding}")
     out = out or Path("runs") / named.detector / found.category
     check_output(out, overwrite=overwrite, resume=resume)
+    show = tracker(track)
     chosen = resolved(named, settings)
     fitted, dataset = fit_run(
         out,
@@ -104,6 +114,7 @@ def fit(
     )
     from andon.evaluation import label_notes
 
+    show(out)
     limits = fitted.fitted()
     skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
@@ -154,22 +165,33 @@ def evaluate(
         ),
     ] = None,
     maps: Maps = False,
+    pixel_metrics: Annotated[
+        str | None,
+        typer.Option(help="exact, histogram (bounded memory) or auto; default: the recipe's."),
+    ] = None,
     skip_unreadable: SkipUnreadable = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Measure a run on its test pictures: metrics, curves, heat maps, masks, report.html."""
+    from andon.errors import ConfigError
     from andon.progress import default_progress
     from andon.runs import Source, evaluate_run
 
+    if pixel_metrics not in (None, "auto", "exact", "histogram"):
+        raise ConfigError(f"--pixel-metrics {pixel_metrics!r} is unknown: choose auto, exact or histogram")
     source = Source(data, category, layout) if data is not None else None
+    show = tracker(track)
     report = evaluate_run(
         run,
         data=source,
         gate=gate,
         skip_unreadable=skip_unreadable,
         maps=maps,
+        pixel_metrics=pixel_metrics,  # type: ignore[arg-type]
         progress=default_progress(),
     )
+    show(run)
     _show_report(report, run, as_json)
 
 
@@ -199,11 +221,26 @@ def predict(
     save: Annotated[
         Path | None, typer.Option(help="Write heat maps, masks and predictions.csv there.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Table (CSV) to add a line to for each picture; the same command continues it."),
+    ] = None,
     maps: Maps = False,
     skip_unreadable: SkipUnreadable = False,
+    ray: Ray = None,
+    cores: Cores = 2,
     as_json: Json = False,
 ) -> None:
-    """Say for each picture whether the part is good (OK) or not (NG); a score of 1 is the threshold."""
+    """Say for each picture whether the part is good (OK) or not (NG); a score of 1 is the threshold.
+
+    With --out, for archives of any size: answers go straight into the table, which the same command continues after an
+    interruption. --save then writes heat maps and masks, but no predictions.csv.
+    """
+    if out is not None:
+        _predict_archive(run, images, out, save, maps, skip_unreadable, cluster(ray, cores), as_json)
+        return
+    if ray is not None:
+        raise UsageError("--ray answers for archives: say with --out which table the lines go to")
     from andon.prediction import list_inputs, predict_files
     from andon.progress import default_progress
     from andon.run_folder import read_recipe
@@ -231,6 +268,39 @@ def predict(
         for answer in answers
     ]
     print_table("", ["verdict", "score", "picture"], rows)
-    bad = sum(answer.verdict == "NG" for answer in answers)
-    unread = sum(answer.verdict == "unreadable" for answer in answers)
-    print(f"{len(answers)} pictures: {bad} NG" + (f", {unread} unreadable" if unread else ""))
+    print(_counts(Counter(answer.verdict for answer in answers)))
+
+
+def _predict_archive(
+    run: Path,
+    images: list[Path],
+    out: Path,
+    save: Path | None,
+    maps: bool,
+    skip_unreadable: bool,
+    where: Cluster | None,
+    as_json: bool,
+) -> None:
+    from andon.archive import predict_archive
+    from andon.progress import default_progress
+
+    new, verdicts = predict_archive(
+        run,
+        images,
+        out,
+        save=save,
+        maps=maps,
+        skip_unreadable=skip_unreadable,
+        cluster=where,
+        progress=default_progress(),
+    )
+    if as_json:
+        print_json({"run": str(run), "out": str(out), "new": new, "verdicts": verdicts})
+    else:
+        print(f"{_counts(verdicts)}; {new} of them new, in {out}")
+
+
+def _counts(verdicts: Counter[str]) -> str:
+    unreadable = verdicts["unreadable"]
+    counts = f"{verdicts.total()} pictures: {verdicts['NG']} NG"
+    return counts + (f", {unreadable} unreadable" if unreadable else "")

@@ -15,7 +15,7 @@ from andon.datasets.findings import Findings, FindingsLog, pictures, some
 from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
 from andon.datasets.opening import list_categories, open_dataset
 from andon.errors import DataError
-from andon.images import AlphaWarning, decode, read_mask
+from andon.images import AlphaWarning, decode, read_mask, read_points
 from andon.progress import NoProgress, Progress, track
 from andon.structures import Record
 
@@ -96,6 +96,8 @@ def _look(record: Record, dataset: Dataset) -> _Look:
     has_truth = True
     try:
         has_truth = has_pixel_truth(record, load_regions(record, (height, width), dataset.saturation))
+        if record.depth is not None:
+            read_points(record.depth, (height, width))
     except DataError as error:
         errors.append(str(error))
     return _Look(digest, (height, width), decoded.mode, has_truth, tuple(dict.fromkeys(errors)))

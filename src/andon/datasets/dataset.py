@@ -48,14 +48,15 @@ class Records(Sequence[Record]):
         return tuple(record.label for record in self)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) over ids, labels and the contents of pictures and masks, in order.
+        """sha256 (hex) over ids, labels and the contents of pictures, masks and point clouds, in order.
 
         Independent of where the files lie. They are read once per process unless they change. Raises
         `DataError` when one cannot be read.
         """
         digest = hashlib.sha256()
         for record in self:
-            files = " ".join(file_digest(path) for path in (record.image, *record.masks))
+            clouds = () if record.depth is None else (record.depth,)
+            files = " ".join(file_digest(path) for path in (record.image, *record.masks, *clouds))
             digest.update(f"{record.id}\0{record.label}\0{files}\n".encode())
         return digest.hexdigest()
 

@@ -16,20 +16,22 @@ PREFIX = "embedded:"
 def category_of(text: str, category: str | None = None) -> str:
     """Category that `embedded:NAME`, or `embedded:` with a category, means. Raises `DataError` for others."""
     from andon.datasets.embedded import CATEGORIES
+    from andon.datasets.embedded.dimples import NAME as DIMPLES
 
+    known_names = (*CATEGORIES, DIMPLES)
     name, _ = _parse(text)
     if name and category and name != category:
         raise DataError(f"{text} is the one category {name!r}, not {category!r}: leave one of them out")
     chosen = name or category
     if not chosen:
-        raise DataError(f"choose a generated data set: {', '.join(PREFIX + known for known in CATEGORIES)}")
-    if chosen not in CATEGORIES:
-        raise DataError(f"unknown generated data set {chosen!r}; {nearest(chosen, CATEGORIES)}")
+        raise DataError(f"choose a generated data set: {', '.join(PREFIX + known for known in known_names)}")
+    if chosen not in known_names:
+        raise DataError(f"unknown generated data set {chosen!r}; {nearest(chosen, known_names)}")
     return chosen
 
 
 def generated_categories(text: str) -> list[str]:
-    """The category named in `text`, or all of them for `embedded:`."""
+    """The category named in `text`, or for `embedded:` all that are pictures alone (`dimples` has point clouds)."""
     from andon.datasets.embedded import CATEGORIES
 
     return [category_of(text)] if _parse(text)[0] else list(CATEGORIES)
@@ -60,12 +62,15 @@ def generated_folder(text: str, category: str | None = None) -> Path:
 
 def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None:
     """Generate beside `kept` and move it there, so that what is there is complete."""
-    from andon.datasets.embedded import generate
+    from andon.datasets.embedded import dimples, generate
 
     part = kept.with_name(f".{name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
-        generate(part, profile=profile, size=size, seed=seed, categories=[name])
+        if name == dimples.NAME:
+            dimples.generate(part, profile=profile, size=size, seed=seed)
+        else:
+            generate(part, profile=profile, size=size, seed=seed, categories=[name])
         part.rename(kept)
     except (OSError, OutputError) as error:
         if not kept.is_dir():  # nobody else made it meanwhile
@@ -78,7 +83,7 @@ def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None
 
 
 def _category_folder(kept: Path, name: str) -> Path:
-    for folder in (kept / "embedded_ad" / name, kept / "embedded_loco" / name):
+    for folder in (kept / top / name for top in ("embedded_ad", "embedded_loco", "embedded_3d")):
         if folder.is_dir():
             return folder
     raise DataError(f"{kept} is incomplete: delete it, then it is generated again")

@@ -15,6 +15,8 @@ from andon.errors import DataError
 from andon.images import read_mask
 from andon.structures import Record, Region, Regions
 
+SOFT_ABOVE = 127
+"""Values above are anomalous in masks with grey edges (MTD, spec A.8)."""
 CONFIG_KEYS = {"defect_name", "pixel_value", "saturation_threshold", "relative_saturation"}
 
 
@@ -38,8 +40,8 @@ def load_regions(
 ) -> Regions:
     """Ground truth of a picture of `shape` = (H, W): one region per mask file that marks anything.
 
-    A pixel is anomalous where the stored value is not 0; palette indices are taken as they are. With
-    `saturation` every file must hold one value besides 0, and it selects the entry; without, a region
+    A pixel is anomalous where the stored value is not 0, in `soft` masks where it is above 127; palette indices
+    are taken as they are. With `saturation` every file must hold one value besides 0, and it selects the entry; without, a region
     saturates at its own area. A picture labelled anomalous may come back without regions (mask missing or
     empty): see `has_pixel_truth`. Raises `DataError` when a mask cannot be read, has another size than the
     picture, marks pixels of a picture labelled good, or holds a value that `saturation` does not list.
@@ -53,7 +55,7 @@ def load_regions(
                 f"{shape[1]} x {shape[0]} (after EXIF rotation): masks are never resized, export it "
                 "again at the picture's size"
             )
-        mask = values != 0
+        mask = values > SOFT_ABOVE if record.mask_kind == "soft" else values != 0
         area = int(np.count_nonzero(mask))
         if not area:
             continue

@@ -16,12 +16,12 @@ VALIDATION_PERCENT = 10
 TEST_PERCENT = 20
 
 
-def held_out(keys: Sequence[str], percent: int, seed: int) -> frozenset[str]:
+def held_out(keys: Sequence[str], percent: int, seed: int, *, round_down: bool = False) -> frozenset[str]:
     """The keys of `percent` % of the items, rounded up: the first by hex digest of `sha256(f"{seed}:{key}")`.
 
     Items that share a key stay together, so that with shared keys a little more may be held out.
     """
-    wanted = len(keys) - (100 - percent) * len(keys) // 100
+    wanted = percent * len(keys) // 100 if round_down else len(keys) - (100 - percent) * len(keys) // 100
     counts = Counter(keys)
     chosen: set[str] = set()
     taken = 0
@@ -34,7 +34,14 @@ def held_out(keys: Sequence[str], percent: int, seed: int) -> frozenset[str]:
 
 
 def hold_out(
-    records: Sequence[Record], percent: int, seed: int, *, base: Path, into: Split, needs: int = 2
+    records: Sequence[Record],
+    percent: int,
+    seed: int,
+    *,
+    base: Path,
+    into: Split,
+    needs: int = 2,
+    round_down: bool = False,
 ) -> tuple[list[Record], list[Record]]:
     """Split good `records` into (kept, held out for `into`); pictures of one object stay together.
 
@@ -52,7 +59,7 @@ def hold_out(
             f"all good pictures in {base} show the one object {keys[0]!r}: {into} needs another object, "
             "add pictures"
         )
-    chosen = held_out(keys, percent, seed)
+    chosen = held_out(keys, percent, seed, round_down=round_down)
     kept = [record for record, key in zip(records, keys, strict=True) if key not in chosen]
     held = [replace(record, split=into) for record, key in zip(records, keys, strict=True) if key in chosen]
     return kept, held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from andon.datasets.dataset import Dataset, Records
@@ -15,6 +16,7 @@ from andon.datasets.names import GOOD, MASKS, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.pairing import NO_TRUTH, MaskFolders, Truth, split_companions
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.errors import DataError
+from andon.images import natural_key
 from andon.structures import Group, Record, Split
 
 
@@ -151,6 +153,28 @@ def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:
         .as_posix()
         for path in listed
     ]
+
+
+def present(records: Sequence[Record], table: str, log: FindingsLog) -> list[Record]:
+    """Those of the records named in `table` whose picture is there; a mask that is not there is taken off its record."""
+    absent = [record.id for record in records if not record.image.is_file()]
+    if absent:
+        log.errors.append(
+            f"{pictures(len(absent))} named in {table} are not there: {some(absent)}; copy them again"
+        )
+    gone = set(absent)
+    return [
+        record
+        if all(mask.is_file() for mask in record.masks)
+        else replace(record, masks=(), mask_kind="none")
+        for record in records
+        if record.id not in gone
+    ]
+
+
+def ordered(records: Sequence[Record]) -> Records:
+    """By defect type, then natural order of ids."""
+    return Records(sorted(records, key=lambda record: (record.defect_type, natural_key(record.id))))
 
 
 def log_missing_masks(records: Sequence[Record], log: FindingsLog) -> None:

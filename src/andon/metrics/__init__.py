@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from andon.metrics.counts import Confusion, Curve, OperatingPoint
 from andon.metrics.gate import Gate, gated_map, gated_mask, gated_verdict
+from andon.metrics.histogram import PixelHistogram
 from andon.metrics.normalisation import AffineDisplay
-from andon.metrics.pixels import AUPRO_LIMITS, PixelRanking, PixelSummary
+from andon.metrics.pimo import Pimo
+from andon.metrics.pixels import AUPRO_LIMITS, AUSPRO_LIMITS, PixelRanking, PixelSummary
 from andon.metrics.ranking import (
     Ranking,
     aupr_trapz,
@@ -29,6 +31,7 @@ from andon.metrics.thresholds import Guarantee, Threshold, conformal, manual, me
 
 __all__ = [
     "AUPRO_LIMITS",
+    "AUSPRO_LIMITS",
     "AffineDisplay",
     "Average",
     "Confusion",
@@ -37,6 +40,8 @@ __all__ = [
     "Guarantee",
     "Metric",
     "OperatingPoint",
+    "Pimo",
+    "PixelHistogram",
     "PixelRanking",
     "PixelSummary",
     "Ranking",

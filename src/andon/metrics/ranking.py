@@ -13,7 +13,7 @@ order. scikit-learn gives the same values by sorting positives and negatives tog
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -67,31 +67,16 @@ class Ranking:
 
     def summary(self, limits: Sequence[float] = (), chunk: int = CHUNK) -> RankSummary:
         """All scalar metrics in one pass; `limits` are FPR limits in (0, 1] of partial areas (spec B.4)."""
-        n_pos, n_neg = self.n_pos, self.n_neg
-        twice_wins = 0  # an integer: the AUROC does not depend on the order of any sum
-        average_precision = trapezoids = 0.0
-        best = OperatingPoint(np.nan, np.nan, np.nan, np.nan)
-        areas = dict.fromkeys(limits, 0.0)
-        for piece in self._pieces(chunk):
-            twice_wins += piece.twice_wins(n_neg)
-            average_precision += float(np.sum(piece.hits / n_pos * piece.precision))
-            trapezoids += float(np.sum(piece.hits / n_pos * (piece.precision + piece.precision_above) / 2))
-            point = piece.best_f1(n_pos)
-            if not best.f1 > point.f1:  # pieces ascend: a tie goes to the later one, the larger threshold
-                best = point
+        return summarise(self.pieces(chunk), self.n_pos, self.n_neg, limits)
+
+    def areas(self, limits: Sequence[float], chunk: int = CHUNK) -> dict[float, float]:
+        """FPR limit -> weighted area of `RankSummary.weighted_area` alone."""
+        totals = dict.fromkeys(limits, 0.0)
+        for piece in self.pieces(chunk):
             for limit in limits:
-                height = area_above(piece.fp_above, piece.fp, n_neg, limit)
-                areas[limit] += float(np.sum(piece.weights * height)) / limit
-        both = n_pos > 0 and n_neg > 0
-        return RankSummary(
-            n_pos=n_pos,
-            n_neg=n_neg,
-            auroc=twice_wins / (2 * n_pos * n_neg) if both else np.nan,
-            average_precision=average_precision if n_pos else np.nan,
-            aupr_trapz=trapezoids if n_pos else np.nan,
-            f1_max=best,
-            weighted_area={limit: area if both else np.nan for limit, area in areas.items()},
-        )
+                totals[limit] += piece.area(self.n_neg, limit)
+        both = self.n_pos > 0 and self.n_neg > 0
+        return {limit: total if both else np.nan for limit, total in totals.items()}
 
     def curve(self, thresholds: Scores | None = None) -> Curve:
         """Counts at +inf and at the distinct values of `thresholds`, by default of all scores."""
@@ -114,7 +99,7 @@ class Ranking:
         tp, fp = int(_at_least([self.positives], at)[0]), int(_at_least(self.negatives, at)[0])
         return Confusion(tp=tp, fp=fp, fn=self.n_pos - tp, tn=self.n_neg - fp)
 
-    def _pieces(self, chunk: int) -> Iterator[_Piece]:
+    def pieces(self, chunk: int = CHUNK) -> Iterator[Piece]:
         """The distinct positive scores, ascending, `chunk` at a time."""
         scores = self.positives
         is_first = np.ones(scores.size, dtype=np.bool_)  # of its equals
@@ -129,7 +114,7 @@ class Ranking:
             weights = (
                 hits / scores.size if own is None else np.add.reduceat(own[here[0] : stop], here - here[0])
             )
-            yield _Piece(
+            yield Piece(
                 thresholds=at,
                 hits=hits,
                 weights=weights,
@@ -140,7 +125,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class Piece:
     """Counts at some of the distinct positive scores, ascending; all arrays (K,)."""
 
     thresholds: Scores
@@ -163,6 +148,10 @@ class _Piece:
         tp_above = self.tp - self.hits
         return ratios(tp_above, tp_above + self.fp_above, empty=1.0)
 
+    def area(self, n_neg: int, limit: float) -> float:
+        """What these positives add to the weighted area up to the FPR `limit`, divided by it."""
+        return float(np.sum(self.weights * area_above(self.fp_above, self.fp, n_neg, limit))) / limit
+
     def twice_wins(self, n_neg: int) -> int:
         """Twice the number of (positive, negative) pairs in the right order, equal pairs counting half."""
         return int(np.sum(self.hits * (2 * n_neg - self.fp - self.fp_above)))
@@ -176,6 +165,33 @@ class _Piece:
             precision=float(self.precision[k]),
             recall=float(self.tp[k] / n_pos),
         )
+
+
+def summarise(pieces: Iterable[Piece], n_pos: int, n_neg: int, limits: Sequence[float] = ()) -> RankSummary:
+    """All scalar metrics from ascending pieces that together hold every positive."""
+    twice_wins = 0  # an integer: the AUROC does not depend on the order of any sum
+    average_precision = trapezoids = 0.0
+    best = OperatingPoint(np.nan, np.nan, np.nan, np.nan)
+    areas = dict.fromkeys(limits, 0.0)
+    for piece in pieces:
+        twice_wins += piece.twice_wins(n_neg)
+        average_precision += float(np.sum(piece.hits / n_pos * piece.precision))
+        trapezoids += float(np.sum(piece.hits / n_pos * (piece.precision + piece.precision_above) / 2))
+        point = piece.best_f1(n_pos)
+        if not best.f1 > point.f1:  # pieces ascend: a tie goes to the later one, the larger threshold
+            best = point
+        for limit in limits:
+            areas[limit] += piece.area(n_neg, limit)
+    both = n_pos > 0 and n_neg > 0
+    return RankSummary(
+        n_pos=n_pos,
+        n_neg=n_neg,
+        auroc=twice_wins / (2 * n_pos * n_neg) if both else np.nan,
+        average_precision=average_precision if n_pos else np.nan,
+        aupr_trapz=trapezoids if n_pos else np.nan,
+        f1_max=best,
+        weighted_area={limit: area if both else np.nan for limit, area in areas.items()},
+    )
 
 
 def area_above(n_above: Counts, n_at_least: Counts, n_neg: int, limit: float) -> Rates:

@@ -1,4 +1,4 @@
-"""Named results: image and pixel metrics with their break-down, as in `report.json` (spec B.1, B.7-B.9).
+"""Named results: image and pixel metrics with their break-down, as in `report.json` (spec B.1, B.5-B.9).
 
 Names are `image_auroc`, `pixel_f1`, `aupro_0.30`, ...; a suffix names the subset: `@<defect type>`,
 `@logical`, `@structural`, and `@mean` for the mean of the last two. Every subset has all good pictures as
@@ -8,20 +8,26 @@ negatives.
     *_f1, *_precision, *_recall, *_fpr  at the threshold that was fixed without test data
     *_f1_max, *_f1_max_precision, ...   at the threshold that is best on these very labels (`oracle`)
     aupro_L                             per-region overlap up to the FPR L
+    auspro_L                            saturated overlap of annotated defects, where the data states their saturation
+    aupimo, aupimo_median, ...          share of a picture's mask found at FPRs of 1e-5 to 1e-4 on good pictures
+
+The headline of MVTec LOCO AD is `image_auroc@mean` and `auspro_0.05@mean`.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from andon.metrics.bootstrap import image_draws, intervals
 from andon.metrics.counts import Confusion
+from andon.metrics.pimo import Pimo
 from andon.metrics.pixels import AUPRO_LIMITS, PixelSummary, tag_set
 from andon.metrics.ranking import RankSummary, checked, rank
 from andon.structures import Record
@@ -50,8 +56,14 @@ NO_POSITIVES = "no_positives"
 NO_NEGATIVES = "no_negatives"
 NO_REGIONS = "no_regions"
 NO_MASKS = "no_masks"
+FEW_VERTICES = "few_vertices"
+"""Too few distinct scores of good pixels in the range of AUPIMO."""
 NOTHING_CALLED = "nothing_called"
 """No sample reaches the threshold, so there is no precision."""
+
+
+BOUNDED = {"auroc": "pixel_auroc", "average_precision": "pixel_ap", "f1_max": "pixel_f1_max"}
+"""Names of `PixelSummary.bounds` that results call differently."""
 
 
 class UndefinedMetricWarning(UserWarning):
@@ -65,28 +77,43 @@ class Metric:
     value: float
     """A fraction in [0, 1], NaN where undefined."""
     n_pos: int
-    """Anomalous pictures or pixels; regions for AU-PRO."""
+    """Anomalous pictures or pixels; regions for AU-PRO, annotated defects for AU-sPRO, pictures for AUPIMO."""
     n_neg: int
-    """Good pictures, or pixels outside the masks."""
+    """Good pictures, or pixels outside the masks; good pictures for AUPIMO."""
     reason: str | None = None
-    """Why the value is undefined: no_positives, no_negatives, no_regions, no_masks, nothing_called."""
+    """Why the value is undefined: no_positives, no_negatives, no_regions, no_masks, nothing_called, few_vertices."""
     oracle: bool = False
     """Whether the threshold was chosen with the labels it is judged by."""
+    interval: tuple[float, float] | None = None
+    """Where 95 % of the values lie when the test pictures are drawn anew (`bootstrap`); image metrics only."""
+    error_bound: float | None = None
+    """Largest error of a value that was computed from bins; None where it is exact."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `report.json`; an undefined value is null."""
+        """Plain data for `report.json`; an undefined value is null, `interval` and `error_bound` only where known."""
+        known = {
+            "interval": None if self.interval is None else list(self.interval),
+            "error_bound": self.error_bound,
+        }
         return {
             "value": None if math.isnan(self.value) else self.value,
             "n_pos": self.n_pos,
             "n_neg": self.n_neg,
             "reason": self.reason,
             "oracle": self.oracle,
-        }
+        } | {name: value for name, value in known.items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Metric:
         """Inverse of `to_json`."""
-        return cls(**{**data, "value": math.nan if data["value"] is None else data["value"]})
+        interval = data.get("interval")
+        return cls(
+            **{
+                **data,
+                "value": math.nan if data["value"] is None else data["value"],
+                "interval": None if interval is None else (interval[0], interval[1]),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +127,7 @@ class Average:
 
 
 class PixelScores(Protocol):
-    """What `pixel_metrics` asks for; `PixelRanking` answers exactly, others may within a bound."""
+    """What `pixel_metrics` asks for; `PixelRanking` answers exactly, `PixelHistogram` within a bound."""
 
     @property
     def tags(self) -> list[str]: ...
@@ -108,6 +135,8 @@ class PixelScores(Protocol):
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary: ...
 
     def confusion(self, threshold: float, tag: str | None = None) -> Confusion: ...
+
+    def aupimo(self, tag: str | None = None) -> Pimo: ...
 
 
 def record_tags(record: Record) -> tuple[str, ...]:
@@ -130,12 +159,17 @@ def image_metrics(
     *,
     tags: Sequence[Collection[str]] | None = None,
     names: Sequence[str] | None = None,
+    object_ids: Sequence[Hashable | None] | None = None,
+    draws: int = 0,
+    seed: int = 0,
 ) -> dict[str, Metric]:
     """Metrics of image scores (n,) with labels (n,), 0 = good and 1 = anomalous, pooled and per subset.
 
     `threshold` was fixed without these labels; None leaves out what needs it. `tags[i]` are the subsets that
-    picture i counts in if it is anomalous (`record_tags`). `names` identify pictures in messages. Undefined
-    values are NaN with a reason, and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
+    picture i counts in if it is anomalous (`record_tags`). `names` identify pictures in messages. With `draws`
+    (usually `bootstrap.DRAWS`) each metric gets its bootstrap interval, for which pictures with the same
+    `object_ids` are drawn together. Undefined values are NaN with a reason,
+    and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
     """
     values, truth = checked(scores, labels, names)
     if tags is not None and len(tags) != values.size:
@@ -143,14 +177,22 @@ def image_metrics(
             f"{values.size} scores but tags of {len(tags)} pictures; give one collection per picture"
         )
     metrics = _image_values(values, truth, threshold)
-    by_tag = {}
+    by_tag, subsets = {}, {"": truth}
     anomalous_tags = [
         tag_set(one) if bad else frozenset() for one, bad in zip(tags or (), truth, strict=False)
     ]
     for tag in sorted(frozenset[str]().union(*anomalous_tags)):
-        chosen = ~truth | np.array([tag in one for one in anomalous_tags])
+        subsets[tag] = np.array([tag in one for one in anomalous_tags])
+        chosen = ~truth | subsets[tag]
         by_tag[tag] = _image_values(values[chosen], truth[chosen], threshold)
-    return _with_subsets(metrics, by_tag)
+    metrics = _with_subsets(metrics, by_tag)
+    if draws:
+        drawn = image_draws(values, truth, subsets, threshold, object_ids=object_ids, draws=draws, seed=seed)
+        for subset, found in intervals(drawn, MEAN_OF).items():
+            for name, interval in found.items():
+                key = f"image_{name}@{subset}" if subset else f"image_{name}"
+                metrics[key] = replace(metrics[key], interval=interval)
+    return metrics
 
 
 def pixel_metrics(
@@ -162,7 +204,7 @@ def pixel_metrics(
     the FPR limits of AU-PRO. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists
     them.
     """
-    metrics = _pixel_values(ranking, None, threshold, limits)
+    metrics = _pixel_values(ranking, None, threshold, limits) | _spread_of_pimo(ranking.aupimo())
     by_tag = {tag: _pixel_values(ranking, tag, threshold, limits) for tag in ranking.tags}
     return _with_subsets(metrics, by_tag)
 
@@ -204,7 +246,35 @@ def _pixel_values(
     reason = _first_reason(summary.n_regions, missing or NO_REGIONS, summary.n_neg)
     for limit, value in summary.aupro.items():
         metrics[f"aupro_{limit:.2f}"] = Metric(value, summary.n_regions, summary.n_neg, reason)
-    return metrics
+    reason = _first_reason(summary.n_channels, missing or NO_REGIONS, summary.n_neg)
+    for limit, value in summary.auspro.items():
+        metrics[f"auspro_{limit:.2f}"] = Metric(value, summary.n_channels, summary.n_neg, reason)
+    for name, bound in summary.bounds.items():
+        key = BOUNDED.get(name, name)
+        if metrics[key].reason is None:
+            metrics[key] = replace(metrics[key], error_bound=bound)
+    found = ranking.aupimo(tag)
+    reason = _reason_of_pimo(found, missing or NO_POSITIVES)
+    pimo = Metric(found.mean, len(found.scores), found.n_good, reason, error_bound=found.bound)
+    return metrics | {"aupimo": pimo}
+
+
+def _reason_of_pimo(found: Pimo, without_positives: str) -> str | None:
+    reason = _first_reason(len(found.scores), without_positives, found.n_good)
+    return FEW_VERTICES if reason is None and math.isnan(found.mean) else reason
+
+
+def _spread_of_pimo(found: Pimo) -> dict[str, Metric]:
+    """How the anomalous pictures spread about their mean AUPIMO; empty where that is undefined."""
+    if math.isnan(found.mean):
+        return {}
+    values = {
+        "aupimo_q25": found.quantile(0.25),
+        "aupimo_median": found.quantile(0.5),
+        "aupimo_q75": found.quantile(0.75),
+        "aupimo_zero": found.zero_share,
+    }
+    return {name: Metric(value, len(found.scores), found.n_good) for name, value in values.items()}
 
 
 def _common_values(
@@ -246,7 +316,7 @@ def _with_subsets(
     subsets = dict(by_tag)
     if all(tag in by_tag for tag in MEAN_OF):
         first, second = (by_tag[tag] for tag in MEAN_OF)
-        subsets["mean"] = {name: _mean(first[name], second[name]) for name in metrics}
+        subsets["mean"] = {name: _mean(first[name], second[name]) for name in first}
     for tag, subset in subsets.items():
         metrics |= {f"{name}@{tag}": metric for name, metric in subset.items()}
     undefined = [f"{name} ({metric.reason})" for name, metric in metrics.items() if math.isnan(metric.value)]
@@ -265,4 +335,7 @@ def _mean(first: Metric, second: Metric) -> Metric:
         n_neg=max(first.n_neg, second.n_neg),
         reason=first.reason or second.reason,
         oracle=first.oracle,
+        error_bound=None
+        if first.error_bound is None or second.error_bound is None
+        else (first.error_bound + second.error_bound) / 2,
     )

@@ -27,24 +27,27 @@ def save_report(
 ) -> None:
     """Write the report into `folder`, in place of an earlier one.
 
-    report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `pictures`; maps/ (float32
-    TIFF at the pictures' own size) with `maps`. The page shows a few pictures in any case. report.json comes last: where
+    report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `pictures`; maps/ with
+    `maps`: float32 TIFF at the pictures' own size in the tree that the evaluation code of MVTec AD and MVTec LOCO AD reads,
+    `<category>/test/<defect>/<image>.tiff`. The page shows a few pictures in any case. report.json comes last: where
     it is, the rest is complete. Raises `DataError` when a picture can no longer be read, `OutputError` when the folder
     cannot be written.
     """
     from andon.files import write_bytes, write_json, write_text
     from andon.progress import NoProgress, track
     from andon.report.figures import draw_figures
-    from andon.report.names import places
+    from andon.report.names import places, safe_name
     from andon.report.page import render
     from andon.report.pictures import save_case
 
     _withdraw(folder)
     if pictures or maps:
+        category = safe_name(report.category or report.dataset or "pictures")
         where = places([case.record for case in report.cases])
         cases = track(progress or NoProgress(), report.cases, "writing pictures", len(report.cases))
         for case, place in zip(cases, where, strict=True):
-            save_case(case, report.calibration, folder, place, pictures=pictures, maps=maps)
+            map_place = f"{category}/test/{place}" if maps else None
+            save_case(case, report.calibration, folder, place, pictures=pictures, map_place=map_place)
     figures = draw_figures(report)
     for name, content in figures.items():
         write_bytes(folder / "figures" / f"{name}.png", content)

@@ -48,6 +48,15 @@ PER_CATEGORY = {
     "teacher_max": "T AUC max",
 }
 """Columns of a detector's own table, those of the published tables."""
+BY_GROUP = {
+    "image_auroc@mean": "mean",
+    "image_auroc@logical": "logical",
+    "image_auroc@structural": "structural",
+    "auspro_0.05@mean": "AU-sPRO mean",
+    "auspro_0.05@logical": "AU-sPRO logical",
+    "auspro_0.05@structural": "AU-sPRO structural",
+}
+"""Columns of the table by kind of anomaly; the two means are the headline of MVTec LOCO AD."""
 SMALL = {"fit_seconds": 0, "latency_ms": 1, "peak_memory": 2}
 """Decimals of what is not a fraction; fractions are shown as percent with one decimal."""
 
@@ -123,14 +132,14 @@ def comparison(results: Sequence[Result]) -> list[Table]:
 
 def _by_group(results: Sequence[Result]) -> Table | None:
     """Logical beside structural, where the data tells them apart (the published table 20)."""
-    metrics = {
-        "image_auroc@mean": "mean",
-        "image_auroc@logical": "logical",
-        "image_auroc@structural": "structural",
-    }
     told = [result for result in results if not math.isnan(result.value("image_auroc@logical"))]
     if not told:
         return None
+    metrics = {
+        key: title
+        for key, title in BY_GROUP.items()
+        if any(not math.isnan(result.value(key)) for result in told)
+    }
     categories = tuple(dict.fromkeys(result.job.category for result in told))
     published = published_for(told[0].report["dataset"])
     rows = []
@@ -149,7 +158,7 @@ def _by_group(results: Sequence[Result]) -> Table | None:
         for line in published
     ]
     return Table(
-        "image AUROC by kind of anomaly (%)",
+        "By kind of anomaly: image AUROC, AU-sPRO up to an FPR of 0.05 (%)",
         ("detector", *metrics.values(), "weights", "selected on"),
         tuple(rows),
         _notes(told),
@@ -195,17 +204,20 @@ def _groups(categories: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _over_seeds(results: Sequence[Result], metric: str, categories: Sequence[str]) -> str:
-    """Mean over the categories for each seed, then mean and deviation over the seeds; a dash where one is missing."""
+    """Mean over the categories for each seed, then mean and deviation over the seeds; a dash where there is none.
+
+    A category whose metric is undefined is left out and counted (spec B.8); a seed that lacks a run does not enter.
+    """
     by_seed: dict[int, list[float]] = {}
     for result in results:
         if result.job.category in categories:
             by_seed.setdefault(result.job.seed, []).append(measured(result, metric))
-    means = [
-        statistics.fmean(values)
-        for values in by_seed.values()
-        if len(values) == len(categories) and not any(map(math.isnan, values))
-    ]
-    return spread(means, metric)
+    complete = [values for values in by_seed.values() if len(values) == len(categories)]
+    defined = [[value for value in values if not math.isnan(value)] for values in complete]
+    means = [statistics.fmean(values) for values in defined if values]
+    fewest = min((len(values) for values in defined if values), default=0)
+    counted = f" ({fewest} of {len(categories)})" if 0 < fewest < len(categories) else ""
+    return spread(means, metric) + counted
 
 
 def spread(values: Sequence[float], metric: str) -> str:

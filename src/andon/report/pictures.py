@@ -143,15 +143,15 @@ def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
 
 
 def save_case(
-    case: Case, calibration: Calibration, folder: Path, place: str, *, pictures: bool, maps: bool
+    case: Case, calibration: Calibration, folder: Path, place: str, *, pictures: bool, map_place: str | None
 ) -> None:
-    """Write heat map and mask (`pictures`) and the float map (`maps`) of a case; `place` is `<defect>/<image>`."""
+    """Write heat map and mask (`pictures`) of a case, `place` is `<defect>/<image>`, and its float map to `map_place`."""
     raw = full_map(case)
     if pictures:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
         _save_pictures(case.record.image, shown, case_mask(case, raw, calibration), folder, place)
-    if maps:
-        _save_map(raw, folder, place)
+    if map_place is not None:
+        _save_map(raw, folder, map_place)
 
 
 def save_prediction(

@@ -21,6 +21,10 @@ MEANINGS = {
         "image AUROC, mean of logical and structural",
         "The headline of MVTec LOCO AD: both kinds of defect count the same.",
     ),
+    "part_auroc": (
+        "part AUROC",
+        "As image AUROC, for parts with several pictures: the score of a part is the largest of its pictures.",
+    ),
     "image_ap": (
         "image AP",
         "Average precision: the area under the precision-recall curve.",
@@ -81,6 +85,18 @@ MEANINGS = {
     "defects_lost": (
         "defects lost to the gate",
         "Share of the defects with a marked pixel whose picture is not flagged, so that the gate hides them.",
+    ),
+    "auspro_0.05": (
+        "AU-sPRO 0.05",
+        "Mean share of a defect that is found, full from its saturation area on, marking up to 5 % of the other pixels.",
+    ),
+    "auspro_0.05@mean": (
+        "AU-sPRO 0.05, mean of logical and structural",
+        "The pixel headline of MVTec LOCO AD: both kinds of defect count the same.",
+    ),
+    "aupimo": (
+        "AUPIMO",
+        "Mean share of a picture's mask that is found while only 0.001 % to 0.01 % of good pixels are marked.",
     ),
 }
 """Metrics of the summary in its order: name and one sentence."""
@@ -170,13 +186,29 @@ def promise(report: Report) -> str:
 
 
 def basis(name: str, metric: Metric) -> str:
-    """What a metric rests on: pictures, pixels or regions."""
+    """What a metric rests on (pictures, pixels or regions) and how far it can be trusted."""
+    return _counts(name, metric) + _uncertainty(metric)
+
+
+def _uncertainty(metric: Metric) -> str:
+    """Bootstrap interval or bound of the error, where there is one."""
+    if metric.interval is not None:
+        low, high = metric.interval
+        return f"; 95 % interval {percent(low)} to {percent(high)}"
+    return "" if metric.error_bound is None else f"; wrong by at most {metric.error_bound:.1g}"
+
+
+def _counts(name: str, metric: Metric) -> str:
     if name.startswith("image_"):
         return f"{metric.n_pos:,} anomalous, {metric.n_neg:,} good"
     if name.startswith("defects_lost"):
         return f"{plural(metric.n_pos, 'defect')} found without the gate, {metric.n_neg:,} missed"
     if name.startswith("aupro"):
         return f"{plural(metric.n_pos, 'region')}, {short(metric.n_neg)} other pixels"
+    if name.startswith("auspro"):
+        return f"{plural(metric.n_pos, 'defect')}, {short(metric.n_neg)} other pixels"
+    if name.startswith("aupimo"):
+        return f"{metric.n_pos:,} anomalous, {metric.n_neg:,} good"
     return f"{short(metric.n_pos)} mask pixels, {short(metric.n_neg)} others"
 
 
@@ -202,6 +234,8 @@ BREAKDOWN = {
     "pixel_ap": "pixel AP",
     "aupro_0.30": "AUPRO 0.30",
     "aupro_0.05": "AUPRO 0.05",
+    "auspro_0.05": "AU-sPRO 0.05",
+    "aupimo": "AUPIMO",
 }
 """Columns of the break-down."""
 

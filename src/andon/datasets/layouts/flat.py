@@ -43,4 +43,6 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     )
 
 
-LAYOUT = Layout(name=NAME, order=8, expects="pictures of good parts", find=by_folder(has_pictures), read=read)
+LAYOUT = Layout(
+    name=NAME, order=14, expects="pictures of good parts", find=by_folder(has_pictures), read=read
+)

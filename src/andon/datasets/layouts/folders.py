@@ -113,4 +113,4 @@ def _defect_folders(folder: Path, log: FindingsLog) -> list[Path]:
     return others
 
 
-LAYOUT = Layout(name=NAME, order=7, expects="normal/ and defect/ folders", find=by_folder(fits), read=read)
+LAYOUT = Layout(name=NAME, order=13, expects="normal/ and defect/ folders", find=by_folder(fits), read=read)

@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from andon.datasets.dataset import Dataset, Records
+from andon.datasets.dataset import Dataset
 from andon.datasets.findings import FindingsLog, pictures, some
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks
+from andon.datasets.tree import log_missing_masks, ordered
 from andon.errors import DataError
-from andon.images import natural_key
 from andon.structures import Group, MaskKind, Record, Split
 
 NAME = "manifest"
@@ -77,9 +76,9 @@ def read(manifest: Path, category: str, options: Options) -> Dataset:
         root=manifest.parent,
         category=category,
         layout=NAME,
-        train=_ordered(train),
-        validation=_ordered(validation),
-        test=_ordered(test),
+        train=ordered(train),
+        validation=ordered(validation),
+        test=ordered(test),
         findings=log.findings(),
     )
 
@@ -154,10 +153,6 @@ def _require_unique(images: Sequence[Path], rows: Sequence[Row]) -> None:
         if image in seen:
             raise DataError(f"{row.where} names {row.image} again, after {seen[image].where}: remove one row")
         seen[image] = row
-
-
-def _ordered(records: Sequence[Record]) -> Records:
-    return Records(sorted(records, key=lambda record: (record.defect_type, natural_key(record.id))))
 
 
 LAYOUT = Layout(

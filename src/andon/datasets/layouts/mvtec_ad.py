@@ -1,5 +1,7 @@
 """MVTec AD and everything that lies like it (spec A.3): Bergmann et al., CVPR 2019.
 
+BTAD (good is `ok`, the one defect `ko`), MPDD and the reorganised copies of VisA are such trees too.
+
 <category>/train/good/000.png
 <category>/test/good/000.png
 <category>/test/<defect type>/000.png
@@ -13,22 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from andon.datasets.dataset import Dataset
-from andon.datasets.known_counts import compare_mvtec_ad
+from andon.datasets.known_counts import BTAD, MPDD, MVTEC_AD, VISA, compare_any
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.tree import is_tree, read_tree
 
 NAME = "mvtec_ad"
+PUBLISHED = {"MVTec AD": MVTEC_AD, "MPDD": MPDD, "BTAD": BTAD, "VisA": VISA}
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one category; counts that differ from the published ones are noted."""
     dataset = read_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
-    return replace(dataset, findings=dataset.findings + compare_mvtec_ad(dataset))
+    return replace(dataset, findings=dataset.findings + compare_any(dataset, PUBLISHED))
 
 
 LAYOUT = Layout(
     name=NAME,
-    order=6,
+    order=12,
     expects="train/good and test/<defect type> folders",
     find=by_folder(is_tree),
     read=read,

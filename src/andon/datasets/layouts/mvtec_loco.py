@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog
-from andon.datasets.known_counts import compare_mvtec_loco
+from andon.datasets.findings import Findings, FindingsLog
+from andon.datasets.known_counts import MVTEC_LOCO, compare
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import folders_in, named
 from andon.datasets.masks import read_saturation
@@ -52,7 +52,9 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
         saturation=saturation,
         log=log,
     )
-    return replace(dataset, findings=dataset.findings + compare_mvtec_loco(dataset))
+    accepted = MVTEC_LOCO.get(category)
+    counted = compare(dataset, "MVTec LOCO AD", accepted) if accepted else Findings()
+    return replace(dataset, findings=dataset.findings + counted)
 
 
 LAYOUT = Layout(

@@ -1,0 +1,161 @@
+"""Point clouds beside pictures: from organised points to relief and foreground (AST, arXiv 2210.07829; spec 2.4).
+
+A camera with structured light gives one point per pixel, in metres, and (0, 0, 0) where it saw nothing. The part lies
+on a flat background; what matters is how far its surface is from its own mean depth, and where there is part at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Depth = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+CORNER = 2
+"""Side of the squares in the corners that the background is estimated from."""
+FILL_PASSES = 3
+CENTIMETRES = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relief:
+    """What is left of a point cloud."""
+
+    depth: Depth
+    """(H, W) centimetres behind (+) or before (-) the mean depth of the foreground; 0 on the background."""
+    foreground: Mask
+    """(H, W), True on the part. All True, with `depth` 0, where no part stands out: then everything is looked at."""
+
+
+def relief(points: npt.NDArray[np.float32], *, distance: float = 7e-3) -> Relief:
+    """Depth relative to the part, and foreground, of an organised point cloud (H, W, 3) in metres.
+
+    The foreground is what lies more than `distance` metres before or behind the surface through the corners.
+    """
+    z = fill_holes(depth_of(points))
+    inside = foreground(z, distance)
+    if not inside.any():
+        return Relief(np.zeros_like(z), np.ones_like(inside))
+    mean = z[inside].mean(dtype=np.float64)
+    return Relief(np.where(inside, (z - mean) * CENTIMETRES, 0.0).astype(np.float32), inside)
+
+
+def depth_of(points: npt.NDArray[np.float32]) -> Depth:
+    """(H, W, 3) to the depth (H, W): the last coordinate, 0 where nothing was measured (0 or not finite)."""
+    z = points[:, :, -1].astype(np.float32)
+    return np.where(np.isfinite(z), z, np.float32(0))
+
+
+def fill_holes(z: Depth, passes: int = FILL_PASSES) -> Depth:
+    """Give each missing (zero) pixel the mean of the measured ones among its eight neighbours, `passes` times.
+
+    A pass looks only at values of the pass before it. Unlike in the paper's code the first row and column are filled too.
+    """
+    height, width = z.shape
+    for _ in range(passes):
+        if z.all():
+            break
+        padded = np.pad(z.astype(np.float64), 1)
+        windows = [padded[r : r + height, c : c + width] for r in range(3) for c in range(3)]
+        total = np.sum(windows, axis=0)
+        count = np.sum([window != 0 for window in windows], axis=0)
+        mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+        z = np.where(z == 0, mean, z).astype(np.float32)
+    return z
+
+
+def foreground(z: Depth, distance: float) -> Mask:
+    """True where a measured depth is more than `distance` metres off the background.
+
+    Where no corner was measured there is no background, and everything that was measured is foreground.
+    """
+    surface = background(z)
+    measured: Mask = z != 0
+    if surface is not None:
+        measured &= np.abs(surface - z) > distance
+    return measured
+
+
+def background(z: Depth) -> npt.NDArray[np.float64] | None:
+    """Bilinear surface (H, W) through the mean measured depth of the four corners; None where none was measured.
+
+    A corner that was not measured gets its depth from the others: three define a plane; with fewer, the surface is as
+    level as they allow.
+    """
+    height, width = z.shape
+    near, far = slice(0, CORNER), slice(-CORNER, None)
+    depths = [_mean_measured(z[rows, columns]) for rows in (near, far) for columns in (near, far)]
+    corners = _complete(np.array(depths))
+    if corners is None:
+        return None
+    upper_left, upper_right, lower_left, lower_right = corners
+    v = _fractions(height)[:, None]
+    u = _fractions(width)[None, :]
+    upper = upper_left + u * (upper_right - upper_left)
+    lower = lower_left + u * (lower_right - lower_left)
+    return np.asarray(upper + v * (lower - upper))
+
+
+def _mean_measured(square: Depth) -> float:
+    values = square[square != 0]
+    return float(values.mean(dtype=np.float64)) if values.size else np.nan
+
+
+def _complete(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    """Depths of the corners (upper left, upper right, lower left, lower right) with NaN ones put on the plane of the others."""
+    known = np.isfinite(corners)
+    if not known.any():
+        return None
+    places = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)], np.float64)
+    middle, level = places[known].mean(0), corners[known].mean()
+    slopes = np.linalg.lstsq(places[known] - middle, corners[known] - level, rcond=None)[0]  # the least steep
+    return np.asarray(np.where(known, corners, level + (places - middle) @ slopes), np.float64)
+
+
+def _fractions(size: int) -> npt.NDArray[np.float64]:
+    """Position of each pixel between the centres of the two corner squares: 0 and 1 there, a little beyond outside."""
+    centre = (min(CORNER, size) - 1) / 2
+    return np.asarray((np.arange(size) - centre) / max(size - 1 - 2 * centre, 1), np.float64)
+
+
+def resize_map(values: npt.NDArray[np.floating], size: tuple[int, int]) -> Depth:
+    """(H, W) to `size` = (h, w): bilinear, half-pixel centres, not antialiased, edges repeated (as published)."""
+    rows, columns = _positions(values.shape[0], size[0]), _positions(values.shape[1], size[1])
+    along_rows = _interpolate(values.astype(np.float64), rows)
+    return np.asarray(_interpolate(along_rows.T, columns).T, np.float32)
+
+
+def _positions(old: int, new: int) -> npt.NDArray[np.float64]:
+    return np.asarray(np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1), np.float64)
+
+
+def _interpolate(values: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Rows of `values` at fractional positions."""
+    low = at.astype(np.intp)
+    high = np.minimum(low + 1, len(values) - 1)
+    t = (at - low)[:, None]
+    return np.asarray((1 - t) * values[low] + t * values[high])
+
+
+def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: float, dilate: int) -> Depth:
+    """(2, side, side): relative depth in centimetres, and the foreground as 0 or 1, widened by a square of `dilate` pixels.
+
+    `points` is an organised cloud (H, W, 3) in metres, `distance` the metres that part and background are apart.
+    """
+    found = relief(points, distance=distance)
+    mask = resize_map(found.foreground.astype(np.float32), (side, side)) > 0
+    widened = ndimage.maximum_filter(mask.astype(np.uint8), size=dilate, mode="constant")
+    return np.stack([resize_map(found.depth, (side, side)), widened.astype(np.float32)])
+
+
+def point_cloud_beside(image: Path) -> Path | None:
+    """`xyz/NAME.tiff` for a picture `rgb/NAME.png`, where it is there (MVTec 3D-AD)."""
+    if image.parent.name.lower() != "rgb":
+        return None
+    path = image.parent.parent / "xyz" / f"{image.stem}.tiff"
+    return path if path.is_file() else None

@@ -1,0 +1,115 @@
+"""MTD, surface defects of magnetic tiles (spec A.8): Huang et al., The Visual Computer 36, 2020.
+
+    MT_{Blowhole,Break,Crack,Fray,Uneven,Free}/Imgs/<name>.jpg
+    MT_{Blowhole,Break,Crack,Fray,Uneven,Free}/Imgs/<name>.png          the mask of <name>.jpg
+
+Masks have grey edges: anomalous is what is above 127. There is no published split: a fifth of the free tiles (rounded
+down) goes to test, a tenth of the others to validation, by the rule on names; all defects go to test.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.known_counts import MTD, compare
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.listing import folders_in, in_order, scan
+from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import log_missing_masks
+from andon.errors import DataError
+from andon.structures import Record
+
+NAME = "mtd"
+PREFIX = "MT_"
+FREE = "Free"
+PICTURES = {".jpg", ".jpeg"}
+MASKS = {".png"}
+
+
+def fits(folder: Path) -> bool:
+    """Whether there is a `MT_Free/Imgs` folder."""
+    return (folder / f"{PREFIX}{FREE}" / "Imgs").is_dir()
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read the tiles. Raises `DataError` when there are no free ones, or too few to set some aside."""
+    log = FindingsLog()
+    records = [
+        record
+        for kind in folders_in(folder)
+        if kind.name.startswith(PREFIX)
+        for record in _records(kind / "Imgs", kind.name.removeprefix(PREFIX), folder, category, log)
+    ]
+    free = [record for record in records if record.label == 0]
+    defects = [record for record in records if record.label == 1]
+    if not free:
+        raise DataError(f"{folder} has no pictures in {PREFIX}{FREE}/Imgs: copy them again")
+    log_missing_masks(defects, log)
+    train = [replace(record, split="train") for record in free]
+    good: list[Record] = []
+    validation: list[Record] = []
+    if defects:
+        train, good = hold_out(
+            train,
+            TEST_PERCENT,
+            options.seed,
+            base=folder,
+            into="test",
+            needs=2 + options.hold_out,
+            round_down=True,
+        )
+        log.notes.append(f"{pictures(len(good))} of free tiles held out for test (seed {options.seed})")
+    if options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(
+            f"{pictures(len(validation))} of free tiles held out for validation (seed {options.seed})"
+        )
+    dataset = Dataset(
+        name=NAME,
+        root=folder.parent,
+        category=category,
+        layout=NAME,
+        train=Records(train),
+        validation=Records(validation),
+        test=Records(sorted(good + defects, key=lambda record: record.defect_type)),
+        findings=log.findings(),
+    )
+    return replace(dataset, findings=dataset.findings + compare(dataset, "MTD", [MTD]))
+
+
+def _records(images: Path, kind: str, folder: Path, category: str, log: FindingsLog) -> list[Record]:
+    """Tiles of one kind, each with the mask of the same stem beside it; in natural order."""
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in scan(images, log).pictures if images.is_dir() else ():
+        by_stem[path.stem].append(path)
+    label = 0 if kind == FREE else 1
+    records: list[Record] = []
+    orphans: list[Path] = []
+    for files in by_stem.values():
+        masks = tuple(path for path in files if path.suffix.lower() in MASKS)
+        tiles = [path for path in files if path.suffix.lower() in PICTURES]
+        if not tiles:
+            orphans += files
+            continue
+        records.append(
+            Record(
+                image=tiles[0],
+                id=tiles[0].with_suffix("").relative_to(folder.parent).as_posix(),
+                category=category,
+                label=label,
+                defect_type=kind if label else "good",
+                group="anomalous" if label else "good",
+                masks=masks[:1],
+                mask_kind="soft" if masks else "none",
+            )
+        )
+    if orphans:
+        log.errors.append(f"{len(orphans)} masks without a picture in {images}: {some(in_order(orphans))}")
+    return records
+
+
+LAYOUT = Layout(name=NAME, order=7, expects="MT_Free/Imgs folders", find=by_folder(fits), read=read)

@@ -1,0 +1,111 @@
+"""MVTec 3D-AD (spec A.6): pictures with organised point clouds. Bergmann et al., VISAPP 2022.
+
+    <category>/train/good/rgb/000.png,  <category>/train/good/xyz/000.tiff
+    <category>/validation/good/...                                           optional; otherwise 10 % of train are held out
+    <category>/test/<good or defect type>/{rgb,xyz}/... and gt/000.png
+
+Point clouds are float32 H x W x 3 in metres, masks have their picture's name and are all zero for good ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.depth import point_cloud_beside
+from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.listing import folders_in, named, scan
+from andon.datasets.names import GOOD, TEST, TRAIN, VALIDATION, is_good
+from andon.datasets.pairing import MaskFolders
+from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import log_missing_masks, records_of
+from andon.errors import DataError
+from andon.structures import Record, Split
+
+NAME = "mvtec3d"
+COLOUR, POINTS = "rgb", "xyz"
+
+
+def fits(folder: Path) -> bool:
+    """Whether `train/good` holds `rgb` and `xyz` folders."""
+    return any(
+        {COLOUR, POINTS} <= {inside.name.lower() for inside in folders_in(good)}
+        for train in named(folders_in(folder), TRAIN)
+        for good in named(folders_in(train), GOOD)
+    )
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read one category. A picture without a point cloud is an error in the findings, and keeps its colours."""
+    log = FindingsLog()
+    train = _records(folder, TRAIN, category, "train", log)
+    if not train:
+        raise DataError(f"{folder} has no pictures in train/good/rgb: add pictures of good parts")
+    validation = _records(folder, VALIDATION, category, "validation", log)
+    if not validation and options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(
+            f"{pictures(len(validation))} of train held out for validation (seed {options.seed})"
+        )
+    test = sorted(_records(folder, TEST, category, "test", log), key=lambda record: record.defect_type)
+    log_missing_masks(test, log)
+    _log_missing_points([*train, *validation, *test], log)
+    return Dataset(
+        name=NAME,
+        root=folder.parent,
+        category=category,
+        layout=NAME,
+        train=Records(train),
+        validation=Records(validation),
+        test=Records(test),
+        findings=log.findings(),
+    )
+
+
+def _records(
+    folder: Path, tops: frozenset[str], category: str, split: Split, log: FindingsLog
+) -> list[Record]:
+    masks = MaskFolders(folder, log)
+    records: list[Record] = []
+    for kind in (kind for top in named(folders_in(folder), tops) for kind in folders_in(top)):
+        listed = [
+            path for colours in named(folders_in(kind), {COLOUR}) for path in scan(colours, log).pictures
+        ]
+        good = is_good(kind.name)
+        if not good and split != "test":
+            if listed:
+                log.errors.append(
+                    f"{kind} holds {pictures(len(listed))} in {split}, which is for good ones: left out, "
+                    "move them to test"
+                )
+            continue
+        records += records_of(
+            kind,
+            listed,
+            folder.parent,
+            category,
+            split,
+            defect_type="good" if good else kind.name,
+            group="good" if good else "anomalous",
+            truths=masks.truths(listed, kind),
+            log=log,
+        )
+    return [replace(record, depth=point_cloud_beside(record.image)) for record in records]
+
+
+def _log_missing_points(records: Sequence[Record], log: FindingsLog) -> None:
+    missing = [record.id for record in records if record.depth is None]
+    if missing:
+        log.errors.append(f"{pictures(len(missing))} without a point cloud in xyz/: {some(missing)}; add it")
+
+
+LAYOUT = Layout(
+    name=NAME,
+    order=3,
+    expects="train/good/rgb and train/good/xyz folders",
+    find=by_folder(fits),
+    read=read,
+)

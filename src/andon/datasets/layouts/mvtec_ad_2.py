@@ -1,0 +1,124 @@
+"""MVTec AD 2 (spec A.9): Heckler-Kram et al., arXiv 2503.21622.
+
+    <category>/{train,validation}/good/NNN_regular.png
+    <category>/test_public/{good,bad}/NNN_<light>.png
+    <category>/test_public/ground_truth/bad/NNN_<light>_mask.png
+    <category>/{test_private,test_private_mixed}/*.png              labels kept back by the publisher
+
+Pictures of one number in one folder show one scene under several lights and share an object id. Private pictures are
+test pictures without a label: `evaluate` leaves them out, `andon data submission` answers for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.findings import FindingsLog, pictures
+from andon.datasets.known_counts import MVTEC_AD_2, compare_any
+from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.listing import folders_in, named, scan
+from andon.datasets.names import GOOD, MASKS, TRAIN, VALIDATION, is_good
+from andon.datasets.pairing import MaskFolders
+from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import log_missing_masks, records_of, unique_ids
+from andon.errors import DataError
+from andon.structures import Record, Split
+
+NAME = "mvtec_ad_2"
+PUBLIC = "test_public"
+PRIVATE = ("test_private", "test_private_mixed")
+
+
+def fits(folder: Path) -> bool:
+    """Whether there is a `test_public` folder."""
+    return (folder / PUBLIC).is_dir()
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read one category; copies without private pictures, or without `validation`, are read too."""
+    log = FindingsLog()
+    train = _good(folder, TRAIN, category, "train", log)
+    if not train:
+        raise DataError(f"{folder} has no pictures in train/good: copy them again")
+    validation = _good(folder, VALIDATION, category, "validation", log)
+    if not validation and options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(
+            f"{pictures(len(validation))} of train held out for validation (seed {options.seed})"
+        )
+    public = _public(folder, category, log)
+    log_missing_masks(public, log)
+    private = [record for name in PRIVATE for record in _private(folder / name, category, log)]
+    if private:
+        log.notes.append(
+            f"{pictures(len(private))} in {' and '.join(PRIVATE)} have no label: left out of all metrics, "
+            "`andon data submission` writes the answers for the benchmark server"
+        )
+    dataset = Dataset(
+        name=NAME,
+        root=folder.parent,
+        category=category,
+        layout=NAME,
+        train=Records(train),
+        validation=Records(validation),
+        test=Records(public + private),
+        findings=log.findings(),
+    )
+    counted = compare_any(dataset, {"MVTec AD 2": MVTEC_AD_2})
+    return replace(dataset, findings=dataset.findings + counted)
+
+
+def _good(folder: Path, names: frozenset[str], category: str, split: Split, log: FindingsLog) -> list[Record]:
+    records: list[Record] = []
+    for top in named(folders_in(folder), names):
+        for kind in named(folders_in(top), GOOD):
+            records += records_of(kind, scan(kind, log).pictures, folder.parent, category, split, log=log)
+    return _scenes(records, folder)
+
+
+def _public(folder: Path, category: str, log: FindingsLog) -> list[Record]:
+    top = folder / PUBLIC
+    masks = MaskFolders(top, log)
+    records: list[Record] = []
+    for kind in folders_in(top):
+        if kind.name.lower() in MASKS:
+            continue
+        listed = scan(kind, log).pictures
+        good = is_good(kind.name)
+        records += records_of(
+            kind,
+            listed,
+            folder.parent,
+            category,
+            "test",
+            defect_type="good" if good else kind.name,
+            group="good" if good else "anomalous",
+            truths=masks.truths(listed, kind),
+            log=log,
+        )
+    masks.report_unused()
+    return _scenes(sorted(records, key=lambda record: record.defect_type), folder)
+
+
+def _private(folder: Path, category: str, log: FindingsLog) -> list[Record]:
+    listed = scan(folder, log).pictures if folder.is_dir() else ()
+    base = folder.parent
+    ids = unique_ids(listed, base.parent)
+    return _scenes([Record(path, name, category) for path, name in zip(listed, ids, strict=True)], base)
+
+
+def _scenes(records: Sequence[Record], base: Path) -> list[Record]:
+    """`train/good/007_regular.png` gets the object id `train/good/007`."""
+
+    def scene(path: Path) -> str:
+        return path.with_name(path.stem.split("_")[0]).relative_to(base).as_posix()
+
+    return [replace(record, object_id=scene(record.image)) for record in records]
+
+
+LAYOUT = Layout(
+    name=NAME, order=4, expects="train/good and test_public folders", find=by_folder(fits), read=read
+)

@@ -1,0 +1,169 @@
+"""Real-IAD (spec A.9): Wang et al., CVPR 2024, arXiv 2403.12580. Five views of each part.
+
+    <root>/realiad_{256,512,1024,raw}/<category>/OK/S0001/*.jpg
+    <root>/realiad_{256,512,1024,raw}/<category>/NG/<code>/S0001/{*.jpg,*_mask.png}
+    <root>/realiad_jsons/<set>/<category>.json              the splits; the folders know nothing of them
+
+Read is the set `realiad_jsons` (multi-view) at the first size there is of `SIZES`. To choose, give a size's folder
+(`<root>/realiad_512`) or a set's (`<root>/realiad_jsons/realiad_jsons_sv`) as the path. Views of one part share an object
+id and stay on one side of every split. A view of a bad part may be labelled OK. In the sets `*_fuiad_*` defects are mixed
+into training on purpose: their training pictures are read as unlabelled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from andon.datasets.dataset import Dataset
+from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.layouts import Layout, Options
+from andon.datasets.listing import folders_in
+from andon.datasets.manifest_rows import resolve
+from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import log_missing_masks, ordered, present
+from andon.errors import DataError
+from andon.structures import Record, Split
+
+NAME = "real_iad"
+SIZES = ("realiad_1024", "realiad_raw", "realiad_512", "realiad_256")
+JSONS = "realiad_jsons"
+MULTI_VIEW = "realiad_jsons"
+UNSUPERVISED = "_fuiad_"
+GOOD = "OK"
+
+
+def find(path: Path, options: Options) -> Mapping[str, Path]:
+    """Categories with the table of a chosen set, or with the folder of a chosen size; only those with pictures."""
+    if path.name in SIZES and (path.parent / JSONS).is_dir():
+        tables = _tables(path.parent / JSONS / MULTI_VIEW)
+        return {folder.name: folder for folder in folders_in(path) if folder.name in tables}
+    if path.parent.name == JSONS and _sizes(path.parent.parent):
+        return _unpacked(_tables(path), path.parent.parent)
+    return _unpacked(_tables(path / JSONS / MULTI_VIEW), path) if _sizes(path) else {}
+
+
+def _tables(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {file.stem: file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")}
+
+
+def _sizes(root: Path) -> list[Path]:
+    return [root / name for name in SIZES if (root / name).is_dir()]
+
+
+def _unpacked(tables: Mapping[str, Path], root: Path) -> dict[str, Path]:
+    return {
+        name: table for name, table in tables.items() if any((size / name).is_dir() for size in _sizes(root))
+    }
+
+
+def read(chosen: Path, category: str, options: Options) -> Dataset:
+    """Read one category; `chosen` is its table, or its folder of one size. Raises `DataError` for a damaged table."""
+    log = FindingsLog()
+    if chosen.is_dir():
+        size, root = chosen.parent, chosen.parent.parent
+        table = root / JSONS / MULTI_VIEW / f"{category}.json"
+    else:
+        table, root = chosen, chosen.parent.parent.parent
+        size = next(size for size in _sizes(root) if (size / category).is_dir())
+    log.notes.append(f"pictures of {size.name}, splits of {table.parent.name}")
+    hidden = UNSUPERVISED in table.parent.name
+    values = _load(table)
+    train = present(_records(values, "train", table, size, category, hidden=hidden), str(table), log)
+    test = present(_records(values, "test", table, size, category), str(table), log)
+    bad = [record.id for record in train if record.label == 1]
+    if bad:
+        log.errors.append(
+            f"{len(bad)} anomalous pictures in train of {table}, which is for good ones: left out ({some(bad)})"
+        )
+        train = [record for record in train if record.label != 1]
+    if not train:
+        raise DataError(f"{table} names no training pictures that are there: unpack {size.name} completely")
+    if hidden:
+        log.notes.append("train may hold defects, as this set intends: its labels are not looked at")
+    validation: list[Record] = []
+    if options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=size, into="validation")
+        log.notes.append(
+            f"{pictures(len(validation))} of train held out for validation, by parts (seed {options.seed})"
+        )
+    log_missing_masks(test, log)
+    return Dataset(
+        name=NAME,
+        root=size,
+        category=category,
+        layout=NAME,
+        train=ordered(train),
+        validation=ordered(validation),
+        test=ordered(test),
+        findings=log.findings(),
+    )
+
+
+def _load(table: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(table.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{table} cannot be read as JSON ({error}): unpack it again") from error
+    if not isinstance(values, dict) or not all(
+        isinstance(values.get(key), list) for key in ("train", "test")
+    ):
+        raise DataError(f"{table} has no lists train and test: unpack it again")
+    return values
+
+
+def _records(
+    values: Mapping[str, Any], split: Split, table: Path, size: Path, category: str, *, hidden: bool = False
+) -> list[Record]:
+    meta = values.get("meta")
+    prefix = meta.get("prefix") if isinstance(meta, dict) else None
+    base = PurePosixPath(prefix if isinstance(prefix, str) else category)
+    return [
+        _record(entry, f"{table}, {split} {number}", split, base, size, category, hidden)
+        for number, entry in enumerate(values[split], start=1)
+    ]
+
+
+def _record(
+    entry: Any, where: str, split: Split, base: PurePosixPath, size: Path, category: str, hidden: bool
+) -> Record:
+    kind, text, mask = (
+        entry.get(key) if isinstance(entry, dict) else None
+        for key in ("anomaly_class", "image_path", "mask_path")
+    )
+    if not isinstance(kind, str) or not isinstance(text, str) or not isinstance(mask, str | None):
+        raise DataError(f"{where}: expected anomaly_class, image_path and mask_path: unpack the table again")
+    image = _file(text, base, size, where)
+    label = None if hidden else int(kind != GOOD)
+    truth = (_file(mask, base, size, where),) if mask and label else ()
+    return Record(
+        image=image,
+        id=image.relative_to(size).with_suffix("").as_posix(),
+        category=category,
+        split=split,
+        label=label,
+        defect_type={0: "good", 1: kind, None: ""}[label],
+        group={0: "good", 1: "anomalous", None: "unknown"}[label],  # type: ignore[arg-type]
+        masks=truth,
+        mask_kind="single" if truth else "none",
+        object_id=image.parent.relative_to(size).as_posix(),
+    )
+
+
+def _file(text: str, base: PurePosixPath, size: Path, where: str) -> Path:
+    """Raises `DataError` for a path that leaves the folder of pictures."""
+    resolve(text, size, where, allow_outside=False)  # an absolute path is none any more behind the prefix
+    return resolve(f"{base}/{text}", size, where, allow_outside=False)
+
+
+LAYOUT = Layout(
+    name=NAME,
+    order=6,
+    expects="realiad_jsons and realiad_<size> folders",
+    find=find,
+    read=read,
+)

@@ -1,0 +1,155 @@
+"""VisA as published (spec A.7): Zou et al., ECCV 2022.
+
+    <root>/<object>/Data/Images/{Normal,Anomaly}/*.JPG
+    <root>/<object>/Data/Masks/Anomaly/NNN.png          the kinds of defect as values 1, 2, ...: the files look black
+    <root>/<object>/image_anno.csv                      columns image, label, mask; label names the kinds, or normal
+    <root>/split_csv/1cls.csv                           columns object, split, label, image, mask; paths from <root>
+
+`000` may be a normal and an anomalous picture, so ids keep their folders. A picture may have several kinds of defect,
+its defect type joins them with `+`. Reorganised copies (`1cls/<object>/train/good`) are read as trees.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from andon.datasets.dataset import Dataset
+from andon.datasets.findings import FindingsLog, pictures
+from andon.datasets.known_counts import VISA, compare_any
+from andon.datasets.layouts import Layout, Options
+from andon.datasets.listing import folders_in
+from andon.datasets.manifest_rows import resolve
+from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.tree import is_tree, log_missing_masks, ordered, present, read_tree
+from andon.errors import DataError
+from andon.structures import Record, Split
+
+NAME = "visa"
+SPLITS = Path("split_csv", "1cls.csv")
+REORGANISED = "1cls"
+IMAGES = Path("Data", "Images")
+LABELS = {"normal": 0, "anomaly": 1}
+COLUMNS = {"object", "split", "label", "image", "mask"}
+
+
+def find(path: Path, options: Options) -> Mapping[str, Path]:
+    """Objects below the root, the object that `path` itself is, or those of a reorganised copy in `1cls`."""
+    if not path.is_dir():
+        return {}
+    if (path / IMAGES).is_dir() and (path.parent / SPLITS).is_file():
+        return {path.name: path}
+    found = {folder.name: folder for folder in folders_in(path) if (folder / IMAGES).is_dir()}
+    if found and (path / SPLITS).is_file():
+        return found
+    return {folder.name: folder for folder in folders_in(path / REORGANISED) if is_tree(folder)}
+
+
+def read(folder: Path, category: str, options: Options) -> Dataset:
+    """Read one object. Raises `DataError` when the table of splits cannot be read or names missing files."""
+    if is_tree(folder):
+        dataset = read_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
+    else:
+        dataset = _read_published(folder, category, options)
+    return replace(dataset, findings=dataset.findings + compare_any(dataset, {"VisA": VISA}))
+
+
+def _read_published(folder: Path, category: str, options: Options) -> Dataset:
+    log = FindingsLog()
+    root = folder.parent
+    kinds = _defect_types(folder, log)
+    records = [_record(row, where, root, kinds) for row, where in _rows(root / SPLITS, category)]
+    records = present(records, str(root / SPLITS), log)
+    train: list[Record] = []
+    for record in records:
+        if record.split == "train" and record.label == 0:
+            train.append(record)
+        elif record.split == "train":
+            log.errors.append(f"{record.image} is anomalous in train, which is for good pictures: left out")
+    if not train:
+        raise DataError(f"{root / SPLITS} names no normal training pictures of {category!r}: copy it again")
+    validation: list[Record] = []
+    if options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(
+            f"{pictures(len(validation))} of train held out for validation (seed {options.seed})"
+        )
+    test = [record for record in records if record.split == "test"]
+    log_missing_masks(test, log)
+    return Dataset(
+        name=NAME,
+        root=root,
+        category=category,
+        layout=NAME,
+        train=ordered(train),
+        validation=ordered(validation),
+        test=ordered(test),
+        findings=log.findings(),
+    )
+
+
+def _record(row: Mapping[str, str], where: str, root: Path, kinds: Mapping[str, str]) -> Record:
+    split, label = row["split"], LABELS.get(row["label"].lower())
+    if split not in ("train", "test") or label is None:
+        raise DataError(
+            f"{where}: split is {split!r} and label {row['label']!r}, expected train or test and normal or "
+            "anomaly: copy the table again from the data set"
+        )
+    in_split: Split = "train" if split == "train" else "test"
+    image = resolve(row["image"], root, where, allow_outside=False)
+    mask = resolve(row["mask"], root, where, allow_outside=False) if row["mask"] and label else None
+    return Record(
+        image=image,
+        id=image.relative_to(root).with_suffix("").as_posix(),
+        category=row["object"],
+        split=in_split,
+        label=label,
+        defect_type=kinds.get(image.name, "anomaly") if label else "good",
+        group="anomalous" if label else "good",
+        masks=(mask,) if mask else (),
+        mask_kind="classes" if mask else "none",
+    )
+
+
+def _defect_types(folder: Path, log: FindingsLog) -> dict[str, str]:
+    """Kinds of defect of each anomalous picture by file name, joined with `+`."""
+    table = folder / "image_anno.csv"
+    if not table.is_file():
+        log.notes.append(f"no {table.name} in {folder}: the kinds of defect are not known")
+        return {}
+    kinds = {}
+    for row, _ in _table(table, {"image", "label"}):
+        names = [name.strip() for name in row["label"].split(",")]
+        if names != ["normal"]:
+            kinds[Path(row["image"]).name] = "+".join(dict.fromkeys(name for name in names if name))
+    return kinds
+
+
+def _rows(table: Path, category: str) -> Iterator[tuple[dict[str, str], str]]:
+    return (found for found in _table(table, COLUMNS) if found[0]["object"] == category)
+
+
+def _table(path: Path, columns: set[str]) -> Iterator[tuple[dict[str, str], str]]:
+    """Rows of a CSV file with file and line for messages."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
+        rows = [
+            ({k: v or "" for k, v in row.items() if k}, f"{path}, line {reader.line_num}") for row in reader
+        ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}): copy it again from the data set") from error
+    if not columns <= set(reader.fieldnames or ()):
+        raise DataError(f"{path} lacks columns, expected {', '.join(sorted(columns))}: copy it again")
+    yield from rows
+
+
+LAYOUT = Layout(
+    name=NAME,
+    order=5,
+    expects="split_csv/1cls.csv and <object>/Data/Images",
+    find=find,
+    read=read,
+)

@@ -1,0 +1,66 @@
+"""Features of all taps on one grid, whitened: every direction in feature space gets the same weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SMALLEST = 1e-3
+"""Share of the mean variance that is added to every variance: directions without variation are not blown up."""
+
+
+class WhitenedFeatures(nn.Module):
+    """{tap: (B, C_t, h_t, w_t)} to (B, C, H, W) on the grid of `grid`: mean 0, covariance about the identity.
+
+    Each tap is brought to the grid (averaged where it is finer, bilinear where it is coarser) and averaged over 3 x 3 cells.
+    Channels are the principal components of good features, the strongest first. No component is dropped: defects show in
+    directions that good features hardly use (Rippel et al., arXiv 2005.14140).
+    """
+
+    mean_: Tensor
+    matrix_: Tensor
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int, int]], grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.taps, self.grid = tuple(shapes), grid
+        self.channels = sum(shape[0] for shape in shapes.values())
+        self.register_buffer("mean_", torch.zeros(self.channels))
+        self.register_buffer("matrix_", torch.eye(self.channels))
+
+    def join(self, features: Mapping[str, Tensor]) -> Tensor:
+        """All taps on the grid, not yet whitened, (B, C, H, W)."""
+        return torch.cat([self._to_grid(features[tap]) for tap in self.taps], 1)
+
+    def forward(self, joined: Tensor) -> Tensor:
+        """(B, C, H, W) as `join` gives them, whitened."""
+        return F.conv2d(joined, self.matrix_[:, :, None, None], -(self.matrix_ @ self.mean_))
+
+    def fit(self, joined: Iterable[Tensor]) -> None:
+        """Learn from good features that arrive in batches (B, C, H, W); sums in double precision.
+
+        Channels are scaled to deviation 1 before their principal axes are taken, so that no tap dominates by its scale.
+        """
+        count, total, products = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        for batch in joined:
+            cells = batch.transpose(0, 1).flatten(1).double()  # (C, n)
+            count += cells.shape[1]
+            total = total + cells.sum(1)
+            products = products + cells @ cells.T
+        mean = total / count
+        covariance = products / count - torch.outer(mean, mean)
+        scale = covariance.diagonal().clamp_min(0).sqrt().clamp_min(1e-3)
+        values, axes = torch.linalg.eigh(covariance / torch.outer(scale, scale))
+        values, axes = values.flip(0).clamp_min(0), axes.flip(1)
+        whiten = (axes / (values + SMALLEST * values.mean()).sqrt()).T / scale
+        self.mean_.copy_(mean)
+        self.matrix_.copy_(whiten)
+
+    def _to_grid(self, x: Tensor) -> Tensor:
+        if x.shape[2] > self.grid[0]:
+            x = F.adaptive_avg_pool2d(x, self.grid)
+        elif x.shape[2] < self.grid[0]:
+            x = F.interpolate(x, size=self.grid, mode="bilinear", align_corners=False)
+        return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)

@@ -1,0 +1,168 @@
+"""How far image metrics would move with other pictures: percentile bootstrap intervals.
+
+Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Pictures are drawn with
+replacement, good and anomalous ones apart (stratified), as often as there are; the interval holds the middle
+95 % of the metrics of 1,000 such draws. Pictures of one part are drawn together, since they are not independent.
+It speaks of the choice of test pictures alone, not of training again.
+
+What to know: with few pictures such intervals are too narrow, and where every anomalous picture scores above
+every good one no draw can differ, so that the interval is the single value 1. A rate of 0 or 1 is better
+judged by the interval of its counts (Clopper, Pearson), which the report prints for escapes and false rejects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.metrics.counts import Rates
+from andon.metrics.ranking import Scores
+
+DRAWS = 1000
+CONFIDENCE = 0.95
+FEWEST = 2
+"""Fewer good or anomalous pictures (or parts) have no interval: a single one is drawn every time."""
+CELLS = 1 << 22
+"""Counts held at once; bounds memory, does not change results."""
+
+Draws = npt.NDArray[np.float64]
+"""(B,) values of one metric, NaN where a draw has none."""
+
+
+def percentile_interval(values: Draws, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """The middle share of the values; None unless most of them exist."""
+    defined = values[~np.isnan(values)]
+    if 2 * defined.size <= values.size:
+        return None
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def image_draws(
+    scores: Scores,
+    truth: npt.NDArray[np.bool_],
+    subsets: Mapping[str, npt.NDArray[np.bool_]],
+    threshold: float | None = None,
+    *,
+    object_ids: Sequence[Hashable | None] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, dict[str, Draws]]:
+    """Values of all image metrics in each draw: subset -> metric -> (B,).
+
+    `scores` (n,) and `truth` (n,) are those of all pictures, `subsets` name their anomalous pictures (n,).
+    Pictures with the same `object_ids` (n,) are drawn together, None is a part of its own. The good pictures of
+    a draw are the same in every subset, so that means over subsets can be taken draw by draw. A subset with
+    fewer than `FEWEST` pictures (or parts) of either kind is left out. The order of the pictures changes nothing.
+    """
+    good = _sample(scores, ~truth, object_ids)
+    out: dict[str, dict[str, Draws]] = {}
+    for name in sorted(subsets):
+        bad = _sample(scores, subsets[name] & truth, object_ids)
+        if min(good.n_parts, bad.n_parts) >= FEWEST:
+            values = []
+            # The same seed for every subset and block keeps the good pictures' draws alike.
+            good_random, bad_random = (np.random.default_rng([seed, k]) for k in (0, 1))
+            block = max(1, CELLS // (good.scores.size + bad.scores.size))
+            for first in range(0, draws, block):
+                rows = min(block, draws - first)
+                drawn = good.draw(good_random, rows), bad.draw(bad_random, rows)
+                values.append(_values(good.scores, bad.scores, *drawn, threshold))
+            out[name] = {key: np.concatenate([part[key] for part in values]) for key in values[0]}
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Pictures of one kind."""
+
+    scores: Scores
+    """(n,) ascending."""
+    parts: npt.NDArray[np.int64]
+    """(n,) number of the part that each picture shows."""
+
+    @property
+    def n_parts(self) -> int:
+        return int(self.parts.max(initial=-1)) + 1
+
+    def draw(self, random: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
+        """(rows, n): how often each picture is drawn."""
+        n = self.n_parts
+        return random.multinomial(n, np.full(n, 1 / n), rows)[:, self.parts]
+
+
+def _sample(
+    scores: Scores, chosen: npt.NDArray[np.bool_], object_ids: Sequence[Hashable | None] | None
+) -> _Sample:
+    """The chosen pictures in an order that does not depend on the one they came in."""
+    found = scores[chosen]
+    ids = [None] * scores.size if object_ids is None else object_ids
+    own = [identity for identity, is_chosen in zip(ids, chosen, strict=True) if is_chosen]
+    names = np.array(["" if identity is None else repr(identity) for identity in own], dtype=str)
+    order = np.lexsort(
+        (names, found)
+    ).tolist()  # equal scores of different parts have an order of their own too
+    numbers: dict[Hashable, int] = {}
+    keys = [("picture", k) if own[k] is None else ("part", own[k]) for k in order]
+    parts = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return _Sample(found[order], np.array(parts, dtype=np.int64))
+
+
+def _values(
+    good: Scores,
+    bad: Scores,
+    good_drawn: npt.NDArray[np.int64],
+    bad_drawn: npt.NDArray[np.int64],
+    threshold: float | None,
+) -> dict[str, Draws]:
+    """All metrics of some draws (B, n) at once, from counts at every distinct score."""
+    at, place = np.unique(np.concatenate([good, bad]), return_inverse=True)  # ascending
+    fp, tp = _reach(good_drawn, place[: good.size], at.size), _reach(bad_drawn, place[good.size :], at.size)
+    n_neg, n_pos = fp[:, -1], tp[:, -1]
+    tp_steps, fp_steps = (np.diff(counts, axis=1, prepend=0.0) for counts in (tp, fp))
+    precision = tp / np.maximum(tp + fp, 1)
+    values = {
+        "auroc": np.sum(fp_steps * (tp - tp_steps / 2), axis=1) / (n_pos * n_neg),
+        "ap": np.sum(tp_steps * precision, axis=1) / n_pos,
+        "f1_max": np.max(2 * tp / (tp + fp + n_pos[:, None]), axis=1),
+    }
+    if threshold is None:
+        return values
+    # Column k has the counts at the (k + 1)-th highest score.
+    called = int(np.count_nonzero(at >= at.dtype.type(threshold)))
+    nothing = np.zeros(n_pos.size)
+    hit, wrong = (tp[:, called - 1], fp[:, called - 1]) if called else (nothing, nothing)
+    return values | {
+        "f1": 2 * hit / (hit + wrong + n_pos),
+        "precision": np.divide(hit, hit + wrong, out=np.full(hit.size, np.nan), where=hit + wrong > 0),
+        "recall": hit / n_pos,
+        "fpr": wrong / n_neg,
+    }
+
+
+def _reach(counts: npt.NDArray[np.int64], place: npt.NDArray[np.int64], n_scores: int) -> Rates:
+    """(B, n_scores): drawn pictures that reach each distinct score, the highest first."""
+    by_score = np.zeros((n_scores, counts.shape[0]))
+    np.add.at(by_score, place, counts.T)
+    return np.cumsum(by_score[::-1], axis=0).T
+
+
+def mean_draws(first: Mapping[str, Draws], second: Mapping[str, Draws]) -> dict[str, Draws]:
+    """Means of two subsets draw by draw."""
+    return {name: (first[name] + second[name]) / 2 for name in first}
+
+
+def intervals(
+    values: Mapping[str, Mapping[str, Draws]], mean_of: Sequence[str] = ()
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Subset -> metric -> interval, with `mean` for the mean of the two subsets of `mean_of` that are there."""
+    sets = dict(values)
+    if mean_of and all(name in values for name in mean_of):
+        sets["mean"] = mean_draws(values[mean_of[0]], values[mean_of[1]])
+    return {
+        name: {key: found for key, draws in one.items() if (found := percentile_interval(draws)) is not None}
+        for name, one in sets.items()
+    }

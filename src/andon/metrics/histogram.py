@@ -1,0 +1,438 @@
+"""Pixel metrics in bounded memory: scores in 2^20 bins of an order-preserving key, with the error this can make.
+
+Reference: spec B.14. The bits of a float32, with the sign's turned so that they sort like the numbers, are cut
+to their first 20: sign, exponent and 11 bits of mantissa, so that a bin is 0.05 % wide wherever the scores lie,
+and any increasing map of them hardly matters. Histograms of two processes add up to that of both.
+
+Each bin is treated as one tied score. The areas are then wrong by at most half the share of negatives that a
+positive shares its bin with, and average precision and F1-max by what the order inside a bin could change:
+`PixelSummary.bounds` holds these sums. Counts at a threshold that is given beforehand are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.errors import nearest
+from andon.metrics.counts import Confusion, Curve
+from andon.metrics.pimo import PIMO_RANGE, Pimo, RateCurve, pimo
+from andon.metrics.pixels import (
+    AUPRO_LIMITS,
+    AUSPRO_LIMITS,
+    Map,
+    Mask,
+    PixelSummary,
+    check_limits,
+    checked_picture,
+    highest_scores,
+    region_sizes,
+)
+from andon.metrics.ranking import Piece, summarise
+from andon.structures import Region
+
+BITS = 20
+"""Of a key; 12 to 24."""
+SIGN = np.uint32(0x80000000)
+
+Keys = npt.NDArray[np.uint32]
+Bins = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
+
+
+def order_keys(scores: Map) -> Keys:
+    """Whole numbers that sort like float32 scores without NaN, any shape; -0.0 is 0.0.
+
+    >>> [hex(key) for key in order_keys(np.float32([-1.5, 0.0, 0.5]))]
+    ['0x403fffff', '0x80000000', '0xbf000000']
+    """
+    bits = (np.asarray(scores, np.float32) + np.float32(0.0)).view(np.uint32)
+    flipped = (bits.view(np.int32) >> 31).view(
+        np.uint32
+    ) | SIGN  # all bits of negative numbers, else the sign
+    return bits ^ flipped
+
+
+def key_scores(keys: Keys) -> Map:
+    """Inverse of `order_keys`."""
+    return (keys ^ np.where(keys & SIGN, SIGN, np.uint32(0xFFFFFFFF))).view(np.float32)
+
+
+def bound_of_area(piece: Piece, n_neg: int, limit: float) -> float:
+    """Largest error of a weighted area up to the FPR `limit` when each threshold of `piece` is a bin.
+
+    `(1 / 2L) sum w_b n_b / N`, over the bins that begin before the limit.
+    """
+    if n_neg == 0:
+        return 0.0
+    shared = np.where(piece.fp_above < limit * n_neg, piece.fp - piece.fp_above, 0)
+    return float(np.sum(piece.weights * shared)) / (2 * limit * n_neg)
+
+
+def bound_of_average_precision(piece: Piece, n_pos: int) -> float:
+    """Largest error of the average precision: its positives may come before or after the negatives of their bin."""
+    tp_above = piece.tp - piece.hits
+    best = piece.tp / (piece.tp + piece.fp_above)
+    worst = (tp_above + 1) / (tp_above + 1 + piece.fp)
+    off = np.maximum(best - piece.precision, piece.precision - worst)
+    return float(np.sum(piece.hits * off)) / n_pos if n_pos else 0.0
+
+
+def bound_of_f1_max(piece: Piece, n_pos: int) -> float:
+    """How much larger F1-max can be at a threshold inside a bin; it is never smaller."""
+    if not n_pos:
+        return 0.0
+    found = 2 * piece.tp / (piece.tp + piece.fp + n_pos)
+    possible = 2 * piece.tp / (piece.tp + piece.fp_above + n_pos)
+    return float(possible.max() - found.max())
+
+
+class PixelHistogram:
+    """As `PixelRanking`, from bins: the memory does not grow with the number of good pixels.
+
+    >>> histogram = PixelHistogram()
+    >>> histogram.add(np.float32([[0.1, 0.2]]), np.array([[False, False]]), label=0)
+    >>> histogram.add(np.float32([[0.9, 0.1]]), np.array([[True, False]]), label=1, tags=["scratch"])
+    >>> histogram.summary("scratch").auroc
+    1.0
+    """
+
+    def __init__(self, thresholds: Sequence[float] = (), bits: int = BITS) -> None:
+        """`thresholds` are those at which `confusion` will be asked for: their counts are exact."""
+        if not 12 <= bits <= 24:
+            raise ValueError(f"{bits} bits make no useful bins; use 12 to 24, the usual number is {BITS}")
+        self._shift = 32 - bits
+        self._thresholds = tuple(float(np.float32(t)) for t in thresholds)
+        self._groups: dict[tuple[frozenset[str], int], _Group] = {}
+        self._summaries: dict[tuple[str | None, tuple[float, ...]], PixelSummary] = {}
+
+    def add(
+        self,
+        anomaly_map: npt.NDArray[np.floating],
+        mask: Mask,
+        *,
+        label: int,
+        tags: Collection[str] = (),
+        name: str = "",
+        channels: Sequence[Region] = (),
+    ) -> None:
+        """Take in one picture, as `PixelRanking.add`."""
+        picture = checked_picture(anomaly_map, mask, label, tags, channels, name)
+        group = self._groups.setdefault((picture.tags, label), _Group())
+        self._summaries.clear()
+        scores, marked = picture.scores, picture.mask
+        if label and marked is None:
+            group.n_left_out += 1
+            return
+        good = scores.ravel() if marked is None else scores[~marked]
+        if good.size:
+            bins = self._bins(good)
+            first = int(bins.min())
+            counts = np.bincount(bins - first)
+            group.negatives.add(first, counts)
+            if label == 0:
+                group.rates.add(first, counts / scores.size)
+        group.n_good += int(label == 0)
+        if marked is not None:
+            group.pictures.append(self._positives(scores, marked, name, channels))
+        for threshold in self._thresholds:
+            called = scores >= np.float32(threshold)
+            tp = int(np.count_nonzero(called & marked)) if marked is not None else 0
+            before = group.called.get(threshold, (0, 0))
+            group.called[threshold] = (before[0] + tp, before[1] + int(np.count_nonzero(called)) - tp)
+
+    def merge(self, other: PixelHistogram) -> None:
+        """Take in the pictures of another histogram, e.g. that of another process; `other` is left as it was."""
+        if (other._shift, other._thresholds) != (self._shift, self._thresholds):
+            raise ValueError("histograms of other bins or thresholds cannot be added; make both alike")
+        self._summaries.clear()
+        for key, group in other._groups.items():
+            self._groups.setdefault(key, _Group()).merge(group)
+
+    @property
+    def tags(self) -> list[str]:
+        """Names of all subsets seen, sorted."""
+        return sorted({tag for tags, _ in self._groups for tag in tags})
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether any defect was given with its saturation area."""
+        return any(picture.channels for group in self._groups.values() for picture in group.pictures)
+
+    def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
+        """All metrics of all pictures, or of the good ones and those of one tag, with `bounds` of their errors."""
+        check_limits(limits)
+        key = (tag, tuple(limits))
+        if key not in self._summaries:
+            self._summaries[key] = self._summarise(tag, limits)
+        return self._summaries[key]
+
+    def confusion(self, threshold: float, tag: str | None = None) -> Confusion:
+        """Counts for `score >= threshold`, exact for the thresholds of the constructor.
+
+        ValueError for another threshold, unless it is the lower end of a bin.
+        """
+        at = np.float32(threshold)
+        groups = self._select(tag)
+        n_pos = sum(picture.n_pixels for group in groups for picture in group.pictures)
+        n_neg = sum(group.negatives.total for group in groups)
+        if float(at) in self._thresholds:
+            called = [group.called.get(float(at), (0, 0)) for group in groups]
+            tp, fp = sum(c[0] for c in called), sum(c[1] for c in called)
+        else:
+            first = int(self._bins(at.reshape(1))[0])
+            if self._lowest(np.array([first]))[0] != at:
+                raise ValueError(
+                    f"threshold {threshold:g} lies inside a bin, so its counts are not known; name it when the "
+                    "histogram is made"
+                )
+            pieces = [picture.pixels for group in groups for picture in group.pictures]
+            tp = sum(int(counts[bins >= first].sum()) for bins, counts in pieces)
+            fp = sum(int(group.negatives.from_bin(first)) for group in groups)
+        return Confusion(tp=tp, fp=fp, fn=n_pos - tp, tn=n_neg - fp)
+
+    def curve(self, tag: str | None = None, points: int = 1000) -> Curve:
+        """ROC and precision-recall curve for a figure: counts at the lower ends of about `points` bins."""
+        groups = self._select(tag)
+        negatives = _added([group.negatives for group in groups])
+        bins, hits, _ = _gathered([p.pixels for group in groups for p in group.pictures])
+        used = np.union1d(bins, np.flatnonzero(negatives.values) + negatives.start)
+        tp_all, fp_all = _reach(bins, hits, used), negatives.reach(used)
+        n_pos, n_neg = int(hits.sum()), negatives.total
+        position = (tp_all / max(n_pos, 1) + fp_all / max(n_neg, 1))[::-1]  # rises as thresholds fall
+        wanted = np.linspace(0, position.max(initial=0), points)  # even steps in recall and FPR together
+        steps = np.unique(np.searchsorted(position, wanted))
+        kept = used.size - 1 - steps[steps < used.size]
+        return Curve(
+            thresholds=np.concatenate(([np.inf], self._lowest(used[kept]).astype(np.float64))),
+            tp=np.concatenate(([0], tp_all[kept])),
+            fp=np.concatenate(([0], fp_all[kept])),
+            n_pos=n_pos,
+            n_neg=n_neg,
+        )
+
+    def aupimo(
+        self, tag: str | None = None, bounds: tuple[float, float] = PIMO_RANGE, *, force: bool = False
+    ) -> Pimo:
+        """AUPIMO of each anomalous picture (spec B.6), with the largest error of its mean."""
+        good = [group for (_, label), group in self._groups.items() if label == 0]
+        n_good = sum(group.n_good for group in good)
+        shares = _added([group.rates for group in good])
+        used = (np.flatnonzero(shares.values) + shares.start)[::-1]
+        rates = np.cumsum(shares.values[used - shares.start]) / max(n_good, 1)
+        rates = np.minimum(rates, 1.0)
+        curve = RateCurve(used.astype(np.float64), rates, bounds)
+        recalls = [
+            (picture.name, _reach(*picture.pixels, used) / picture.n_pixels)
+            for group in self._select(tag)
+            for picture in group.pictures
+        ]
+        return pimo(curve, n_good, recalls, force=force, binned=True)
+
+    def _summarise(self, tag: str | None, limits: Sequence[float]) -> PixelSummary:
+        groups = self._select(tag)
+        pictures = [picture for group in groups for picture in group.pictures]
+        negatives = _added([group.negatives for group in groups])
+        n_regions = sum(picture.n_regions for picture in pictures)
+        regions = self._piece(
+            [p.pixels for p in pictures], [p.region_weights / max(n_regions, 1) for p in pictures], negatives
+        )
+        n_pos, n_neg = sum(picture.n_pixels for picture in pictures), negatives.total
+        found = summarise([regions] if n_pos else [], n_pos, n_neg, limits)
+        pixels = replace(regions, weights=regions.hits / max(n_pos, 1))
+        bounds = {
+            "auroc": bound_of_area(pixels, n_neg, 1.0),
+            "average_precision": bound_of_average_precision(regions, n_pos),
+            "f1_max": bound_of_f1_max(regions, n_pos),
+        } | {f"aupro_{limit:.2f}": bound_of_area(regions, n_neg, limit) for limit in limits}
+        auspro: dict[float, float] = {}
+        channels = _chosen_channels(pictures, tag)
+        if self.has_channels:
+            piece = self._piece(
+                [c.pixels for c in channels],
+                [c.pixels[1] / (len(channels) * c.saturation) for c in channels],
+                negatives,
+            )
+            for limit in AUSPRO_LIMITS:
+                both = bool(channels) and n_neg > 0
+                auspro[limit] = piece.area(n_neg, limit) if both else np.nan
+                bounds[f"auspro_{limit:.2f}"] = bound_of_area(piece, n_neg, limit)
+        return PixelSummary(
+            n_pos=n_pos,
+            n_neg=n_neg,
+            n_regions=n_regions,
+            n_left_out=sum(group.n_left_out for group in groups),
+            auroc=found.auroc,
+            average_precision=found.average_precision,
+            f1_max=found.f1_max,
+            aupro=found.weighted_area,
+            n_channels=len(channels),
+            auspro=auspro,
+            bounds=bounds,
+        )
+
+    def _positives(self, scores: Map, mask: Mask, name: str, channels: Sequence[Region]) -> _Picture:
+        sizes, n_regions = region_sizes(mask)
+        bins = self._bins(scores[mask])
+        used, place, counts = np.unique(bins, return_inverse=True, return_counts=True)
+        found = []
+        for region in channels:
+            highest = np.unique(self._bins(highest_scores(scores, region)), return_counts=True)
+            found.append(_Channel(region.defect_name, region.saturation_area, highest))
+        return _Picture(
+            name, (used, counts), np.bincount(place, 1.0 / sizes).astype(np.float64), n_regions, found
+        )
+
+    def _piece(
+        self, pixels: Sequence[tuple[Bins, Bins]], weights: Sequence[Weights], negatives: _Histogram
+    ) -> Piece:
+        """The bins that hold any of the pixels, ascending, each as one tied score."""
+        bins, hits, sums = _gathered(pixels, weights)
+        return Piece(
+            thresholds=self._lowest(bins),
+            hits=hits,
+            weights=sums,
+            tp=np.cumsum(hits[::-1])[::-1],
+            fp=negatives.reach(bins),
+            fp_above=negatives.reach(bins + 1),
+        )
+
+    def _bins(self, scores: Map) -> Bins:
+        return (order_keys(scores) >> np.uint32(self._shift)).astype(np.int64)
+
+    def _lowest(self, bins: Bins) -> Map:
+        """The lower ends of bins, as scores."""
+        return key_scores((bins << self._shift).astype(np.uint32))
+
+    def _select(self, tag: str | None) -> list[_Group]:
+        """Groups of the good pictures and of the anomalous ones with this tag; of all for None."""
+        if tag is not None and tag not in self.tags:
+            raise ValueError(f"no picture is tagged {tag!r}; {nearest(tag, self.tags)}")
+        return [
+            group for (tags, label), group in self._groups.items() if tag is None or not label or tag in tags
+        ]
+
+
+@dataclass(slots=True)
+class _Histogram:
+    """Sums by bin, over the range of bins that occurred."""
+
+    dtype: type[np.generic]
+    start: int = 0
+    values: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        self.values = self.values.astype(self.dtype)
+
+    @property
+    def total(self) -> Any:
+        return self.values.sum().item()
+
+    def add(self, start: int, values: npt.NDArray[Any]) -> None:
+        """Add sums (n,) of the bins from `start` on."""
+        if not self.values.size:
+            self.start, self.values = start, values.astype(self.dtype)
+            return
+        low = min(start, self.start)
+        high = max(start + values.size, self.start + self.values.size)
+        if (low, high) != (self.start, self.start + self.values.size):
+            grown = np.zeros(high - low, self.dtype)
+            grown[self.start - low : self.start - low + self.values.size] = self.values
+            self.start, self.values = low, grown
+        self.values[start - low : start - low + values.size] += values.astype(self.dtype)
+
+    def reach(self, bins: Bins) -> Bins:
+        """Sum of each of the bins (n,) and all above it."""
+        sums = np.append(np.cumsum(self.values[::-1])[::-1], self.dtype(0))
+        return np.asarray(sums[np.clip(bins - self.start, 0, self.values.size)])
+
+    def from_bin(self, first: int) -> Any:
+        return self.values[max(first - self.start, 0) :].sum().item()
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    name: str
+    saturation: int
+    pixels: tuple[Bins, Bins]
+    """Bins of the highest scores, ascending, and how many fall into each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """The positives of an anomalous picture."""
+
+    name: str
+    pixels: tuple[Bins, Bins]
+    """Bins, ascending, and how many pixels fall into each."""
+    region_weights: Weights
+    """Sum of 1 / |region| over the pixels of each bin."""
+    n_regions: int
+    channels: list[_Channel]
+
+    @property
+    def n_pixels(self) -> int:
+        return int(self.pixels[1].sum())
+
+
+@dataclass(slots=True)
+class _Group:
+    """Pictures that count in the same subsets."""
+
+    negatives: _Histogram = field(default_factory=lambda: _Histogram(np.int64))
+    rates: _Histogram = field(default_factory=lambda: _Histogram(np.float64))
+    """Sum of 1 / pixels of the picture, over good pictures."""
+    pictures: list[_Picture] = field(default_factory=list)
+    called: dict[float, tuple[int, int]] = field(default_factory=dict)
+    """Threshold -> positives and negatives that reach it."""
+    n_good: int = 0
+    n_left_out: int = 0
+
+    def merge(self, other: _Group) -> None:
+        for mine, theirs in ((self.negatives, other.negatives), (self.rates, other.rates)):
+            if theirs.values.size:
+                mine.add(theirs.start, theirs.values)
+        self.pictures += other.pictures
+        for threshold, (tp, fp) in other.called.items():
+            before = self.called.get(threshold, (0, 0))
+            self.called[threshold] = (before[0] + tp, before[1] + fp)
+        self.n_good += other.n_good
+        self.n_left_out += other.n_left_out
+
+
+def _added(histograms: Sequence[_Histogram]) -> _Histogram:
+    """One histogram of all, made anew; empty where there is none."""
+    out = _Histogram(histograms[0].dtype if histograms else np.float64)
+    for histogram in histograms:
+        if histogram.values.size:
+            out.add(histogram.start, histogram.values)
+    return out
+
+
+def _gathered(
+    pixels: Sequence[tuple[Bins, Bins]], weights: Sequence[Weights] | None = None
+) -> tuple[Bins, Bins, Weights]:
+    """Distinct bins, ascending, with the number of pixels and the sum of weights of each."""
+    empty = np.empty(0, np.int64)
+    bins, place = np.unique(np.concatenate([empty, *(b for b, _ in pixels)]), return_inverse=True)
+    counts = np.concatenate([empty, *(c for _, c in pixels)])
+    hits = np.zeros(bins.size, np.int64)
+    np.add.at(hits, place, counts)
+    sums = np.bincount(place, np.concatenate([np.empty(0), *(weights or ())]) if weights else None, bins.size)
+    return bins, hits, sums.astype(np.float64)
+
+
+def _reach(bins: Bins, counts: Bins, at: Bins) -> Bins:
+    """How many of the pixels in ascending `bins` lie in each of the bins `at` or above it."""
+    above = np.append(np.cumsum(counts[::-1])[::-1], 0)
+    return np.asarray(above[np.searchsorted(bins, at)])
+
+
+def _chosen_channels(pictures: Sequence[_Picture], tag: str | None) -> list[_Channel]:
+    """Channels of the pictures; those of one defect where the tag is the name of one."""
+    found = [channel for picture in pictures for channel in picture.channels]
+    return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found

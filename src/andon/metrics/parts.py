@@ -1,0 +1,32 @@
+"""Metrics of parts that were taken in several pictures: Real-IAD's views, MVTec AD 2's lights (spec A.9)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.metrics.ranking import auroc
+from andon.metrics.results import Metric
+from andon.metrics.thresholds import largest_per_object
+
+
+def part_metrics(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, object_ids: Sequence[str | None]
+) -> dict[str, Metric]:
+    """`part_auroc`: AUROC of parts, whose score is the largest of their pictures (n,); empty where no part has two.
+
+    A part is anomalous if any of its pictures (labels 0 or 1) is; a picture without id is a part of its own.
+    """
+    counts = Counter(identity for identity in object_ids if identity is not None)
+    if max(counts.values(), default=0) < 2:
+        return {}
+    of_parts = largest_per_object(np.asarray(scores), object_ids)
+    truth = largest_per_object(np.asarray(labels), object_ids)
+    n_pos = int(truth.sum())
+    n_neg = len(truth) - n_pos
+    if not n_pos or not n_neg:
+        return {"part_auroc": Metric(np.nan, n_pos, n_neg, "no_negatives" if n_pos else "no_positives")}
+    return {"part_auroc": Metric(auroc(of_parts, truth), n_pos, n_neg)}

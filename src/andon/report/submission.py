@@ -1,0 +1,149 @@
+"""Answers for the benchmark server of MVTec AD 2, which keeps the labels of two test sets back (spec A.9).
+
+    anomaly_images/<category>/{test_private,test_private_mixed}/<picture>.tiff                  float16
+    anomaly_images_thresholded/<category>/{test_private,test_private_mixed}/<picture>.png       0 and 255
+
+in one .tar.gz, at the pictures' own size. The server's metrics look at the order of values within a category, so maps are
+written on the displayed scale (0 = a typical good pixel, 1 = the pixel threshold), which fits the few digits of float16.
+Marked is what reaches mean + 3 standard deviations of all pixels of the validation pictures, as the paper does it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.datasets.dataset import Dataset
+from andon.errors import DataError
+from andon.files import writing
+from andon.progress import NoProgress, Progress
+from andon.structures import Record
+
+if TYPE_CHECKING:
+    from andon.detector import Detector
+
+LAYOUT = "mvtec_ad_2"
+DEVIATIONS = 3.0
+MAPS, MASKS = "anomaly_images", "anomaly_images_thresholded"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What was written."""
+
+    archive: Path
+    pictures: Mapping[str, int]
+    """By category."""
+    thresholds: Mapping[str, float]
+    """Raw pixel threshold by category."""
+
+
+def write_submission(
+    detectors: Mapping[str, Detector],
+    datasets: Sequence[Dataset],
+    archive: Path,
+    *,
+    progress: Progress | None = None,
+) -> Submission:
+    """Let each category's detector answer for its private pictures, and write the archive.
+
+    `detectors` by category; each has learned from its data set's train alone. Raises `DataError` for a data set without
+    private or validation pictures or without a detector, before anything is computed.
+    """
+    if not datasets:
+        raise DataError("there is nothing to submit: give at least one category of MVTec AD 2")
+    asked = {dataset.category: _private(dataset) for dataset in datasets}
+    for category in asked:
+        if category not in detectors:
+            raise DataError(f"no detector was given for {category}: fit one, or leave the category out")
+        detectors[category].fitted()
+    thresholds: dict[str, float] = {}
+    total = sum(len(dataset.validation) + len(asked[dataset.category]) for dataset in datasets)
+    with (
+        writing(archive) as part,
+        tarfile.open(part, "w:gz", compresslevel=3) as opened,
+        (progress or NoProgress()).task("answering", total) as task,
+    ):
+        for dataset in datasets:
+            detector = detectors[dataset.category]
+            pixels = PixelMoments()
+            for batch, _, maps in detector.scan(dataset.validation):
+                for raw in maps:
+                    pixels.add(raw)
+                task.advance(len(batch.records), dataset.category)
+            threshold = np.float32(pixels.mean + DEVIATIONS * pixels.std)
+            thresholds[dataset.category] = float(threshold)
+            scale = detector.fitted().pixel_display
+            for batch, _, maps in detector.scan(asked[dataset.category]):
+                for record, raw in zip(batch.records, maps, strict=True):
+                    _add(opened, f"{MAPS}/{record.id}.tiff", map_file(np.asarray(scale(raw), np.float64)))
+                    _add(opened, f"{MASKS}/{record.id}.png", mask_file(raw >= threshold))
+                task.advance(len(batch.records), dataset.category)
+    return Submission(archive, {category: len(records) for category, records in asked.items()}, thresholds)
+
+
+class PixelMoments:
+    """Mean and standard deviation (ddof 0) of the pixels of many maps, which need not be kept."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, values: npt.NDArray[np.floating]) -> None:
+        """Add the pixels of one map (Chan, Golub and LeVeque's pairwise update)."""
+        mean = float(values.mean(dtype=np.float64))
+        squares = float(np.square(values.astype(np.float64) - mean).sum())
+        count = self.count + values.size
+        difference = mean - self.mean
+        self._squares += squares + difference**2 * self.count * values.size / count
+        self.mean += difference * values.size / count
+        self.count = count
+
+    @property
+    def std(self) -> float:
+        """Standard deviation; NaN without pixels."""
+        return math.sqrt(self._squares / self.count) if self.count else math.nan
+
+
+def map_file(shown: npt.NDArray[np.floating]) -> bytes:
+    """Content of a float16 TIFF (H, W) without compression; what float16 cannot hold becomes its largest value."""
+    import tifffile
+
+    limit = float(np.finfo(np.float16).max)
+    buffer = io.BytesIO()
+    values = np.clip(shown, -limit, limit).astype(np.float16)
+    tifffile.imwrite(buffer, values, photometric="minisblack", metadata=None)
+    return buffer.getvalue()
+
+
+def mask_file(marked: npt.NDArray[np.bool_]) -> bytes:
+    """Content of a PNG (H, W) with 255 where it is marked."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(marked.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _private(dataset: Dataset) -> list[Record]:
+    records = [record for record in dataset.test if record.label is None]
+    if dataset.layout != LAYOUT or not records:
+        raise DataError(
+            f"{dataset.category} has no pictures in test_private or test_private_mixed: give MVTec AD 2 complete"
+        )
+    if not dataset.validation:
+        raise DataError(f"{dataset.category} has no validation pictures to set a pixel threshold: add them")
+    return records
+
+
+def _add(opened: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(PurePosixPath(name).as_posix())
+    info.size = len(content)
+    opened.addfile(info, io.BytesIO(content))

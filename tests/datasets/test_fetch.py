@@ -1,0 +1,597 @@
+"""Fetching: servers that misbehave and hostile archives end in the right folder or in a message and no folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers import FileServer, serving
+from trees import mvtec_tree
+
+from andon.datasets import archives
+from andon.datasets.archives import extract, safe_name
+from andon.datasets.fetch import ORIGIN, announce, check_fetch, fetch
+from andon.datasets.known_sets import KnownSet, known_set, known_sets
+from andon.errors import DataError, OutputError
+from andon.files import WrongFile, download
+
+MODES = {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz", "tar.bz2": "w:bz2"}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def pack(folder: Path, archive: Path, inside: str = "") -> Path:
+    """An archive of what is in `folder`, of the kind its name says."""
+    files = [(path, f"{inside}{path.relative_to(folder).as_posix()}") for path in sorted(folder.rglob("*"))]
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as opened:
+            for path, name in files:
+                opened.write(path, name)
+        return archive
+    with tarfile.open(archive, MODES[archive.name.split(".", 1)[1]]) as opened:
+        for path, name in files:
+            opened.add(path, name, recursive=False)
+    return archive
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small data set as tar.xz."""
+    base = tmp_path_factory.mktemp("made")
+    mvtec_tree(base / "set" / "part")
+    return pack(base / "set", base / "set.tar.xz").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def _server(content: bytes) -> Iterator[FileServer]:
+    with serving(content) as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: FileServer, content: bytes) -> FileServer:
+    _server.content, _server.mode, _server.drops = content, "range", 0
+    _server.ranges.clear()
+    return _server
+
+
+@pytest.fixture
+def known(server: FileServer, content: bytes) -> KnownSet:
+    return KnownSet(
+        "toy",
+        "Toy set",
+        "https://example.org/toy",
+        "CC0",
+        "Nobody, 2026",
+        "set.tar.xz",
+        (server.url,),
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANDON_OFFLINE", raising=False)
+
+
+# --- the good way ---
+
+
+@pytest.mark.parametrize("mode", ["range", "whole", "no length"])
+def test_fetch(tmp_path: Path, known: KnownSet, server: FileServer, mode: str) -> None:
+    server.mode = mode
+    seen: list[tuple[str, int, int]] = []
+    done = fetch(known, tmp_path / "data/toy", show=lambda *step: seen.append(step))
+    assert done.categories == ("part",) and done.warnings == () and done.sha256 == known.sha256
+    assert names(tmp_path) == sorted(f"data/toy/{name}" for name in names(done.folder))
+    origin = json.loads((done.folder / ORIGIN).read_text())
+    assert (origin["licence"], origin["sha256"], origin["page"]) == ("CC0", known.sha256, known.page)
+    assert [what for what in dict.fromkeys(step[0] for step in seen)] == [
+        "downloading",
+        "checking",
+        "unpacking",
+    ]
+    assert seen[-1][1] <= seen[-1][2] and ("checking", known.size, known.size) in seen
+
+
+def test_broken_connections_are_continued(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    """Five answers break off half-way: each is continued where it stopped, and none counts as a failure in a row."""
+    server.drops = 5
+    fetch(known, tmp_path / "toy", pause=0)
+    starts = [int((wanted or "bytes=0-")[6:-1]) for wanted in server.ranges]
+    assert len(starts) == 6 and starts == sorted(set(starts)) and starts[1] == known.size // 2
+
+
+def test_broken_connections_without_ranges(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    """Begins again each time, and ends although nothing is gained."""
+    server.mode, server.drops = "whole", 2
+    assert fetch(known, tmp_path / "toy", pause=0).categories == ("part",)
+    server.drops = 99
+    with pytest.raises(DataError, match=r"Toy set could not be fetched .* are kept .* ended after"):
+        fetch(known, tmp_path / "again", pause=0)
+    assert len(server.ranges) == 3 + 4
+
+
+def test_a_later_call_continues(tmp_path: Path, known: KnownSet, server: FileServer, content: bytes) -> None:
+    (tmp_path / "toy.download.part").write_bytes(content[:1000])
+    fetch(known, tmp_path / "toy")
+    assert server.ranges == ["bytes=1000-"] and not (tmp_path / "toy.download.part").exists()
+
+
+def test_a_complete_part_is_not_fetched_again(
+    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+) -> None:
+    (tmp_path / "toy.download.part").write_bytes(content)
+    fetch(known, tmp_path / "toy")
+    assert server.ranges == []
+
+
+def test_the_second_link_is_tried(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    dead = f"{server.url.rsplit(':', 1)[0]}:9/none"
+    assert fetch(replace(known, links=(dead, *known.links)), tmp_path / "toy", pause=0).categories
+
+
+@pytest.mark.parametrize("kind", ["zip", *MODES])
+def test_from_archive_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The archive of the user stays; one enclosing folder of the expected name is taken off."""
+    monkeypatch.setenv("ANDON_OFFLINE", "1")
+    mvtec_tree(tmp_path / "made" / "part", defects={"dent": 1})
+    archive = pack(tmp_path / "made", tmp_path / f"toy.{kind}", inside="Toy-master/")
+    toy = KnownSet("toy", "Toy set", "https://example.org", "CC0", "", enclosing="Toy-*")
+    done = fetch(toy, tmp_path / "toy", archive=archive)
+    assert [name for name in names(done.folder) if name != ORIGIN] == names(tmp_path / "made")
+    assert archive.is_file() and done.categories == ("part",)
+
+
+def test_an_enclosing_folder_of_another_name_stays(tmp_path: Path, known: KnownSet) -> None:
+    """The one category of a set is no enclosing folder."""
+    assert (fetch(replace(known, enclosing="Other"), tmp_path / "toy").folder / "part/train").is_dir()
+
+
+def test_archive_kept(tmp_path: Path, known: KnownSet, content: bytes) -> None:
+    fetch(known, tmp_path / "toy", keep_archive=True)
+    assert (tmp_path / "set.tar.xz").read_bytes() == content
+
+
+def test_counts_are_compared(tmp_path: Path, known: KnownSet) -> None:
+    mvtec_tree(tmp_path / "made" / "bottle", defects={"contamination": 1})
+    archive = pack(tmp_path / "made", tmp_path / "a.zip")
+    done = fetch(replace(known, size=0, sha256=""), tmp_path / "toy", archive=archive)
+    assert any("MVTec AD bottle has 209" in line for line in done.warnings)
+
+
+def test_content_that_is_no_data_set(tmp_path: Path, known: KnownSet) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a.txt").write_text("a")
+    archive = pack(tmp_path / "made", tmp_path / "a.zip")
+    done = fetch(replace(known, size=0, sha256=""), tmp_path / "toy", archive=archive)
+    assert done.categories == () and "not recognised" in done.warnings[0]
+
+
+# --- servers that misbehave ---
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("error", "HTTP Error 500"),
+        ("gone", "HTTP Error 404"),
+        ("garbage", "is no HTTP"),
+        ("broken chunk", "broke off"),
+        ("too short", "the server offers .* bytes"),
+        ("drop", "ended after"),
+    ],
+)
+def test_no_folder_and_a_way_out(
+    tmp_path: Path, known: KnownSet, server: FileServer, mode: str, message: str
+) -> None:
+    server.mode = mode
+    with pytest.raises(
+        DataError, match=rf"Toy set could not be fetched.*{message}.*example\.org/toy and pass --url"
+    ):
+        fetch(known, tmp_path / "toy", pause=0)
+    assert all(name.endswith(".part") for name in names(tmp_path)) and not (tmp_path / "toy").exists()
+
+
+def test_refusals_are_not_repeated(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    server.mode = "gone"
+    with pytest.raises(DataError, match="404"):
+        fetch(known, tmp_path / "toy", pause=0)
+    assert len(server.ranges) == 1
+
+
+def test_a_rotated_link_gives_a_page(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    server.content = b"<html>log in</html>"
+    with pytest.raises(DataError, match="the server offers 19 bytes"):
+        fetch(known, tmp_path / "toy", pause=0)
+    assert len(server.ranges) == 1 and names(tmp_path) == []
+
+
+def test_more_bytes_than_the_file_has(
+    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+) -> None:
+    """A server that states no length could send without end."""
+    server.mode, server.content = "no length", content + bytes(3 << 20)
+    with pytest.raises(DataError, match="sends more than"):
+        fetch(known, tmp_path / "toy", pause=0)
+
+
+def test_a_range_that_begins_elsewhere(
+    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+) -> None:
+    """What would leave a gap is thrown away; the next attempt begins at the beginning."""
+    (tmp_path / "toy.download.part").write_bytes(content[:1000])
+    server.mode = "elsewhere"
+    fetch(known, tmp_path / "toy", pause=0)
+    assert server.ranges == ["bytes=1000-", None]
+
+
+def test_another_content_of_the_same_length(
+    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+) -> None:
+    server.content = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(DataError, match=r"has sha256 \w+, expected \w+: .* and was removed"):
+        fetch(known, tmp_path / "toy")
+    assert names(tmp_path) == []
+
+
+def test_a_changed_archive_with_the_hash_of_its_publisher(
+    tmp_path: Path, known: KnownSet, content: bytes
+) -> None:
+    old = replace(known, size=5, sha256="0" * 64)
+    assert fetch(old, tmp_path / "toy", sha256=hashlib.sha256(content).hexdigest().upper()).categories
+
+
+def test_an_unknown_hash_and_no_archive(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    """The next call does not take the page for an archive."""
+    server.content = b"<html>log in</html>"
+    with pytest.raises(DataError, match="damaged or no zip or tar archive"):
+        fetch(replace(known, size=0, sha256=""), tmp_path / "toy")
+    assert names(tmp_path) == []
+
+
+def test_users_archive_is_never_removed(tmp_path: Path, known: KnownSet) -> None:
+    archive = tmp_path / "mine.tar.xz"
+    archive.write_bytes(b"x" * known.size)
+    for each in (known, replace(known, size=0), replace(known, size=0, sha256="")):
+        with pytest.raises(DataError, match="mine"):
+            fetch(each, tmp_path / "toy", archive=archive)
+    assert names(tmp_path) == ["mine.tar.xz"]
+
+
+def test_length_is_compared_where_no_hash_is_known(tmp_path: Path, known: KnownSet, content: bytes) -> None:
+    (tmp_path / "mine.tar.xz").write_bytes(content)
+    other = replace(known, size=known.size - 1, sha256="")
+    with pytest.raises(
+        DataError, match=f"has {known.size} bytes, the published archive has {known.size - 1}"
+    ):
+        fetch(other, tmp_path / "toy", archive=tmp_path / "mine.tar.xz")
+
+
+def test_too_little_room(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    with pytest.raises(OutputError, match="archive and content need about"):
+        fetch(replace(known, size=10**18), tmp_path / "toy")
+    assert server.ranges == []
+
+
+def test_a_full_disk(tmp_path: Path, known: KnownSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("andon.datasets.fetch.extract", full)
+    with pytest.raises(OutputError, match=r"no space left .* to continue"):
+        fetch(known, tmp_path / "toy")
+    monkeypatch.undo()
+    monkeypatch.delenv("ANDON_OFFLINE", raising=False)
+    assert fetch(known, tmp_path / "toy").categories  # the archive was kept
+
+
+# --- what is refused before anything happens ---
+
+
+def test_existing_folders_are_left_alone(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for place in ("toy", "file"):
+        with pytest.raises(OutputError, match="there already and is left alone"):
+            fetch(known, tmp_path / place)
+    assert server.ranges == [] and names(tmp_path) == ["file", "toy/mine.txt"]
+
+
+def test_a_folder_that_appears_meanwhile(tmp_path: Path, known: KnownSet) -> None:
+    def show(what: str, done: int, total: int) -> None:
+        if what == "unpacking":
+            (tmp_path / "toy").mkdir(exist_ok=True)
+            (tmp_path / "toy" / "mine.txt").write_text("mine")
+
+    with pytest.raises(OutputError, match="appeared meanwhile"):
+        fetch(known, tmp_path / "toy", show=show)
+    assert names(tmp_path / "toy") == ["mine.txt"]
+
+
+@pytest.mark.parametrize("value", ["1", "true"])
+def test_offline(
+    tmp_path: Path, known: KnownSet, server: FileServer, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("ANDON_OFFLINE", value)
+    with pytest.raises(DataError, match=r"offline.*example\.org/toy.*--from-archive FILE"):
+        fetch(known, tmp_path / "toy")
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://example.org/a", "example.org/a.zip", "https://"]
+)
+def test_other_links_than_http(tmp_path: Path, known: KnownSet, url: str) -> None:
+    with pytest.raises(DataError, match="is no link"):
+        check_fetch(known, tmp_path / "toy", url=url)
+
+
+def test_wrong_arguments(tmp_path: Path, known: KnownSet) -> None:
+    with pytest.raises(DataError, match="is no sha256"):
+        check_fetch(known, tmp_path / "toy", sha256="abc")
+    with pytest.raises(DataError, match="is no file"):
+        check_fetch(known, tmp_path / "toy", archive=tmp_path)
+    with pytest.raises(DataError, match=r"has no direct link .* pass --from-archive"):
+        check_fetch(known_set("mpdd"), tmp_path / "toy")
+    with pytest.raises(DataError, match="did you mean mvtec_loco"):
+        known_set("loco")
+
+
+@pytest.mark.parametrize("known", known_sets().values(), ids=list(known_sets()))
+def test_every_known_set_says_what_it_is(tmp_path: Path, known: KnownSet) -> None:
+    first, licence, *_ = announce(known, tmp_path)
+    assert known.page in first and known.licence in licence and known.page.startswith("https://")
+    assert known.links or known.how
+    assert bool(known.size) == bool(known.sha256) and len(known.sha256) in (0, 64)
+    assert all(link.startswith("http") for link in known.links)
+
+
+# --- hostile archives ---
+
+
+def tar_of(*members: tuple[str, bytes, int | bytes]) -> bytes:
+    """(name, type, length of content or target of a link) each."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as opened:
+        for name, kind, value in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if isinstance(value, bytes):
+                info.linkname = value.decode()
+                opened.addfile(info)
+            else:
+                info.size = value
+                opened.addfile(info, io.BytesIO(bytes(value)))
+    return buffer.getvalue()
+
+
+def zip_of(*members: tuple[str, int, bytes]) -> bytes:
+    """(name, Unix mode, content) each."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, mode, value in members:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.external_attr, info.compress_type = name, mode << 16, zipfile.ZIP_DEFLATED
+            opened.writestr(info, value)
+    return buffer.getvalue()
+
+
+def encrypted() -> bytes:
+    value = bytearray(zip_of(("a.png", 0o100644, b"a")))
+    value[6] |= 1
+    value[value.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(value)
+
+
+def huge_header() -> bytes:
+    """A long-name header that claims 200 MB: tarfile would read them into memory."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 200 << 20
+    return info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
+FILE = tarfile.REGTYPE
+HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
+    "tar: absolute name": (lambda: tar_of(("/tmp/evil.png", FILE, 3)), "outside the new folder"),
+    "tar: ..": (lambda: tar_of(("part/../../evil.png", FILE, 3)), "outside the new folder"),
+    "tar: backslashes": (lambda: tar_of(("..\\evil.png", FILE, 3)), "outside the new folder"),
+    "tar: drive": (lambda: tar_of(("C:evil.png", FILE, 3)), "outside the new folder"),
+    "tar: control characters": (lambda: tar_of(("a\nb.png", FILE, 3)), "control characters"),
+    "tar: symbolic link": (lambda: tar_of(("part", tarfile.SYMTYPE, b"/etc")), "no regular file"),
+    "tar: file through a link": (
+        lambda: tar_of(("part", tarfile.SYMTYPE, b".."), ("part/evil.png", FILE, 3)),
+        "no regular file",
+    ),
+    "tar: hard link": (
+        lambda: tar_of(("a.png", FILE, 3), ("b.png", tarfile.LNKTYPE, b"a.png")),
+        "no regular",
+    ),
+    "tar: device": (lambda: tar_of(("null", tarfile.CHRTYPE, 0)), "no regular file"),
+    "tar: pipe": (lambda: tar_of(("pipe", tarfile.FIFOTYPE, 0)), "no regular file"),
+    "tar: a name twice": (lambda: tar_of(("a.png", FILE, 3), ("./a.png", FILE, 4)), "twice"),
+    "tar: below a file": (lambda: tar_of(("a", FILE, 3), ("a/b.png", FILE, 4)), "below a file"),
+    "tar: empty": (lambda: tar_of(), "is empty"),
+    "tar: cut": (lambda: tar_of(("a.png", FILE, 5000))[:2000], "damaged"),
+    "tar: header of 200 MB": (huge_header, "has a header of 209715200 bytes"),
+    "zip: ..": (lambda: zip_of(("../evil.png", 0o100644, b"a")), "outside the new folder"),
+    "zip: absolute name": (lambda: zip_of(("/tmp/evil.png", 0o100644, b"a")), "outside the new folder"),
+    "zip: symbolic link": (lambda: zip_of(("part", 0o120777, b"/etc")), "no regular file"),
+    "zip: encrypted": (encrypted, "is encrypted"),
+    "zip: cut": (lambda: zip_of(("a.png", 0o100644, b"a" * 99))[:-30], "damaged"),
+    "zip: empty": (lambda: zip_of(), "is empty|damaged"),
+    "text": (lambda: b"<html>log in</html>", "damaged or no zip or tar archive"),
+    "nothing": (lambda: b"", "damaged or no zip or tar archive"),
+    "gzip: cut": (lambda: b"\x1f\x8b\x08\x00\x00\x00", "damaged"),
+    "bz2: text": (lambda: b"BZhthis is text", "damaged"),
+    "xz: text": (lambda: b"\xfd7zXZ\x00this is text", "damaged"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_archives(tmp_path: Path, case: str) -> None:
+    make, message = HOSTILE[case]
+    archive = tmp_path / "inside" / "archive"
+    archive.parent.mkdir()
+    archive.write_bytes(make())
+    with pytest.raises(DataError, match=message):
+        extract(archive, tmp_path / "inside" / "new")
+    assert names(tmp_path) == ["inside/archive"] and not (tmp_path / "inside" / "new").exists()
+
+
+def test_wrong_checksum_in_a_zip(tmp_path: Path) -> None:
+    value = bytearray(zip_of(("a.png", 0o100644, os.urandom(200))))
+    value[60] ^= 1
+    (tmp_path / "a.zip").write_bytes(value)
+    with pytest.raises(DataError, match="damaged"):
+        extract(tmp_path / "a.zip", tmp_path / "new")
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_zip_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lies: bool) -> None:
+    """Whether the archive states its true size or hides it."""
+    monkeypatch.setattr(archives, "LEAST", 100_000)
+    value = bytearray(zip_of(("a.png", 0o100644, bytes(1_000_000))))
+    if lies:  # in the local header and in the directory
+        for place in (22, value.index(b"PK\x01\x02") + 24):
+            value[place : place + 4] = struct.pack("<I", 10)
+    (tmp_path / "a.zip").write_bytes(value)
+    with pytest.raises(DataError, match="far more than its size" if not lies else "damaged|far more"):
+        extract(tmp_path / "a.zip", tmp_path / "new")
+    assert names(tmp_path) == ["a.zip"]
+
+
+def test_tar_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "LEAST", 100_000)
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as opened:
+        for k in range(40):
+            info = tarfile.TarInfo(f"{k}.png")
+            info.size = 50_000
+            opened.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(DataError, match="far more than its size"):
+        extract(tmp_path / "a.tar.xz", tmp_path / "new")
+
+
+def test_more_bytes_than_stated(tmp_path: Path) -> None:
+    """Whatever the reader of an archive lets through."""
+    target = archives._Target(tmp_path / "a.zip", tmp_path, bytes_left=100)
+    target.add_file("a.png", 1, io.BytesIO(bytes(60)))
+    with pytest.raises(DataError, match="far more than its size"):
+        target.add_file("b.png", 1, io.BytesIO(bytes(60)))
+
+
+def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = archives._Target
+    monkeypatch.setattr(archives, "_Target", lambda *a: real(*a, files_left=3))
+    (tmp_path / "a").write_bytes(tar_of(*((f"{k}.png", FILE, 1) for k in range(4))))
+    with pytest.raises(DataError, match="holds more than"):
+        extract(tmp_path / "a", tmp_path / "new")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.sampled_from("ab./\\:C \n"), max_size=12))
+def test_names_stay_inside(name: str) -> None:
+    """Against what the file system itself says of the joined path."""
+    try:
+        safe = safe_name(name, Path("archive"))
+    except DataError:
+        return
+    root = "/root/new"
+    assert os.path.commonpath([root, os.path.normpath(f"{root}/{safe}")]) == root
+    assert "\\" not in name and ".." not in name.split("/")
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.dictionaries(
+        st.text(st.sampled_from("abc/"), min_size=1, max_size=6), st.binary(max_size=2000), min_size=1
+    )
+)
+def test_what_is_packed_comes_out(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
+    base = tmp_path_factory.mktemp("round")
+    source = base / "source"
+    for name, value in files.items():
+        path = source / f"{name.strip('/')}.png"
+        if ".png/" not in str(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(value)
+    for kind in ("zip", "tar", "tar.gz"):
+        extract(pack(source, base / f"a.{kind}"), base / kind)
+        assert {n: (base / kind / n).read_bytes() for n in names(base / kind)} == {
+            n: (source / n).read_bytes() for n in names(source)
+        }
+
+
+# --- download ---
+
+
+def test_download_of_another_length(tmp_path: Path, server: FileServer, content: bytes) -> None:
+    with pytest.raises(WrongFile, match="the file has 5"):
+        download(server.url, tmp_path / "a", size=5)
+    (tmp_path / "a.part").write_bytes(content + b"more")
+    download(server.url, tmp_path / "a", size=len(content))
+    assert (tmp_path / "a").read_bytes() == content and server.ranges[-1] is None
+
+
+# --- command ---
+
+
+def test_command_says_page_and_licence_first(
+    tmp_path: Path, server: FileServer, content: bytes, andon
+) -> None:
+    """The known hash is that of the real archive; a toy needs its own."""
+    digest = hashlib.sha256(content).hexdigest()
+    done = andon("data", "fetch", "visa", tmp_path / "v", "--yes", "--url", server.url, "--sha256", digest)
+    assert (done.code, names(tmp_path / "v")[0]) == (0, ORIGIN)
+    assert f"VisA is in {tmp_path / 'v'}: 1 category" in done.out
+    page, licence, *_ = done.err.splitlines()
+    assert "https://github.com/amazon-science/spot-diff" in page and licence == "licence: CC BY 4.0"
+    again = andon("data", "fetch", "visa", tmp_path / "v", "--yes", "--url", server.url)
+    assert again.code == 2 and "there already" in again.err
+
+
+def test_command_as_json(tmp_path: Path, server: FileServer, content: bytes, andon) -> None:
+    (tmp_path / "a.tar.xz").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    more = ("--from-archive", tmp_path / "a.tar.xz", "--sha256", digest, "--json", "--yes")
+    done = json.loads(andon("--offline", "data", "fetch", "mvtec_ad", tmp_path / "v", *more).out)
+    assert done["categories"] == ["part"] and done["sha256"] == digest and server.ranges == []
+
+
+def test_command_needs_agreement(
+    tmp_path: Path, server: FileServer, andon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ("data", "fetch", "visa", tmp_path / "v", "--url", server.url)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert "nobody is here to agree" in andon(*call).err.splitlines()[-1]
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    answers = iter([False, True])
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
+    refused = andon(*call)
+    assert refused.code == 2 and "not agreed to, nothing was fetched" in refused.err
+    assert server.ranges == []
+    assert "the server offers" in andon(*call).err  # agreed, and asked for
+    assert len(server.ranges) == 1
+
+
+def test_command_lists_what_there_is(andon) -> None:
+    listed = json.loads(andon("data", "list", "--json").out)
+    assert [row["name"] for row in listed] == list(known_sets())
+    assert all(row["licence"] and row["page"] for row in listed)
+    shown = andon("data", "list").out
+    assert all(name in shown for name in known_sets())

@@ -1,0 +1,184 @@
+"""EAST: its closed-form parts against independent formulas, and what the detector promises beyond the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import multivariate_normal
+from sklearn.covariance import LedoitWolf
+from tiny import TINY
+
+from andon.backbones import count_parameters
+from andon.datasets import open_dataset
+from andon.detectors.east import EAST, EASTConfig
+from andon.errors import ConfigError, DataError
+from andon.layers.composition import Composition, shrunk_covariance, with_moved_block
+from andon.layers.mixture import FLOOR, GaussianMixture, centres
+from andon.layers.whitening import WhitenedFeatures
+from andon.training import Trainer, seeded
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def records() -> tuple[list, list]:
+    data = open_dataset("embedded:fabric,profile=tiny,size=128")
+    return list(data.train), list(data.test)
+
+
+def test_whitening_gives_uncorrelated_channels_of_every_strength():
+    mixed = torch.einsum("dc,nchw->ndhw", noise(6, 6), noise(20, 6, 8, 8, seed=1)) * 30 + 5
+    layer = WhitenedFeatures({"a": (6, 8, 8)}, (8, 8))
+    layer.fit(mixed.split(3))
+    cells = layer(mixed).transpose(0, 1).flatten(1)
+    assert torch.allclose(cells.mean(1), torch.zeros(6), atol=1e-3)
+    assert torch.allclose(torch.cov(cells), torch.eye(6), atol=0.1)  # the weakest is held back by SMALLEST
+
+
+def test_taps_come_to_one_grid_averaged_where_finer_and_smoothed():
+    layer = WhitenedFeatures({"fine": (1, 8, 8), "coarse": (1, 2, 2)}, (4, 4))
+    fine = torch.arange(64.0).reshape(1, 1, 8, 8)
+    joined = layer.join({"fine": fine, "coarse": torch.ones(1, 1, 2, 2)})
+    assert joined.shape == (1, 2, 4, 4)
+    by_hand = fine[0, 0, :6, :6].reshape(3, 2, 3, 2).mean((1, 3)).mean()  # 3 x 3 cells around cell (1, 1)
+    assert joined[0, 0, 1, 1] == pytest.approx(float(by_hand), rel=1e-6)
+    assert torch.allclose(joined[:, 1], torch.ones(1, 4, 4))
+
+
+def test_centres_find_separate_clusters():
+    truth = torch.tensor([[0.0, 0.0], [50.0, 0.0]])
+    vectors = torch.cat([t + noise(200, 2, seed=k) for k, t in enumerate(truth)])
+    found = centres(vectors, 2, seeded("clusters"))
+    assert torch.allclose(found[found[:, 0].argsort()], truth, atol=0.5)
+
+
+@pytest.mark.parametrize("axes", [2, 5, 8])
+def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
+    channels = 8
+    scale = torch.linspace(0.1, 4, channels)[:, None, None]
+    features = noise(30, channels, 6, 6) * scale + 1
+    mixture = GaussianMixture(channels, (6, 6), components=3, axes=axes)
+    mixture.fit(features, seeded("mixture"), by_place=False)
+    expected = []
+    for j in range(3):
+        u, gain, rest = (getattr(mixture, name)[j].double().numpy() for name in ("axes_", "gains_", "rest_"))
+        precision = rest * np.eye(channels) + u.T @ np.diag(gain) @ u
+        density = multivariate_normal(mixture.means_[j].double().numpy(), np.linalg.inv(precision))
+        cells = features[0].flatten(1).T.double().numpy()
+        constant = channels / 2 * np.log(2 * np.pi)
+        frequency = float(mixture.log_frequency_[j, 0, 0])
+        expected.append(-density.logpdf(cells) - constant - frequency)
+    got = mixture(features[:1]).flatten().numpy()
+    np.testing.assert_allclose(got, np.min(expected, axis=0), rtol=2e-4, atol=2e-3)
+
+
+def test_all_axes_of_one_component_give_its_shrunk_covariance():
+    features = noise(40, 5, 4, 4) * torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])[:, None, None]
+    mixture = GaussianMixture(5, (4, 4), components=1, axes=5)
+    mixture.fit(features, seeded("one"))
+    cells = features.transpose(0, 1).flatten(1).double().numpy()
+    n, covariance = cells.shape[1], np.cov(cells)
+    shrunk = (n * covariance + 5 * np.diag(covariance).mean() * np.eye(5)) / (n + 5) + FLOOR * np.eye(5)
+    precision = (
+        mixture.rest_[0] * torch.eye(5)
+        + mixture.axes_[0].T @ torch.diag(mixture.gains_[0]) @ mixture.axes_[0]
+    )
+    np.testing.assert_allclose(np.linalg.inv(precision.double().numpy()), shrunk, rtol=1e-3, atol=1e-4)
+
+
+def test_place_makes_a_familiar_appearance_in_the_wrong_place_unlikely():
+    left, right = noise(20, 4, 8, 4) * 0.1, noise(20, 4, 8, 4, seed=1) * 0.1 + 5
+    features = torch.cat([left, right], 3)
+    rates = {}
+    for by_place in (True, False):
+        mixture = GaussianMixture(4, (8, 8), components=2, axes=4)
+        mixture.fit(features, seeded("place"), by_place=by_place)
+        swapped = mixture(features[:1].flip(3))[..., 0].mean()
+        rates[by_place] = float(swapped - mixture(features[:1])[..., 0].mean())
+    assert rates[True] > 2 and abs(rates[False]) < 1
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(2, 40), d=st.integers(1, 12), seed=st.integers(0, 99))
+def test_shrinkage_is_that_of_ledoit_and_wolf(n: int, d: int, seed: int):
+    x = noise(n, d, seed=seed).double() * torch.linspace(0.1, 3, d)
+    np.testing.assert_allclose(
+        shrunk_covariance(x).numpy(), LedoitWolf().fit(x.numpy()).covariance_, rtol=1e-9, atol=1e-12
+    )
+
+
+def test_amounts_do_not_depend_on_the_order_inside_a_part_and_sum_to_one():
+    layer = Composition(5, 3, 2)
+    layer.words_.copy_(noise(5, 3))
+    f = noise(2, 6, 8, 8, seed=3)
+    amounts = layer.amounts(f)
+    assert amounts.shape == (2, 20)
+    assert torch.allclose(amounts.reshape(2, 5, 4).sum(1), torch.ones(2, 4), atol=1e-6)
+    shuffled = f.clone()
+    shuffled[:, :, :4, :4] = f[:, :, :4, :4].flip(2, 3)
+    assert torch.allclose(layer.amounts(shuffled), amounts, atol=1e-6)
+
+
+def test_amounts_are_a_softmax_over_distances():
+    layer = Composition(3, 2, 1)
+    layer.words_.copy_(noise(3, 2))
+    f = noise(1, 2, 4, 4, seed=5)
+    distances = torch.cdist(f[0].flatten(1).T, layer.words_).square()
+    assert torch.allclose(layer.amounts(f)[0], (-distances / 4.0).softmax(1).mean(0), atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(side=st.integers(2, 12), share=st.floats(0.05, 1.0), seed=st.integers(0, 99))
+def test_a_moved_block_is_made_of_cells_of_the_same_picture(side: int, share: float, seed: int):
+    f = noise(2, 1, side, side, seed=seed)
+    wrong = with_moved_block(f, share, torch.Generator().manual_seed(seed))
+    for k in range(2):
+        assert set(wrong[k].flatten().tolist()) <= set(f[k].flatten().tolist())
+    changed = int((wrong != f).flatten(1).sum(1).max())
+    assert changed <= max(1, round(share * side)) ** 2
+
+
+def learned(records: list, **changes: object) -> EAST:
+    detector = EAST(EASTConfig().updated(TINY["east"] | changes))
+    detector.fit(records, trainer=Trainer(seed=1, device="cpu"))
+    return detector
+
+
+def test_learning_leaves_the_extractor_untouched_and_trains_nothing(records: tuple[list, list]):
+    detector = EAST(EASTConfig().updated(TINY["east"]))
+    before = {k: v.clone() for k, v in detector.extractor.state_dict().items()}
+    detector.fit(records[0], trainer=Trainer(seed=1, device="cpu"))
+    assert all(torch.equal(v, before[k]) for k, v in detector.extractor.state_dict().items())
+    assert count_parameters(detector) == count_parameters(detector.extractor)
+    assert 0 <= float(detector.trust_) <= 1
+
+
+def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
+    one = records[1][:3]
+    scores = {s: learned(records[0], score=s).predict(one) for s in ("both", "teacher", "composition")}
+    both = learned(records[0])
+    for name in ("teacher", "composition"):
+        extras = [float(a.extras[name][k]) for _, a, _ in both.scan(one) for k in range(len(a.score))]
+        assert [p.raw_score for p in scores[name]] == pytest.approx(extras, rel=1e-5)
+    assert [p.raw_score for p in scores["both"]] != [p.raw_score for p in scores["teacher"]]
+
+
+def test_copies_in_other_light_stop_at_the_limit(records: tuple[list, list]):
+    few = learned(records[0], examples=len(records[0]))
+    more = learned(records[0])
+    assert not torch.equal(few.features.matrix_, more.features.matrix_)
+    assert torch.equal(few.features.matrix_, learned(records[0], light=[]).features.matrix_)
+
+
+def test_what_cannot_work_is_said(records: tuple[list, list]):
+    with pytest.raises(DataError, match="at least 2"):
+        EAST(EASTConfig().updated(TINY["east"])).fit(records[0][:1])
+    with pytest.raises(ConfigError, match="closed form"):
+        EAST(EASTConfig().updated(TINY["east"] | {"selection": "validation"}))
+    with pytest.raises(ConfigError, match="none of the taps"):
+        EAST(EASTConfig().updated(TINY["east"] | {"grid_tap": "layer3"}))
