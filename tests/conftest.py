@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,6 +37,12 @@ RUN_SETTINGS: dict[str, object] = {
     "precision": "32-true",
 }
 """Changes to the starter recipe of `efficientad_ast` at which it learns something in a second."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """A shell starts background jobs with Ctrl-C switched off; the tests of interruption need it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,10 @@ import csv
 import json
 import math
 import statistics
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 from tiny import TINY
@@ -112,26 +116,48 @@ def test_a_failing_process_is_named(tmp_path):
     assert outcome.results == []
 
 
+@pytest.mark.slow
+def test_sigterm_stops_the_run_too(tmp_path):
+    """The run under way is told and keeps its state; nothing is left running."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from andon.cli.main import main; main()", "benchmark", DATA]
+    options = ["--detectors", "efficientad_ast", "--categories", "fabric", "--out", str(out)]
+    process = subprocess.Popen(command + options, stderr=subprocess.PIPE, text=True)
+    run = out / "runs/efficientad_ast-starter/fabric/seed-0"
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stopped; the same command continues" in said
+    assert (run / "checkpoints").is_dir()
+
+
 def test_interruption_is_passed_on(tmp_path, monkeypatch):
-    class Pool:
-        def __init__(self, *_: object, **__: object) -> None: ...
-        def __enter__(self):
-            return self
+    """What `recv` raises on Ctrl-C ends the job's process and the sweep."""
+    ended = []
 
-        def __exit__(self, *_: object) -> None: ...
-        def submit(self, *_: object):
-            raise AssertionError
+    class Context:
+        def Pipe(self, duplex):  # noqa: N802
+            return Interrupted(), Interrupted()
 
-    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(module, "as_completed", lambda futures: iter([Stopped()]))
-    monkeypatch.setattr(Pool, "submit", lambda *_: None)
+        def Process(self, **_):  # noqa: N802
+            return SimpleNamespace(
+                start=lambda: None, terminate=lambda: ended.append("told"), join=lambda: ended.append("gone")
+            )
+
+    monkeypatch.setattr(module, "get_context", lambda _: Context())
     with pytest.raises(InterruptedRun, match="same command continues"):
         sweep([Job("efficientad_ast/starter", DATA, "fabric", "auto", 0)], tmp_path)
+    assert ended == ["told", "gone"]
 
 
-class Stopped:
-    def result(self) -> None:
+class Interrupted:
+    def recv(self) -> None:
         raise KeyboardInterrupt
+
+    def close(self) -> None: ...
 
 
 def test_deviation_is_over_seeds_of_category_means():

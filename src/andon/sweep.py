@@ -6,14 +6,16 @@ finished is never made again: a second call with the same folder continues, an u
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -236,18 +238,52 @@ def one_by_one(jobs: Sequence[Job], out: Path, device: str) -> Iterator[tuple[Jo
 
 
 def _in_own_process(job: Job, out: Path, device: str) -> str:
-    """Run a job in a fresh process; returns why it failed, or nothing."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        future = pool.submit(run_job, job, out, device)
+    """Run a job in a fresh process; returns why it failed, or nothing.
+
+    Ctrl-C and SIGTERM stop the job too, which keeps the state it reached. Raises `InterruptedRun` then.
+    """
+    context = get_context("spawn")
+    answer, answering = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_answer, args=(answering, job, out, device))
+    with _interruptible():
         try:
-            next(as_completed([future])).result()
-        except (InterruptedRun, KeyboardInterrupt):
-            raise InterruptedRun("stopped; the same command continues") from None
-        except BrokenProcessPool:
-            return "its process was killed (out of memory?)"
-        except (AndonError, OSError) as error:
-            return str(error)
-    return ""
+            process.start()
+            answering.close()  # the other process has it: when that ends without a word, `recv` ends too
+            failure: str | None = answer.recv()
+        except EOFError:
+            failure = "its process was killed (out of memory?)"
+        except KeyboardInterrupt:
+            process.terminate()
+            failure = None
+        process.join()
+    if failure is None:
+        raise InterruptedRun("stopped; the same command continues")
+    return failure
+
+
+def _run_and_answer(answering: Connection, job: Job, out: Path, device: str) -> None:
+    """In the other process: make the run and answer why it failed, with nothing, or with None when it was stopped."""
+    try:
+        with _interruptible():
+            run_job(job, out, device)
+        answering.send("")
+    except (InterruptedRun, KeyboardInterrupt):
+        answering.send(None)
+    except (AndonError, OSError) as error:
+        answering.send(str(error))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM stop what is inside like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _file_name(text: str) -> str:
