@@ -93,7 +93,9 @@ def main() -> None:
     }
     cluster, nodes = start_cluster()
     out = folder / "cluster"
-    command = benchmark(out, options.detectors, options.categories, "--ray", str(cluster.address))
+    command = benchmark(
+        out, options.detectors, options.categories, "--ray", str(cluster.address), "--cores", "1"
+    )
     start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True)
     while finished(out) < 2 or begun(out) == finished(out):
@@ -121,7 +123,7 @@ def main() -> None:
         f"`python benchmarks/cluster.py`, {platform.platform()}, {os.cpu_count()} cores, starter weights.\n"
     )
     print(
-        f"- `andon benchmark embedded: --detectors {options.detectors} --ray ADDRESS`: three nodes of one core on this "
+        f"- `andon benchmark embedded: --detectors {options.detectors} --ray ADDRESS --cores 1`: three nodes of one core on this "
         f"machine; one killed after {before} finished runs, while it made another. Exit code {code}, {finished(out)} of "
         f"{len(theirs)} runs finished, {seconds:.0f} s."
     )

@@ -12,160 +12,44 @@ a result is a switch below, named with its number (D1, D3, ...) in `docs/efficie
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
-from andon.config import Amount, Config, Count, Share
+from andon.datasets.masks import load_regions
 from andon.datasets.penalty import penalty_records
-from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig, weight_lines
+from andon.detector import PREDICT_BATCH, Analysis, Detector, weight_lines
+from andon.detectors._efficientad_ast_settings import EfficientADASTConfig
 from andon.errors import ConfigError
 from andon.features import FeatureCache
-from andon.images import View, batches, load_batch
+from andon.images import View, batches, load_batch, read_size
 from andon.layers.adapter import FeatureAdapter
 from andon.layers.augment import random_view
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
+from andon.layers.bank_inputs import BankInputs, extra_channels
+from andon.layers.defect_labels import (
+    CalibratedHead,
+    boundary_loss,
+    chosen_cells,
+    defect_cells,
+    margin_loss,
+)
 from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.flow_teacher import flow_interface, locate_flow
 from andon.layers.moments import channel_statistics
 from andon.layers.positional import positional_encoding
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
+from andon.layers.students import error_and_spread, student_of_kind
 from andon.structures import Record
-from andon.training import Draw, EarlyStopping, EpochSampler, OptimiserConfig, Stage, Trainer, derive_seed
+from andon.training import Draw, EarlyStopping, EpochSampler, Stage, Trainer, derive_seed, seeded
 
 POSITION_CHANNELS = 32
-OddKernel = Literal[1, 3, 5, 7]
-Cells = Annotated[int, Field(ge=0, le=64)]
-
-
-class ExtractorConfig(BackboneConfig):
-    """The frozen feature extractor."""
-
-    mode: Literal["eval", "train"] = "eval"
-    """D1, D2: `train` gives student and autoencoder private copies that run, and drift, in train mode as published."""
-    project: Count | None = None
-    """Reduce the features to this many channels by a fixed random orthonormal projection."""
-    standardise: bool = False
-    """Scale each feature channel to mean 0 and deviation 1 over the training pictures."""
-    light: tuple[Amount, ...] = ()
-    """Brightness factors of further copies of every training picture, e.g. [0.8, 1.2]; lamps age (mode `eval` only)."""
-
-
-class TeacherConfig(Config):
-    """The flow."""
-
-    hidden: Count = 1024
-    """Width of the coupling networks."""
-    kernels: tuple[OddKernel, ...] = (3, 3, 3, 5)
-    """Kernel size of each coupling block."""
-    clamp: float = 3.0
-    """Soft bound of the log-scales (alpha)."""
-    epochs: Count = 240
-    """Passes over the training pictures, where the flow is not a ready one."""
-    weights: str | None = None
-    """V4: a ready flow from the weight store (`andon pretrain flow`), used as it is; None = learn one from the good pictures."""
-    fine_tune: Annotated[int, Field(ge=0, strict=True)] = 0
-    """Optimiser steps on the good pictures that a ready flow is adapted with; 0 = it stays as it is."""
-    normalise: Literal["none", "channel"] = "none"
-    """`channel` scales each latent channel to mean 0 and deviation 1 over the training pictures."""
-
-
-class StudentConfig(Config):
-    """The student."""
-
-    width: Count = 1024
-    """Channels of the residual blocks."""
-    blocks: Count = 4
-    """Number of residual blocks."""
-    slope: Amount = 0.01
-    """Negative slope of the LeakyReLU (AST's paper: 0.2, all code: 0.01)."""
-    p_hard: Share = 0.0
-    """D16: only the elements above this quantile of (z - S1)² are learned from; 0 = all, EfficientAD: 0.999."""
-    loss: Literal["mse", "ast"] = "mse"
-    """`ast` sums over the channels as AST's equation does, `mse` takes their mean: the weight against the other terms differs."""
-    penalty: Amount = 1.0
-    """Weight of the out-of-class penalty mean S1(P)²; 0 switches it off."""
-    penalty_statistics: Literal["frozen", "shared"] = "frozen"
-    """D3: `shared` lets penalty pictures into the BatchNorm statistics, as published."""
-
-
-class AutoencoderConfig(Config):
-    """The autoencoder."""
-
-    layout: Literal["bottleneck", "published"] = "bottleneck"
-    """D5, D6: `published` never narrows the grid, and enlarges it eight times before averaging it back."""
-    bottleneck: Count = 64
-    """Numbers everything passes through (layout `bottleneck`)."""
-    head: Literal["linear", "relu_dropout"] = "linear"
-    """D4: `relu_dropout` ends in ReLU and dropout as published, so negative targets are out of reach."""
-    target: Literal["flow", "features"] = "flow"
-    """What is reconstructed: the latent z, or the features before the flow (z is whitened: little of it is predictable)."""
-    stop_gradient: bool = False
-    """D17: keep the student-autoencoder loss from moving the autoencoder."""
-
-
-class PenaltyConfig(Config):
-    """Out-of-class pictures."""
-
-    folder: str | None = None
-    """Folder of photographs; None = procedural pictures."""
-    zoom: bool = True
-    """D15: resize to twice the size and keep the centre; off = the whole picture, as published."""
-    colour: Literal["grey", "tint"] = "grey"
-    """D15: how a share of the pictures loses its colour; `tint` does it after normalisation, as published."""
-    grey_share: float = 0.3
-    """Share of the pictures without colour."""
-    draw: Literal["each_step", "fixed"] = "each_step"
-    """D15, D19: `fixed` draws one subset as large as the training set; the shorter of the two ends the epoch, as published."""
-
-
-class MapConfig(Config):
-    """From differences to scores."""
-
-    normalise: Literal["quantile", "none"] = "quantile"
-    """D8: bring both maps to one scale by their 0.9 and 0.995 quantiles on held-out good pictures."""
-    pad: Cells = 0
-    """Cells of value 0 put around the map before it is enlarged, which shifts it inwards (thesis, before its step 14: 4)."""
-    score: Literal["mean", "max", "topk"] = "mean"
-    """D7: image score = mean of the map, its maximum after enlarging to the input size, or the mean of its largest 1 % cells."""
-    score_map: Literal["student", "combined"] = "student"
-    """Map the image score is taken from: that of S1 alone, or the sum of both."""
-
-
-class EfficientADASTConfig(DetectorConfig):
-    """Settings of EfficientAD-AST; the defaults are the corrected design."""
-
-    extractor: ExtractorConfig = ExtractorConfig(
-        network="tf_efficientnet_b5",
-        weights="tf_efficientnet_b5.aa_in1k",
-        taps=("blocks.5",),
-        image_size=768,
-        static_same_padding=True,
-    )
-    teacher: TeacherConfig = TeacherConfig()
-    student: StudentConfig = StudentConfig()
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    penalty: PenaltyConfig = PenaltyConfig()
-    maps: MapConfig = MapConfig()
-    epochs: Count = 100
-    """Passes over the training pictures for student and autoencoder."""
-    max_steps: Count | None = None
-    """Steps a stage takes at most, in whole epochs (one at least): a large folder need not take longer than a small one."""
-    batch_size: Count = 8
-    """Pictures of a step."""
-    augment: bool = False
-    """Show student and autoencoder a random crop, flip and colour of each picture at each step; extracted anew, so slow."""
-    drop_last: bool = False
-    """D18: leave the incomplete last batch of an epoch out, as published."""
-    teacher_optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
-    optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
-    patience: Count = 10
-    """Epochs without improvement that end training where `selection` judges epochs (D9)."""
+CHUNK = 8
+"""Pictures that are computed at once where nothing is learned."""
 
 
 class EfficientADAST(Detector):
@@ -177,14 +61,12 @@ class EfficientADAST(Detector):
     teacher_mean_: Tensor
     teacher_std_: Tensor
     map_range_: Tensor
+    spread_: Tensor
 
     def __init__(self, config: EfficientADASTConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
-        if c.extractor.mode == "train" and c.extractor.light:
-            raise ConfigError(
-                "extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is"
-            )
+        self._check_settings()
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         if c.extractor.mode == "train":
             self.student_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
@@ -197,13 +79,19 @@ class EfficientADAST(Detector):
             raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
         self.teacher = Flow(n, POSITION_CHANNELS, c.teacher.hidden, c.teacher.kernels, c.teacher.clamp)
         ready = self._load_teacher() if pretrained and c.teacher.weights is not None else ()
+        self.bank = BankInputs(c.bank.inputs, n) if c.bank.inputs != "none" else None
+        more = 0 if c.bank.inputs == "none" else extra_channels(c.bank.inputs, n)
         self.student = ResidualStudent(
-            POSITION_CHANNELS + n,
+            POSITION_CHANNELS + n + more,
             2 * n,
             width=c.student.width,
             blocks=c.student.blocks,
             slope=c.student.slope,
         )
+        self.others = nn.ModuleList(
+            student_of_kind(kind, POSITION_CHANNELS + n, n, c.others.width) for kind in c.others.kinds
+        )
+        self.head = CalibratedHead(2) if c.labels.head else None
         self.autoencoder: nn.Module
         if c.autoencoder.layout == "bottleneck":
             self.autoencoder = BottleneckAutoencoder(
@@ -217,6 +105,7 @@ class EfficientADAST(Detector):
         self.register_buffer(
             "map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]])
         )  # (student, autoencoder) x (q_a, q_b)
+        self.register_buffer("spread_", torch.tensor([[0.0, 1.0]] * 2))  # (error, spread) x (mean, deviation)
         self.used_weights = (*weight_lines(self.extractor), *ready)
         self.eval()
 
@@ -231,7 +120,32 @@ class EfficientADAST(Detector):
             "max": "maximum (after enlarging) of",
             "topk": "mean of the largest 1 % cells of",
         }
-        return f"{rule[self.config.maps.score]} the {self.config.maps.score_map} map"
+        source = "calibrated" if self.head is not None else self.config.maps.score_map
+        return f"{rule[self.config.maps.score]} the {source} map"
+
+    @property
+    def label_use(self) -> str:
+        c = self.config.labels
+        more = {"the student's margin": c.margin > 0, "the flow's boundary": c.boundary > 0}
+        own = [what for what, on in (more | {"the calibrated map": c.head}).items() if on]
+        return " and ".join([*own, super().label_use] if super().label_use else own)
+
+    def _check_settings(self) -> None:
+        """Raise `ConfigError` for settings that exclude each other."""
+        c = self.config
+        if c.extractor.mode == "train" and c.extractor.light:
+            raise ConfigError(
+                "extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is"
+            )
+        if c.bank.inputs != "none" and (c.extractor.mode == "train" or c.augment):
+            raise ConfigError(
+                f"bank.inputs={c.bank.inputs} looks every picture up once, before training: set extractor.mode=eval and "
+                "augment=false"
+            )
+        if c.labels.head and c.maps.pad:
+            raise ConfigError(
+                "labels.head gives log-odds, in which a border of zeros means doubt: set maps.pad=0"
+            )
 
     # Learning ------------------------------------------------------------------------------------------------------
 
@@ -246,11 +160,47 @@ class EfficientADAST(Detector):
                 cache.load(validation, progress=trainer.progress, what="validation features")
             )
             penalty = self._penalty_features(len(train), cache, trainer)
-        self._learn_teacher(features, held_out, trainer)
-        self._learn_student(train, features, held_out, penalty, trainer)
+            defects = self._defects(cache, trainer)
+        self._learn_teacher(features, held_out, defects, trainer)
+        seen = features
+        if self.bank is not None:
+            with trainer.timed("memory_bank"):
+                owners = torch.arange(len(features)) % len(
+                    train
+                )  # copies in other light belong to their picture
+                self.bank.fit(features, owners, self.config.bank.share, seeded(trainer.seed, "bank"))
+                self.bank.to(trainer.device)
+                seen = self._seen(features, trainer, owners)
+                penalty = None if penalty is None else self._seen(penalty, trainer)
+        self._learn_student(train, (features, seen), held_out, penalty, defects, trainer)
+        self._learn_others(features, trainer)
         with trainer.timed("normalisation"):
             good = (validation, held_out) if validation else (train, features[: len(train)])
+            if self.others:
+                self.spread_ = self._spread_range(good[1], trainer)
             self.map_range_ = self._map_range(*good, trainer)
+            if self.head is not None:
+                self._fit_head(self.head, good[1].to(trainer.device), *defects)
+
+    def _seen(self, features: Tensor, trainer: Trainer, owners: Tensor | None = None) -> Tensor:
+        """What the student sees of all features, on the CPU; `owners` as `BankInputs` takes them."""
+        parts = []
+        for chunk in torch.split(torch.arange(len(features)), CHUNK):
+            own = None if owners is None else owners[chunk].to(trainer.device)
+            parts.append(self.as_student_sees(features[chunk].to(trainer.device), own).cpu())
+        return torch.cat(parts)
+
+    def _defects(self, cache: FeatureCache, trainer: Trainer) -> tuple[Tensor, Tensor]:
+        """V5: features of the labelled defects and how much of each cell is defective, NaN where no mask says so."""
+        c = self.config.labels
+        records = trainer.labelled if c.head or c.margin or c.boundary else ()
+        if not records:
+            return torch.empty(0), torch.empty(0)
+        features = self.adapter.transform(
+            cache.load(records, progress=trainer.progress, what="labelled features")
+        )
+        masks = [defect_cells(_mask(record), self.adapter.grid) for record in records]
+        return features.to(trainer.device), torch.cat(masks).to(trainer.device)
 
     def _other_light(
         self, train: Sequence[Record], cache: FeatureCache, trainer: Trainer
@@ -284,13 +234,20 @@ class EfficientADAST(Detector):
         limit = self.config.max_steps
         return wanted if limit is None else max(1, min(wanted, limit // sampler.per_epoch))
 
-    def _learn_teacher(self, features: Tensor, held_out: Tensor, trainer: Trainer) -> None:
+    def _learn_teacher(
+        self, features: Tensor, held_out: Tensor, defects: tuple[Tensor, Tensor], trainer: Trainer
+    ) -> None:
         """Stage 1: maximum likelihood of good features under the flow (AST Eq. 2), unless a ready one is used as it is."""
-        c = self.config.teacher
+        c, weight = self.config.teacher, self.config.labels.boundary
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
-            z, log_det = self.flow(features[draw.indices].to(trainer.device))
-            return {"nll": negative_log_likelihood(z, log_det).mean()}
+            good = negative_log_likelihood(*self.flow(features[draw.indices].to(trainer.device)))
+            terms = {"nll": good.mean()}
+            if weight > 0:
+                bad, defective = _some(defects, len(good), draw)
+                bad = negative_log_likelihood(*self.flow(bad))
+                terms["boundary"] = weight * boundary_loss(good, bad, chosen_cells(defective, bad))
+            return terms
 
         good = held_out if len(held_out) else features
 
@@ -327,13 +284,18 @@ class EfficientADAST(Detector):
     def _learn_student(
         self,
         train: Sequence[Record],
-        features: Tensor,
+        inputs: tuple[Tensor, Tensor],
         held_out: Tensor,
         penalty: Tensor | None,
+        defects: tuple[Tensor, Tensor],
         trainer: Trainer,
     ) -> None:
-        """Stage 2: student and autoencoder together, against the finished teacher."""
+        """Stage 2: student and autoencoder together, against the finished teacher.
+
+        `inputs` are the features as the teacher and as the student sees them, `penalty` as the student does.
+        """
         c = self.config
+        features, seen = inputs
         fixed = c.penalty.draw == "fixed" and penalty is not None
         limit = (
             len(cast("Tensor", penalty)) // c.batch_size if fixed else None
@@ -344,17 +306,22 @@ class EfficientADAST(Detector):
             if c.extractor.mode == "train" or c.augment:
                 f, f_student, f_autoencoder = self._fresh_features(train, draw, trainer)
             else:
-                f = f_student = f_autoencoder = features[draw.indices].to(trainer.device)
+                f = f_autoencoder = features[draw.indices].to(trainer.device)
+                f_student = f if seen is features else seen[draw.indices].to(trainer.device)
             terms = self.student_losses(f, f_student, f_autoencoder)
             if penalty is not None and c.student.penalty > 0:
                 chosen = torch.randint(len(penalty), (len(f),), generator=draw.generator)
                 terms["penalty"] = c.student.penalty * self.penalty_loss(penalty[chosen].to(trainer.device))
+            if c.labels.margin > 0:
+                terms["margin"] = c.labels.margin * self.margin_loss(
+                    f, f_student, *_some(defects, len(f), draw)
+                )
             return terms
 
         def held_out_loss() -> Mapping[str, float]:
             with torch.inference_mode():
                 parts = [
-                    sum(self.student_losses(f, f, f).values()) * len(f)
+                    sum(self.student_losses(f, self.as_student_sees(f), f).values()) * len(f)
                     for f in torch.split(held_out.to(trainer.device), 8)
                 ]
             return {"loss": float(torch.stack(cast("list[Tensor]", parts)).sum()) / len(held_out)}
@@ -380,6 +347,36 @@ class EfficientADAST(Detector):
             if c.selection == "budget"
             else EarlyStopping(measure, c.patience, higher_is_better=c.selection != "validation"),
         )
+
+    def _learn_others(self, features: Tensor, trainer: Trainer) -> None:
+        """V3: each further student by itself, against the same teacher."""
+        c = self.config
+        for k, (kind, network) in enumerate(zip(c.others.kinds, self.others, strict=True)):
+            stage = f"student_{k + 2}_{kind}"
+            sampler = trainer.sampler(stage, len(features), c.batch_size, drop_last=c.drop_last)
+
+            def loss(draw: Draw, network: nn.Module = network) -> Mapping[str, Tensor]:
+                f = features[draw.indices].to(trainer.device)
+                with torch.no_grad():
+                    z = self.latent(f)
+                return {"student": (z - network(self._with_position(f)).float()).square().mean()}
+
+            epochs = self._epochs(c.epochs, sampler)
+            trainer.minimise(stage, loss, {stage: network}, sampler, epochs=epochs, optimiser=c.optimiser)
+
+    def margin_loss(self, f: Tensor, f_student: Tensor, bad: Tensor, defective: Tensor) -> Tensor:
+        """V5 a: the student has to stay wrong on defective cells (`layers.defect_labels.margin_loss`)."""
+        with frozen_statistics(self.student):
+            normal = self._difference(f, f_student)
+            wrong = self._difference(bad, self.as_student_sees(bad))
+        return margin_loss(normal, wrong, chosen_cells(defective, wrong.detach()))
+
+    def _difference(self, f: Tensor, f_student: Tensor) -> Tensor:
+        """Channel mean of (z - S1)², (B, h, w); the teacher is not moved."""
+        with torch.no_grad():
+            z = self.latent(f)
+        s1: Tensor = self.student(self._with_position(f_student)).float().chunk(2, dim=1)[0]
+        return (z - s1).square().mean(1)
 
     def student_losses(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> dict[str, Tensor]:
         """L_ST, L_AE and L_STAE for features (B, C, H, W) as the three networks see them (EfficientAD Eq. 1, 4, 5)."""
@@ -448,11 +445,32 @@ class EfficientADAST(Detector):
                 )
                 parts = [self.raw_maps(*self.extract(image)) for image in images]
             else:
-                parts = [self.raw_maps(f, f, f) for f in torch.split(features.to(trainer.device), 8)]
+                parts = [
+                    self.raw_maps(f, self.as_student_sees(f), f)
+                    for f in torch.split(features.to(trainer.device), CHUNK)
+                ]
         cells = torch.cat(parts).transpose(0, 1).flatten(1)  # (2, n)
         return torch.from_numpy(
             np.quantile(cells.cpu().numpy(), (0.9, 0.995), axis=1).T.astype(np.float32)
         )  # (2, 2)
+
+    def _spread_range(self, features: Tensor, trainer: Trainer) -> Tensor:
+        """V3: mean and deviation of error and spread over all cells of good pictures, (2, 2)."""
+        with torch.inference_mode():
+            chunks = torch.split(features.to(trainer.device), CHUNK)
+            parts = [self._error_and_spread(f, self.as_student_sees(f)) for f in chunks]
+        deviation, mean = torch.std_mean(torch.cat(parts), dim=(0, 2, 3), correction=0)
+        return torch.stack([mean, deviation.clamp_min(1e-9)], 1)
+
+    def _fit_head(self, head: CalibratedHead, good: Tensor, bad: Tensor, defective: Tensor) -> None:
+        """V5 c: from the cells of good pictures, the defective cells, and those that a mask leaves out."""
+        with torch.inference_mode():
+            chunks = (*torch.split(good, CHUNK), *torch.split(bad, CHUNK))
+            maps = torch.cat([self.scaled_maps(f, self.as_student_sees(f), f) for f in chunks])
+            wrong = chosen_cells(defective, maps[len(good) :].mean(1))
+            cells = torch.cat([torch.zeros_like(maps[: len(good), 0], dtype=torch.bool), wrong])
+            known = torch.cat([~cells[: len(good)], wrong | (defective == 0)])
+        head.fit(maps.clone(), cells, known)
 
     # Answering -----------------------------------------------------------------------------------------------------
 
@@ -471,27 +489,46 @@ class EfficientADAST(Detector):
         """Features of (B, 3, H, W) pictures as teacher, student and autoencoder see them (the same, but for D1)."""
         f = self.adapter.transform(self.extractor(images))
         if self.config.extractor.mode == "eval":
-            return f, f, f
+            return f, self.as_student_sees(f), f
         return (
             f,
             self.adapter.transform(self.student_extractor(images)),
             self.adapter.transform(self.autoencoder_extractor(images)),
         )
 
+    def as_student_sees(self, f: Tensor, owners: Tensor | None = None) -> Tensor:
+        """V7: features beside what the bank says of them; the features where there is no bank."""
+        return f if self.bank is None else cast("Tensor", self.bank(f, owners))
+
+    def _error_and_spread(self, f: Tensor, f_student: Tensor) -> Tensor:
+        """V3: of all students, (B, 2, h, w)."""
+        first = self.student(self._with_position(f_student)).chunk(2, dim=1)[0]
+        return error_and_spread(
+            self.latent(f), [first, *(other(self._with_position(f)) for other in self.others)]
+        )
+
     def raw_maps(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> Tensor:
-        """Channel means of (z - S1)² and (A - S2)², (B, 2, h, w)."""
+        """Channel means of (z - S1)² and (A - S2)², (B, 2, h, w); V3: the first is error plus spread, each standardised."""
         s1, s2 = self.student(self._with_position(f_student)).chunk(2, dim=1)
         a = self.autoencoder(self._with_position(f_autoencoder))
+        if self.others:
+            both = self._error_and_spread(f, f_student)
+            standard = (both - self.spread_[:, 0, None, None]) / self.spread_[:, 1, None, None]
+            return torch.stack([standard.sum(1), (a - s2).square().mean(1)], 1)
         return torch.stack([(self.latent(f) - s1).square().mean(1), (a - s2).square().mean(1)], 1)
+
+    def scaled_maps(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> Tensor:
+        """The raw maps, brought to one scale where the recipe says so, (B, 2, h, w)."""
+        maps = self.raw_maps(f, f_student, f_autoencoder)
+        if self.config.maps.normalise == "none":
+            return maps
+        low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
+        return 0.1 * (maps - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
 
     def analyse(self, images: Tensor) -> Analysis:
         f, f_student, f_autoencoder = self.extract(images)
-        maps = self.raw_maps(f, f_student, f_autoencoder)
-        if self.config.maps.normalise == "quantile":
-            low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
-            maps = 0.1 * (maps - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
-        maps = F.pad(maps, [self.config.maps.pad] * 4)
-        combined = maps.mean(1, keepdim=True)  # ½ + ½
+        maps = F.pad(self.scaled_maps(f, f_student, f_autoencoder), [self.config.maps.pad] * 4)
+        combined = maps.mean(1, keepdim=True) if self.head is None else self.head(maps)  # ½ + ½
         source = {"student": maps[:, :1], "combined": combined}
         likelihood = negative_log_likelihood(*self.flow(f))[:, None]
         extras = {
@@ -503,9 +540,8 @@ class EfficientADAST(Detector):
             "teacher_mean": self.score(likelihood, "mean"),
             "teacher_max": likelihood.flatten(1).amax(1),
         }
-        return Analysis(
-            combined, self.score(source[self.config.maps.score_map], self.config.maps.score), extras
-        )
+        scored = source[self.config.maps.score_map] if self.head is None else combined
+        return Analysis(combined, self.score(scored, self.config.maps.score), extras)
 
     def score(self, maps: Tensor, rule: str) -> Tensor:
         """(B, 1, h, w) to (B,): mean, maximum after enlarging to the input size, or mean of the largest 1 % cells (D7)."""
@@ -516,3 +552,18 @@ class EfficientADAST(Detector):
         if rule == "mean":
             return flat.mean(1)
         return flat.topk(max(1, round(0.01 * flat.shape[1])), dim=1).values.mean(1)
+
+
+def _mask(record: Record) -> Tensor:
+    """(1, 1, H, W): 1 on the defect, or NaN everywhere where no mask says where it is."""
+    regions = load_regions(record, read_size(record.image))
+    union = torch.from_numpy(np.asarray(regions.union, np.float32))[None, None]
+    return union if regions.regions else torch.full_like(union, torch.nan)
+
+
+def _some(defects: tuple[Tensor, Tensor], count: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    """V5: at most `count` of the labelled defects, drawn anew at each step."""
+    features, cells = defects
+    chosen = torch.randint(len(features), (min(count, len(features)),), generator=draw.generator)
+    chosen = chosen.to(features.device)
+    return features[chosen], cells[chosen]
