@@ -16,13 +16,24 @@ from andon.datasets import open_dataset
 from andon.detectors.east import EAST, EASTConfig
 from andon.errors import ConfigError, DataError
 from andon.layers.composition import Composition, shrunk_covariance, with_moved_block
-from andon.layers.mixture import FLOOR, GaussianMixture, centres
+from andon.layers.mixture import FLOOR, ClusterSums, GaussianMixture, centres, clusters, sample
 from andon.layers.whitening import WhitenedFeatures
 from andon.training import Trainer, seeded
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def summed(features: torch.Tensor, components: int) -> ClusterSums:
+    """Sums over the clusters of (N, C, H, W) features."""
+    generator = seeded("clusters")
+    vectors = sample(features, 8000, generator)
+    found = clusters(vectors, components, len(features) * features[0, 0].numel(), generator)
+    sums = ClusterSums(found, features.shape[1], (features.shape[2], features.shape[3]))
+    for chunk in features.split(7):
+        sums.add(chunk)
+    return sums
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +74,11 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
     scale = torch.linspace(0.1, 4, channels)[:, None, None]
     features = noise(30, channels, 6, 6) * scale + 1
     mixture = GaussianMixture(channels, (6, 6), components=3, axes=axes)
-    mixture.fit(features, seeded("mixture"), by_place=False)
+    mixture.fit(summed(features, 3), by_place=False)
     expected = []
     for j in range(3):
-        u, gain, rest = (getattr(mixture, name)[j].double().numpy() for name in ("axes_", "gains_", "rest_"))
-        precision = rest * np.eye(channels) + u.T @ np.diag(gain) @ u
+        u, sign, rest = (getattr(mixture, name)[j].double().numpy() for name in ("axes_", "signs_", "rest_"))
+        precision = rest * np.eye(channels) + u.T @ np.diag(sign) @ u
         density = multivariate_normal(mixture.means_[j].double().numpy(), np.linalg.inv(precision))
         cells = features[0].flatten(1).T.double().numpy()
         constant = channels / 2 * np.log(2 * np.pi)
@@ -80,15 +91,30 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
 def test_all_axes_of_one_component_give_its_shrunk_covariance():
     features = noise(40, 5, 4, 4) * torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])[:, None, None]
     mixture = GaussianMixture(5, (4, 4), components=1, axes=5)
-    mixture.fit(features, seeded("one"))
+    mixture.fit(summed(features, 1))
     cells = features.transpose(0, 1).flatten(1).double().numpy()
     n, covariance = cells.shape[1], np.cov(cells)
     shrunk = (n * covariance + 5 * np.diag(covariance).mean() * np.eye(5)) / (n + 5) + FLOOR * np.eye(5)
-    precision = (
-        mixture.rest_[0] * torch.eye(5)
-        + mixture.axes_[0].T @ torch.diag(mixture.gains_[0]) @ mixture.axes_[0]
-    )
+    ball = mixture.rest_[0] * torch.eye(5)
+    precision = ball + mixture.axes_[0].T @ torch.diag(mixture.signs_[0]) @ mixture.axes_[0]
     np.testing.assert_allclose(np.linalg.inv(precision.double().numpy()), shrunk, rtol=1e-3, atol=1e-4)
+
+
+def test_sums_of_parts_are_those_of_the_whole():
+    features = noise(12, 5, 4, 4) + 2
+    whole = summed(features, 2)
+    parts = [ClusterSums(whole.centres, 5, (4, 4)) for _ in range(3)]
+    for k in range(12):
+        parts[k % 3].add(features[k : k + 1])
+    together = parts[0] + parts[1] + parts[2]
+    labels = torch.cdist(features.transpose(0, 1).flatten(1).T, whole.centres).argmin(1)
+    for j in range(2):
+        members = features.transpose(0, 1).flatten(1).T[labels == j].double().numpy()
+        n, mean, covariance = together.moments(j)
+        assert n == len(members)
+        np.testing.assert_allclose(mean, members.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(covariance, np.cov(members.T), rtol=1e-4, atol=1e-5)
+    assert torch.equal(together.log_frequency(True), whole.log_frequency(True))
 
 
 def test_place_makes_a_familiar_appearance_in_the_wrong_place_unlikely():
@@ -97,7 +123,7 @@ def test_place_makes_a_familiar_appearance_in_the_wrong_place_unlikely():
     rates = {}
     for by_place in (True, False):
         mixture = GaussianMixture(4, (8, 8), components=2, axes=4)
-        mixture.fit(features, seeded("place"), by_place=by_place)
+        mixture.fit(summed(features, 2), by_place=by_place)
         swapped = mixture(features[:1].flip(3))[..., 0].mean()
         rates[by_place] = float(swapped - mixture(features[:1])[..., 0].mean())
     assert rates[True] > 2 and abs(rates[False]) < 1

@@ -121,7 +121,7 @@ class Backbone(nn.Module):
         self.config = config
         self.weights = weights
         self.train_mode = train_mode
-        self.trunk = trunk
+        self.trunk = trunk.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(weights.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(weights.std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -158,8 +158,13 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) in [0, 1] to the tapped features {tap: (B, C, h, w)}."""
         x, m = (images - self.mean) / self.std, self.config.mirror
-        outputs: dict[str, Tensor] = self.trunk(F.pad(x, (m,) * 4, mode="reflect") if m else x)
-        return {tap: _without_mirror(f, m, images.shape[-1]) for tap, f in outputs.items()} if m else outputs
+        x = F.pad(x, (m,) * 4, mode="reflect") if m else x
+        outputs: dict[str, Tensor] = self.trunk(
+            x.contiguous(memory_format=torch.channels_last)
+        )  # faster on CPUs and GPUs
+        if m:
+            outputs = {tap: _without_mirror(f, m, images.shape[-1]) for tap, f in outputs.items()}
+        return {tap: f.contiguous() for tap, f in outputs.items()}
 
     def _measure(self) -> dict[str, tuple[int, int, int]]:
         """Shapes of the taps for one picture. Raises `ConfigError` when the network cannot take it or a tap is no map."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import Annotated, Literal
 
 import torch
@@ -29,7 +31,7 @@ from andon.errors import ConfigError, DataError
 from andon.features import FeatureCache
 from andon.images import WHOLE, View
 from andon.layers.composition import Composition, with_moved_block
-from andon.layers.mixture import GaussianMixture
+from andon.layers.mixture import SAMPLE, ClusterSums, GaussianMixture, clusters, sample
 from andon.layers.whitening import WhitenedFeatures
 from andon.metrics import auroc
 from andon.structures import Record
@@ -152,54 +154,80 @@ class EAST(Detector):
         with trainer.timed("features"):
             pictures = self._joined(train, trainer)
         folds = min(c.folds, len(train))
-        total = (folds + 1) * c.teacher.components
+        total = len(train) + (folds + 1) * c.teacher.components
         with trainer.timed("memory_bank"), trainer.progress.task("fitting", total) as bar:
-            self._learn_ordinary(pictures, folds, trainer.seed, lambda: bar.advance(1, ""))
-            self._fit_parts(pictures, trainer.seed, lambda: bar.advance(1, ""))
+            self._fit(pictures, folds, trainer.seed, lambda: bar.advance(1, ""))
 
     def _joined(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
         """Features of the pictures as they are and in other light, not yet whitened: (N, lights, C, H, W)."""
         cache = FeatureCache(self.extractor)
         room = max(0, self.config.examples // len(train) - 1)
-        found = []
-        for view in (WHOLE, *(View(light=factor) for factor in self.config.light[:room])):
+        views = (WHOLE, *(View(light=factor) for factor in self.config.light[:room]))
+        pictures = torch.empty(len(train), len(views), self.features.channels, *self.features.grid)
+        for light, view in enumerate(views):
             what = f"training features{f' at {view.light:g} of the light' if view.key else ''}"
-            taps = cache.load(train, view=view, progress=trainer.progress, what=what)
-            pieces = ({t: x[k : k + CHUNK] for t, x in taps.items()} for k in range(0, len(train), CHUNK))
-            found.append(torch.cat([self.features.join(piece) for piece in pieces]))
-        return torch.stack(found, 1).to(trainer.device)
+            with trainer.progress.task(f"extracting {what}", len(train)) as bar:
+                for start in range(0, len(train), CHUNK):
+                    taps = cache.load(train[start : start + CHUNK], view=view)
+                    pictures[start : start + CHUNK, light] = self.features.join(taps)
+                    bar.advance(min(CHUNK, len(train) - start), "")
+        return pictures.to(trainer.device)
 
-    def _fit_parts(self, pictures: Tensor, seed: int, advance: Callable[[], object]) -> None:
-        """Fit whitening, teacher and composition to (N, lights, C, H, W) features; the composition to the true light alone."""
-        self.features.fit(pictures[k].float() for k in range(len(pictures)))
-        whitened = torch.stack([self.features(picture) for picture in pictures])
-        generator = seeded(seed, "east")
-        self.teacher.fit(
-            whitened.flatten(0, 1), generator, by_place=self.config.teacher.by_place, advance=advance
-        )
-        self.composition.fit(whitened[:, 0], generator)
+    def _fit(self, pictures: Tensor, folds: int, seed: int, advance: Callable[[], object]) -> None:
+        """Everything, from (N, lights, C, H, W) features, which are whitened in place.
 
-    def _learn_ordinary(self, pictures: Tensor, folds: int, seed: int, advance: Callable[[], object]) -> None:
+        The composition learns from the true light alone.
+        """
+        generator, misplaced = seeded(seed, "east"), seeded(seed, "misplaced")
+        fold_of = torch.arange(len(pictures)) % folds
+        self.features.fit(pictures)
+        for picture in pictures:
+            picture.copy_(self.features(picture))
+        vectors = sample(pictures.flatten(0, 1), SAMPLE, generator)
+        self.composition.choose_words(vectors, generator)
+        cells = pictures.shape[:2].numel() * pictures.shape[3:].numel()
+        found = clusters(vectors, self.config.teacher.components, cells, generator)
+        sums = [ClusterSums(found, self.features.channels, self.features.grid) for _ in range(folds)]
+        amounts, made_up = [], []
+        for picture, fold in zip(pictures, fold_of.tolist(), strict=True):
+            sums[fold].add(picture)
+            amounts.append(self.composition.amounts(picture[:1]))
+            wrong = with_moved_block(picture[:1].expand(MADE_UP, -1, -1, -1), BLOCK, misplaced)
+            made_up.append(self.composition.amounts(wrong))
+            advance()
+        self._learn_ordinary(pictures[:, 0], sums, torch.cat(amounts), torch.stack(made_up), fold_of, advance)
+        self._fit_parts(sums, torch.cat(amounts), advance)
+
+    def _fit_parts(self, sums: Sequence[ClusterSums], amounts: Tensor, advance: Callable[[], object]) -> None:
+        """Teacher and composition, from what some of the pictures add up to."""
+        total = reduce(add, sums)
+        self.teacher.fit(total, by_place=self.config.teacher.by_place, advance=advance)
+        self.composition.fit(amounts)
+
+    def _learn_ordinary(
+        self,
+        pictures: Tensor,
+        sums: Sequence[ClusterSums],
+        amounts: Tensor,
+        made_up: Tensor,
+        fold_of: Tensor,
+        advance: Callable[[], object],
+    ) -> None:
         """What good pictures score when they were not learned from, and how far the composition can be trusted."""
-        maps, amounts, made_up = [], [], []
-        generator = seeded(seed, "misplaced")
-        everyone = torch.arange(len(pictures))
-        for fold in range(folds):
-            held_out = everyone % folds == fold
-            self._fit_parts(pictures[~held_out], seed, advance)
-            for picture in pictures[held_out]:
-                f = self.features(picture[:1])
-                maps.append(self.teacher(f))
-                amounts.append(self.composition(f))
-                wrong = with_moved_block(f.expand(MADE_UP, -1, -1, -1), BLOCK, generator)
-                made_up.append(self.composition(wrong))
+        maps, distances, wrong = [], [], []
+        for fold in range(len(sums)):
+            held_out = fold_of == fold
+            self._fit_parts([s for k, s in enumerate(sums) if k != fold], amounts[~held_out], advance)
+            maps += [self.teacher(picture[None]) for picture in pictures[held_out]]
+            distances.append(self.composition.distance(amounts[held_out]))
+            wrong.append(self.composition.distance(made_up[held_out].flatten(0, 1)))
         nll = torch.cat(maps)
         self.most_.copy_(nll.flatten(1).median(1).values.max())
         relative = self._relative(nll)
-        for row, values in enumerate((relative, self._peak(relative), torch.cat(amounts))):
+        for row, values in enumerate((relative, self._peak(relative), torch.cat(distances))):
             deviation, mean = torch.std_mean(values, correction=0)
             self.ordinary_[row] = torch.stack([mean, deviation.clamp_min(1e-6)])
-        good, bad = torch.cat(amounts).tolist(), torch.cat(made_up).tolist()
+        good, bad = torch.cat(distances).tolist(), torch.cat(wrong).tolist()
         told_apart = auroc(good + bad, [0] * len(good) + [1] * len(bad))
         rank_correlation = max(0.0, 2 * told_apart - 1)
         self.trust_.fill_(min(rank_correlation**2, MOST_TRUST))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.layers.mixture import centres, sample
+from andon.layers.mixture import centres
 
 SOFTNESS = 4.0
 """Squared distance by which a nearer cluster is e times as likely."""
@@ -40,18 +40,25 @@ class Composition(nn.Module):
         return F.adaptive_avg_pool2d(closeness.softmax(1), self.parts).flatten(1)
 
     def forward(self, f: Tensor) -> Tensor:
-        return ((self.amounts(f) - self.mean_) @ self.whitening_.T).square().sum(1).sqrt()
+        return self.distance(self.amounts(f))
 
-    def fit(self, features: Tensor, generator: torch.Generator) -> None:
-        """Learn clusters and amounts from (N, C, H, W) good features."""
+    def distance(self, amounts: Tensor) -> Tensor:
+        """(B, words · parts²) as `amounts` gives them to (B,)."""
+        return ((amounts - self.mean_) @ self.whitening_.T).square().sum(1).sqrt()
+
+    def choose_words(self, vectors: Tensor, generator: torch.Generator) -> None:
+        """Clusters of sampled good vectors (n, C)."""
         words, channels = self.words_.shape
-        self.words_.copy_(centres(sample(features, channels, generator), words, generator))
-        amounts = torch.cat([self.amounts(f) for f in torch.split(features, 16)]).double()
-        self.mean_.copy_(amounts.mean(0))
-        covariance = shrunk_covariance(amounts)
+        self.words_.copy_(centres(vectors[:, :channels], words, generator))
+
+    def fit(self, amounts: Tensor) -> None:
+        """Learn which amounts (N, words · parts²) good pictures have."""
+        x = amounts.double()
+        self.mean_.copy_(x.mean(0))
+        covariance = shrunk_covariance(x)
         covariance.diagonal().add_(1e-8)
         factor = torch.linalg.cholesky(covariance)
-        identity = torch.eye(len(factor), dtype=torch.float64)
+        identity = torch.eye(len(factor), dtype=torch.float64, device=x.device)
         self.whitening_.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
 
 
@@ -61,10 +68,10 @@ def shrunk_covariance(x: Tensor) -> Tensor:
     centred = x - x.mean(0)
     empirical = centred.T @ centred / n
     ball = empirical.diagonal().mean()
-    distance = (empirical - ball * torch.eye(d, dtype=x.dtype)).square().sum() / d
+    distance = (empirical - ball * torch.eye(d, dtype=x.dtype, device=x.device)).square().sum() / d
     noise = ((centred.square().T @ centred.square()).sum() / n - empirical.square().sum()) / (n * d)
     share = float((noise / distance).clamp(0, 1)) if distance > 0 else 1.0
-    return (1 - share) * empirical + share * ball * torch.eye(d, dtype=x.dtype)
+    return (1 - share) * empirical + share * ball * torch.eye(d, dtype=x.dtype, device=x.device)
 
 
 def with_moved_block(f: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -24,6 +24,8 @@ FEWEST = 20
 """There are never so many components that they would have fewer than twice this many vectors on average."""
 LEADING = 32
 """Leading channels by which vectors are assigned to components."""
+TOGETHER = 4
+"""Components computed at a time."""
 SPREAD = 5
 """Side of the neighbourhood, in cells, over which the frequency of a component is averaged."""
 
@@ -39,12 +41,72 @@ def centres(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return found
 
 
-def sample(features: Tensor, channels: int, generator: torch.Generator) -> Tensor:
-    """(n, channels) leading channels of at most `SAMPLE` random cells of (N, C, H, W) features."""
+class ClusterSums:
+    """Number, sum and sum of products of the vectors of each cluster, and how often each was found at each place.
+
+    Sums of different pictures add up, so what was learned without some of them is a difference. Vectors belong to the nearest
+    of `centres` (k, d) in their first d channels.
+    """
+
+    def __init__(self, centres: Tensor, channels: int, grid: tuple[int, int]) -> None:
+        k = len(centres)
+        self.centres = centres
+        self.pictures = 0
+        self.count = centres.new_zeros(k, dtype=torch.float64)
+        self.total = centres.new_zeros(k, channels, dtype=torch.float64)
+        self.products = centres.new_zeros(k, channels, channels)
+        self.places = centres.new_zeros(k, *grid, dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Take in (B, C, H, W) features; centred vectors lose nothing in single precision, whitened ones are centred."""
+        k = len(self.centres)
+        vectors = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B H W, C)
+        labels = torch.cdist(vectors[:, : self.centres.shape[1]], self.centres).argmin(1)
+        self.pictures += len(features)
+        self.places += F.one_hot(labels, k).reshape(len(features), -1, k).sum(0).T.reshape(self.places.shape)
+        for j in set(labels.tolist()):
+            members = vectors[labels == j]
+            self.count[j] += len(members)
+            self.total[j] += members.double().sum(0)
+            self.products[j].addmm_(members.T, members)
+
+    def __add__(self, other: ClusterSums) -> ClusterSums:
+        """Of the pictures of both."""
+        both = ClusterSums(self.centres, self.total.shape[1], (self.places.shape[1], self.places.shape[2]))
+        both.pictures = self.pictures + other.pictures
+        for name in ("count", "total", "products", "places"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    def moments(self, j: int) -> tuple[float, Tensor, Tensor]:
+        """Number of vectors, mean (C,) and covariance (C, C) of a cluster, in double precision."""
+        n = float(self.count[j])
+        mean = self.total[j] / max(n, 1.0)
+        covariance = (self.products[j].double() - n * torch.outer(mean, mean)) / max(n - 1.0, 1.0)
+        return n, mean, covariance
+
+    def log_frequency(self, by_place: bool) -> Tensor:
+        """(k, H, W) logarithm of how often each cluster was found near a place; its overall frequency counts as one picture."""
+        n = self.pictures
+        seen = (self.places / n)[None].float()
+        overall = seen.mean((2, 3), keepdim=True)
+        near = F.avg_pool2d(seen, SPREAD, stride=1, padding=SPREAD // 2, count_include_pad=False)
+        frequency: Tensor = (n * near + overall) / (n + 1) if by_place else overall.expand_as(seen)
+        return frequency[0].clamp_min(1e-12).log()
+
+
+def sample(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(n, C) vectors of at most `count` random cells of (N, C, H, W) features."""
     n, _, height, width = features.shape
-    chosen = torch.randperm(n * height * width, generator=generator)[:SAMPLE]
+    chosen = torch.randperm(n * height * width, generator=generator)[:count]
     picture, cell = chosen // (height * width), chosen % (height * width)
-    return features[picture, :channels, cell // width, cell % width]
+    return features[picture, :, cell // width, cell % width]
+
+
+def clusters(vectors: Tensor, count: int, total: int, generator: torch.Generator) -> Tensor:
+    """(k, d) centres of at most `count` clusters of sampled (n, C) vectors, fewer where the `total` of vectors is small."""
+    leading = vectors[:, : min(LEADING, vectors.shape[1])]
+    return centres(leading, max(1, min(count, total // (2 * FEWEST))), generator)
 
 
 class GaussianMixture(nn.Module):
@@ -55,7 +117,8 @@ class GaussianMixture(nn.Module):
 
     means_: Tensor
     axes_: Tensor
-    gains_: Tensor
+    signs_: Tensor
+    shifts_: Tensor
     rest_: Tensor
     log_det_: Tensor
     log_frequency_: Tensor
@@ -64,78 +127,56 @@ class GaussianMixture(nn.Module):
         super().__init__()
         k, r = components, min(axes, channels)
         self.register_buffer("means_", torch.zeros(k, channels))
-        self.register_buffer("axes_", torch.zeros(k, r, channels))
-        self.register_buffer("gains_", torch.zeros(k, r))  # 1 / variance along an axis - rest
+        self.register_buffer("axes_", torch.zeros(k, r, channels))  # u_i, as long as the root of |g_i|
+        self.register_buffer("signs_", torch.zeros(k, r))  # of g_i = 1 / variance along the axis - rest
+        self.register_buffer("shifts_", torch.zeros(k, r))  # of the mean along the axes
         self.register_buffer("rest_", torch.ones(k))  # 1 / variance along every other direction
         self.register_buffer("log_det_", torch.zeros(k))
         self.register_buffer("log_frequency_", torch.zeros(k, *grid))
 
     def forward(self, f: Tensor) -> Tensor:
-        k, r = self.gains_.shape
-        weights = torch.cat([self.axes_.flatten(0, 1), self.means_])  # (k r + k, C)
-        shifts = -(self.axes_ @ self.means_[:, :, None]).flatten()
-        projected, towards = torch.split(F.conv2d(f, weights[:, :, None, None]), [k * r, k], dim=1)
-        along = (projected + shifts[:, None, None]).square().reshape(len(f), k, r, *f.shape[2:])
-        distance = f.square().sum(1, keepdim=True) - 2 * towards + self.means_.square().sum(1)[:, None, None]
-        quadratic = (self.gains_[:, :, None, None] * along).sum(2) + self.rest_[:, None, None] * distance
-        nll = 0.5 * quadratic + self.log_det_[:, None, None] - self.log_frequency_
-        best: Tensor = nll.amin(1, keepdim=True)
-        return best
+        b, _, height, width = f.shape
+        x = f.transpose(0, 1).flatten(1)  # (C, B H W)
+        distance = x.square().sum(0) - 2 * (self.means_ @ x) + self.means_.square().sum(1)[:, None]
+        along = [self._along(x, j) for j in range(0, len(self.means_), TOGETHER)]
+        quadratic = (torch.cat(along) + self.rest_[:, None] * distance).reshape(-1, b, height, width)
+        nll = 0.5 * quadratic + self.log_det_[:, None, None, None] - self.log_frequency_[:, None]
+        return nll.amin(0)[:, None]
 
-    def fit(
-        self,
-        features: Tensor,
-        generator: torch.Generator,
-        *,
-        by_place: bool = True,
-        advance: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Learn from (N, C, H, W) good features: clusters by k-means on the leading channels, one Gaussian for each.
+    def _along(self, x: Tensor, start: int) -> Tensor:
+        """Σ_i g_i (u_i·(f - m))² of a few components, whose projections stay in the processor's cache: (n, B H W)."""
+        some = slice(start, start + TOGETHER)
+        axes, signs = self.axes_[some], self.signs_[some]
+        projected = torch.addmm(self.shifts_[some].reshape(-1, 1), axes.flatten(0, 1), x)
+        return (projected.square().reshape(*signs.shape, -1) * signs[:, :, None]).sum(1)
+
+    def fit(self, sums: ClusterSums, *, by_place: bool = True, advance: Callable[[], object] = bool) -> None:
+        """One Gaussian for each cluster of good vectors.
 
         A covariance from few vectors is drawn towards a ball: n vectors count n, the ball counts C. `by_place=False` takes
         each component's frequency as the same everywhere. `advance` is called after each component.
         """
-        k, _, channels = self.axes_.shape
-        leading = min(LEADING, channels)
-        vectors = len(features) * math.prod(features.shape[2:])
-        found = centres(
-            sample(features, leading, generator), max(1, min(k, vectors // (2 * FEWEST))), generator
-        )
-        labels = torch.stack([torch.cdist(f[:leading].flatten(1).T, found).argmin(1) for f in features])
-        self.log_frequency_.copy_(self._log_frequency(labels, by_place))
-        rows = features.flatten(2).transpose(1, 2)  # (N, H W, C), a view
-        for j in range(k):
-            self._fit_component(j, rows[labels == j].double())
+        self.log_frequency_.copy_(sums.log_frequency(by_place))
+        for j in range(len(self.means_)):
+            self._fit_component(j, *sums.moments(j))
             advance()
 
-    def _fit_component(self, j: int, members: Tensor) -> None:
+    def _fit_component(self, j: int, n: float, mean: Tensor, covariance: Tensor) -> None:
         r, channels = self.axes_.shape[1:]
-        if len(members) < 2:
+        if n < 2:
             self.log_frequency_[j] = -torch.inf
             return
-        mean = members.mean(0)
-        covariance = torch.cov((members - mean).T)
-        own = len(members) / (len(members) + channels)
+        own = n / (n + channels)
         ball = covariance.diagonal().mean()
         values, vectors = torch.linalg.eigh(own * covariance)
         values = values.clamp_min(0) + (1 - own) * ball + FLOOR
         kept, rest = _most_unlike_a_ball(values, r)
         self.means_[j] = mean
-        self.axes_[j] = vectors[:, kept].T
-        self.gains_[j] = 1 / values[kept] - 1 / rest
+        gains = 1 / values[kept] - 1 / rest
+        axes = gains.abs().sqrt()[:, None] * vectors[:, kept].T
+        self.axes_[j], self.signs_[j], self.shifts_[j] = axes, gains.sign(), -(axes @ mean)
         self.rest_[j] = 1 / rest
         self.log_det_[j] = 0.5 * (values[kept].log().sum() + (channels - r) * rest.log())
-
-    def _log_frequency(self, labels: Tensor, by_place: bool) -> Tensor:
-        """(k, H, W) logarithm of how often each component was found near a place; its overall frequency counts as one picture."""
-        k, (height, width) = len(self.means_), self.log_frequency_.shape[1:]
-        seen = F.one_hot(labels, k).float().mean(0).T.reshape(1, k, height, width)
-        overall = seen.mean((2, 3), keepdim=True)
-        if not by_place:
-            return overall.expand_as(seen)[0].clamp_min(1e-12).log()
-        near = F.avg_pool2d(seen, SPREAD, stride=1, padding=SPREAD // 2, count_include_pad=False)
-        n = len(labels)
-        return ((n * near + overall) / (n + 1))[0].clamp_min(1e-12).log()
 
 
 def _most_unlike_a_ball(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -39,23 +39,26 @@ class WhitenedFeatures(nn.Module):
         return F.conv2d(joined, self.matrix_[:, :, None, None], -(self.matrix_ @ self.mean_))
 
     def fit(self, joined: Iterable[Tensor]) -> None:
-        """Learn from good features that arrive in batches (B, C, H, W); sums in double precision.
+        """Learn from good features that arrive in batches (B, C, H, W); sums over batches in double precision.
 
         Channels are scaled to deviation 1 before their principal axes are taken, so that no tap dominates by its scale.
         """
-        count, total, products = 0, torch.zeros(()).double(), torch.zeros(()).double()
+        count, shift, total, products = 0, torch.zeros(()), torch.zeros(()).double(), torch.zeros(()).double()
         for batch in joined:
-            cells = batch.transpose(0, 1).flatten(1).double()  # (C, n)
+            cells = batch.transpose(0, 1).flatten(1)  # (C, n)
+            if count == 0:
+                shift = cells.mean(1, keepdim=True)  # short vectors leave little to round
+            cells = cells - shift
             count += cells.shape[1]
-            total = total + cells.sum(1)
-            products = products + cells @ cells.T
+            total = total + cells.double().sum(1)
+            products = products + (cells @ cells.T).double()
         mean = total / count
         covariance = products / count - torch.outer(mean, mean)
         scale = covariance.diagonal().clamp_min(0).sqrt().clamp_min(1e-3)
         values, axes = torch.linalg.eigh(covariance / torch.outer(scale, scale))
         values, axes = values.flip(0).clamp_min(0), axes.flip(1)
         whiten = (axes / (values + SMALLEST * values.mean()).sqrt()).T / scale
-        self.mean_.copy_(mean)
+        self.mean_.copy_(mean + shift[:, 0])
         self.matrix_.copy_(whiten)
 
     def _to_grid(self, x: Tensor) -> Tensor:
