@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from andon.calibration import Calibration
 from andon.datasets.masks import has_pixel_truth, load_regions
-from andon.detector import Calibration, enlarge
+from andon.detector import enlarge
 from andon.evaluation import Case, Report
 from andon.latency import summarise
 from andon.metrics import (

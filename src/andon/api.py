@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from andon.errors import ConfigError, DataError
+
 if TYPE_CHECKING:
     from andon.detector import Detector
+    from andon.runtime import Model
+
+EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
+"""Files in a run folder where `andon export` puts networks."""
 
 
 def create(detector: str, recipe: str | None = None, **settings: Any) -> Detector:
@@ -23,8 +29,42 @@ def create(detector: str, recipe: str | None = None, **settings: Any) -> Detecto
     return runs.create(chosen, {key.replace("__", "."): value for key, value in settings.items()})
 
 
-def load(folder: str | Path) -> Detector:
-    """A fitted detector from the folder it was saved to, or from a run folder."""
-    from andon.detector import load_detector
+def load(path: str | Path, runtime: str | None = None) -> Detector | Model:
+    """What answers for pictures: `predict`, `stream` and `fitted` are those of `Detector`, whatever it was made from.
 
-    return load_detector(folder)
+    `path` is a run folder or the folder a detector was saved to (executed by torch, or by the network that `andon export`
+    put beside it), an exported network (.onnx, .xml), or a packed detector (.andon), which proves itself first. Raises
+    `DataError` for anything else, `ConfigError` for a runtime that cannot execute it here.
+    """
+    path = Path(path)
+    if runtime not in (None, "torch", "onnx", "openvino"):
+        raise ConfigError(f"runtime {runtime!r} is unknown: choose torch, onnx or openvino")
+    if path.suffix == ".andon":
+        from andon.packing import open_pack
+
+        return open_pack(path, runtime)
+    if path.suffix in {".onnx", ".xml"}:
+        if runtime == "torch":
+            raise ConfigError(
+                f"{path} is an exported network, torch executes run folders: give the run, or leave --runtime out"
+            )
+        from andon.runtime import open_model
+
+        return open_model(path, runtime)
+    if runtime in (None, "torch"):
+        from andon.detector import load_detector
+
+        return load_detector(path)
+    return _exported(path, runtime)
+
+
+def _exported(run: Path, runtime: str) -> Model:
+    """The network that was exported into a run folder."""
+    from andon.runtime import open_model
+
+    network = run / EXPORTED[runtime]
+    if not network.is_file():
+        raise DataError(
+            f"{run} has not been exported for {runtime}: `andon export {run} --format {runtime}` does it"
+        )
+    return open_model(network, runtime)

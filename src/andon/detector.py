@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast, overload
 
@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone
+from andon.calibration import Calibration
 from andon.config import Config, Share
 from andon.datasets.depth import point_cloud_beside
 from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
 from andon.images import batches, to_tensor
-from andon.metrics import AffineDisplay, PixelRanking, Threshold, auroc, conformal
-from andon.metrics.thresholds import from_labelled, labelled_f1
+from andon.metrics import AffineDisplay, PixelRanking, auroc, conformal
+from andon.metrics.thresholds import from_labelled, labelled_f1, with_room
 from andon.structures import Batch, Prediction, Record
 from andon.training import Trainer
 from andon.weights import WeightFile
@@ -67,40 +68,6 @@ class Analysis:
     """Further image scores (B,) by name, reported beside the chosen one and never chosen on test labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Thresholds and the scores they come from."""
-
-    image: Threshold
-    pixel: Threshold
-    """Of the largest map value of a picture: at most the same share of good pictures shows any marked pixel."""
-    score_display: AffineDisplay
-    pixel_display: AffineDisplay
-    scores: tuple[float, ...]
-    """Raw scores of the good pictures."""
-    maxima: tuple[float, ...]
-    """Largest raw map value of each."""
-    source: str
-    """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for `detector.json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Calibration:
-        """Inverse of `to_json`."""
-        return cls(
-            image=Threshold.from_json(data["image"]),
-            pixel=Threshold.from_json(data["pixel"]),
-            score_display=AffineDisplay(**data["score_display"]),
-            pixel_display=AffineDisplay(**data["pixel_display"]),
-            scores=tuple(data["scores"]),
-            maxima=tuple(data["maxima"]),
-            source=data["source"],
-        )
-
-
 class Detector(nn.Module, ABC):
     """Base of all detectors.
 
@@ -112,6 +79,8 @@ class Detector(nn.Module, ABC):
     config: DetectorConfig
     sized_by_learning: ClassVar[frozenset[str]] = frozenset()
     """Names of own buffers that take the size of what was learned, so that a saved state may bring any size."""
+    one_at_a_time: ClassVar[bool] = False
+    """Whether `analyse` goes through a batch picture by picture, so that an exported network takes one at a time."""
 
     def __init__(self, config: DetectorConfig | None = None, *, pretrained: bool = True) -> None:
         """`pretrained=False` leaves frozen weights untrained, for a state that is loaded afterwards."""
@@ -295,8 +264,10 @@ class Detector(nn.Module, ABC):
         source: str,
     ) -> Calibration:
         alpha, on_small = self.config.false_reject_rate, self.config.few_pictures
-        image = conformal(np.asarray(scores, np.float32), alpha, on_small=on_small, object_ids=objects)
-        pixel = conformal(np.asarray(maxima, np.float32), alpha, on_small=on_small, object_ids=objects)
+        image, pixel = (
+            with_room(conformal(np.asarray(x, np.float32), alpha, on_small=on_small, object_ids=objects), x)
+            for x in (scores, maxima)
+        )
         return Calibration(
             image=image,
             pixel=pixel,
@@ -358,7 +329,7 @@ class Detector(nn.Module, ABC):
 
     def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
         """As `predict` for many pictures, one result at a time."""
-        self.fitted()
+        found = self.fitted()
         if pictures and isinstance(pictures[0], np.ndarray):
             for array in pictures:
                 yield self._predict_array(cast("npt.NDArray[Any]", array))
@@ -366,7 +337,7 @@ class Detector(nn.Module, ABC):
         records = [_as_record(picture) for picture in pictures]
         for batch, analysis, maps in self.scan(records):
             for k, record in enumerate(batch.records):
-                yield self.judge(maps[k], float(analysis.score[k]), record)
+                yield found.judge(maps[k], float(analysis.score[k]), record)
 
     def _predict_array(self, array: npt.NDArray[Any]) -> Prediction:
         planes = self.depth_planes
@@ -385,21 +356,8 @@ class Detector(nn.Module, ABC):
             image = torch.cat([image, planes(pixels[:, :, 3:])])
         with torch.inference_mode():
             anomaly_map, score = self(image[None].to(self.device()))
-        return self.judge(
-            enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0]), None
-        )
-
-    def judge(self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None) -> Prediction:
-        """Apply the thresholds to a raw map (H, W) and a raw score."""
-        found = self.fitted()
-        return Prediction(
-            score=float(found.score_display(np.float32(raw_score))),
-            is_anomalous=raw_score >= found.image.value,
-            anomaly_map=np.asarray(found.pixel_display(raw_map), np.float32),
-            mask=raw_map >= np.float32(found.pixel.value),
-            raw_score=raw_score,
-            raw_map=raw_map,
-            record=record,
+        return self.fitted().judge(
+            enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0])
         )
 
     def fitted(self) -> Calibration:

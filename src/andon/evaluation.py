@@ -36,8 +36,9 @@ from andon.progress import NoProgress, Progress
 from andon.structures import Record
 
 if TYPE_CHECKING:
+    from andon.calibration import Calibration
     from andon.datasets import Dataset
-    from andon.detector import Calibration, Detector
+    from andon.detector import Detector
     from andon.latency import Latency
     from andon.training import Stage
 

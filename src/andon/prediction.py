@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from andon.datasets.depth import point_cloud_beside
 from andon.errors import DataError
@@ -19,10 +19,20 @@ from andon.progress import NoProgress, Progress
 from andon.structures import Prediction, Record
 
 if TYPE_CHECKING:
-    from andon.detector import Calibration, Detector
+    from andon.calibration import Calibration
 
 CHUNK = 256
 """Pictures handed to the detector at a time; it decodes ahead only within them."""
+
+
+class Judge(Protocol):
+    """What answers for pictures: a detector, or a network made from one."""
+
+    def fitted(self) -> Calibration:
+        """The thresholds."""
+
+    def stream(self, pictures: list[Record]) -> Iterator[Prediction]:
+        """One prediction after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
 
 
 def predict_files(
-    detector: Detector,
+    detector: Judge,
     records: Sequence[Record],
     *,
     save: Path | None = None,
@@ -108,7 +118,7 @@ def predict_files(
 
 
 def answers(
-    detector: Detector,
+    detector: Judge,
     records: Iterable[Record],
     *,
     save: Path | None = None,
@@ -132,7 +142,7 @@ def answers(
 
 
 def _predictions(
-    detector: Detector, records: list[Record], skip_unreadable: bool
+    detector: Judge, records: list[Record], skip_unreadable: bool
 ) -> Iterator[tuple[Record, Prediction | str]]:
     """Each record with its prediction, or with the reason why it cannot be read."""
     done = 0

@@ -5,6 +5,7 @@ RUN/detector/        detector.json and state.safetensors
 RUN/training.json    loss curves, time and steps of each stage
 RUN/checkpoints/     only while a fit is unfinished
 RUN/report.json ...  written by `evaluate`
+RUN/model.onnx ...   written by `export`
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ OWN = (
     "predictions.csv",
     "detector/detector.json",
     "detector/state.safetensors",
+    "model.onnx",
+    "model.xml",
+    "model.bin",
+    "model-int8.onnx",
     "checkpoints/*.safetensors",
     "figures/*.png",
     "heatmaps/**/*.png",

@@ -270,7 +270,7 @@ def evaluate_run(
     recipe says.
     """
     recipe = read_recipe(run)
-    source = data or _own_source(run, recipe)
+    source = data or own_source(run, recipe)
     labelled = recipe.get("labelled", 0)
     dataset = source.open(
         seed=recipe["seed"], hold_out=recipe["hold_out"], labelled=0 if data is not None else labelled
@@ -304,7 +304,7 @@ def evaluate_run(
     return report
 
 
-def _own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
+def own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
     """Where the data of a run was when it was fitted. Raises `DataError` when it is no longer there."""
     own = recipe["data"]
     if not own["path"].startswith("embedded:") and not Path(own["path"]).exists():

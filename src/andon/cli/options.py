@@ -53,6 +53,16 @@ Labelled = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="Run folder, exported network (.onnx, .xml) or packed detector (.andon)."
+    ),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(help="What executes it: torch, onnx or openvino; default: what it was made for."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Track = Annotated[
     str | None,

@@ -18,11 +18,13 @@ from andon.cli.options import (
     Labelled,
     Layout,
     Maps,
+    Model,
     Overwrite,
     Ray,
     RecipeName,
     Resume,
     Run,
+    Runtime,
     Settings,
     SkipUnreadable,
     Track,
@@ -214,7 +216,7 @@ def _show_report(report: Report, run: Path, as_json: bool) -> None:
 
 @app.command()
 def predict(
-    run: Run,
+    run: Model,
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGES...", help="Pictures or folders of pictures.")
     ],
@@ -227,6 +229,7 @@ def predict(
     ] = None,
     maps: Maps = False,
     skip_unreadable: SkipUnreadable = False,
+    runtime: Runtime = None,
     ray: Ray = None,
     cores: Cores = 2,
     as_json: Json = False,
@@ -237,10 +240,13 @@ def predict(
     interruption. --save then writes heat maps and masks, but no predictions.csv.
     """
     if out is not None:
+        if runtime is not None or not run.is_dir():
+            raise UsageError("--out continues tables of run folders, executed by torch: leave --runtime out")
         _predict_archive(run, images, out, save, maps, skip_unreadable, cluster(ray, cores), as_json)
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
+    from andon.api import load
     from andon.prediction import list_inputs, predict_files
     from andon.progress import default_progress
     from andon.run_folder import read_recipe
@@ -248,9 +254,7 @@ def predict(
     records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
         read_recipe(run)
-    from andon.detector import load_detector
-
-    detector = load_detector(run)
+    detector = load(run, runtime)
     answers = predict_files(
         detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable, progress=default_progress()
     )

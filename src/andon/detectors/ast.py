@@ -281,7 +281,7 @@ class AST(Detector):
         """Features (B, C, h, w) and depth with foreground (B, 2, side, side), where there are such, as the networks see them."""
         if planes is None:
             assert colours is not None
-            return Inputs(colours, colours.new_ones(len(colours), 1, *colours.shape[2:]))
+            return Inputs(colours, colours.new_ones(colours.shape[0], 1, *colours.shape[2:]))
         depth = F.pixel_unshuffle(planes[:, :1], self.config.depth.cell)
         f = depth if colours is None else torch.cat([colours, depth], 1)
         mask = F.interpolate(planes[:, 1:], size=f.shape[2:], mode="bilinear", align_corners=False)
@@ -289,12 +289,12 @@ class AST(Detector):
 
     def flow(self, f: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, C, h, w) to the latent z and log|det| per cell (B, h, w)."""
-        return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(len(f), -1, -1, -1)))
+        return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(f.shape[0], -1, -1, -1)))
 
     def distance(self, z: Tensor, f: Tensor) -> Tensor:
         """Channel mean of the squared difference between the latent z and the student's answer to f, (B, 1, h, w)."""
         s = self.student(
-            torch.cat([self.position.expand(len(f), -1, -1, -1), f], 1)
+            torch.cat([self.position.expand(f.shape[0], -1, -1, -1), f], 1)
         )  # the condition comes first
         return cast("Tensor", (z - s.float()).square().mean(1, keepdim=True))
 

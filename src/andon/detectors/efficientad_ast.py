@@ -476,14 +476,14 @@ class EfficientADAST(Detector):
 
     def flow(self, f: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, C, H, W) to the latent z and log|det| per position."""
-        return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(len(f), -1, -1, -1)))
+        return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(f.shape[0], -1, -1, -1)))
 
     def latent(self, f: Tensor) -> Tensor:
         """What the student imitates: the flow's latent, scaled where the recipe says so."""
         return (self.flow(f)[0] - self.teacher_mean_) / self.teacher_std_
 
     def _with_position(self, f: Tensor) -> Tensor:
-        return torch.cat([self.position.expand(len(f), -1, -1, -1), f], 1)
+        return torch.cat([self.position.expand(f.shape[0], -1, -1, -1), f], 1)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of (B, 3, H, W) pictures as teacher, student and autoencoder see them (the same, but for D1)."""

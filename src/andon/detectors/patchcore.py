@@ -165,9 +165,9 @@ class PatchCore(Detector):
         patches = self.patches(images)  # (B, P, D)
         found = nearest(patches.flatten(0, 1), self.bank_, c.neighbours)
         distance = found.distance.square() if c.squared else found.distance
-        cells = distance.mean(1).view(len(patches), -1)  # (B, P)
+        cells = distance.mean(1).view(patches.shape[0], -1)  # (B, P)
         largest, where = cells.max(1)
-        rows = torch.arange(len(patches), device=where.device)
+        rows = torch.arange(patches.shape[0], device=where.device)
         query = patches[rows, where]
         neighbour = found.index.view(*cells.shape, -1)[rows, where, 0]
         score = largest * self.weight(query, neighbour) if c.reweight > 1 else largest

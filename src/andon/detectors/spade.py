@@ -72,6 +72,7 @@ class SPADE(Detector):
     Config = SPADEConfig
     config: SPADEConfig
     sized_by_learning = frozenset({"globals_", "gallery_"})
+    one_at_a_time = True
     globals_: Tensor
     """(N, C) averaged features of each good picture."""
     gallery_: Tensor

@@ -32,7 +32,9 @@ def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> Neighbours:
     Distances are those to the vectors found, computed from differences: 0 for equal vectors. A vector may be passed over
     only for one whose squared distance is larger by no more than the rounding of a matrix product of the centred vectors.
     """
-    found = [_nearest(piece, bank, min(k, len(bank))) for piece in torch.split(queries, PIECE)]
+    # An exported network takes any number of queries, and cutting them up would fix that number.
+    pieces = [queries] if torch.compiler.is_exporting() else torch.split(queries, PIECE)
+    found = [_nearest(piece, bank, min(k, len(bank))) for piece in pieces]
     return Neighbours(torch.cat([f.distance for f in found]), torch.cat([f.index for f in found]))
 
 
@@ -45,7 +47,7 @@ def merged(a: Neighbours, b: Neighbours, k: int) -> Neighbours:
 
 def _nearest(queries: Tensor, bank: Tensor, k: int) -> Neighbours:
     found = Neighbours(
-        queries.new_empty(len(queries), 0), queries.new_empty(len(queries), 0, dtype=torch.long)
+        queries.new_empty(queries.shape[0], 0), queries.new_empty(queries.shape[0], 0, dtype=torch.long)
     )
     for start in range(0, len(bank), PIECE):
         piece = bank[start : start + PIECE]

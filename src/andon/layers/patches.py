@@ -77,8 +77,10 @@ class PatchEmbedding(nn.Module):
             pooled = F.conv2d(features[tap], kernel, padding=PATCH // 2, groups=self.groups[k])
             parts.append(to_grid(pooled, self.grid))
         x = torch.cat(parts, 1)
-        grouped = x.view(len(x) * self.join_groups, -1, x.shape[2] * x.shape[3])  # (B*groups, entries, H*W)
-        return (self.join @ grouped).view(len(x), *self.shape)
+        grouped = x.view(
+            x.shape[0] * self.join_groups, -1, x.shape[2] * x.shape[3]
+        )  # (B*groups, entries, H*W)
+        return (self.join @ grouped).view(x.shape[0], *self.shape)
 
 
 class ConcatEmbedding(nn.Module):

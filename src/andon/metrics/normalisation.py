@@ -86,10 +86,11 @@ class AffineDisplay:
         return np.where(values < self.threshold, np.minimum(shown, just_below), shown)
 
     def inverse(self, shown: npt.ArrayLike) -> Values:
-        """Raw scores of display units."""
+        """Raw scores of display units. `inverse(shown) >= threshold` is the same decision as `shown >= 1`."""
         values = _floats(shown)
-        raw = self.threshold + (values.astype(np.float64) - 1.0) * self.span
-        return raw.astype(values.dtype)
+        raw = (self.threshold + (values.astype(np.float64) - 1.0) * self.span).astype(values.dtype)
+        just_below = np.nextafter(values.dtype.type(self.threshold), values.dtype.type(-np.inf))
+        return np.where(values < 1, np.minimum(raw, just_below), raw)
 
 
 def map_quantiles(pixels: npt.ArrayLike, lower: float = 0.9, upper: float = 0.995) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ from andon.metrics.ranking import Scores, as_scores, checked, rank
 
 CONFIDENCE = 0.95
 """Probability with which `Guarantee.upper_rate` holds."""
+ROOM = 0.002
+"""Share of the distance from the median good score to the threshold, see `with_room`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,16 @@ def conformal(
         upper_rate=float(special.betaincinv(n + 1 - k, k, CONFIDENCE)),
     )
     return Threshold(float(value), "conformal", alpha, n=n, n_scores=given.size, guarantee=guarantee)
+
+
+def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
+    """The threshold, higher by `ROOM` of its distance to the median good score; what it promises still holds.
+
+    The picture that set the threshold lies a rounding error below it, and runtimes round differently: with this room its
+    verdict is the same in all of them.
+    """
+    distance = threshold.value - float(np.median(np.asarray(scores, np.float64)))
+    return replace(threshold, value=_rounded(threshold.value + ROOM * max(distance, 0.0), dtype))
 
 
 def p_value(scores: npt.ArrayLike, good_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:

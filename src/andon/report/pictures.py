@@ -25,7 +25,7 @@ from andon.report.names import single_place
 from andon.structures import Prediction
 
 if TYPE_CHECKING:
-    from andon.detector import Calibration
+    from andon.calibration import Calibration
     from andon.evaluation import Case
 
 Pixels = npt.NDArray[np.uint8]

@@ -1,0 +1,61 @@
+"""Thresholds and the scores behind them: what turns raw numbers into a verdict, for a detector and for its exports alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.metrics import AffineDisplay, Threshold
+from andon.structures import Prediction, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Thresholds and the scores they come from."""
+
+    image: Threshold
+    pixel: Threshold
+    """Of the largest map value of a picture: at most the same share of good pictures shows any marked pixel."""
+    score_display: AffineDisplay
+    pixel_display: AffineDisplay
+    scores: tuple[float, ...]
+    """Raw scores of the good pictures."""
+    maxima: tuple[float, ...]
+    """Largest raw map value of each."""
+    source: str
+    """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `detector.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Calibration:
+        """Inverse of `to_json`."""
+        return cls(
+            image=Threshold.from_json(data["image"]),
+            pixel=Threshold.from_json(data["pixel"]),
+            score_display=AffineDisplay(**data["score_display"]),
+            pixel_display=AffineDisplay(**data["pixel_display"]),
+            scores=tuple(data["scores"]),
+            maxima=tuple(data["maxima"]),
+            source=data["source"],
+        )
+
+    def judge(
+        self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None = None
+    ) -> Prediction:
+        """Apply the thresholds to a raw map (H, W) and a raw score."""
+        return Prediction(
+            score=float(self.score_display(np.float32(raw_score))),
+            is_anomalous=raw_score >= self.image.value,
+            anomaly_map=np.asarray(self.pixel_display(raw_map), np.float32),
+            mask=raw_map >= np.float32(self.pixel.value),
+            raw_score=raw_score,
+            raw_map=raw_map,
+            record=record,
+        )

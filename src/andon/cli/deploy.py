@@ -1,0 +1,110 @@
+"""Commands that carry a run to where it is used: export, pack, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from andon.cli.options import Json, Run, Runtime, print_json, say
+from andon.errors import ConfigError
+
+app = typer.Typer()
+Data = Annotated[
+    str | None, typer.Option(help="Where the pictures are now; default: where the run was fitted.")
+]
+
+
+@app.command()
+def export(
+    run: Run,
+    form: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="File (.onnx, .xml); default: model.onnx or model.xml in the run.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Convolutions in 8-bit integers, calibrated on good pictures.")
+    ] = False,
+    int8_limit: Annotated[
+        float, typer.Option(min=0, help="With --int8: largest loss of image AUROC that is accepted.")
+    ] = 0.01,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Write the detector as one network file: a picture of any size in; score, verdict and map out.
+
+    The file is executed and compared with the detector before it is handed out.
+    """
+    from andon.api import EXPORTED
+    from andon.deployment import export_run
+    from andon.progress import default_progress
+
+    if form not in EXPORTED:
+        raise ConfigError(f"--format {form!r} is unknown: choose one of {', '.join(EXPORTED)}")
+    if int8 and form != "onnx":
+        raise ConfigError(
+            "--int8 makes an ONNX file, which OpenVINO executes as well: leave --format openvino out"
+        )
+    path = out or run / ("model-int8.onnx" if int8 else EXPORTED[form])
+    suffix = Path(EXPORTED[form]).suffix
+    if path.suffix != suffix:
+        raise ConfigError(f"--out {path} must end in {suffix} for --format {form}")
+    found = export_run(
+        run, path, int8_limit=int8_limit if int8 else None, data=data, progress=default_progress()
+    )
+    if as_json:
+        print_json(found)
+        return
+    for line in found["notes"]:
+        say(line)
+    print(f"{path}: {found['bytes'] / 1e6:.1f} MB; {found['said']}")
+
+
+@app.command()
+def pack(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, ending in .andon.")],
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Put everything into one file: detector, network, thresholds, origins, and pictures of known answer."""
+    from andon.deployment import pack_run
+    from andon.packing import SUFFIX
+
+    if out.suffix != SUFFIX:
+        raise ConfigError(f"--out {out} must end in {SUFFIX}")
+    manifest = pack_run(run, out, data=data)
+    checks = sum(name.startswith("checks/") for name in manifest["members"])
+    if as_json:
+        print_json(manifest)
+        return
+    if manifest["network"] != "model.onnx":
+        say(f"without a network for other runtimes: {manifest['network']}")
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {checks} check pictures; next: andon verify {out}, "
+        f"andon predict {out} IMAGES"
+    )
+
+
+@app.command()
+def verify(
+    packed: Annotated[Path, typer.Argument(metavar="PACKED", help="File made by `andon pack`.")],
+    runtime: Runtime = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a packed detector is whole and answers on this machine as on the one that made it."""
+    from dataclasses import asdict
+
+    from andon.packing import read_pack, runtime_name
+
+    found = read_pack(packed)
+    judge = found.open(runtime)
+    proof = found.prove(judge, runtime_name(judge))
+    if as_json:
+        print_json({"packed": str(packed), **asdict(proof)})
+        return
+    print(
+        f"{packed} is whole; {proof.pictures} check pictures score as where it was made (largest difference "
+        f"{proof.difference:.2g} of the way from a good picture to the threshold), executed by {proof.runtime}"
+    )

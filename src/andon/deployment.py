@@ -1,0 +1,115 @@
+"""Carrying a run to where it is used: what `andon export` and `andon pack` do with a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.datasets import Dataset
+from andon.errors import DataError
+from andon.images import decode
+from andon.progress import Progress
+from andon.run_folder import read_recipe
+from andon.runs import Source, own_source
+from andon.structures import Record
+
+if TYPE_CHECKING:
+    from andon.exporting import Exported
+
+COMPARED = 8
+"""Own pictures on which an exported network is compared with its detector."""
+
+
+def export_run(
+    run: Path,
+    path: Path,
+    *,
+    int8_limit: float | None = None,
+    data: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Export the detector of a run to `path`; with `int8_limit` in 8-bit integers, if that costs no more image AUROC.
+
+    The file is compared on held-out good pictures of the run where they can be found. Raises what `export` raises.
+    """
+    from andon.detector import load_detector
+    from andon.exporting import export
+
+    detector, notes = load_detector(run), []
+    pictures: list[npt.NDArray[np.uint8]] = []
+    try:
+        dataset = run_data(run, data)
+    except DataError as error:
+        if data is not None or int8_limit is not None:
+            raise
+        notes.append(f"compared on made-up pictures alone ({error})")
+    else:
+        pictures = [pixels(record) for record in _good(dataset)[:COMPARED]]
+    if int8_limit is None:
+        found = export(
+            detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
+        )
+        return _summary(found) | {"notes": notes}
+    from andon.quantisation import export_int8
+
+    loss = export_int8(detector, path, dataset, limit=int8_limit, progress=progress)
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "int8": asdict(loss),
+        "said": loss.describe(),
+        "notes": notes,
+    }
+
+
+def _summary(found: Exported) -> dict[str, Any]:
+    size = found.path.stat().st_size
+    if found.path.suffix == ".xml":
+        size += found.path.with_suffix(".bin").stat().st_size
+    return {
+        "path": str(found.path),
+        "bytes": size,
+        "runtime": found.runtime,
+        "difference": found.difference,
+        "map_difference": found.map_difference,
+        "compared": found.pictures,
+        "said": f"{found.pictures} pictures scored by {found.runtime}, largest difference to the detector "
+        f"{found.difference:.2g} of the way from a good picture to the threshold",
+    }
+
+
+def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any]:
+    """Pack a run with check pictures from its own data set, or from `data`; returns the manifest."""
+    from andon.packing import pack
+
+    dataset = run_data(run, data)
+    return pack(run, path, _good(dataset), [record for record in dataset.test if record.label == 1])
+
+
+def run_data(run: Path, data: str | None = None) -> Dataset:
+    """The data set of a run, or another. Raises `DataError` where it is no longer there."""
+    recipe = read_recipe(run)
+    source = Source(data) if data is not None else own_source(run, recipe)
+    return source.open(
+        seed=recipe["seed"],
+        hold_out=recipe["hold_out"],
+        labelled=0 if data is not None else recipe.get("labelled", 0),
+    )
+
+
+def _good(dataset: Dataset) -> list[Record]:
+    """Good pictures, those that were not learned from first."""
+    return [
+        *dataset.validation,
+        *(record for record in dataset.test if record.label == 0),
+        *dataset.train,
+    ]
+
+
+def pixels(record: Record) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) of a picture as exported networks take it."""
+    return np.round(decode(record.image).pixels * 255).astype(np.uint8)
