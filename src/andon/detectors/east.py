@@ -176,7 +176,7 @@ class EAST(Detector):
     def _fit(self, pictures: Tensor, folds: int, seed: int, advance: Callable[[], object]) -> None:
         """Everything, from (N, lights, C, H, W) features, which are whitened in place.
 
-        The composition learns from the true light alone.
+        Parts are fitted to all lights, what is ordinary is learned from the true one.
         """
         generator, misplaced = seeded(seed, "east"), seeded(seed, "misplaced")
         fold_of = torch.arange(len(pictures)) % folds
@@ -191,18 +191,20 @@ class EAST(Detector):
         amounts, made_up = [], []
         for picture, fold in zip(pictures, fold_of.tolist(), strict=True):
             sums[fold].add(picture)
-            amounts.append(self.composition.amounts(picture[:1]))
+            amounts.append(self.composition.amounts(picture))
             wrong = with_moved_block(picture[:1].expand(MADE_UP, -1, -1, -1), BLOCK, misplaced)
             made_up.append(self.composition.amounts(wrong))
             advance()
-        self._learn_ordinary(pictures[:, 0], sums, torch.cat(amounts), torch.stack(made_up), fold_of, advance)
-        self._fit_parts(sums, torch.cat(amounts), advance)
+        self._learn_ordinary(
+            pictures[:, 0], sums, torch.stack(amounts), torch.stack(made_up), fold_of, advance
+        )
+        self._fit_parts(sums, torch.stack(amounts), advance)
 
     def _fit_parts(self, sums: Sequence[ClusterSums], amounts: Tensor, advance: Callable[[], object]) -> None:
         """Teacher and composition, from what some of the pictures add up to."""
         total = reduce(add, sums)
         self.teacher.fit(total, by_place=self.config.teacher.by_place, advance=advance)
-        self.composition.fit(amounts)
+        self.composition.fit(amounts.flatten(0, 1))
 
     def _learn_ordinary(
         self,
@@ -213,13 +215,16 @@ class EAST(Detector):
         fold_of: Tensor,
         advance: Callable[[], object],
     ) -> None:
-        """What good pictures score when they were not learned from, and how far the composition can be trusted."""
+        """What good pictures score when they were not learned from, and how far the composition can be trusted.
+
+        `amounts` (N, lights, size) are those of the `pictures` (N, C, H, W) in every light, `made_up` (N, `MADE_UP`, size).
+        """
         maps, distances, wrong = [], [], []
         for fold in range(len(sums)):
             held_out = fold_of == fold
             self._fit_parts([s for k, s in enumerate(sums) if k != fold], amounts[~held_out], advance)
             maps += [self.teacher(picture[None]) for picture in pictures[held_out]]
-            distances.append(self.composition.distance(amounts[held_out]))
+            distances.append(self.composition.distance(amounts[held_out, 0]))
             wrong.append(self.composition.distance(made_up[held_out].flatten(0, 1)))
         nll = torch.cat(maps)
         self.most_.copy_(medians(nll).max())
