@@ -235,3 +235,17 @@ class _Interrupter:
         self.steps += self.active
         if self.active and self.steps == 3:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_exported_networks_answer_alike(detector, records, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from andon.exporting import export
+    from andon.runtime import open_model
+
+    assert export(detector, tmp_path / "network.onnx").difference < 1e-3
+    model = open_model(tmp_path / "network.onnx")
+    for record in records["good"] + records["bad"]:
+        found, expected = model.predict(record), detector.predict(record)
+        assert found.score == pytest.approx(expected.score, abs=1e-3)
+        assert found.is_anomalous == expected.is_anomalous

@@ -1,0 +1,208 @@
+"""Exported networks answer as their detector, whatever the size of the picture and whatever executes them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import texture, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from andon import exporting
+from andon.api import load
+from andon.detector import Detector, load_detector
+from andon.errors import ConfigError, DataError, NotFittedError
+from andon.exporting import ExportedDetector, ExportError, compare, displayed, export, resized, shrinking
+from andon.metrics import AffineDisplay
+from andon.runtime import open_model
+from andon.runtime.sessions import Outputs
+
+pytestmark = pytest.mark.xdist_group("exporting")
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_run) -> Detector:
+    return load_detector(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def network(detector, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("network") / "cloth.onnx"
+    export(detector, path)
+    return path
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(8, 200), st.integers(8, 200), st.integers(8, 64), st.integers(0, 2**32 - 1))
+def test_resizing_is_that_of_training(height, width, size, seed):
+    rng = np.random.default_rng(seed)
+    pictures = torch.from_numpy(rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
+    expected = F.interpolate(
+        pictures.permute(0, 3, 1, 2).float() / 255, size=(size, size), mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(resized(pictures, (size, size)), expected, atol=2e-6, rtol=0)
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    assert torch.equal(shrinking(32, 32, torch.device("cpu")), torch.eye(32))
+
+
+@given(
+    st.floats(-10, 10), st.floats(1e-3, 10), st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=9)
+)
+def test_displayed_scores_are_those_of_the_detector(typical, span, raw):
+    display = AffineDisplay(typical, float(np.float32(typical + span)))
+    values = torch.tensor([*raw, display.threshold], dtype=torch.float32)
+    shown = displayed(values, display)
+    np.testing.assert_allclose(shown.numpy(), display(values.numpy()), rtol=1e-4, atol=1e-4)
+    assert torch.equal(shown >= 1, values >= display.threshold)
+
+
+@given(
+    st.floats(-10, 10), st.floats(1e-3, 10), st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=9)
+)
+def test_undone_display_keeps_the_decision(typical, span, shown):
+    display = AffineDisplay(typical, float(np.float32(typical + span)))
+    raw = display.inverse(np.float32(shown))
+    assert (raw >= np.float32(display.threshold)).tolist() == [x >= 1 for x in shown]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 131), (400, 260)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_network_answers_as_the_detector(detector, network, size, batch):
+    pictures = np.stack([np.resize(texture(k, 512)[: size[0], : size[1]], (*size, 3)) for k in range(batch)])
+    model = open_model(network)
+    found = model.session(pictures)
+    assert found.anomaly_map.shape == (batch, *size)
+    for k, expected in enumerate(detector.predict(list(pictures))):
+        answer = model.judge(Outputs(*(values[k : k + 1] for values in found)))
+        assert answer.score == pytest.approx(expected.score, abs=1e-4)
+        assert answer.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
+        assert answer.is_anomalous == expected.is_anomalous
+        np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-3)
+        assert (answer.mask != expected.mask).mean() < 1e-3
+
+
+def test_openvino_answers_as_the_detector(detector, network, tmp_path):
+    pytest.importorskip("openvino")
+    model = open_model(network, "openvino")
+    assert compare(detector, model, network, [texture(9)]).difference < 1e-3
+    assert model.session.name.startswith("openvino")
+
+
+@pytest.mark.slow
+def test_openvino_file(detector, tmp_path):
+    pytest.importorskip("openvino")
+    found = export(detector, tmp_path / "cloth.xml", form="openvino")
+    assert found.difference < 1e-3
+    assert {p.name for p in tmp_path.iterdir()} == {"cloth.xml", "cloth.bin"}
+
+
+def test_a_file_that_differs_is_not_handed_out(detector, network, tmp_path, monkeypatch):
+    class Worn:
+        name = "worn"
+
+        def __call__(self, images):
+            found = open_model(network).session(images)
+            return found._replace(score=found.score + 0.01, raw_score=found.raw_score * 1.01)
+
+    model = open_model(network)
+    model.session = Worn()
+    with pytest.raises(ExportError, match="differs from the detector"):
+        compare(detector, model, network, [texture(0)])
+    monkeypatch.setattr(exporting, "open_model", lambda path: model)
+    monkeypatch.setattr(exporting, "_write_onnx", lambda detector, path: path.write_bytes(b"network"))
+    with pytest.raises(ExportError):
+        export(detector, tmp_path / "bad.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_without_torch(network, tmp_path, detector):
+    """In a process where torch cannot be imported."""
+    picture = write_picture(tmp_path / "picture.png", texture(7, 90))
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'timm', 'torchvision', 'matplotlib'): sys.modules[name] = None\n"
+        "from andon.runtime import open_model\n"
+        "from andon.cli.main import app\n"
+        "print(open_model(sys.argv[1]).predict(sys.argv[2]).raw_score)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, network, picture], capture_output=True, text=True, check=True
+    )
+    assert float(found.stdout) == pytest.approx(detector.predict(picture).raw_score, rel=1e-4)
+
+
+def test_refusals(detector, network, tmp_path, monkeypatch):
+    unfitted = type(detector)(detector.config, pretrained=False)
+    with pytest.raises(NotFittedError):
+        export(unfitted, tmp_path / "x.onnx")
+    with pytest.raises(DataError, match="does not exist"):
+        open_model(tmp_path / "none.onnx")
+    with pytest.raises(DataError, match="no exported network"):
+        open_model(write_picture(tmp_path / "a.png", texture(0)))
+    with pytest.raises(ConfigError, match="unknown"):
+        open_model(network, "tensorrt")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(network.read_bytes()[:5000])
+    with pytest.raises(DataError, match="cannot be opened"):
+        open_model(broken)
+    with pytest.raises(ConfigError, match="run folders"):
+        load(network, "torch")
+    with pytest.raises(DataError, match="uint8"):
+        open_model(network).predict(np.zeros((9, 9), np.uint8))  # type: ignore[arg-type]
+    monkeypatch.setattr(exporting, "LARGEST", 10)
+    with pytest.raises(ConfigError, match="at most 2"):
+        export(detector, tmp_path / "x.onnx")
+
+
+def test_foreign_networks_are_refused(network, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(network))
+    onnx.helper.set_model_props(model, {})
+    onnx.save(model, str(tmp_path / "foreign.onnx"))
+    with pytest.raises(DataError, match="no description"):
+        open_model(tmp_path / "foreign.onnx")
+    onnx.helper.set_model_props(model, {"andon": '{"format": 99}'})
+    onnx.save(model, str(tmp_path / "later.onnx"))
+    with pytest.raises(DataError, match="format 99"):
+        open_model(tmp_path / "later.onnx")
+
+
+def test_commands(own_run, dataset_folder, andon, network, detector):
+    stain = dataset_folder / "test"
+    assert andon("predict", own_run, stain, "--runtime", "onnx").code == 2  # not exported yet
+    (own_run / "model.onnx").write_bytes(network.read_bytes())
+    by_torch = json.loads(andon("predict", own_run, stain, "--json").out)["predictions"]
+    by_onnx = json.loads(andon("predict", own_run, stain, "--runtime", "onnx", "--json").out)["predictions"]
+    assert [a["verdict"] for a in by_torch] == [a["verdict"] for a in by_onnx]
+    assert [a["score"] for a in by_torch] == pytest.approx([a["score"] for a in by_onnx], abs=1e-3)
+    assert andon("export", own_run, "--format", "tflite").code == 2
+    assert andon("export", own_run, "--out", "model.pt").code == 2
+    assert andon("export", own_run, "--int8", "--format", "openvino").code == 2
+
+
+@pytest.mark.slow
+def test_export_command_and_int8(own_run, andon):
+    whole = json.loads(andon("export", own_run, "--json").out)
+    assert whole["difference"] < 1e-3
+    small = json.loads(andon("export", own_run, "--int8", "--int8-limit", "1", "--json").out)
+    assert small["int8"]["convolutions"] > 0
+    assert small["bytes"] < whole["bytes"]
+    refused = andon("export", own_run, "--int8", "--int8-limit", "0", "--out", own_run / "other.onnx")
+    if small["int8"]["image_auroc_after"] < small["int8"]["image_auroc_before"]:
+        assert refused.code == 1
+        assert not (own_run / "other.onnx").exists()
+
+
+def test_wrapper_keeps_the_size_of_the_picture(detector):
+    with torch.inference_mode():
+        raw, score, maps = ExportedDetector(detector)(torch.zeros(2, 33, 71, 3, dtype=torch.uint8))
+    assert (raw.shape, score.shape, maps.shape) == ((2,), (2,), (2, 33, 71))

@@ -1,0 +1,156 @@
+"""Packed detectors: whole or refused, and proven on the machine they are used on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from andon import packing
+from andon.api import load
+from andon.deployment import pack_run
+from andon.detector import load_detector
+from andon.errors import DataError
+from andon.packing import Packed, ProofError, read_pack
+
+pytestmark = pytest.mark.xdist_group("packing")
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_run, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "cloth.andon"
+    pack_run(tiny_run, path)
+    return path
+
+
+def rebuilt(source: Path, target: Path, change) -> Path:
+    """A file of the same kind, sealed again, after `change` was applied to its members."""
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    target.write_bytes(packing._sealed(members))
+    return target
+
+
+def with_manifest(members, **changes):
+    members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | changes).encode()
+
+
+def test_holds_what_it_needs_and_nothing_else(packed, tiny_run):
+    found = read_pack(packed)
+    assert 10 <= len(found.checks()) <= 50
+    assert {"recipe.yaml", "checks.json", "model.onnx", "detector/detector.json"} <= found.members.keys()
+    assert (
+        found.manifest["weights"] == json.loads((tiny_run / "detector/detector.json").read_text())["weights"]
+    )
+    assert found.manifest["data"]["fingerprint"]
+    for name, stated in found.manifest["members"].items():
+        assert hashlib.sha256(found.members[name]).hexdigest() == stated["sha256"]
+    assert {check.is_anomalous for check in found.checks()} == {True, False}
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx", "openvino", None])
+def test_one_verdict_everywhere(packed, tiny_run, dataset_folder, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    judge, detector = load(packed, runtime), load_detector(tiny_run)
+    for picture in sorted((dataset_folder / "test").rglob("*.png")):
+        found, expected = judge.predict(picture), detector.predict(picture)
+        assert found.score == pytest.approx(expected.score, abs=1e-3)
+        assert found.is_anomalous == expected.is_anomalous
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_every_changed_byte_is_found(packed, tmp_path_factory, data):
+    content = bytearray(packed.read_bytes())
+    place = data.draw(
+        st.one_of(st.integers(0, len(content) - 1), st.integers(len(content) - 3000, len(content) - 1))
+    )
+    content[place] ^= data.draw(st.integers(1, 255))
+    target = tmp_path_factory.mktemp("changed") / "x.andon"
+    target.write_bytes(bytes(content))
+    with pytest.raises(DataError) as caught:
+        read_pack(target)
+    assert "\n" not in str(caught.value)
+    target.unlink()
+
+
+def test_what_is_not_known_is_refused(packed, tmp_path):
+    target = tmp_path / "x.andon"
+    with pytest.raises(DataError, match="pack format 2"):
+        read_pack(rebuilt(packed, target, lambda m: with_manifest(m, format=2)))
+    with pytest.raises(DataError, match=r"holds '\.\./evil\.sh'"):
+        read_pack(rebuilt(packed, target, lambda m: m.update({"../evil.sh": b"x"})))
+    with pytest.raises(DataError, match=r"lacks checks/003\.png"):
+        read_pack(rebuilt(packed, target, lambda m: m.pop("checks/003.png")))
+    with pytest.raises(DataError, match=r"lacks detector/state\.safetensors"):
+        read_pack(rebuilt(packed, target, lambda m: m.pop("detector/state.safetensors")))
+    with pytest.raises(DataError, match=r"recipe\.yaml was changed"):
+        read_pack(rebuilt(packed, target, lambda m: m.update({"recipe.yaml": b"seed: 1"})))
+    with pytest.raises(DataError, match=r"checks/099\.png was changed"):
+        read_pack(rebuilt(packed, target, lambda m: m.update({"checks/099.png": b"x"})))
+    with pytest.raises(DataError, match="damaged manifest"):
+        read_pack(rebuilt(packed, target, lambda m: m.update({"manifest.json": b"[]"})))
+    with pytest.raises(DataError, match=r"no manifest\.json"):
+        read_pack(rebuilt(packed, target, lambda m: m.pop("manifest.json")))
+    with pytest.raises(DataError, match="no packed detector"):
+        read_pack(Path(__file__))
+    with pytest.raises(DataError, match="does not exist"):
+        read_pack(tmp_path / "none.andon")
+
+
+def test_a_machine_that_computes_otherwise_is_refused(packed):
+    found = read_pack(packed)
+    detector = found.open("torch")
+    checks = json.loads(found.members["checks.json"])
+    checks[3]["raw_score"] += 0.01 * detector.fitted().score_display.span
+    moved = Packed(packed, found.manifest, found.members | {"checks.json": json.dumps(checks).encode()})
+    with pytest.raises(ProofError, match=r"checks/003\.png scores"):
+        moved.prove(detector, "torch")
+    checks = json.loads(found.members["checks.json"])
+    checks[2]["is_anomalous"] = not checks[2]["is_anomalous"]
+    moved = Packed(packed, found.manifest, found.members | {"checks.json": json.dumps(checks).encode()})
+    with pytest.raises(ProofError, match=r"checks/002\.png"):
+        moved.prove(detector, "torch")
+
+
+def test_too_few_pictures(own_run, tmp_path, dataset_folder):
+    few = tmp_path / "few"
+    few.mkdir()
+    for k, picture in enumerate(sorted((dataset_folder / "train/good").iterdir())[:4]):
+        shutil.copy(picture, few / f"{k}.png")
+    with pytest.raises(DataError, match="at least 10 check pictures and there are 4"):
+        pack_run(own_run, tmp_path / "x.andon", data=str(few))
+    assert not (tmp_path / "x.andon").exists()
+
+
+def test_without_a_network(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_network", lambda detector, pictures: (None, "it looks at depth"))
+    pack_run(tiny_run, tmp_path / "x.andon")
+    with pytest.raises(DataError, match="it looks at depth"):
+        load(tmp_path / "x.andon", "onnx")
+    assert load(tmp_path / "x.andon").name == "efficientad_ast"
+
+
+def test_commands(packed, tiny_run, tmp_path, andon, dataset_folder):
+    assert "is whole" in andon("verify", packed).out
+    assert json.loads(andon("verify", packed, "--runtime", "onnx", "--json").out)["pictures"] >= 10
+    assert andon("verify", packed, "--runtime", "tensorrt").code == 2
+    assert andon("pack", tiny_run, "--out", tmp_path / "x.zip").code == 2
+    found = json.loads(andon("predict", packed, dataset_folder / "test", "--json").out)
+    assert len(found["predictions"]) == 8
+
+
+def test_the_same_members_make_the_same_file(packed):
+    content = io.BytesIO(packed.read_bytes())
+    with zipfile.ZipFile(content) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    assert packing._sealed(members) == packed.read_bytes()
