@@ -247,5 +247,5 @@ def test_exported_networks_answer_alike(detector, records, tmp_path):
     model = open_model(tmp_path / "network.onnx")
     for record in records["good"] + records["bad"]:
         found, expected = model.predict(record), detector.predict(record)
-        assert found.score == pytest.approx(expected.score, abs=1e-3)
+        assert found.score == pytest.approx(expected.score, abs=1e-3, rel=1e-3)
         assert found.is_anomalous == expected.is_anomalous

@@ -140,6 +140,18 @@ def test_runs_without_torch(network, tmp_path, detector):
     assert float(found.stdout) == pytest.approx(detector.predict(picture).raw_score, rel=1e-4)
 
 
+def test_example_without_andon(network, tmp_path, detector):
+    picture = write_picture(tmp_path / "picture.png", texture(8, 77))
+    example = Path(__file__).parent.parent / "examples" / "onnx_only.py"
+    found = subprocess.run(
+        [sys.executable, example, network, picture], capture_output=True, text=True, check=True
+    )
+    verdict, score, _, _ = found.stdout.split(maxsplit=3)
+    expected = detector.predict(picture)
+    assert float(score) == pytest.approx(expected.score, abs=1e-3)
+    assert (verdict == "NG") == expected.is_anomalous
+
+
 def test_refusals(detector, network, tmp_path, monkeypatch):
     unfitted = type(detector)(detector.config, pretrained=False)
     with pytest.raises(NotFittedError):

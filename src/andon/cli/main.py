@@ -26,6 +26,17 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(pretrain.app, name="pretrain")
 CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError: an unknown command or option, a missing argument. Where Click is differs between versions of Typer."""
+LEARNING = {
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "lightning_fabric",
+    "matplotlib",
+    "safetensors",
+    "jinja2",
+}
+"""Packages that machines which only answer do without."""
 STOPPED = 130
 """What newer versions of Typer return after Ctrl-C."""
 
@@ -46,6 +57,13 @@ def main() -> None:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 1)
+    except ModuleNotFoundError as error:
+        if error.name not in LEARNING:
+            raise
+        _fail(
+            f"this command needs {error.name}, which the run-only installation leaves out: pip install andon",
+            2,
+        )
     except BrokenPipeError:
         _discard_output()
         sys.exit(1)
