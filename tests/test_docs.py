@@ -23,12 +23,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LAYERS = (
     "errors structures files home config progress",
-    "images metrics datasets weights layers calibration runtime",
+    "images metrics datasets weights layers calibration limits runtime",
     "backbones features training pretraining latency",
     "detector registry",
     "detectors",
     "evaluation report prediction archive run_folder runs sweep cluster tracking ablation reproduction exporting "
-    "quantisation packing deployment api",
+    "quantisation packing deployment adjusting api",
     "cli",
 )
 """As in docs/architecture.md: a module imports from its own line or an earlier one."""

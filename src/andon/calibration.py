@@ -28,6 +28,8 @@ class Calibration:
     """Largest raw map value of each."""
     source: str
     """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
+    look: Threshold | None = None
+    """From here up to `image` a person is to look at the part; None = there is no such band."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
@@ -44,6 +46,7 @@ class Calibration:
             scores=tuple(data["scores"]),
             maxima=tuple(data["maxima"]),
             source=data["source"],
+            look=Threshold.from_json(data["look"]) if data.get("look") else None,
         )
 
     def judge(
@@ -53,6 +56,7 @@ class Calibration:
         return Prediction(
             score=float(self.score_display(np.float32(raw_score))),
             is_anomalous=raw_score >= self.image.value,
+            needs_look=self.look is not None and self.look.value <= raw_score < self.image.value,
             anomaly_map=np.asarray(self.pixel_display(raw_map), np.float32),
             mask=raw_map >= np.float32(self.pixel.value),
             raw_score=raw_score,

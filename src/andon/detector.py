@@ -30,6 +30,7 @@ from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
 from andon.images import batches, to_tensor
+from andon.limits import in_force, read_changes
 from andon.metrics import AffineDisplay, PixelRanking, auroc, conformal
 from andon.metrics.thresholds import from_labelled, labelled_f1, with_room
 from andon.structures import Batch, Prediction, Record
@@ -403,7 +404,7 @@ class Detector(nn.Module, ABC):
 
 
 def load_detector(folder: str | Path) -> Detector:
-    """Bring back a saved detector, ready to predict.
+    """Bring back a saved detector, ready to predict, with the limits in force.
 
     Raises `DataError` when the folder holds none, or when a file was changed since it was saved.
     """
@@ -446,7 +447,7 @@ def load_detector(folder: str | Path) -> Detector:
             f"{source} holds a state that does not fit its settings: bring back the original or fit again"
         ) from error
     detector.used_weights = tuple(description["weights"])
-    detector.calibration = Calibration.from_json(description["calibration"])
+    detector.calibration = in_force(Calibration.from_json(description["calibration"]), read_changes(source))
     return detector.eval()
 
 

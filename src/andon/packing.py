@@ -4,7 +4,7 @@ PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all 
 
     manifest.json        format, versions, origin of weights and data, size and hash of every member
     recipe.yaml          how the detector was fitted
-    detector/            detector.json (settings, thresholds, the scores behind them) and state.safetensors
+    detector/            detector.json (settings, thresholds, the scores behind them), state.safetensors, limits.json
     model.onnx           the same network for other runtimes, where it can be exported
     checks.json          expected raw score and verdict of the check pictures
     checks/000.png ...   the check pictures, as decoded
@@ -29,9 +29,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from andon.calibration import Calibration
 from andon.errors import AndonError, ConfigError, DataError
 from andon.files import write_bytes
 from andon.images import decode
+from andon.limits import FILE, in_force, read_changes
 from andon.run_folder import read_recipe
 from andon.runtime import Model
 from andon.runtime.sessions import known_runtime, open_session
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SUFFIX = ".andon"
 MEMBERS = re.compile(
-    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors)|checks/\d{3}\.png"
+    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|limits\.json)|checks/\d{3}\.png"
 )
 """What a packed file may hold, and nothing else."""
 NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
@@ -96,7 +98,8 @@ def pack(run: Path, path: Path, good: Sequence[Record], others: Sequence[Record]
         "recipe.yaml": (run / "recipe.yaml").read_bytes(),
         **{
             f"detector/{name}": (run / "detector" / name).read_bytes()
-            for name in ("detector.json", "state.safetensors")
+            for name in ("detector.json", "state.safetensors", FILE)
+            if name != FILE or (run / "detector" / name).exists()
         },
     }
     checks, pictures = [], []
@@ -233,9 +236,13 @@ class Packed:
             raise ConfigError("runtime torch is not installed: use --runtime onnx, or pip install andon")
         from andon.detector import load_detector
 
-        for name in ("detector.json", "state.safetensors"):
-            write_bytes(scratch / name, self.members[f"detector/{name}"])
+        self._unpack_detector(scratch)
         return load_detector(scratch)
+
+    def _unpack_detector(self, scratch: Path) -> None:
+        for name, content in self.members.items():
+            if name.startswith("detector/"):
+                write_bytes(scratch / name.removeprefix("detector/"), content)
 
     def _network(self, scratch: Path, runtime: str) -> Model:
         if "model.onnx" not in self.members:
@@ -245,7 +252,9 @@ class Packed:
         known_runtime(runtime)
         write_bytes(scratch / "model.onnx", self.members["model.onnx"])
         found = open_session(scratch / "model.onnx", runtime)
-        limits = json.loads(self.members["detector/detector.json"])["calibration"]
+        self._unpack_detector(scratch)
+        fitted = Calibration.from_json(json.loads(self.members["detector/detector.json"])["calibration"])
+        limits = in_force(fitted, read_changes(scratch)).to_json()
         return Model(found.session, found.description | {"calibration": limits}, str(self.path))
 
     def prove(self, judge: Detector | Model, runtime: str) -> Proof:

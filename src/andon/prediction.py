@@ -41,7 +41,7 @@ class Answer:
 
     path: str
     verdict: str
-    """`OK`, `NG` or `unreadable`."""
+    """`OK`, `NG`, `look` (between two limits: a person decides) or `unreadable`."""
     score: float | None
     """0 = typical good, 1 = threshold."""
     raw_score: float | None
@@ -164,7 +164,7 @@ def _answer(prediction: Prediction) -> Answer:
     assert prediction.record is not None
     return Answer(
         path=str(prediction.record.image),
-        verdict="NG" if prediction.is_anomalous else "OK",
+        verdict=prediction.verdict,
         score=prediction.score,
         raw_score=prediction.raw_score,
         area=float(prediction.mask.mean()),

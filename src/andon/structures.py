@@ -110,3 +110,10 @@ class Prediction:
     raw_map: npt.NDArray[np.float32]
     """(H, W), as the detector computed it."""
     record: Record | None = None
+    needs_look: bool = False
+    """Whether the score lies in the band, set by `andon limit --look`, in which a person decides."""
+
+    @property
+    def verdict(self) -> str:
+        """`OK`, `look` or `NG`."""
+        return "NG" if self.is_anomalous else "look" if self.needs_look else "OK"

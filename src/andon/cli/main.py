@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, deploy, pretrain, runs, weights
+from andon.cli import benchmark, catalogue, data, deploy, limit, pretrain, runs, weights
 from andon.errors import AndonError, UsageError
 
 HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (runs.app, deploy.app, benchmark.app, catalogue.app):
+for commands in (runs.app, deploy.app, limit.app, benchmark.app, catalogue.app):
     app.add_typer(commands)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

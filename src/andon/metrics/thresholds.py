@@ -58,7 +58,7 @@ class Threshold:
     value: float
     """Exactly representable in the dtype in which scores are compared; +inf calls only +inf."""
     rule: str
-    """conformal, quantile, mean_std, manual, labelled_f1; or, from labels of the test, f1_max, fpr, youden."""
+    """conformal, quantile, mean_std, manual, labelled_f1, cost; or, from labels of the test, f1_max, fpr, youden."""
     parameter: float | None = None
     """alpha, q, c or the FPR of the rule."""
     n: int = 0
@@ -77,6 +77,8 @@ class Threshold:
         number = f"{self.value:.6g}"
         if self.rule == "manual":
             return f"Set by hand to {number}; nothing is known about its false alarms."
+        if self.rule == "cost":
+            return f"{number}, the cheapest limit on {self.n} labelled pictures; no false alarm rate is guaranteed."
         if self.rule == "labelled_f1":
             return (
                 f"{number}, the best F1 on {self.n} held-out good and labelled anomalous pictures; no false alarm rate is "

@@ -1,0 +1,159 @@
+"""Limits that are changed after fitting: what they promise, what they cost, and that scores stay as they are."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import texture, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from andon import adjusting, limits
+from andon.api import load
+from andon.detector import load_detector
+from andon.errors import DataError
+from andon.metrics.costs import cheapest
+
+SCORES = st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=20)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SCORES, SCORES, st.floats(0.1, 100), st.floats(0.1, 100), st.floats(0.001, 0.9))
+def test_no_limit_is_cheaper(good, anomalous, escape, reject, rate):
+    found = cheapest(good, anomalous, escape=escape, reject=reject, defect_rate=rate)
+
+    def cost(limit):
+        missed = sum(x < limit for x in anomalous) / len(anomalous)
+        rejected = sum(x >= limit for x in good) / len(good)
+        return rate * escape * missed + (1 - rate) * reject * rejected
+
+    assert found.cost == pytest.approx(cost(found.value))
+    for limit in [*good, *anomalous, 10.0, -10.0]:
+        assert found.cost <= cost(limit) + 1e-9
+    assert found.value_interval[0] <= found.value_interval[1]
+    assert found.cost_interval[0] <= found.cost_interval[1]
+
+
+def test_dear_escapes_lower_the_limit():
+    rng = np.random.default_rng(0)
+    good, bad = rng.normal(0, 1, 100), rng.normal(2, 1, 100)
+    by_price = [cheapest(good, bad, escape=e, reject=1, defect_rate=0.1).value for e in (1, 10, 100)]
+    assert by_price == sorted(by_price, reverse=True)
+    assert by_price[0] > by_price[-1]
+    with pytest.raises(DataError, match="at least 5"):
+        cheapest(good, bad[:4], escape=1, reject=1, defect_rate=0.1)
+
+
+def test_promise_in_words():
+    assert adjusting.promise(120) == (
+        "120 good pictures support at most 0.83 % false rejects on average; for 0.1 % bring 999"
+    )
+    assert adjusting.promise(6).endswith("for 5 % bring 19")
+
+
+@pytest.fixture
+def more(tmp_path):
+    """40 good pictures that were not learned from."""
+    for k in range(40):
+        write_picture(tmp_path / "more" / f"{k}.png", texture(1000 + k))
+    return tmp_path / "more"
+
+
+def test_rate_from_more_good_pictures(own_run, more, dataset_folder):
+    before = load_detector(own_run)
+    picture = next(iter(sorted((dataset_folder / "test/stain").iterdir())))
+    old = before.predict(picture)
+    _, count = adjusting.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")
+    after = load_detector(own_run)
+    assert count == len(before.fitted().scores) + 40
+    found = after.fitted()
+    assert found.look is not None
+    assert found.look.value < found.image.value
+    scores = [after.predict(path).raw_score for path in more.iterdir()]
+    assert sum(score >= found.image.value for score in scores) <= 0.05 * (count + 1)
+    new = after.predict(picture)
+    assert (new.score, new.raw_score) == (old.score, old.raw_score)
+    np.testing.assert_array_equal(new.anomaly_map, old.anomaly_map)
+    verdicts = {after.predict(path).verdict for path in more.iterdir()}
+    assert "look" in verdicts
+    assert "OK" in verdicts
+
+
+def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder):
+    with pytest.raises(DataError, match=r"0\.1 % was asked for, that takes 999"):
+        adjusting.by_rate(own_run, 0.001, reason="x")
+    with pytest.raises(DataError, match="has learned from all"):
+        adjusting.by_rate(own_run, 0.05, good=[dataset_folder / "train"], reason="x")
+    assert not (own_run / "detector/limits.json").exists()
+
+
+def test_every_change_is_kept_and_can_be_undone(own_run, more):
+    fitted = load_detector(own_run).fitted()
+    adjusting.by_rate(own_run, 0.05, good=[more], reason="first")
+    first = load_detector(own_run).fitted()
+    adjusting.by_rate(own_run, 0.1, good=[more], reason="second")
+    folder = own_run / "detector"
+    limits.undo(folder, fitted, reason="too many looks")
+    assert load_detector(own_run).fitted().image == first.image
+    changes = limits.read_changes(folder)
+    assert [c.reason for c in changes] == ["first", "second", "too many looks"]
+    assert all(c.who and c.when for c in changes)
+    (folder / "limits.json").write_text("{}")
+    with pytest.raises(DataError, match="cannot be understood"):
+        load_detector(own_run)
+
+
+def test_limits_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
+    from andon import packing
+    from andon.deployment import pack_run
+
+    monkeypatch.setattr(packing, "_network", lambda detector, pictures: (None, "left out here"))
+    adjusting.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")
+    pack_run(own_run, tmp_path / "x.andon")
+    assert load(tmp_path / "x.andon").fitted() == load_detector(own_run).fitted()
+
+
+def test_command(own_run, more, dataset_folder, andon):
+    shown = andon("limit", own_run)
+    assert "good pictures support at most" in shown.out
+    assert "reason" in andon("limit", own_run, "--false-rejects", "0.1", "--good", more).complaint()
+    assert "--escape-cost" in andon("limit", own_run, "--labelled", dataset_folder).complaint()
+    assert "choose one" in andon("limit", own_run, "--undo", "--false-rejects", "0.1").complaint()
+    assert "nothing to undo" in andon("limit", own_run, "--undo", "--reason", "x").complaint()
+    assert "no detector" in andon("limit", more).complaint()
+    assert (
+        "at least 5 good"
+        in andon(
+            "limit",
+            own_run,
+            "--labelled",
+            dataset_folder,
+            "--escape-cost",
+            200,
+            "--reject-cost",
+            5,
+            "--reason",
+            "x",
+        ).err
+    )
+    found = andon(
+        "limit", own_run, "--false-rejects", "0.1", "--good", more, "--reason", "night shift", "--json"
+    )
+    assert [c["reason"] for c in json.loads(found.out)["changes"]] == ["night shift"]
+    assert "night shift" in andon("limit", own_run).out
+
+
+def test_by_cost(own_run, tmp_path, andon):
+    from conftest import write_dataset
+
+    data = write_dataset(tmp_path / "labelled", train=1, good=6, bad=6)
+    for k in range(6):  # others than those of the run
+        write_picture(data / f"test/good/{k:03d}.png", texture(500 + k))
+    before = load_detector(own_run).fitted()
+    _, best = adjusting.by_cost(own_run, str(data), escape=200, reject=5, defect_rate=0.01, reason="prices")
+    after = load_detector(own_run).fitted()
+    assert after.image.value == pytest.approx(best.value)
+    assert after.pixel == before.pixel
+    assert "cheapest limit on 12 labelled pictures" in andon("limit", own_run).out.replace("\n", " ")
