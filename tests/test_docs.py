@@ -27,7 +27,7 @@ LAYERS = (
     "backbones features training pretraining latency",
     "detector registry",
     "detectors",
-    "evaluation report prediction archive run_folder runs sweep cluster tracking ablation reproduction exporting "
+    "evaluation stages report prediction archive run_folder runs sweep cluster tracking ablation reproduction exporting "
     "quantisation packing deployment adjusting api",
     "cli",
 )

@@ -201,6 +201,32 @@ def test_commands(own_run, dataset_folder, andon, network, detector):
     assert andon("export", own_run, "--int8", "--format", "openvino").code == 2
 
 
+def test_latency_command(own_run, network, dataset_folder, andon, monkeypatch):
+    monkeypatch.setattr("andon.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))
+    (own_run / "model.onnx").write_bytes(network.read_bytes())
+    by_torch = andon("latency", own_run, "--cycle-ms", "0.001", "--json")
+    assert "the cycle is 0.001 ms" in by_torch.err
+    stages = json.loads(by_torch.out)["stages"]
+    assert list(stages) == ["decode", "resize", "network", "post-processing", "total"]
+    parts = sum(stages[name]["mean"] for name in list(stages)[:-1])
+    assert parts <= stages["total"]["mean"]
+    assert stages["total"]["n"] == 5
+    other = andon(
+        "latency",
+        own_run,
+        dataset_folder / "test",
+        "--runtime",
+        "onnx",
+        "--threads",
+        "1",
+        "--cycle-ms",
+        "1e6",
+    )
+    assert "post-processing" in other.out
+    assert "warning" not in other.err
+    assert "no pictures of its own" in andon("latency", network).complaint()
+
+
 @pytest.mark.slow
 def test_export_command_and_int8(own_run, andon):
     whole = json.loads(andon("export", own_run, "--json").out)

@@ -29,12 +29,12 @@ def create(detector: str, recipe: str | None = None, **settings: Any) -> Detecto
     return runs.create(chosen, {key.replace("__", "."): value for key, value in settings.items()})
 
 
-def load(path: str | Path, runtime: str | None = None) -> Detector | Model:
+def load(path: str | Path, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
     """What answers for pictures: `predict`, `stream` and `fitted` are those of `Detector`, whatever it was made from.
 
     `path` is a run folder or the folder a detector was saved to (executed by torch, or by the network that `andon export`
-    put beside it), an exported network (.onnx, .xml), or a packed detector (.andon), which proves itself first. Raises
-    `DataError` for anything else, `ConfigError` for a runtime that cannot execute it here.
+    put beside it), an exported network (.onnx, .xml), or a packed detector (.andon), which proves itself first. `threads`
+    limits the cores used. Raises `DataError` for anything else, `ConfigError` for a runtime that cannot execute it here.
     """
     path = Path(path)
     if runtime not in (None, "torch", "onnx", "openvino"):
@@ -42,7 +42,7 @@ def load(path: str | Path, runtime: str | None = None) -> Detector | Model:
     if path.suffix == ".andon":
         from andon.packing import open_pack
 
-        return open_pack(path, runtime)
+        return open_pack(path, runtime, threads=threads)
     if path.suffix in {".onnx", ".xml"}:
         if runtime == "torch":
             raise ConfigError(
@@ -50,15 +50,19 @@ def load(path: str | Path, runtime: str | None = None) -> Detector | Model:
             )
         from andon.runtime import open_model
 
-        return open_model(path, runtime)
+        return open_model(path, runtime, threads=threads)
     if runtime in (None, "torch"):
         from andon.detector import load_detector
 
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
         return load_detector(path)
-    return _exported(path, runtime)
+    return _exported(path, runtime, threads)
 
 
-def _exported(run: Path, runtime: str) -> Model:
+def _exported(run: Path, runtime: str, threads: int | None) -> Model:
     """The network that was exported into a run folder."""
     from andon.runtime import open_model
 
@@ -67,4 +71,4 @@ def _exported(run: Path, runtime: str) -> Model:
         raise DataError(
             f"{run} has not been exported for {runtime}: `andon export {run} --format {runtime}` does it"
         )
-    return open_model(network, runtime)
+    return open_model(network, runtime, threads=threads)

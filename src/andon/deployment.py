@@ -1,7 +1,8 @@
-"""Carrying a run to where it is used: what `andon export` and `andon pack` do with a run folder."""
+"""Carrying a run to where it is used: what `andon export`, `andon pack` and `andon latency` do with a run folder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from andon.datasets import Dataset
 from andon.errors import DataError
 from andon.images import decode
+from andon.latency import Effort, Latency
+from andon.prediction import list_inputs
 from andon.progress import Progress
 from andon.run_folder import read_recipe
 from andon.runs import Source, own_source
@@ -88,6 +91,29 @@ def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any
 
     dataset = run_data(run, data)
     return pack(run, path, _good(dataset), [record for record in dataset.test if record.label == 1])
+
+
+def run_latency(
+    run: Path,
+    images: Sequence[Path] = (),
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    effort: Effort | None = None,
+) -> dict[str, Latency]:
+    """Milliseconds of each stage, on the pictures named or on test pictures of the run (good ones where it has none)."""
+    from andon.api import load
+    from andon.stages import stage_latency
+
+    if not images and not run.is_dir():
+        raise DataError(f"{run} has no pictures of its own: name some, or a folder of them")
+    records = list_inputs(images) if images else _test_pictures(run)
+    return stage_latency(load(run, runtime, threads=threads), records, effort=effort)
+
+
+def _test_pictures(run: Path) -> list[Record]:
+    dataset = run_data(run)
+    return list(dataset.test) or _good(dataset)
 
 
 def run_data(run: Path, data: str | None = None) -> Dataset:

@@ -6,6 +6,7 @@ Warm-up first, device synchronised on both sides of every call, garbage collecti
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Effort:
 
 
 QUICK = Effort(warmup_calls=5, warmup_seconds=0.3, calls=30, seconds=1.0, most_seconds=8.0)
-"""What `evaluate` spends; `andon latency` will spend `Effort()`."""
+"""What `evaluate` spends; `andon latency` spends `Effort()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Latency:
     p90: float
     p95: float
     p99: float
+    max: float
     machine: str
 
     @property
@@ -83,6 +85,7 @@ def summarise(milliseconds: Sequence[float], *, scope: str, machine: str) -> Lat
         p90=p90,
         p95=p95,
         p99=p99,
+        max=float(values.max()),
         machine=machine,
     )
 
@@ -142,12 +145,13 @@ def predict_latency(
         lambda k: detector.predict(pictures[k % len(pictures)]),
         scope="predict",
         machine=describe_machine(device),
-        synchronise=_synchroniser(device),
+        synchronise=synchroniser(device),
         effort=effort or QUICK,
     )
 
 
-def _synchroniser(device: torch.device) -> Callable[[], None]:
+def synchroniser(device: torch.device) -> Callable[[], None]:
+    """What waits until a device has done everything it was given."""
     import torch
 
     if device.type == "cuda":
@@ -157,14 +161,17 @@ def _synchroniser(device: torch.device) -> Callable[[], None]:
     return lambda: None
 
 
-def describe_machine(device: torch.device | None = None) -> str:
-    """Processor, threads and torch version in one line."""
+def describe_machine(device: torch.device | None = None, *, runtime: str | None = None) -> str:
+    """Processor, threads and torch version (or another runtime that executes the network) in one line."""
+    system = f"{platform.system()} {platform.machine()}"
+    if runtime is not None:
+        return f"{_processor()}, {os.cpu_count()} cores, {runtime}, {system}"
     import torch
 
     name = (
         torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
     )
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()} {platform.machine()}"
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {system}"
 
 
 def _processor() -> str:

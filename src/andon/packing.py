@@ -220,7 +220,7 @@ class Packed:
         with Image.open(io.BytesIO(self.members[check.file])) as opened:
             return np.asarray(opened)
 
-    def open(self, runtime: str | None = None) -> Detector | Model:
+    def open(self, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
         """The detector (torch), or its network (onnx, openvino); by default torch where it is installed.
 
         Raises `ConfigError` for a runtime that is not here, `DataError` where the file holds no network.
@@ -229,13 +229,19 @@ class Packed:
         if chosen not in RUNTIMES:
             raise ConfigError(f"runtime {chosen!r} is unknown: choose one of {', '.join(RUNTIMES)}")
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
-            return self._torch(Path(scratch)) if chosen == "torch" else self._network(Path(scratch), chosen)
+            if chosen == "torch":
+                return self._torch(Path(scratch), threads)
+            return self._network(Path(scratch), chosen, threads)
 
-    def _torch(self, scratch: Path) -> Detector:
+    def _torch(self, scratch: Path, threads: int | None) -> Detector:
         if find_spec("torch") is None:
             raise ConfigError("runtime torch is not installed: use --runtime onnx, or pip install andon")
         from andon.detector import load_detector
 
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
         self._unpack_detector(scratch)
         return load_detector(scratch)
 
@@ -244,14 +250,14 @@ class Packed:
             if name.startswith("detector/"):
                 write_bytes(scratch / name.removeprefix("detector/"), content)
 
-    def _network(self, scratch: Path, runtime: str) -> Model:
+    def _network(self, scratch: Path, runtime: str, threads: int | None) -> Model:
         if "model.onnx" not in self.members:
             raise DataError(
                 f"{self.path} holds no network for other runtimes ({self.manifest['network']}): use torch"
             )
         known_runtime(runtime)
         write_bytes(scratch / "model.onnx", self.members["model.onnx"])
-        found = open_session(scratch / "model.onnx", runtime)
+        found = open_session(scratch / "model.onnx", runtime, threads=threads)
         self._unpack_detector(scratch)
         fitted = Calibration.from_json(json.loads(self.members["detector/detector.json"])["calibration"])
         limits = in_force(fitted, read_changes(scratch)).to_json()
@@ -344,14 +350,14 @@ def _checked_manifest(path: Path, members: Mapping[str, bytes]) -> dict[str, Any
     return dict(manifest)
 
 
-def open_pack(path: Path, runtime: str | None = None) -> Detector | Model:
+def open_pack(path: Path, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
     """Read a packed detector, let it prove itself on this machine with a runtime, and return it.
 
     Raises `DataError` where the file is not whole, `ConfigError` where the runtime is not here, `ProofError` where the
     answers are not those of the machine that made it.
     """
     packed = read_pack(path)
-    judge = packed.open(runtime)
+    judge = packed.open(runtime, threads=threads)
     packed.prove(judge, runtime_name(judge))
     return judge
 

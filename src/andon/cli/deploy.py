@@ -1,4 +1,4 @@
-"""Commands that carry a run to where it is used: export, pack, verify."""
+"""Commands that carry a run to where it is used: export, pack, verify, latency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from andon.cli.options import Json, Run, Runtime, print_json, say
+from andon.cli.options import Json, Model, Run, Runtime, print_json, print_table, say
 from andon.errors import ConfigError
 
 app = typer.Typer()
@@ -108,3 +108,39 @@ def verify(
         f"{packed} is whole; {proof.pictures} check pictures score as where it was made (largest difference "
         f"{proof.difference:.2g} of the way from a good picture to the threshold), executed by {proof.runtime}"
     )
+
+
+@app.command()
+def latency(
+    run: Model,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGES...]", help="Pictures or folders; default: the run's own test pictures."
+        ),
+    ] = None,
+    runtime: Runtime = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: one per core.")] = None,
+    cycle_ms: Annotated[
+        float | None, typer.Option(min=0, help="Time a part may take; a warning follows where p99 is longer.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure milliseconds per stage on this machine: one picture after the other, from file to verdict."""
+    from andon.deployment import run_latency
+
+    found = run_latency(run, images or (), runtime=runtime, threads=threads)
+    slow = cycle_ms is not None and found["total"].p99 > cycle_ms
+    if slow:
+        say(
+            f"andon: warning: one part in a hundred takes {found['total'].p99:.1f} ms or longer, the cycle is {cycle_ms:g} ms: "
+            "use another runtime, a smaller recipe, or more cores"
+        )
+    if as_json:
+        stages = {name: stage.to_json() for name, stage in found.items()}
+        print_json({"run": str(run), "stages": stages, "cycle_ms": cycle_ms, "too_slow": slow})
+        return
+    numbers = ("p50", "p95", "p99", "max")
+    rows = [[name, *(f"{getattr(stage, n):.2f}" for n in numbers)] for name, stage in found.items()]
+    print_table(f"milliseconds of one picture, {found['total'].n} pictures", ["stage", *numbers], rows)
+    print(found["total"].machine)
