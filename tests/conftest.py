@@ -116,6 +116,17 @@ def tiny_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
+@pytest.fixture(scope="session")
+def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run's detector as an ONNX file; not to be changed. Tests that use it belong to the group `network`."""
+    from andon.detector import load_detector
+    from andon.exporting import export
+
+    path = tmp_path_factory.mktemp("network") / "cloth.onnx"
+    export(load_detector(tiny_run), path)
+    return path
+
+
 @pytest.fixture
 def own_run(tiny_run: Path, tmp_path: Path) -> Path:
     """A copy that the test may damage."""

@@ -247,6 +247,7 @@ def test_latency_takes_points_along(data: Dataset, combined: AST):
     assert predict_latency(combined, data.test[:2], effort=effort).n == 2
 
 
+@pytest.mark.slow
 def test_depth_runs_from_the_command_line(andon: Callable[..., Outcome], tmp_path: Path):
     settings = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
     run = tmp_path / "run"

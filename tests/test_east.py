@@ -184,6 +184,7 @@ def test_learning_leaves_the_extractor_untouched_and_trains_nothing(records: tup
     assert 0 <= float(detector.trust_) <= 1
 
 
+@pytest.mark.slow
 def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
     one = records[1][:3]
     scores = {s: learned(records[0], score=s).predict(one) for s in ("both", "teacher", "composition")}

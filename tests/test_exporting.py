@@ -24,19 +24,12 @@ from andon.metrics import AffineDisplay
 from andon.runtime import open_model
 from andon.runtime.sessions import Outputs
 
-pytestmark = pytest.mark.xdist_group("exporting")
+pytestmark = pytest.mark.xdist_group("network")
 
 
 @pytest.fixture(scope="module")
 def detector(tiny_run) -> Detector:
     return load_detector(tiny_run)
-
-
-@pytest.fixture(scope="module")
-def network(detector, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "cloth.onnx"
-    export(detector, path)
-    return path
 
 
 @settings(deadline=None, max_examples=40)

@@ -20,14 +20,22 @@ from andon.detector import load_detector
 from andon.errors import DataError
 from andon.packing import Packed, ProofError, read_pack
 
-pytestmark = pytest.mark.xdist_group("packing")
+pytestmark = pytest.mark.xdist_group("network")
 
 
 @pytest.fixture(scope="module")
-def packed(tiny_run, tmp_path_factory) -> Path:
+def packed(tiny_run, network, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("packed") / "cloth.andon"
-    pack_run(tiny_run, path)
+    with pytest.MonkeyPatch.context() as patch:  # exporting once is enough
+        patch.setattr(packing, "_network", lambda detector, pictures: (network.read_bytes(), ""))
+        pack_run(tiny_run, path)
     return path
+
+
+@pytest.mark.slow
+def test_packing_exports(tiny_run, tmp_path):
+    assert pack_run(tiny_run, tmp_path / "x.andon")["network"] == "model.onnx"
+    assert load(tmp_path / "x.andon", "onnx").name == "efficientad_ast"
 
 
 def rebuilt(source: Path, target: Path, change) -> Path:

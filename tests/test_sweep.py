@@ -109,6 +109,7 @@ def test_a_job_in_its_own_process(tmp_path):
     assert outcome.results[0].peak_memory > 100_000_000
 
 
+@pytest.mark.slow
 def test_a_failing_process_is_named(tmp_path):
     job = Job("efficientad_ast/starter", "embedded:nothing", "", "auto", 0)
     outcome = sweep([job], tmp_path)

@@ -296,6 +296,7 @@ def test_the_teacher_is_made_once_per_setting(tmp_path, monkeypatch):
     assert same(distil_teacher(33, settings, big, trainer()), first)
 
 
+@pytest.mark.slow
 def test_an_interrupted_teacher_is_continued(tmp_path, monkeypatch):
     settings = config(teacher__steps=12)
     big = extractor(settings)
