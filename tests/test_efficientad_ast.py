@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from andon.backbones import multiply_adds
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
+from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig, Views
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.flow import Flow
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
@@ -123,13 +123,17 @@ def test_a_perfect_student_finds_nothing():
     f = torch.randn(2, *detector.adapter.shape)
     z, a = detector.latent(f), detector.autoencoder(detector._with_position(f))
     detector.student = Constant(torch.cat([z, a], 1))
-    assert torch.count_nonzero(detector.raw_maps(f, f, f)) == 0
-    losses = detector.student_losses(f, f, f)
+    assert torch.count_nonzero(detector.raw_maps(plain_views(f))) == 0
+    losses = detector.student_losses(plain_views(f))
     assert losses["student"] == losses["student_autoencoder"] == 0
     assert losses["autoencoder"].item() == pytest.approx((z - a).square().mean().item())
     features = EfficientADAST(config(autoencoder__target="features"))
     expected = (f - features.autoencoder(features._with_position(f))).square().mean()
-    assert features.student_losses(f, f, f)["autoencoder"].item() == pytest.approx(expected.item())
+    assert features.student_losses(plain_views(f))["autoencoder"].item() == pytest.approx(expected.item())
+
+
+def plain_views(f: torch.Tensor) -> Views:
+    return Views(f, f, f, f.new_ones(len(f), 1, *f.shape[2:]))
 
 
 class Constant(nn.Module):
@@ -145,7 +149,7 @@ class Constant(nn.Module):
 def test_stop_gradient_decides_whether_the_autoencoder_follows(stop, moved):
     detector = EfficientADAST(config(autoencoder__stop_gradient=stop))
     f = torch.randn(2, *detector.adapter.shape)
-    detector.student_losses(f, f, f)["student_autoencoder"].backward()
+    detector.student_losses(plain_views(f))["student_autoencoder"].backward()
     assert (
         any(p.grad is not None and p.grad.abs().sum() > 0 for p in detector.autoencoder.parameters()) is moved
     )
@@ -157,7 +161,7 @@ def test_map_quantiles_become_zero_and_a_tenth():
     scaled.load_state_dict(plain.state_dict())
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
-        raw = plain.raw_maps(*plain.extract(images))
+        raw = plain.raw_maps(plain.extract(images))
         low, high = torch.quantile(raw[:, 0], 0.9), torch.quantile(raw[:, 0], 0.995)
         scaled.map_range_ = torch.stack([torch.stack([low, high]), torch.tensor([0.0, 1.0])])
         student = 2 * scaled.analyse(images).anomaly_map[:, 0] - 0.1 * raw[:, 1]
@@ -183,8 +187,8 @@ def test_ast_loss_sums_over_channels():
     f = torch.randn(2, *EfficientADAST(config()).adapter.shape)
     plain, summed = EfficientADAST(config()), EfficientADAST(config(student__loss="ast"))
     summed.load_state_dict(plain.state_dict())
-    expected = plain.student_losses(f, f, f)["student"].item() * f.shape[1]
-    assert summed.student_losses(f, f, f)["student"].item() == pytest.approx(expected, rel=1e-5)
+    expected = plain.student_losses(plain_views(f))["student"].item() * f.shape[1]
+    assert summed.student_losses(plain_views(f))["student"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_padding_puts_empty_cells_around_the_map():

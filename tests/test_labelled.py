@@ -63,6 +63,27 @@ def test_parts_and_copies_of_a_labelled_picture_leave_the_test_too(own_dataset):
         move_labelled(same_part, 1, 0)
 
 
+def test_halves_of_two_seeds_complement_each_other(dataset_folder):
+    """Cross-fitting: every defect is tested once, and learned from once."""
+    whole = open_dataset(dataset_folder)
+    bad = {r.id for r in whole.test if r.label}
+    for draw in range(3):
+        first, second = (move_labelled(whole, "half", seed) for seed in (2 * draw, 2 * draw + 1))
+        tested = [{r.id for r in found.test if r.label} for found in (first, second)]
+        assert tested[0] | tested[1] == bad
+        assert not tested[0] & tested[1]
+        assert {r.id for r in first.labelled} == tested[1]
+    drawn = {tuple(r.id for r in move_labelled(whole, "half", 2 * draw).labelled) for draw in range(20)}
+    assert len(drawn) > 1
+
+
+@pytest.mark.parametrize("count", ["five", "-2", "1.5"])
+def test_what_is_no_number_of_pictures_is_said(andon, dataset_folder, tmp_path, count):
+    outcome = andon("fit", dataset_folder, f"--labelled={count}", "--out", tmp_path / "run")
+    assert f"takes a number of pictures, or half; not {count!r}" in outcome.complaint()
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("count", [4, 5])
 def test_something_has_to_be_left_to_test_on(dataset_folder, count):
     with pytest.raises(DataError, match="has 4 pictures of defects"):

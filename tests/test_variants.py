@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny import TINY
 
 from andon.datasets import open_dataset
+from andon.detectors._depth import Inputs
 from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
 from andon.errors import ConfigError
 from andon.images import load_batch
@@ -214,8 +215,9 @@ def test_further_students_change_the_student_map_alone(data):
     detector = learned(data, **{"others.kinds": ("plain",), "others.width": 16})
     f = noise(1, *detector.adapter.shape)
     with torch.no_grad():
-        error, spread = detector._error_and_spread(f, f)[0]
-        maps = detector.raw_maps(f, f, f)[0]
+        views = detector.views(Inputs(f, torch.ones(1, 1, *f.shape[2:])))
+        error, spread = detector._error_and_spread(views)[0]
+        maps = detector.raw_maps(views)[0]
     (m_e, s_e), (m_v, s_v) = detector.spread_.tolist()
     torch.testing.assert_close(maps[0], (error - m_e) / s_e + (spread - m_v) / s_v)
     assert spread.min() > 0
@@ -247,7 +249,7 @@ def test_what_is_labelled_becomes_stranger(data, change, use, tmp_path):
         detector.fit(data.train, labelled=[called] if weight else (), trainer=trainer)
         assert detector.label_use == (use if weight else "")
         with torch.no_grad():
-            f = detector.extract(load_batch([called], detector.input_size).image)[0]
+            f = detector.extract(load_batch([called], detector.input_size).image).teacher
             nll = negative_log_likelihood(*detector.flow(f))
             values = (detector._difference(f, f) if change == "labels.margin" else nll)[0]
         inside = values[2:6, 2:6].mean()

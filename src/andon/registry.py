@@ -36,7 +36,7 @@ class Recipe(Config):
     """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
-    labelled: Annotated[int, Field(ge=0, strict=True)] = 0
+    labelled: Annotated[int, Field(ge=0, strict=True)] | Literal["half"] = 0
     """Anomalous test pictures that are learned from instead, and taken out of the test; the seed chooses them."""
     gate: bool = False
     """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""

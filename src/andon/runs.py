@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from andon.config import to_yaml
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.dataset import file_digest
-from andon.datasets.labelled import move_labelled, without_copies
+from andon.datasets.labelled import Labelled, move_labelled, without_copies
 from andon.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
 from andon.files import write_json, write_text
 from andon.images import decode
@@ -53,7 +53,7 @@ class Source:
     category: str | None = None
     layout: str = "auto"
 
-    def open(self, *, seed: int, hold_out: bool = True, labelled: int = 0) -> Dataset:
+    def open(self, *, seed: int, hold_out: bool = True, labelled: Labelled = 0) -> Dataset:
         """Read the data set; without `hold_out` no good pictures are kept from training by rule.
 
         `labelled` anomalous pictures move from the test to those that are learned from.

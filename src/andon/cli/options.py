@@ -46,9 +46,11 @@ SkipUnreadable = Annotated[
     bool, typer.Option("--skip-unreadable", help="Leave damaged pictures out, and count them.")
 ]
 Labelled = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        help="Anomalous pictures per category that move from the test to what is learned from; the seed chooses them."
+        metavar="N|half",
+        help="Anomalous pictures per category that move from the test to what is learned from; the seed chooses them. half: "
+        "those of seeds 0 and 1 complement each other.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -110,8 +112,12 @@ def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
     return load_recipe(recipe or default_recipe(detector or DETECTOR), detector or DETECTOR)
 
 
-def with_labelled(settings: list[str] | None, labelled: int | None) -> list[str]:
-    """`--labelled 5` as the setting it is."""
+def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]:
+    """`--labelled 5` as the setting it is. Raises `UsageError` for what is neither a number of pictures nor `half`."""
+    from andon.errors import UsageError
+
+    if labelled is not None and labelled != "half" and not labelled.isdecimal():
+        raise UsageError(f"--labelled takes a number of pictures, or half; not {labelled!r}")
     return [*(settings or []), *([] if labelled is None else [f"labelled={labelled}"])]
 
 

@@ -9,29 +9,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Literal
 
 from andon.datasets.dataset import Dataset, Records, file_digest
 from andon.datasets.findings import pictures
 from andon.errors import DataError
 
+Labelled = int | Literal["half"]
+"""How many anomalous pictures leave the test; `half` for the bound that full supervision reaches."""
 
-def move_labelled(dataset: Dataset, count: int, seed: int) -> Dataset:
+
+def move_labelled(dataset: Dataset, count: Labelled, seed: int) -> Dataset:
     """The data set with `count` anomalous test pictures in `labelled` instead; 0 changes nothing.
 
-    Chosen are the first by hex digest of `sha256(f"{seed}:labelled:{id}")`, of all defect types together. What the test
+    Chosen are the first by hex digest of `sha256(f"{seed}:labelled:{id}")`, of all defect types together. With `half`, seeds
+    2k and 2k+1 take the two halves of one order, so that together they test on every defect once (cross-fitting). What the test
     must not show again leaves it too: further pictures of a chosen part, and copies of a chosen picture. Raises
     `DataError` when no anomalous picture would be left to test on.
     """
     if count == 0:
         return dataset
     anomalous = [record for record in dataset.test if record.label == 1]
-    order = sorted(anomalous, key=lambda r: hashlib.sha256(f"{seed}:labelled:{r.id}".encode()).hexdigest())
-    chosen = {record.id for record in order[:count]}
+    draw = seed // 2 if count == "half" else seed
+    order = sorted(anomalous, key=lambda r: hashlib.sha256(f"{draw}:labelled:{r.id}".encode()).hexdigest())
+    taken = order[:count] if count != "half" else order[seed % 2 :: 2]
+    chosen = {record.id for record in taken}
     moved = Records(replace(record, split="train") for record in dataset.test if record.id in chosen)
     parts = {record.object_id for record in moved} - {None}
     rest = [r for r in dataset.test if r.id not in chosen and r.object_id not in parts]
     kept = without_copies(Records(rest), {file_digest(record.image) for record in moved})
-    if len(moved) < count or 1 not in kept.labels:
+    if (count != "half" and len(moved) < count) or 1 not in kept.labels:
         raise DataError(
             f"{dataset.category} has {pictures(len(anomalous))} of defects, {count} labelled ones to learn from leave none "
             "to test on: ask for fewer with --labelled"

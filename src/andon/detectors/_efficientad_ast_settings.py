@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from andon.backbones import BackboneConfig
 from andon.config import Amount, Config, Count, Share
-from andon.detector import DetectorConfig
+from andon.detectors._depth import AdaptedExtractorConfig, DepthDetectorConfig
+from andon.errors import ConfigError
 from andon.layers.students import StudentKind
 from andon.training import OptimiserConfig
 
@@ -16,15 +16,11 @@ OddKernel = Literal[1, 3, 5, 7]
 Cells = Annotated[int, Field(ge=0, le=64)]
 
 
-class ExtractorConfig(BackboneConfig):
+class ExtractorConfig(AdaptedExtractorConfig):
     """The frozen feature extractor."""
 
     mode: Literal["eval", "train"] = "eval"
     """D1, D2: `train` gives student and autoencoder private copies that run, and drift, in train mode as published."""
-    project: Count | None = None
-    """Reduce the features to this many channels by a fixed random orthonormal projection."""
-    standardise: bool = False
-    """Scale each feature channel to mean 0 and deviation 1 over the training pictures."""
     light: tuple[Amount, ...] = ()
     """Brightness factors of further copies of every training picture, e.g. [0.8, 1.2]; lamps age (mode `eval` only)."""
 
@@ -139,7 +135,7 @@ class LabelsConfig(Config):
     """Turn the maps into one by a logistic regression learned from defective and good cells."""
 
 
-class EfficientADASTConfig(DetectorConfig):
+class EfficientADASTConfig(DepthDetectorConfig):
     """Settings of EfficientAD-AST; the defaults are the corrected design."""
 
     extractor: ExtractorConfig = ExtractorConfig(
@@ -171,3 +167,46 @@ class EfficientADASTConfig(DetectorConfig):
     optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)
     patience: Count = 10
     """Epochs without improvement that end training where `selection` judges epochs (D9)."""
+
+
+def check_settings(c: EfficientADASTConfig) -> None:
+    """Raise `ConfigError` for settings that exclude each other."""
+    if c.mode != "rgb":
+        _check_depth(c)
+    if c.extractor.mode == "train" and c.extractor.light:
+        raise ConfigError(
+            "extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is"
+        )
+    if c.bank.inputs != "none" and (c.extractor.mode == "train" or c.augment):
+        raise ConfigError(
+            f"bank.inputs={c.bank.inputs} looks every picture up once, before training: set extractor.mode=eval and "
+            "augment=false"
+        )
+    if c.labels.head and c.maps.pad:
+        raise ConfigError(
+            "labels.head gives log-odds, in which a border of zeros means doubt: set maps.pad=0"
+        )
+    if c.teacher.weights is not None and (c.teacher.normalise != "channel" or not c.extractor.standardise):
+        raise ConfigError(
+            "a ready flow (teacher.weights) gives latents of unknown scale from features scaled as it learned them: set "
+            "teacher.normalise=channel and extractor.standardise=true"
+        )
+
+
+def _check_depth(c: EfficientADASTConfig) -> None:
+    """V1 is a configuration of the corrected model: depth goes with none of the other variants."""
+    others = {
+        "extractor.mode=eval": c.extractor.mode == "train",
+        "augment=false": c.augment,
+        "bank.inputs=none": c.bank.inputs != "none",
+        "others.kinds=[]": bool(c.others.kinds),
+        "labels.margin=0, labels.boundary=0, labels.head=false": bool(
+            c.labels.margin or c.labels.boundary or c.labels.head
+        ),
+        "teacher.weights=null": c.teacher.weights is not None,
+        "student.penalty=0 (penalty pictures have no depth)": c.mode == "depth" and c.student.penalty > 0,
+        "extractor.light=[] (a lamp does not change depth)": c.mode == "depth" and bool(c.extractor.light),
+    }
+    wrong = [setting for setting, on in others.items() if on]
+    if wrong:
+        raise ConfigError(f"mode={c.mode} looks at depth as well: set {', '.join(wrong)}")

@@ -11,7 +11,8 @@ a result is a switch below, named with its number (D1, D3, ...) in `docs/efficie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -20,24 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
-from andon.datasets.masks import load_regions
-from andon.datasets.penalty import penalty_records
-from andon.detector import PREDICT_BATCH, Analysis, Detector, weight_lines
-from andon.detectors._efficientad_ast_settings import EfficientADASTConfig
+from andon.detector import PREDICT_BATCH, Analysis
+from andon.detectors._depth import CHUNK, DepthDetector, Inputs
+from andon.detectors._efficientad_ast_data import defect_shares, penalty_features, some_defects
+from andon.detectors._efficientad_ast_settings import EfficientADASTConfig, check_settings
 from andon.errors import ConfigError
-from andon.features import FeatureCache
-from andon.images import View, batches, load_batch, read_size
-from andon.layers.adapter import FeatureAdapter
+from andon.images import View, batches, load_batch
 from andon.layers.augment import random_view
 from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
 from andon.layers.bank_inputs import BankInputs, extra_channels
-from andon.layers.defect_labels import (
-    CalibratedHead,
-    boundary_loss,
-    chosen_cells,
-    defect_cells,
-    margin_loss,
-)
+from andon.layers.defect_labels import CalibratedHead, boundary_loss, chosen_cells, margin_loss
 from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.flow_teacher import flow_interface, locate_flow
 from andon.layers.moments import channel_statistics
@@ -45,14 +38,24 @@ from andon.layers.positional import positional_encoding
 from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
 from andon.layers.students import error_and_spread, student_of_kind
 from andon.structures import Record
-from andon.training import Draw, EarlyStopping, EpochSampler, Stage, Trainer, derive_seed, seeded
+from andon.training import Draw, EarlyStopping, EpochSampler, Stage, Trainer, seeded
 
 POSITION_CHANNELS = 32
-CHUNK = 8
-"""Pictures that are computed at once where nothing is learned."""
 
 
-class EfficientADAST(Detector):
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Features (B, C, h, w) of the same pictures as each network sees them, and the weight of each cell."""
+
+    teacher: Tensor
+    student: Tensor
+    """With what the bank says of them (V7); of the student's own extractor (D1)."""
+    autoencoder: Tensor
+    mask: Tensor
+    """(B, 1, h, w) in [0, 1]; 1 where there is no depth."""
+
+
+class EfficientADAST(DepthDetector):
     """Flow teacher, two-headed student, autoencoder; see the module's docstring."""
 
     Config = EfficientADASTConfig
@@ -66,15 +69,11 @@ class EfficientADAST(Detector):
     def __init__(self, config: EfficientADASTConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
-        self._check_settings()
-        self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
+        check_settings(c)
+        n, height, width = self.create_inputs(pretrained=pretrained)
         if c.extractor.mode == "train":
             self.student_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
             self.autoencoder_extractor = Backbone.create(c.extractor, pretrained=pretrained, train_mode=True)
-        self.adapter = FeatureAdapter(
-            self.extractor.shapes, project=c.extractor.project, standardise=c.extractor.standardise
-        )
-        n, height, width = self.adapter.shape
         if height != width:
             raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
         self.teacher = Flow(n, POSITION_CHANNELS, c.teacher.hidden, c.teacher.kernels, c.teacher.clamp)
@@ -106,12 +105,8 @@ class EfficientADAST(Detector):
             "map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]])
         )  # (student, autoencoder) x (q_a, q_b)
         self.register_buffer("spread_", torch.tensor([[0.0, 1.0]] * 2))  # (error, spread) x (mean, deviation)
-        self.used_weights = (*weight_lines(self.extractor), *ready)
+        self.used_weights = (*self.used_weights, *ready)
         self.eval()
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        return self.config.extractor.image_size, self.config.extractor.image_size
 
     @property
     def score_rule(self) -> str:
@@ -130,57 +125,34 @@ class EfficientADAST(Detector):
         own = [what for what, on in (more | {"the calibrated map": c.head}).items() if on]
         return " and ".join([*own, super().label_use] if super().label_use else own)
 
-    def _check_settings(self) -> None:
-        """Raise `ConfigError` for settings that exclude each other."""
-        c = self.config
-        if c.extractor.mode == "train" and c.extractor.light:
-            raise ConfigError(
-                "extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is"
-            )
-        if c.bank.inputs != "none" and (c.extractor.mode == "train" or c.augment):
-            raise ConfigError(
-                f"bank.inputs={c.bank.inputs} looks every picture up once, before training: set extractor.mode=eval and "
-                "augment=false"
-            )
-        if c.labels.head and c.maps.pad:
-            raise ConfigError(
-                "labels.head gives log-odds, in which a border of zeros means doubt: set maps.pad=0"
-            )
-
     # Learning ------------------------------------------------------------------------------------------------------
 
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
-        cache = FeatureCache(self.extractor)
+        c = self.config
         with trainer.timed("features"):
-            whole = cache.load(train, progress=trainer.progress, what="training features")
-            if self.config.teacher.weights is None:
-                self.adapter.fit(whole)
-            features = torch.cat([self.adapter.transform(whole), *self._other_light(train, cache, trainer)])
-            held_out = self.adapter.transform(
-                cache.load(validation, progress=trainer.progress, what="validation features")
-            )
-            penalty = self._penalty_features(len(train), cache, trainer)
-            defects = self._defects(cache, trainer)
-        self._learn_teacher(features, held_out, defects, trainer)
-        seen = features
+            plain = self.load_inputs(train, trainer, what="training features", fit=c.teacher.weights is None)
+            good = Inputs.joined([plain, *self._other_light(train, trainer)])
+            held_out = self.load_inputs(validation, trainer, what="validation features")
+            penalty = self._penalty(len(train), trainer)
+            defects = self._defects(trainer)
+        self._learn_teacher(good, held_out, defects, trainer)
+        seen = good.f
         if self.bank is not None:
             with trainer.timed("memory_bank"):
-                owners = torch.arange(len(features)) % len(
-                    train
-                )  # copies in other light belong to their picture
-                self.bank.fit(features, owners, self.config.bank.share, seeded(trainer.seed, "bank"))
+                owners = torch.arange(len(good)) % len(train)  # copies in other light: of their picture
+                self.bank.fit(good.f, owners, c.bank.share, seeded(trainer.seed, "bank"))
                 self.bank.to(trainer.device)
-                seen = self._seen(features, trainer, owners)
+                seen = self._seen(good.f, trainer, owners)
                 penalty = None if penalty is None else self._seen(penalty, trainer)
-        self._learn_student(train, (features, seen), held_out, penalty, defects, trainer)
-        self._learn_others(features, trainer)
+        self._learn_student(train, (good, seen), held_out, penalty, defects, trainer)
+        self._learn_others(good.f, trainer)
         with trainer.timed("normalisation"):
-            good = (validation, held_out) if validation else (train, features[: len(train)])
+            known = (validation, held_out) if validation else (train, plain)
             if self.others:
-                self.spread_ = self._spread_range(good[1], trainer)
-            self.map_range_ = self._map_range(*good, trainer)
+                self.spread_ = self._spread_range(known[1], trainer)
+            self.map_range_ = self._map_range(*known, trainer)
             if self.head is not None:
-                self._fit_head(self.head, good[1].to(trainer.device), *defects)
+                self._fit_head(self.head, known[1], *defects, trainer)
 
     def _seen(self, features: Tensor, trainer: Trainer, owners: Tensor | None = None) -> Tensor:
         """What the student sees of all features, on the CPU; `owners` as `BankInputs` takes them."""
@@ -190,36 +162,36 @@ class EfficientADAST(Detector):
             parts.append(self.as_student_sees(features[chunk].to(trainer.device), own).cpu())
         return torch.cat(parts)
 
-    def _defects(self, cache: FeatureCache, trainer: Trainer) -> tuple[Tensor, Tensor]:
+    def _other_light(self, train: Sequence[Record], trainer: Trainer) -> list[Inputs]:
+        """The training pictures at each further brightness."""
+        what = "training features at {:g} of the light"
+        return [
+            self.load_inputs(train, trainer, what=what.format(factor), view=View(light=factor))
+            for factor in self.config.extractor.light
+        ]
+
+    def _penalty(self, train_size: int, trainer: Trainer) -> Tensor | None:
+        """Features of penalty pictures before any bank; with depth (V1) they are flat, as where there is no part."""
+        if self.config.student.penalty == 0 or self.extractor is None or self.adapter is None:
+            return None
+        f = penalty_features(self.config.penalty, self.extractor, self.adapter, train_size, trainer)
+        flat = f.new_zeros(len(f), self.teacher_mean_.shape[1] - f.shape[1], *f.shape[2:])
+        return torch.cat([f, flat], 1)
+
+    def _defects(self, trainer: Trainer) -> tuple[Tensor, Tensor]:
         """V5: features of the labelled defects and how much of each cell is defective, NaN where no mask says so."""
         c = self.config.labels
         records = trainer.labelled if c.head or c.margin or c.boundary else ()
         if not records:
             return torch.empty(0), torch.empty(0)
-        features = self.adapter.transform(
-            cache.load(records, progress=trainer.progress, what="labelled features")
-        )
-        masks = [defect_cells(_mask(record), self.adapter.grid) for record in records]
-        return features.to(trainer.device), torch.cat(masks).to(trainer.device)
-
-    def _other_light(
-        self, train: Sequence[Record], cache: FeatureCache, trainer: Trainer
-    ) -> Iterator[Tensor]:
-        """Features of the training pictures at each further brightness."""
-        for factor in self.config.extractor.light:
-            what = f"training features at {factor:g} of the light"
-            copies = cache.load(train, view=View(light=factor), progress=trainer.progress, what=what)
-            yield self.adapter.transform(copies)
+        f = self.load_inputs(records, trainer, what="labelled features").f
+        return f.to(trainer.device), defect_shares(records, (f.shape[2], f.shape[3])).to(trainer.device)
 
     def _load_teacher(self) -> tuple[dict[str, str]]:
         """V4: take flow and feature statistics from the weight store; returns the line on their origin."""
         c = self.config
         assert c.teacher.weights is not None
-        if c.teacher.normalise != "channel" or not c.extractor.standardise:
-            raise ConfigError(
-                "a ready flow (teacher.weights) gives latents of unknown scale from features scaled as it learned them: set "
-                "teacher.normalise=channel and extractor.standardise=true"
-            )
+        assert self.adapter is not None
         values = c.model_dump(mode="json")
         extractor = {name: values["extractor"][name] for name in BackboneConfig.model_fields}
         interface = flow_interface(extractor, c.extractor.project, values["teacher"], POSITION_CHANNELS)
@@ -235,31 +207,33 @@ class EfficientADAST(Detector):
         return wanted if limit is None else max(1, min(wanted, limit // sampler.per_epoch))
 
     def _learn_teacher(
-        self, features: Tensor, held_out: Tensor, defects: tuple[Tensor, Tensor], trainer: Trainer
+        self, inputs: Inputs, held_out: Inputs, defects: tuple[Tensor, Tensor], trainer: Trainer
     ) -> None:
         """Stage 1: maximum likelihood of good features under the flow (AST Eq. 2), unless a ready one is used as it is."""
         c, weight = self.config.teacher, self.config.labels.boundary
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
-            good = negative_log_likelihood(*self.flow(features[draw.indices].to(trainer.device)))
-            terms = {"nll": good.mean()}
+            batch = inputs.at(draw.indices, trainer.device)
+            good = negative_log_likelihood(*self.flow(batch.f))
+            terms = {"nll": self.masked(good[:, None], batch.mask).mean()}
             if weight > 0:
-                bad, defective = _some(defects, len(good), draw)
+                bad, defective = some_defects(defects, len(good), draw)
                 bad = negative_log_likelihood(*self.flow(bad))
                 terms["boundary"] = weight * boundary_loss(good, bad, chosen_cells(defective, bad))
             return terms
 
-        good = held_out if len(held_out) else features
+        judged = held_out if len(held_out) else inputs
 
         def measure() -> Mapping[str, float]:
             with torch.inference_mode():
-                chunks = [
-                    negative_log_likelihood(*self.flow(f.to(trainer.device))) for f in torch.split(good, 8)
+                parts = [
+                    self.masked(negative_log_likelihood(*self.flow(x.f))[:, None], x.mask).flatten(1).mean(1)
+                    for x in judged.chunks(trainer.device)
                 ]
-            return {"nll": float(torch.cat(chunks).mean())}
+            return {"nll": float(torch.cat(parts).mean())}
 
         sampler = trainer.sampler(
-            "teacher", len(features), self.config.batch_size, drop_last=self.config.drop_last
+            "teacher", len(inputs), self.config.batch_size, drop_last=self.config.drop_last
         )
         stopping = EarlyStopping(measure, self.config.patience, higher_is_better=False)
         if c.weights is None or c.fine_tune > 0:
@@ -273,56 +247,58 @@ class EfficientADAST(Detector):
                 optimiser=self.config.teacher_optimiser,
                 stopping=stopping if self.config.selection == "validation" else None,
             )
-        before_scaling = float(self.adapter.std_.log().sum())  # so that differently scaled features compare
-        trainer.stages.setdefault("teacher", Stage()).measured["nll"] = measure()["nll"] + before_scaling
+        scale = (
+            0.0 if self.adapter is None else float(self.adapter.std_.log().sum())
+        )  # so that scales compare
+        trainer.stages.setdefault("teacher", Stage()).measured["nll"] = measure()["nll"] + scale
         if c.normalise == "channel":
             with torch.no_grad():
-                latents = (self.flow(f.to(trainer.device))[0] for f in torch.split(features, 8))
+                latents = (self.flow(x.f)[0] for x in inputs.chunks(trainer.device))
                 mean, std = channel_statistics(latents)
             self.teacher_mean_, self.teacher_std_ = mean.to(trainer.device), std.to(trainer.device)
 
     def _learn_student(
         self,
         train: Sequence[Record],
-        inputs: tuple[Tensor, Tensor],
-        held_out: Tensor,
+        inputs: tuple[Inputs, Tensor],
+        held_out: Inputs,
         penalty: Tensor | None,
         defects: tuple[Tensor, Tensor],
         trainer: Trainer,
     ) -> None:
         """Stage 2: student and autoencoder together, against the finished teacher.
 
-        `inputs` are the features as the teacher and as the student sees them, `penalty` as the student does.
+        `inputs` are what the teacher sees and the features as the student sees them, as `penalty` is.
         """
         c = self.config
-        features, seen = inputs
+        good, seen = inputs
         fixed = c.penalty.draw == "fixed" and penalty is not None
         limit = (
             len(cast("Tensor", penalty)) // c.batch_size if fixed else None
         )  # the shorter set ends the epoch
-        sampler = trainer.sampler("student", len(features), c.batch_size, drop_last=c.drop_last, limit=limit)
+        sampler = trainer.sampler("student", len(good), c.batch_size, drop_last=c.drop_last, limit=limit)
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             if c.extractor.mode == "train" or c.augment:
-                f, f_student, f_autoencoder = self._fresh_features(train, draw, trainer)
+                views = self._fresh_views(train, draw, trainer)
             else:
-                f = f_autoencoder = features[draw.indices].to(trainer.device)
-                f_student = f if seen is features else seen[draw.indices].to(trainer.device)
-            terms = self.student_losses(f, f_student, f_autoencoder)
+                x = good.at(draw.indices, trainer.device)
+                as_student = x.f if seen is good.f else seen[draw.indices].to(trainer.device)
+                views = Views(x.f, as_student, x.f, x.mask)
+            terms = self.student_losses(views)
             if penalty is not None and c.student.penalty > 0:
-                chosen = torch.randint(len(penalty), (len(f),), generator=draw.generator)
+                chosen = torch.randint(len(penalty), (len(views.mask),), generator=draw.generator)
                 terms["penalty"] = c.student.penalty * self.penalty_loss(penalty[chosen].to(trainer.device))
             if c.labels.margin > 0:
-                terms["margin"] = c.labels.margin * self.margin_loss(
-                    f, f_student, *_some(defects, len(f), draw)
-                )
+                bad = some_defects(defects, len(views.mask), draw)
+                terms["margin"] = c.labels.margin * self.margin_loss(views, *bad)
             return terms
 
         def held_out_loss() -> Mapping[str, float]:
             with torch.inference_mode():
                 parts = [
-                    sum(self.student_losses(f, self.as_student_sees(f), f).values()) * len(f)
-                    for f in torch.split(held_out.to(trainer.device), 8)
+                    sum(self.student_losses(self.views(x)).values()) * len(x)
+                    for x in held_out.chunks(trainer.device)
                 ]
             return {"loss": float(torch.stack(cast("list[Tensor]", parts)).sum()) / len(held_out)}
 
@@ -364,10 +340,10 @@ class EfficientADAST(Detector):
             epochs = self._epochs(c.epochs, sampler)
             trainer.minimise(stage, loss, {stage: network}, sampler, epochs=epochs, optimiser=c.optimiser)
 
-    def margin_loss(self, f: Tensor, f_student: Tensor, bad: Tensor, defective: Tensor) -> Tensor:
+    def margin_loss(self, views: Views, bad: Tensor, defective: Tensor) -> Tensor:
         """V5 a: the student has to stay wrong on defective cells (`layers.defect_labels.margin_loss`)."""
         with frozen_statistics(self.student):
-            normal = self._difference(f, f_student)
+            normal = self._difference(views.teacher, views.student)
             wrong = self._difference(bad, self.as_student_sees(bad))
         return margin_loss(normal, wrong, chosen_cells(defective, wrong.detach()))
 
@@ -378,20 +354,20 @@ class EfficientADAST(Detector):
         s1: Tensor = self.student(self._with_position(f_student)).float().chunk(2, dim=1)[0]
         return (z - s1).square().mean(1)
 
-    def student_losses(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> dict[str, Tensor]:
-        """L_ST, L_AE and L_STAE for features (B, C, H, W) as the three networks see them (EfficientAD Eq. 1, 4, 5)."""
+    def student_losses(self, views: Views) -> dict[str, Tensor]:
+        """L_ST, L_AE and L_STAE (EfficientAD Eq. 1, 4, 5), weighed by the mask."""
         c = self.config
         with torch.no_grad():
-            z = self.latent(f)
-        s1, s2 = self.student(self._with_position(f_student)).float().chunk(2, dim=1)
-        a = self.autoencoder(self._with_position(f_autoencoder)).float()
-        target = z if c.autoencoder.target == "flow" else f
+            z = self.latent(views.teacher)
+        s1, s2 = self.student(self._with_position(views.student)).float().chunk(2, dim=1)
+        a = self.autoencoder(self._with_position(views.autoencoder)).float()
+        target = z if c.autoencoder.target == "flow" else views.teacher
         imitated = a.detach() if c.autoencoder.stop_gradient else a
         scale = z.shape[1] if c.student.loss == "ast" else 1
         return {
-            "student": scale * hard_mean((z - s1).square(), c.student.p_hard),
-            "autoencoder": (target - a).square().mean(),
-            "student_autoencoder": (imitated - s2).square().mean(),
+            "student": scale * hard_mean(self.masked((z - s1).square(), views.mask), c.student.p_hard),
+            "autoencoder": self.masked((target - a).square(), views.mask).mean(),
+            "student_autoencoder": self.masked((imitated - s2).square(), views.mask).mean(),
         }
 
     def penalty_loss(self, f: Tensor) -> Tensor:
@@ -404,31 +380,7 @@ class EfficientADAST(Detector):
             s = self.student(x)
         return cast("Tensor", s.float().chunk(2, dim=1)[0].square().mean())
 
-    def _penalty_features(self, train_size: int, cache: FeatureCache, trainer: Trainer) -> Tensor | None:
-        """Features of the penalty pictures; a fixed, seeded share of them is shown without colour (D15)."""
-        c = self.config.penalty
-        if self.config.student.penalty == 0:
-            return None
-        records = penalty_records(c.folder)
-        order = torch.randperm(
-            len(records), generator=torch.Generator().manual_seed(derive_seed(trainer.seed, "penalty"))
-        )
-        if c.draw == "fixed":
-            order = order[:train_size]
-        grey = round(c.grey_share * len(order))
-        parts = []
-        for positions, view in ((order[:grey], View(c.zoom, c.colour)), (order[grey:], View(c.zoom))):
-            chosen = [records[int(k)] for k in positions]
-            if chosen:
-                parts.append(
-                    cache.load(chosen, view=view, progress=trainer.progress, what="penalty features")
-                )
-        joined = {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
-        return self.adapter.transform(joined)
-
-    def _fresh_features(
-        self, train: Sequence[Record], draw: Draw, trainer: Trainer
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _fresh_views(self, train: Sequence[Record], draw: Draw, trainer: Trainer) -> Views:
         """Features extracted at this step: of augmented pictures, or (D1) as extractors in train mode see them."""
         images = load_batch([train[int(k) % len(train)] for k in draw.indices], self.input_size).image
         if self.config.augment:
@@ -436,37 +388,33 @@ class EfficientADAST(Detector):
         with torch.no_grad():
             return self.extract(images.to(trainer.device))
 
-    def _map_range(self, good: Sequence[Record], features: Tensor, trainer: Trainer) -> Tensor:
-        """The 0.9 and 0.995 quantiles of both maps over all cells of good pictures (EfficientAD Sec. 3.4), (2, 2)."""
+    def _map_range(self, good: Sequence[Record], inputs: Inputs, trainer: Trainer) -> Tensor:
+        """The 0.9 and 0.995 quantiles of both maps over all cells of good pictures that count (EfficientAD Sec. 3.4), (2, 2)."""
         with torch.inference_mode():
             if self.config.extractor.mode == "train":
-                images = (
-                    batch.image.to(trainer.device) for batch in batches(good, self.input_size, PREDICT_BATCH)
-                )
-                parts = [self.raw_maps(*self.extract(image)) for image in images]
+                pictures = batches(good, self.input_size, PREDICT_BATCH)
+                seen = (self.extract(batch.image.to(trainer.device)) for batch in pictures)
             else:
-                parts = [
-                    self.raw_maps(f, self.as_student_sees(f), f)
-                    for f in torch.split(features.to(trainer.device), CHUNK)
-                ]
-        cells = torch.cat(parts).transpose(0, 1).flatten(1)  # (2, n)
-        return torch.from_numpy(
-            np.quantile(cells.cpu().numpy(), (0.9, 0.995), axis=1).T.astype(np.float32)
-        )  # (2, 2)
+                seen = (self.views(x) for x in inputs.chunks(trainer.device))
+            cells = [self.raw_maps(views).movedim(1, 0)[:, views.mask[:, 0] > 0] for views in seen]
+        values = torch.cat(cells, 1).cpu().numpy()  # (2, n)
+        return torch.from_numpy(np.quantile(values, (0.9, 0.995), axis=1).T.astype(np.float32))  # (2, 2)
 
-    def _spread_range(self, features: Tensor, trainer: Trainer) -> Tensor:
+    def _spread_range(self, good: Inputs, trainer: Trainer) -> Tensor:
         """V3: mean and deviation of error and spread over all cells of good pictures, (2, 2)."""
         with torch.inference_mode():
-            chunks = torch.split(features.to(trainer.device), CHUNK)
-            parts = [self._error_and_spread(f, self.as_student_sees(f)) for f in chunks]
+            parts = [self._error_and_spread(self.views(x)) for x in good.chunks(trainer.device)]
         deviation, mean = torch.std_mean(torch.cat(parts), dim=(0, 2, 3), correction=0)
         return torch.stack([mean, deviation.clamp_min(1e-9)], 1)
 
-    def _fit_head(self, head: CalibratedHead, good: Tensor, bad: Tensor, defective: Tensor) -> None:
+    def _fit_head(
+        self, head: CalibratedHead, good: Inputs, bad: Tensor, defective: Tensor, trainer: Trainer
+    ) -> None:
         """V5 c: from the cells of good pictures, the defective cells, and those that a mask leaves out."""
+        defects = Inputs(bad, bad.new_ones(len(bad), 1, *bad.shape[2:]))
         with torch.inference_mode():
-            chunks = (*torch.split(good, CHUNK), *torch.split(bad, CHUNK))
-            maps = torch.cat([self.scaled_maps(f, self.as_student_sees(f), f) for f in chunks])
+            chunks = (*good.chunks(trainer.device), *defects.chunks(trainer.device))
+            maps = torch.cat([self.scaled_maps(self.views(x)) for x in chunks])
             wrong = chosen_cells(defective, maps[len(good) :].mean(1))
             cells = torch.cat([torch.zeros_like(maps[: len(good), 0], dtype=torch.bool), wrong])
             known = torch.cat([~cells[: len(good)], wrong | (defective == 0)])
@@ -485,52 +433,59 @@ class EfficientADAST(Detector):
     def _with_position(self, f: Tensor) -> Tensor:
         return torch.cat([self.position.expand(f.shape[0], -1, -1, -1), f], 1)
 
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of (B, 3, H, W) pictures as teacher, student and autoencoder see them (the same, but for D1)."""
-        f = self.adapter.transform(self.extractor(images))
-        if self.config.extractor.mode == "eval":
-            return f, self.as_student_sees(f), f
-        return (
-            f,
-            self.adapter.transform(self.student_extractor(images)),
-            self.adapter.transform(self.autoencoder_extractor(images)),
-        )
+    def extract(self, images: Tensor) -> Views:
+        """(B, 3 or 5, H, W) as `analyse` gets them, as each network sees them."""
+        views = self.views(self.inputs(images))
+        if self.config.extractor.mode == "eval" or self.adapter is None:
+            return views
+        student = self.adapter.transform(self.student_extractor(images))
+        autoencoder = self.adapter.transform(self.autoencoder_extractor(images))
+        return Views(views.teacher, student, autoencoder, views.mask)
+
+    def views(self, inputs: Inputs) -> Views:
+        """The same features for all networks, but for what a bank adds."""
+        return Views(inputs.f, self.as_student_sees(inputs.f), inputs.f, inputs.mask)
 
     def as_student_sees(self, f: Tensor, owners: Tensor | None = None) -> Tensor:
         """V7: features beside what the bank says of them; the features where there is no bank."""
         return f if self.bank is None else cast("Tensor", self.bank(f, owners))
 
-    def _error_and_spread(self, f: Tensor, f_student: Tensor) -> Tensor:
+    def _error_and_spread(self, views: Views) -> Tensor:
         """V3: of all students, (B, 2, h, w)."""
-        first = self.student(self._with_position(f_student)).chunk(2, dim=1)[0]
+        f = views.teacher
+        first = self.student(self._with_position(views.student)).chunk(2, dim=1)[0]
         return error_and_spread(
             self.latent(f), [first, *(other(self._with_position(f)) for other in self.others)]
         )
 
-    def raw_maps(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> Tensor:
-        """Channel means of (z - S1)² and (A - S2)², (B, 2, h, w); V3: the first is error plus spread, each standardised."""
-        s1, s2 = self.student(self._with_position(f_student)).chunk(2, dim=1)
-        a = self.autoencoder(self._with_position(f_autoencoder))
-        if self.others:
-            both = self._error_and_spread(f, f_student)
-            standard = (both - self.spread_[:, 0, None, None]) / self.spread_[:, 1, None, None]
-            return torch.stack([standard.sum(1), (a - s2).square().mean(1)], 1)
-        return torch.stack([(self.latent(f) - s1).square().mean(1), (a - s2).square().mean(1)], 1)
+    def raw_maps(self, views: Views) -> Tensor:
+        """Channel means of (z - S1)² and (A - S2)², weighed by the mask, (B, 2, h, w).
 
-    def scaled_maps(self, f: Tensor, f_student: Tensor, f_autoencoder: Tensor) -> Tensor:
+        V3: the first is error plus spread of all students, each standardised.
+        """
+        s1, s2 = self.student(self._with_position(views.student)).chunk(2, dim=1)
+        a = self.autoencoder(self._with_position(views.autoencoder))
+        if self.others:
+            both = self._error_and_spread(views)
+            first = ((both - self.spread_[:, 0, None, None]) / self.spread_[:, 1, None, None]).sum(1)
+        else:
+            first = (self.latent(views.teacher) - s1).square().mean(1)
+        return torch.stack([first, (a - s2).square().mean(1)], 1) * views.mask
+
+    def scaled_maps(self, views: Views) -> Tensor:
         """The raw maps, brought to one scale where the recipe says so, (B, 2, h, w)."""
-        maps = self.raw_maps(f, f_student, f_autoencoder)
+        maps = self.raw_maps(views)
         if self.config.maps.normalise == "none":
             return maps
         low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
         return 0.1 * (maps - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
 
     def analyse(self, images: Tensor) -> Analysis:
-        f, f_student, f_autoencoder = self.extract(images)
-        maps = F.pad(self.scaled_maps(f, f_student, f_autoencoder), [self.config.maps.pad] * 4)
+        views = self.extract(images)
+        maps = F.pad(self.scaled_maps(views), [self.config.maps.pad] * 4)
         combined = maps.mean(1, keepdim=True) if self.head is None else self.head(maps)  # ½ + ½
         source = {"student": maps[:, :1], "combined": combined}
-        likelihood = negative_log_likelihood(*self.flow(f))[:, None]
+        likelihood = negative_log_likelihood(*self.flow(views.teacher))[:, None] * views.mask
         extras = {
             f"{rule}_{name}": self.score(m, rule)
             for name, m in source.items()
@@ -552,18 +507,3 @@ class EfficientADAST(Detector):
         if rule == "mean":
             return flat.mean(1)
         return flat.topk(max(1, round(0.01 * flat.shape[1])), dim=1).values.mean(1)
-
-
-def _mask(record: Record) -> Tensor:
-    """(1, 1, H, W): 1 on the defect, or NaN everywhere where no mask says where it is."""
-    regions = load_regions(record, read_size(record.image))
-    union = torch.from_numpy(np.asarray(regions.union, np.float32))[None, None]
-    return union if regions.regions else torch.full_like(union, torch.nan)
-
-
-def _some(defects: tuple[Tensor, Tensor], count: int, draw: Draw) -> tuple[Tensor, Tensor]:
-    """V5: at most `count` of the labelled defects, drawn anew at each step."""
-    features, cells = defects
-    chosen = torch.randint(len(features), (min(count, len(features)),), generator=draw.generator)
-    chosen = chosen.to(features.device)
-    return features[chosen], cells[chosen]
