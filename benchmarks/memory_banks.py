@@ -1,6 +1,7 @@
 """Time and memory of the memory banks: each shared block beside its textbook form, and the papers' full settings.
 
     python benchmarks/memory_banks.py [--threads 2] [--only coreset,neighbours,covariance,gallery]
+    python benchmarks/memory_banks.py --only paper-coreset,paper-covariance     (the blocks at the papers' sizes)
     python benchmarks/memory_banks.py --papers padim,patchcore-1,patchcore-10,spade [--pictures 209]
 
 Every row is measured in a process of its own: seconds, and peak memory over that held before (inputs included there). The
@@ -62,6 +63,20 @@ def coreset_textbook(n: int, count: int) -> Work:
     return work
 
 
+def coreset_differences(n: int, count: int) -> Work:
+    """The differences to the vector selected last, written out."""
+    x = random(n, 128)
+
+    def work() -> Tensor:
+        closest, chosen = (x - x[0]).square().sum(1).sqrt(), [0]
+        while len(chosen) < count:
+            chosen.append(int(closest.argmax()))
+            closest = torch.minimum(closest, (x - x[chosen[-1]]).square().sum(1).sqrt())
+        return torch.tensor(chosen)
+
+    return work
+
+
 def neighbours_ours(queries: int, bank: int, size: int) -> Work:
     q, b = random(queries, size), random(bank, size, seed=1)
     return lambda: nearest(q, b).distance
@@ -111,7 +126,17 @@ BLOCKS: dict[str, tuple[str, tuple[int, ...], dict[str, Callable[..., Work]]]] =
     "coreset": (
         "1,000 of 20,000 vectors of 128",
         (20_000, 1_000),
-        {"ours": coreset_ours, "all distances": coreset_textbook},
+        {"ours": coreset_ours, "all distances": coreset_textbook, "differences": coreset_differences},
+    ),
+    "paper-coreset": (
+        "PatchCore 1 %: 1,638 of 163,856 vectors of 128",
+        (163_856, 1_638),
+        {"ours": coreset_ours, "differences": coreset_differences},
+    ),
+    "paper-covariance": (
+        "PaDiM: 209 pictures, 3,136 positions, 550 channels",
+        (209, 3136, 550),
+        {"ours": covariance_ours, "np.cov and inv": covariance_textbook},
     ),
     "neighbours": (
         "784 queries, bank of 16,385, 1,024 numbers",
@@ -250,7 +275,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default=",".join(BLOCKS), help="blocks to measure")
+    small = [name for name in BLOCKS if not name.startswith("paper-")]
+    parser.add_argument("--only", default=",".join(small), help=f"blocks to measure, of {', '.join(BLOCKS)}")
     parser.add_argument("--papers", default="", help="settings to measure instead")
     parser.add_argument("--pictures", type=int, default=209, help="209 as in MVTec AD's bottle")
     given = parser.parse_args()

@@ -1,11 +1,13 @@
 """Ablation sequences: settings exist, rows build on each other as they say, tables."""
 
+from pathlib import Path
+
 import pytest
 from test_sweep import result
 
 from andon.ablation import Ablation, Row, ablation_table, load_sequence, plan_ablation, sequence_names
-from andon.errors import ConfigError
-from andon.sweep import Result
+from andon.errors import ConfigError, DataError
+from andon.sweep import Job, Result
 
 
 @pytest.mark.parametrize("name", sequence_names())
@@ -66,3 +68,36 @@ def test_table():
     assert table.rows[1][6] == "91.0"
     assert "3: something else changed." in table.notes
     assert ablation_table(sequence, [], "t").rows[0][3] == "–"
+
+
+def test_rows_of_other_recipes_stand_alone():
+    sequence = load_sequence("east")
+    jobs = plan_ablation(sequence, "data", "bottle", budget=0.5, settings={"extractor.image_size": 128})
+    assert [job.recipe for job in jobs[-3:]] == ["east/starter", "padim/starter", "patchcore/starter"]
+    assert jobs[-1].settings == {"extractor.image_size": 128}
+
+
+def write_scores(job: Job, out: Path, scores: list[float]) -> None:
+    folder = job.folder(out)
+    folder.mkdir(parents=True)
+    lines = [f"p{k},{k % 2},{score}" for k, score in enumerate(scores)]
+    (folder / "predictions.csv").write_text("\n".join(["id,label,raw_score", *lines, "unknown,,1.0"]))
+
+
+def test_changes_stand_against_the_row_they_build_on(tmp_path):
+    sequence = rows(cumulative=True)
+    jobs = plan_ablation(sequence, "data", "c")
+    same, better, best = [1, 1, 1, 1], [1, 1, 1, 2], [1, 2, 1, 2]
+    for job, scores in zip(jobs, (same, best, better, best), strict=True):
+        write_scores(job, tmp_path, scores)
+    results = [Result(job, result().report, 0) for job in jobs]
+    table = ablation_table(sequence, results, "t", tmp_path)
+    where = table.columns.index("change of image AUROC (95 %)")
+    changes = [row[where].split(" ")[0] for row in table.rows]
+    assert changes == ["–", "+50.0", "+25.0", "+25.0"]  # the second row was not kept
+    assert table.rows[1][where] == "+50.0 (+50.0 to +50.0)"
+    (jobs[0].folder(tmp_path) / "predictions.csv").write_text("id,label\n")
+    assert ablation_table(sequence, results[1:2], "t", tmp_path).rows[0][where] == "–"
+    (jobs[0].folder(tmp_path) / "predictions.csv").unlink()
+    with pytest.raises(DataError, match="evaluate the run again"):
+        ablation_table(sequence, results, "t", tmp_path)

@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LAYERS = (
     "errors structures files home config progress",
     "images metrics datasets weights layers calibration limits runtime",
-    "backbones features training pretraining latency",
+    "backbones features training pretraining latency conditions",
     "detector registry",
     "detectors",
     "evaluation stages report prediction archive run_folder runs sweep cluster tracking ablation reproduction exporting "

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from andon.backbones import Backbone
 from andon.calibration import Calibration
+from andon.conditions import FEWEST_HELD_OUT, Condition, fingerprints
 from andon.config import Config, Share
 from andon.datasets.depth import point_cloud_beside
 from andon.datasets.masks import has_pixel_truth, load_regions
@@ -116,6 +117,11 @@ class Detector(nn.Module, ABC):
         uses += ["the choice of the epoch"] if self.config.selection == "labels" and judges else []
         return " and ".join(uses)
 
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        """Networks that learning must leave as they are, by name: all backbones, and what a detector adds to them."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, Backbone)}
+
     @abstractmethod
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         """Learn from good pictures. `validation` holds held-out good pictures and may be empty."""
@@ -180,13 +186,34 @@ class Detector(nn.Module, ABC):
         trainer.labelled = tuple(labelled) if self.label_use else ()
         self.reset(trainer.seed)
         self.to(trainer.device)
+        before = fingerprints(self.frozen)
         self.learn(train, validation, trainer)
         self.eval()
+        self._check_conditions(before, validation, trainer)
         with trainer.timed("calibration"):
             held_out = bool(validation)
             source = "validation" if held_out else "train"
             self.calibrate(validation if held_out else train, source=source, labelled=labelled)
         return self
+
+    def _check_conditions(
+        self, before: Mapping[str, str], validation: Sequence[Record], trainer: Trainer
+    ) -> None:
+        """Measure what holds for every detector; a subclass adds its own while it learns."""
+        after = fingerprints(self.frozen)
+        if before:
+            moved = sum(after.get(name) != value for name, value in before.items())
+            trainer.condition("calibration", Condition("frozen tensors that learning changed", moved, most=0))
+        broken = sum(
+            not bool(value.isfinite().all())
+            for value in self.state_dict().values()
+            if value.is_floating_point()
+        )
+        trainer.condition("calibration", Condition("learned tensors that are not finite", broken, most=0))
+        trainer.condition(
+            "calibration",
+            Condition("held-out good pictures for limits", len(validation), least=FEWEST_HELD_OUT),
+        )
 
     def _check_labelled(self, labelled: Sequence[Record], validation: Sequence[Record]) -> None:
         if any(record.label != 1 for record in labelled):

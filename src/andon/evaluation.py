@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from andon.conditions import Condition
 from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
 from andon.errors import DataError
 from andon.images import decode, read_size
@@ -150,6 +151,11 @@ class Report:
                 "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
             },
             "teacher": teacher,
+            "conditions": [
+                {**values, "passed": Condition.from_json(values).passed}
+                for stage in self.stages.values()
+                for values in stage.conditions
+            ],
             "time": {
                 "stages": stages,
                 "fit_seconds": sum(stage.seconds for stage in self.stages.values()),

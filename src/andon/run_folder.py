@@ -11,6 +11,7 @@ RUN/model.onnx ...   written by `export`
 from __future__ import annotations
 
 import contextlib
+import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -134,6 +135,17 @@ def read_settings(file: Path) -> dict[str, Any]:
             f"{file} lacks settings that andon wrote: bring back the original or fit again with --overwrite"
         )
     return values
+
+
+def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
+    """Whether each test picture is anomalous, and its raw score, by id. Raises `DataError` when they are missing or damaged."""
+    file = run / "predictions.csv"
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        return {row["id"]: (row["label"] == "1", float(row["raw_score"])) for row in rows if row["label"]}
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}): evaluate the run again") from None
 
 
 def read_stages(run: Path) -> dict[str, Stage]:

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from andon.conditions import Condition
 from andon.config import Amount, Config, Share
 from andon.errors import AndonError, DataError, InterruptedRun
 from andon.files import write_bytes
@@ -82,6 +83,8 @@ class Stage:
     """What the selection measured after each epoch."""
     measured: dict[str, float] = field(default_factory=dict)
     """What else is worth knowing of the result, by name."""
+    conditions: list[dict[str, Any]] = field(default_factory=list)
+    """Conditions the result has to meet, as `andon.conditions.Condition.to_json` gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,10 @@ class Trainer:
     ) -> EpochSampler:
         """Batches for `minimise`, tied to this trainer's seed."""
         return EpochSampler(size, batch_size, seed=self.seed, stage=stage, drop_last=drop_last, limit=limit)
+
+    def condition(self, stage: str, condition: Condition) -> None:
+        """Keep a measured condition with the stage it speaks of."""
+        self.stages.setdefault(stage, Stage()).conditions.append(condition.to_json())
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:

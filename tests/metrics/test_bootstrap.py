@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from andon.metrics import Metric, auroc, average_precision, bootstrap, confusion, f1_max, image_metrics
-from andon.metrics.bootstrap import image_draws, intervals, percentile_interval
+from andon.metrics.bootstrap import image_draws, intervals, paired_auroc, percentile_interval
 
 pytestmark = pytest.mark.filterwarnings("ignore:undefined, written as null")
 
@@ -126,3 +127,45 @@ def test_intervals_in_json():
     assert Metric.from_json(metric.to_json()) == metric
     assert Metric.from_json(Metric(0.9, 5, 5, error_bound=1e-5).to_json()).error_bound == 1e-5
     assert "interval" not in Metric(0.9, 5, 5).to_json()
+
+
+# Two rows of a table on the same pictures -------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12))
+def test_paired_difference_is_that_of_the_aurocs(seed: int, runs: int, good: int, bad: int):
+    random = np.random.default_rng(seed)
+    truth = random.permutation(np.arange(good + bad) < bad)
+    first, second = random.integers(0, 5, (2, runs, good + bad)).astype(float)  # ties included
+    difference, found = paired_auroc(first, second, truth, draws=50)
+    by_hand = [roc_auc_score(truth, b) - roc_auc_score(truth, a) for a, b in zip(first, second, strict=True)]
+    assert difference == pytest.approx(np.mean(by_hand))
+    assert (found is None) == (min(good, bad) < 2)
+    assert paired_auroc(first, first, truth, draws=50)[1] in ((0.0, 0.0), None)
+
+
+def test_paired_interval_agrees_with_drawing_pictures_one_by_one():
+    random = np.random.default_rng(3)
+    truth = np.arange(60) < 25
+    first = random.normal(size=60) + truth
+    second = first + random.normal(size=60) * 0.5 + 0.3 * truth
+    _, found = paired_auroc(first, second, truth, draws=4000)
+    bad, good = np.flatnonzero(truth), np.flatnonzero(~truth)
+    values = []
+    for _ in range(1500):
+        drawn = np.concatenate([random.choice(bad, bad.size), random.choice(good, good.size)])
+        values.append(roc_auc_score(truth[drawn], second[drawn]) - roc_auc_score(truth[drawn], first[drawn]))
+    assert found == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.012)
+
+
+def test_a_pair_is_told_apart_better_than_two_intervals():
+    """What is hard for both cancels: the paired interval is narrower than that of unpaired pictures."""
+    random = np.random.default_rng(0)
+    truth = np.arange(80) < 40
+    first = random.normal(size=80) + truth
+    second = first + 0.1 * truth
+    other = random.permutation(second[:40]), random.permutation(second[40:])
+    paired = paired_auroc(first, second, truth)[1]
+    loose = paired_auroc(first, np.concatenate(other), truth)[1]
+    assert paired[1] - paired[0] < 0.3 * (loose[1] - loose[0])

@@ -90,7 +90,11 @@ def ablate(
     data: DataArgument,
     category: Category = None,
     sequence: Annotated[
-        str, typer.Option(help="thesis: its steps in its order; defects: each defect repaired alone.")
+        str,
+        typer.Option(
+            help="thesis: its steps in its order; defects: each defect repaired alone; variants: research directions; east: "
+            "EAST's parts, one after the other."
+        ),
     ] = "thesis",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
     budget: Annotated[float, typer.Option(help="Share of each row's epochs.")] = 1.0,
@@ -123,7 +127,7 @@ def ablate(
         settings=parse_assignments(settings or []),
     )
     outcome = _sweep(jobs, out, device, ray, cores, track)
-    table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)")
+    table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)", out)
     write_text(out / "ablation.md", table.markdown())
     write_text(out / "ablation.tex", table.latex())
     print(table.markdown())

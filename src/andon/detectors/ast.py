@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from andon.conditions import STUDENT_EXPLAINS, Explained
 from andon.config import Amount, Config, Count
 from andon.detector import Analysis
 from andon.detectors._depth import DepthDetector, DepthDetectorConfig, Inputs
@@ -111,6 +112,12 @@ class AST(DepthDetector):
             held_out = self.load_inputs(validation, trainer, what="validation features")
         self._minimise("teacher", self.teacher_loss, features, held_out, trainer)
         self._minimise("student", self.student_loss, features, held_out, trainer)
+        judged = held_out if len(held_out) else features
+        explained = Explained()
+        with torch.inference_mode():
+            for x in judged.chunks(trainer.device):
+                explained.add(self.flow(x.f)[0], self.answer(x.f))
+        trainer.condition("student", explained.condition("student", "the teacher's", STUDENT_EXPLAINS))
 
     def _minimise(
         self,
@@ -165,12 +172,14 @@ class AST(DepthDetector):
         """Features (B, C, h, w) to the latent z and log|det| per cell (B, h, w)."""
         return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(f.shape[0], -1, -1, -1)))
 
+    def answer(self, f: Tensor) -> Tensor:
+        """The student's guess of the latent, (B, C, h, w); the position comes first."""
+        s = self.student(torch.cat([self.position.expand(f.shape[0], -1, -1, -1), f], 1))
+        return cast("Tensor", s.float())
+
     def distance(self, z: Tensor, f: Tensor) -> Tensor:
         """Channel mean of the squared difference between the latent z and the student's answer to f, (B, 1, h, w)."""
-        s = self.student(
-            torch.cat([self.position.expand(f.shape[0], -1, -1, -1), f], 1)
-        )  # the condition comes first
-        return cast("Tensor", (z - s.float()).square().mean(1, keepdim=True))
+        return (z - self.answer(f)).square().mean(1, keepdim=True)
 
     def analyse(self, images: Tensor) -> Analysis:
         inputs = self.inputs(images)

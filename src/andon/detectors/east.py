@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
+from andon.conditions import FEWEST_HELD_OUT, Condition
 from andon.config import Amount, Config, Count
 from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
 from andon.errors import ConfigError, DataError
@@ -157,6 +158,13 @@ class EAST(Detector):
         total = len(train) + (folds + 1) * c.teacher.components
         with trainer.timed("memory_bank"), trainer.progress.task("fitting", total) as bar:
             self._fit(pictures, folds, trainer.seed, lambda: bar.advance(1, ""))
+        trainer.condition(
+            "memory_bank",
+            Condition("good pictures scored by what others taught", len(train), least=FEWEST_HELD_OUT),
+        )
+        trainer.condition(
+            "memory_bank", Condition("trust in the composition", float(self.trust_), least=0, most=MOST_TRUST)
+        )
 
     def _joined(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
         """Features of the pictures as they are and in other light, not yet whitened: (N, lights, C, H, W)."""

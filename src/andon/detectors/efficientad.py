@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from andon.conditions import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
 from andon.config import Amount, Config, Count, Share
 from andon.datasets.penalty import penalty_records
 from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig
@@ -174,6 +175,25 @@ class EfficientAD(Detector):
         self._descend(loss, train, validation, trainer)
         with trainer.timed("normalisation"):
             self._learn_map_range(validation or train, trainer)
+            self._explained(validation or train, trainer)
+
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        return {"teacher": self.teacher}
+
+    def _explained(self, good: Sequence[Record], trainer: Trainer) -> None:
+        """Gates: how much of the teacher's answer to good pictures student and autoencoder explain."""
+        student, autoencoder = Explained(), Explained()
+        with torch.inference_mode():
+            for batch in batches(good, self.input_size, PREDICT_BATCH):
+                images = batch.image.to(trainer.device)
+                t = self.describe(images)
+                student.add(t, self.student(self._normal(images)).chunk(2, dim=1)[0])
+                autoencoder.add(t, self.autoencoder(self._normal(images)))
+        trainer.condition("student", student.condition("student", "the teacher's", STUDENT_EXPLAINS))
+        trainer.condition(
+            "student", autoencoder.condition("autoencoder", "the teacher's", AUTOENCODER_EXPLAINS)
+        )
 
     def _learn_statistics(self, train: Sequence[Record], trainer: Trainer) -> list[Tensor]:
         """Mean and deviation of each teacher channel over all good pictures and patches, in one pass.

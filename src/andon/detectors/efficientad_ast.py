@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
+from andon.conditions import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
 from andon.detector import PREDICT_BATCH, Analysis
 from andon.detectors._depth import CHUNK, DepthDetector, Inputs
 from andon.detectors._efficientad_ast_data import defect_shares, penalty_features, some_defects
@@ -153,6 +154,21 @@ class EfficientADAST(DepthDetector):
             self.map_range_ = self._map_range(*known, trainer)
             if self.head is not None:
                 self._fit_head(self.head, known[1], *defects, trainer)
+            self._explained(known[1], trainer)
+
+    def _explained(self, good: Inputs, trainer: Trainer) -> None:
+        """Gates: how much of its target student and autoencoder explain on good pictures."""
+        student, autoencoder = Explained(), Explained()
+        flow = self.config.autoencoder.target == "flow"
+        with torch.inference_mode():
+            for views in (self.views(x) for x in good.chunks(trainer.device)):
+                z = self.latent(views.teacher)
+                student.add(z, self.student(self._with_position(views.student)).chunk(2, dim=1)[0])
+                target = z if flow else views.teacher
+                autoencoder.add(target, self.autoencoder(self._with_position(views.autoencoder)))
+        trainer.condition("student", student.condition("student", "the teacher's", STUDENT_EXPLAINS))
+        whose = "the latent's" if flow else "the features'"
+        trainer.condition("student", autoencoder.condition("autoencoder", whose, AUTOENCODER_EXPLAINS))
 
     def _seen(self, features: Tensor, trainer: Trainer, owners: Tensor | None = None) -> Tensor:
         """What the student sees of all features, on the CPU; `owners` as `BankInputs` takes them."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from andon.conditions import Condition
 from andon.evaluation import Report
 from andon.metrics import Metric
 from andon.metrics.results import MEAN_OF
@@ -285,6 +286,15 @@ def stage_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
         epochs, steps = (f"{count:,}" if count else DASH for count in (stage.epochs, stage.steps))
         rows.append((name.replace("_", " "), epochs, steps, duration(stage.seconds), ", ".join(remarks)))
     return rows
+
+
+def condition_rows(report: Report) -> list[tuple[str, str, str, bool]]:
+    """Name, value, bound and whether it is met, for each gate."""
+    gates = [Condition.from_json(values) for stage in report.stages.values() for values in stage.conditions]
+    return [
+        (gate.name, DASH if math.isnan(gate.value) else f"{gate.value:.3g}", gate.wanted, gate.passed)
+        for gate in gates
+    ]
 
 
 def _rate(part: int, whole: int) -> str:

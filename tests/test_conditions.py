@@ -1,0 +1,107 @@
+"""Conditions: bounds, the share of variance against scikit-learn, and what moved where nothing should have."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import r2_score
+from tiny import TINY
+
+from andon.conditions import Condition, Explained, fingerprints
+from andon.datasets import open_dataset
+from andon.detectors.ast import AST, ASTConfig
+from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
+from andon.training import Trainer
+
+
+@pytest.mark.parametrize(
+    ("condition", "passed", "wanted"),
+    [
+        (Condition("a", 0.8, least=0.8), True, "at least 0.8"),
+        (Condition("a", 0.79, least=0.8), False, "at least 0.8"),
+        (Condition("a", 1, most=0), False, "at most 0"),
+        (Condition("a", 0.5, least=0, most=1), True, "at least 0 and at most 1"),
+        (Condition("a", math.nan, least=0), False, "at least 0"),
+        (Condition("a", math.inf, least=0), False, "at least 0"),
+    ],
+)
+def test_bounds(condition: Condition, passed: bool, wanted: str):
+    assert (condition.passed, condition.wanted) == (passed, wanted)
+    again = Condition.from_json(json.loads(json.dumps(condition.to_json(), allow_nan=False)))
+    assert (again.passed, again.wanted) == (passed, wanted)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10_000), st.floats(0, 100))
+def test_explained_variance_is_r2(pictures: int, channels: int, seed: int, offset: float):
+    """Against scikit-learn's R², channels weighed by their variance."""
+    random = np.random.default_rng(seed)
+    target = random.normal(size=(pictures, channels, 3, 4)) + offset
+    answer = target + random.normal(size=target.shape) * random.uniform(0, 2)
+    explained = Explained()
+    for t, a in zip(target, answer, strict=True):
+        explained.add(torch.from_numpy(t)[None], torch.from_numpy(a)[None])
+    flat = [x.transpose(0, 2, 3, 1).reshape(-1, channels) for x in (target, answer)]
+    expected = r2_score(*flat, multioutput="variance_weighted")
+    assert explained.share == pytest.approx(expected, abs=1e-6)
+
+
+def test_nothing_to_explain_is_no_share():
+    explained = Explained()
+    explained.add(torch.ones(2, 1, 3, 3), torch.zeros(2, 1, 3, 3))
+    assert math.isnan(explained.share)
+
+
+def test_fingerprints_see_buffers_and_parameters():
+    norm = torch.nn.BatchNorm2d(2)
+    before = fingerprints({"norm": norm})
+    norm(torch.randn(2, 2, 3, 3))
+    after = fingerprints({"norm": norm})
+    assert {name for name in before if before[name] != after[name]} == {
+        "norm.running_mean",
+        "norm.running_var",
+        "norm.num_batches_tracked",
+    }
+    assert fingerprints({"norm": norm}) == after
+
+
+def conditions(trainer: Trainer) -> dict[str, Condition]:
+    found = [Condition.from_json(values) for stage in trainer.stages.values() for values in stage.conditions]
+    return {condition.name: condition for condition in found}
+
+
+def fitted(mode: str) -> dict[str, Condition]:
+    data = open_dataset("embedded:fabric,profile=tiny,size=128")
+    settings = TINY["efficientad_ast"] | {"extractor.mode": mode}
+    trainer = Trainer(seed=0, device="cpu")
+    EfficientADAST(EfficientADASTConfig().updated(settings)).fit(data.train, data.validation, trainer=trainer)
+    return conditions(trainer)
+
+
+@pytest.mark.filterwarnings("ignore:the threshold")  # of a drifted extractor after seconds of learning
+def test_an_extractor_that_drifts_is_seen():
+    """D1: the published model runs private extractors in train mode; the repaired one moves none."""
+    name = "frozen tensors that learning changed"
+    assert fitted("eval")[name].value == 0
+    drifted = fitted("train")[name]
+    assert drifted.value > 0
+    assert not drifted.passed
+
+
+@pytest.mark.filterwarnings("ignore:the threshold")
+def test_a_student_that_learned_explains_more():
+    """Of the same latents: a student after training against one without."""
+    data = open_dataset("embedded:fabric,profile=tiny,size=128")
+    share = []
+    for epochs in (1, 8):
+        detector = AST(ASTConfig().updated(TINY["ast"] | {"student.epochs": epochs, "optimiser.lr": 3e-3}))
+        trainer = Trainer(seed=0, device="cpu")
+        detector.fit(data.train, data.validation, trainer=trainer)
+        share.append(conditions(trainer)["share of the teacher's variance that the student explains"].value)
+    assert share[0] < share[1] < 1
