@@ -28,6 +28,7 @@ from andon.conditions import FEWEST_HELD_OUT, Condition, fingerprints
 from andon.config import Config, Share
 from andon.datasets.depth import point_cloud_beside
 from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.datasets.synthetic import synthetic_anomalies
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
 from andon.images import batches, to_tensor
@@ -47,9 +48,9 @@ Picture = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 class DetectorConfig(Config):
     """Settings all detectors have."""
 
-    selection: Literal["budget", "validation", "labels", "test"] = "budget"
-    """What ends training: the budget, the loss on held-out good pictures, the AUROC on these and labelled anomalous ones, or
-    (to reproduce published numbers) the test labels."""
+    selection: Literal["budget", "validation", "synthetic", "labels", "test"] = "budget"
+    """What ends training: the budget, the loss on held-out good pictures, the AUROC on these and defects made up on them, or
+    labelled anomalous ones, or (to reproduce published numbers) the test labels."""
     threshold: Literal["good", "labels"] = "good"
     """Where thresholds come from: good pictures alone, or the best F1 on held-out good and labelled anomalous pictures."""
     false_reject_rate: Share = 0.05
@@ -176,13 +177,14 @@ class Detector(nn.Module, ABC):
                 if self.config.selection == "test"
                 else "fit was given test pictures, but nothing may look at them: selection=test reproduces published results"
             )
-        if self.config.selection == "validation" and not validation:
+        if self.config.selection in {"validation", "synthetic"} and not validation:
             raise DataError(
-                "selection=validation needs held-out good pictures, and there are none: add pictures or use selection=budget"
+                f"selection={self.config.selection} needs held-out good pictures, and there are none: add pictures or use "
+                "selection=budget"
             )
         self._check_labelled(labelled, validation)
         trainer = trainer if trainer is not None else Trainer()
-        trainer.selection = (*validation, *labelled) if self.config.selection == "labels" else tuple(test)
+        trainer.selection = self._judged_on(validation, labelled, test, trainer.seed)
         trainer.labelled = tuple(labelled) if self.label_use else ()
         self.reset(trainer.seed)
         self.to(trainer.device)
@@ -195,6 +197,16 @@ class Detector(nn.Module, ABC):
             source = "validation" if held_out else "train"
             self.calibrate(validation if held_out else train, source=source, labelled=labelled)
         return self
+
+    def _judged_on(
+        self, validation: Sequence[Record], labelled: Sequence[Record], test: Sequence[Record], seed: int
+    ) -> tuple[Record, ...]:
+        """Pictures with labels, or made-up defects, that judge epochs."""
+        if self.config.selection == "labels":
+            return (*validation, *labelled)
+        if self.config.selection == "synthetic":
+            return (*validation, *synthetic_anomalies(validation, seed=seed))
+        return tuple(test)
 
     def _check_conditions(
         self, before: Mapping[str, str], validation: Sequence[Record], trainer: Trainer

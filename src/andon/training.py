@@ -152,8 +152,9 @@ class Trainer:
     """Minimises losses: one device, checkpoints, progress, interruption.
 
     `checkpoints` is a folder for unfinished stages (None: nothing is stored). With `resume=True` stages found there
-    continue; otherwise they start anew. `selection` holds the labelled records that judge epochs: the test records of a
-    recipe with `selection: test`, held-out and labelled ones with `selection: labels`, none in every other case.
+    continue; otherwise they start anew. `selection` holds the records that judge epochs: the test records of a recipe with
+    `selection: test`, held-out good ones with labelled (`labels`) or made-up (`synthetic`) anomalous ones, none in every
+    other case.
     `labelled` holds anomalous records to learn from.
     """
 

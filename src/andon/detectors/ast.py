@@ -141,7 +141,7 @@ class AST(DepthDetector):
         stopping = None
         if c.selection == "validation":
             stopping = EarlyStopping(measure, c.patience, higher_is_better=False)
-        elif c.selection in {"labels", "test"} and stage == "student":
+        elif c.selection in {"synthetic", "labels", "test"} and stage == "student":
             stopping = EarlyStopping(
                 lambda: self.test_auroc(trainer.selection), c.patience, higher_is_better=True
             )

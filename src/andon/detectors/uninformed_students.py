@@ -180,7 +180,7 @@ class UninformedStudents(Detector):
 
     def __init__(self, config: UninformedStudentsConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
-        if self.config.selection in {"labels", "test"}:
+        if self.config.selection in {"synthetic", "labels", "test"}:
             raise ConfigError(
                 "uninformed_students learns its fields one after the other, so no epoch can be chosen on labels: "
                 "use selection=budget or selection=validation"

@@ -39,6 +39,7 @@ CURVES = {
 SELECTIONS = {
     "budget": "training ends after a fixed budget",
     "validation": "the epoch is chosen on held-out good pictures",
+    "synthetic": "the epoch is chosen on held-out good pictures and defects made up on them",
     "labels": "the epoch is chosen on held-out good and labelled anomalous pictures that are not in the test",
     "test": "the epoch was chosen on test labels",
 }

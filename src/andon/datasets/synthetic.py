@@ -1,0 +1,150 @@
+"""Made-up defects on good pictures, with masks: for choices that need anomalous pictures and may not see real ones.
+
+Three kinds, after Li et al., CutPaste (arXiv 2104.04015), and Zavrtanik et al., DRAEM (arXiv 2108.07610): a piece of another good
+picture pasted where it does not belong, a thin scar of such a piece, and a foreign texture blended in within a cloudy
+outline. They resemble real defects as far as nobody knows them beforehand: what is chosen on them is better than chance and worse
+than chosen on real ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from andon.datasets.dataset import file_digest
+from andon.datasets.penalty import draw as draw_texture
+from andon.files import writing
+from andon.home import cache_dir
+from andon.images import decode
+from andon.structures import Record
+
+Colours = npt.NDArray[np.float32]
+"""(H, W, 3) in [0, 1]."""
+Mask = npt.NDArray[np.bool_]
+"""(H, W)."""
+
+KINDS = ("patch", "scar", "texture")
+MOST = 60
+"""Made-up pictures, however many good ones there are."""
+VISIBLE = 4 / 255
+"""Smallest change of a colour that counts as part of a defect."""
+ATTEMPTS = 20
+VERSION = 1
+
+
+def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) -> list[Record]:
+    """Anomalous records made from good ones: kinds in turn, one for each good picture, at most `most`.
+
+    Pictures and masks are written to the cache once; the same good pictures and seed give the same files. Point clouds stay
+    those of the good pictures.
+    """
+    if not good:
+        return []
+    chosen = list(good[:most])
+    content = "|".join([str(VERSION), str(seed), *(file_digest(record.image) for record in chosen)])
+    folder = cache_dir() / "synthetic" / hashlib.sha256(content.encode()).hexdigest()[:16]
+    records = []
+    for k, record in enumerate(chosen):
+        kind = KINDS[k % len(KINDS)]
+        picture, mask = folder / f"{k:03d}.png", folder / f"{k:03d}_mask.png"
+        if not (picture.is_file() and mask.is_file()):
+            donor = decode(chosen[(k + 1) % len(chosen)].image).pixels
+            made, where = add_defect(decode(record.image).pixels, donor, kind, seed=[seed, k])
+            _write(picture, np.asarray(np.round(made * 255), np.uint8))
+            _write(mask, where.astype(np.uint8) * 255)
+        records.append(
+            replace(
+                record,
+                image=picture,
+                id=f"synthetic/{kind}/{k:03d}",
+                label=1,
+                defect_type=kind,
+                group="unknown",
+                masks=(mask,),
+                mask_kind="single",
+                object_id=None,
+            )
+        )
+    return records
+
+
+def add_defect(
+    picture: Colours, donor: Colours, kind: str, *, seed: int | Sequence[int]
+) -> tuple[Colours, Mask]:
+    """A copy of `picture` with one visible defect, and where it is.
+
+    `donor` is another good picture, of any size, that pieces are taken from.
+    """
+    rng = np.random.Generator(np.random.PCG64DXSM(seed))
+    changed, mask = picture, np.zeros(picture.shape[:2], dtype=bool)
+    for _ in range(ATTEMPTS):  # a piece pasted on its like changes nothing
+        inside, colours = _texture(picture, rng) if kind == "texture" else _piece(picture, donor, kind, rng)
+        changed = np.asarray(np.clip(np.where(inside[:, :, None] > 0, colours, picture), 0, 1), np.float32)
+        mask = np.abs(changed - picture).max(2) >= VISIBLE
+        if mask.sum() >= max(4, 0.2 * (inside > 0).sum()):
+            return changed, mask
+    colours = np.where(picture < 0.5, 1.0, 0.0)  # where nothing else shows
+    changed = np.where(inside[:, :, None] > 0, colours, picture).astype(np.float32)
+    return changed, np.abs(changed - picture).max(2) >= VISIBLE
+
+
+def _piece(
+    picture: Colours, donor: Colours, kind: str, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], Colours]:
+    """A rotated rectangle of the donor, taken from one place and put to another, its light slightly changed."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    if kind == "scar":
+        size = np.array([rng.uniform(0.008, 0.03), rng.uniform(0.06, 0.25)]) * side
+    else:
+        area, aspect = rng.uniform(0.004, 0.05) * side**2, np.exp(rng.uniform(-1.1, 1.1))
+        size = np.array([np.sqrt(area * aspect), np.sqrt(area / aspect)])
+    inside = _rectangle(height, width, np.maximum(size, 2), rng)
+    shift = rng.integers([0, 0], [donor.shape[0], donor.shape[1]])
+    rows = (np.arange(height) + shift[0]) % donor.shape[0]
+    columns = (np.arange(width) + shift[1]) % donor.shape[1]
+    colours = donor[rows[:, None], columns[None]] * rng.uniform(0.9, 1.1) * rng.uniform(0.97, 1.03, 3)
+    return inside, np.asarray(colours, np.float32)
+
+
+def _texture(picture: Colours, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Colours]:
+    """A procedural texture, more or less transparent, inside the peaks of smooth noise."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    coarse = rng.standard_normal((-(-height * 64 // side), -(-width * 64 // side)))
+    noise = ndimage.gaussian_filter(coarse, rng.uniform(1.5, 5))
+    noise = ndimage.zoom(noise, (height / noise.shape[0], width / noise.shape[1]), order=1)
+    centre = rng.integers([0, 0], [height, width])
+    rows, columns = np.ogrid[0:height, 0:width]
+    reach = rng.uniform(0.05, 0.2) * side
+    near = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < reach**2
+    inside = (near & (noise >= np.median(noise[near]))).astype(np.float32)
+    texture = draw_texture(int(rng.integers(1 << 30))).astype(np.float32) / 255
+    repeats = (-(-height // texture.shape[0]), -(-width // texture.shape[1]), 1)
+    texture = np.tile(texture, repeats)[:height, :width]
+    opacity = rng.uniform(0.1, 0.6)
+    return inside, np.asarray(opacity * texture + (1 - opacity) * picture, np.float32)
+
+
+def _rectangle(
+    height: int, width: int, size: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """1 inside a rotated rectangle whose centre lies in the picture."""
+    centre, angle = rng.uniform([0, 0], [height, width]), rng.uniform(0, np.pi)
+    rows, columns = np.ogrid[0:height, 0:width]
+    u = (columns - centre[1]) * np.cos(angle) + (rows - centre[0]) * np.sin(angle)
+    v = (rows - centre[0]) * np.cos(angle) - (columns - centre[1]) * np.sin(angle)
+    inside = (abs(u) <= size[1] / 2) & (abs(v) <= size[0] / 2)
+    return np.asarray(inside, np.float32)
+
+
+def _write(path: Path, values: npt.NDArray[np.uint8]) -> None:
+    with writing(path) as part:
+        Image.fromarray(values).save(part, format="PNG")
