@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,28 @@ def test_example_without_andon(network, tmp_path, detector):
     expected = detector.predict(picture)
     assert float(score) == pytest.approx(expected.score, abs=1e-3)
     assert (verdict == "NG") == expected.is_anomalous
+
+
+@pytest.mark.slow
+def test_example_in_cpp(network, tmp_path, detector):
+    """Builds the example against OpenVINO's headers and libraries, which its wheel brings, and Debian's libpng-dev."""
+    if shutil.which("cmake") is None or not Path("/usr/include/png.h").is_file():
+        pytest.skip("needs cmake and libpng-dev")
+    import openvino
+
+    folder, build = Path(__file__).parent.parent / "examples" / "cpp", tmp_path / "build"
+    where = f"-DOpenVINO_DIR={Path(openvino.__path__[0]) / 'cmake'}"
+    subprocess.run(["cmake", "-S", folder, "-B", build, where], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
+    pictures = [write_picture(tmp_path / f"{k}.png", texture(k, 48 + 16 * k)) for k in range(3)]
+    found = subprocess.run([build / "score", network, *pictures], capture_output=True, text=True, check=True)
+    for line, expected in zip(found.stdout.splitlines(), detector.predict(pictures), strict=True):
+        verdict, score, _, _ = line.split(maxsplit=3)
+        assert float(score) == pytest.approx(expected.score, abs=1e-3)
+        assert (verdict == "NG") == expected.is_anomalous
+    missing = subprocess.run([build / "score", network, tmp_path / "no.png"], capture_output=True, text=True)
+    assert missing.returncode == 2
+    assert "no.png cannot be read" in missing.stderr
 
 
 def test_refusals(detector, network, tmp_path, monkeypatch):

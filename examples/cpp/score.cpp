@@ -1,0 +1,63 @@
+// Scores PNG pictures with an exported network (.onnx or .xml), using OpenVINO's runtime and libpng alone.
+//
+//     score model.onnx picture.png...
+//
+// Prints for each picture what examples/onnx_only.py prints: verdict, displayed score (1 is the limit), share of marked pixels.
+
+#include <openvino/openvino.hpp>
+#include <png.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace {
+
+// (1, H, W, 3) uint8, any size: resizing and normalisation are inside the network.
+ov::Tensor read_picture(const std::string& path) {
+    png_image header{};
+    header.version = PNG_IMAGE_VERSION;
+    if (!png_image_begin_read_from_file(&header, path.c_str())) {
+        throw std::runtime_error(path + " cannot be read (" + header.message + ")");
+    }
+    header.format = PNG_FORMAT_RGB;
+    ov::Tensor picture(ov::element::u8, {1, header.height, header.width, 3});
+    const png_color black{0, 0, 0};
+    if (!png_image_finish_read(&header, &black, picture.data<std::uint8_t>(), 0, nullptr)) {
+        throw std::runtime_error(path + " cannot be read (" + header.message + ")");
+    }
+    return picture;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+    if (count < 3) {
+        std::fprintf(stderr, "usage: %s NETWORK PICTURE...\n", words[0]);
+        return 2;
+    }
+    try {
+        ov::Core core;
+        auto network = core.compile_model(words[1], "CPU", ov::hint::inference_precision(ov::element::f32));
+        auto request = network.create_infer_request();
+        for (int k = 2; k < count; ++k) {
+            request.set_tensor("images", read_picture(words[k]));
+            request.infer();
+            const float score = request.get_tensor("score").data<const float>()[0];
+            const auto map = request.get_tensor("anomaly_map");
+            const float* cells = map.data<const float>();
+            const auto marked = std::count_if(cells, cells + map.get_size(), [](float v) { return v >= 1.0f; });
+            std::printf("%s %.6f %.4f %s\n", score >= 1.0f ? "NG" : "OK", score,
+                        static_cast<double>(marked) / static_cast<double>(map.get_size()), words[k]);
+        }
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "score: %s\n", error.what());
+        return 2;
+    }
+    return 0;
+}
