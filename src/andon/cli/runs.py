@@ -306,5 +306,7 @@ def _predict_archive(
 
 def _counts(verdicts: Counter[str]) -> str:
     unreadable = verdicts["unreadable"]
-    counts = f"{verdicts.total()} pictures: {verdicts['NG']} NG"
+    from andon.datasets.findings import pictures
+
+    counts = f"{pictures(verdicts.total())}: {verdicts['NG']} NG"
     return counts + (f", {unreadable} unreadable" if unreadable else "")
