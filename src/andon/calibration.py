@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from andon.inspected import InspectedArea
 from andon.metrics import AffineDisplay, Threshold
 from andon.structures import Prediction, Record
 
@@ -30,10 +31,15 @@ class Calibration:
     """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
     look: Threshold | None = None
     """From here up to `image` a person is to look at the part; None = there is no such band."""
+    inspected: InspectedArea | None = None
+    """Which pixels are looked at; None = all."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
-        return asdict(self)
+        area = {} if self.inspected is None else {"inspected": self.inspected.to_json()}
+        plain = asdict(replace(self, inspected=None))
+        del plain["inspected"]
+        return plain | area
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
@@ -47,12 +53,21 @@ class Calibration:
             maxima=tuple(data["maxima"]),
             source=data["source"],
             look=Threshold.from_json(data["look"]) if data.get("look") else None,
+            inspected=InspectedArea.from_json(data["inspected"]) if data.get("inspected") else None,
         )
+
+    def quieted(self, raw_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(H, W) with the value of a typical good pixel, displayed as 0, where the picture is not inspected."""
+        if self.inspected is None:
+            return raw_map
+        inside = self.inspected.at((raw_map.shape[0], raw_map.shape[1]))
+        return np.where(inside, raw_map, np.float32(self.pixel_display.inverse(np.float32(0))))
 
     def judge(
         self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None = None
     ) -> Prediction:
         """Apply the thresholds to a raw map (H, W) and a raw score."""
+        raw_map = self.quieted(raw_map)
         return Prediction(
             score=float(self.score_display(np.float32(raw_score))),
             is_anomalous=raw_score >= self.image.value,

@@ -32,6 +32,7 @@ from andon.datasets.synthetic import synthetic_anomalies
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
 from andon.images import batches, to_tensor
+from andon.inspected import InspectedArea, inspected_pixels, inspecting, read_region
 from andon.limits import in_force, read_changes
 from andon.metrics import AffineDisplay, PixelRanking, auroc, conformal
 from andon.metrics.thresholds import from_labelled, labelled_f1, with_room
@@ -159,11 +160,13 @@ class Detector(nn.Module, ABC):
         test: Sequence[Record] = (),
         labelled: Sequence[Record] = (),
         trainer: Trainer | None = None,
+        region: InspectedArea | str | Path | None = None,
     ) -> Self:
         """Learn from the good pictures of `train`, set thresholds on those of `validation`; fitting twice equals once.
 
         `labelled` are anomalous pictures that are no longer in the test; `label_use` says what becomes of them. `test`
-        may be given only with `selection: test`. Raises `DataError` when there is nothing to learn from.
+        may be given only with `selection: test`. `region`, or a file that holds one, says which pixels are looked at, from
+        now on; what happens in the others changes nothing. Raises `DataError` when there is nothing to learn from.
         """
         if not train:
             raise DataError("there are no training pictures: give at least one good picture")
@@ -183,6 +186,12 @@ class Detector(nn.Module, ABC):
                 "selection=budget"
             )
         self._check_labelled(labelled, validation)
+        if region is not None:
+            area = region if isinstance(region, InspectedArea) else read_region(region)
+            area.check([*train, *validation, *test, *labelled])
+            train, validation, test, labelled = (
+                inspecting(records, area) for records in (train, validation, test, labelled)
+            )
         trainer = trainer if trainer is not None else Trainer()
         trainer.selection = self._judged_on(validation, labelled, test, trainer.seed)
         trainer.labelled = tuple(labelled) if self.label_use else ()
@@ -261,9 +270,10 @@ class Detector(nn.Module, ABC):
         for batch, analysis, maps in self.scan(good):
             scores += [float(v) for v in analysis.score]
             maxima += [float(m.max()) for m in maps]
-            pixels += [analysis.anomaly_map[k].flatten().numpy() for k in range(len(batch.records))]
-        values = np.concatenate(pixels)
-        self.calibration = self._calibration(scores, maxima, values, _objects(good), source)
+            pixels += [_inspected_values(analysis.anomaly_map[k, 0], r) for k, r in enumerate(batch.records)]
+        values, area = np.concatenate(pixels), batch.records[0].inspected
+        found = self._calibration(scores, maxima, values, _objects(good), source)
+        self.calibration = replace(found, inspected=area)
         if self.config.threshold == "labels":
             self.calibration = self._with_labels(self.calibration, good, labelled, values)
 
@@ -282,7 +292,8 @@ class Detector(nn.Module, ABC):
                 if record.label == 1:
                     scores.append(float(analysis.score[k]))
                 if has_pixel_truth(record, regions):
-                    ranking.add(maps[k], regions.union, label=record.label or 0)
+                    inside = inspected_pixels(record, batch.sizes[k])
+                    ranking.add(maps[k], regions.union, label=record.label or 0, inspected=inside)
         image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
         marked = ranking.summary().n_pos > 0
         pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel
@@ -321,8 +332,13 @@ class Detector(nn.Module, ABC):
     def scan(
         self, records: Sequence[Record], *, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
-        """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size."""
+        """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size.
+
+        What is not inspected of a map holds its lowest inspected value.
+        """
         device = self.device()
+        if self.calibration is not None:
+            records = inspecting(records, self.calibration.inspected)
         for batch in batches(records, self.input_size, batch_size, planes=self.depth_planes):
             with torch.inference_mode():
                 analysis = self.analyse(batch.image.to(device))
@@ -334,7 +350,10 @@ class Detector(nn.Module, ABC):
             yield (
                 batch,
                 analysis,
-                [enlarge(analysis.anomaly_map[k], size) for k, size in enumerate(batch.sizes)],
+                [
+                    _lowered(enlarge(analysis.anomaly_map[k], size), record)
+                    for k, (size, record) in enumerate(zip(batch.sizes, batch.records, strict=True))
+                ],
             )
 
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
@@ -344,9 +363,10 @@ class Detector(nn.Module, ABC):
         for batch, analysis, maps in self.scan(test):
             scores += [float(v) for v in analysis.score]
             for record, anomaly_map in zip(batch.records, maps, strict=True):
-                regions = load_regions(record, (anomaly_map.shape[0], anomaly_map.shape[1]))
+                shape = (anomaly_map.shape[0], anomaly_map.shape[1])
+                regions, inside = load_regions(record, shape), inspected_pixels(record, shape)
                 if has_pixel_truth(record, regions):
-                    ranking.add(anomaly_map, regions.union, label=record.label or 0)
+                    ranking.add(anomaly_map, regions.union, label=record.label or 0, inspected=inside)
         found = {"image_auroc": auroc(scores, [record.label or 0 for record in test])}
         pixel = ranking.auroc()
         return found if np.isnan(pixel) else found | {"pixel_auroc": pixel}
@@ -391,6 +411,8 @@ class Detector(nn.Module, ABC):
                 f"metres), this picture is {array.shape} {array.dtype}: join the two"
             )
         pixels = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array
+        area = self.fitted().inspected
+        pixels = pixels if area is None else area.filled(pixels)
         image = to_tensor(pixels[:, :, :3], self.input_size)
         if planes is not None:
             image = torch.cat([image, planes(pixels[:, :, 3:])])
@@ -494,6 +516,16 @@ def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float3
     """(1, h, w) to (H, W) float32: bilinear, half-pixel centres, never beyond the largest cell."""
     enlarged = F.interpolate(anomaly_map[None], size=size, mode="bilinear", align_corners=False)
     return np.asarray(enlarged[0, 0].numpy(), dtype=np.float32)
+
+
+def _lowered(raw_map: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np.float32]:
+    return raw_map if record.inspected is None else record.inspected.lowered(raw_map)
+
+
+def _inspected_values(cells: Tensor, record: Record) -> npt.NDArray[np.float32]:
+    """(N,) raw values of the cells (h, w) that are inspected."""
+    values = np.asarray(cells.numpy(), np.float32)
+    return values.ravel() if record.inspected is None else record.inspected.values(values)
 
 
 def _as_record(picture: Picture) -> Record:

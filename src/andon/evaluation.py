@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from andon.conditions import Condition
 from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
 from andon.errors import DataError
 from andon.images import decode, read_size
+from andon.inspected import inspected_pixels
 from andon.metrics import (
     Curve,
     Gate,
@@ -111,6 +112,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
+        area = self.calibration.inspected
         stages = {
             name: {"seconds": s.seconds, "epochs": s.epochs, "steps": s.steps, "kept_epoch": s.kept_epoch}
             for name, s in self.stages.items()
@@ -137,6 +139,7 @@ class Report:
                 "labelled_anomalous": self.labelled,
                 "label_use": self.label_use,
                 "pixel_metrics": self.pixel_metrics,
+                "region": {"sha256": area.sha256, "inspected": area.share} if area is not None else None,
                 "interval": {
                     "kind": "bootstrap, percentile, stratified",
                     "confidence": CONFIDENCE,
@@ -282,6 +285,7 @@ def evaluate(
         skipped=skipped,
         notes=(
             *label_notes(detector, origin.labelled),
+            *_region_notes(calibration, cases),
             *_notes(records, cases, skipped),
             *_pixel_notes(ranking, metrics, pimo),
         ),
@@ -364,9 +368,16 @@ def _score(
                 named = [region.defect_name for region in channels] if saturation else []
                 tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
                 raw, mask, label = float(analysis.score[k]), regions.union, record.label or 0
-                ranking.add(maps[k], mask, label=label, tags=tags[-1], name=record.id, channels=channels)
+                inside = inspected_pixels(record, batch.sizes[k])
+                common: dict[str, Any] = {
+                    "label": label,
+                    "tags": tags[-1],
+                    "name": record.id,
+                    "inspected": inside,
+                }
+                ranking.add(maps[k], mask, channels=channels, **common)
                 if gate is not None:
-                    gate.add(maps[k], mask, score=raw, label=label, tags=tags[-1], name=record.id)
+                    gate.add(maps[k], mask, score=raw, **common)
                 cases.append(
                     Case(
                         record=record,
@@ -406,6 +417,26 @@ def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
     use = detector.label_use
     what = f"used for {use}" if use else f"not used: this {detector.name} learns from good pictures only"
     return (f"{labelled} labelled anomalous pictures were taken out of the test and {what}",)
+
+
+def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[str]:
+    if calibration.inspected is None:
+        return
+    yield (
+        f"{100 * calibration.inspected.share:.3g} % of each picture is inspected; the rest (hatched in heat maps) changes no "
+        "score and counts in no pixel metric"
+    )
+    hidden = [case.record.id for case in cases if not case.has_mask and _marked_anywhere(case)]
+    if hidden:
+        yield (
+            f"the defects of {len(hidden)} anomalous pictures lie wholly outside the inspected region, and as pictures they "
+            f"still count as anomalous: {', '.join(hidden)}"
+        )
+
+
+def _marked_anywhere(case: Case) -> bool:
+    """Whether the masks of a picture mark anything, inspected or not."""
+    return bool(load_regions(replace(case.record, inspected=None), case.size).regions)
 
 
 def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from andon.detector import Detector
 from andon.errors import AndonError, ConfigError
 from andon.files import writing
+from andon.inspected import InspectedArea
 from andon.metrics import AffineDisplay
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
@@ -67,19 +68,49 @@ class ExportedDetector(nn.Module):
         super().__init__()
         self.detector = detector
         self.calibration = detector.fitted()
+        area = self.calibration.inspected
+        self.inspected = None if area is None else Inspected(area)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         height, width = images.shape[1], images.shape[2]
+        inside = None if self.inspected is None else self.inspected(height, width)
+        if self.inspected is not None and inside is not None:
+            images = torch.where(inside[None, :, :, None], images, self.inspected.fill)
         analysis = self.detector.analyse(resized(images, self.detector.input_size))
         maps = F.interpolate(
             analysis.anomaly_map.float(), size=(height, width), mode="bilinear", align_corners=False
         )[:, 0]
         raw = analysis.score.float()
-        return (
-            raw,
-            displayed(raw, self.calibration.score_display),
-            displayed(maps, self.calibration.pixel_display),
+        shown = displayed(maps, self.calibration.pixel_display)
+        if inside is not None:
+            shown = torch.where(inside[None], shown, torch.zeros_like(shown))
+        return raw, displayed(raw, self.calibration.score_display), shown
+
+
+class Inspected(nn.Module):
+    """Sides of a picture to its inspected pixels (H, W), as `InspectedArea.at` but for the check of the proportions."""
+
+    mask: Tensor
+    fill: Tensor
+
+    def __init__(self, area: InspectedArea) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.from_numpy(area.mask.copy()))
+        self.register_buffer("fill", torch.tensor(area.fill, dtype=torch.uint8))
+
+    def forward(self, height: int, width: int) -> Tensor:
+        rows, columns = (
+            places(new, old, self.mask.device)
+            for new, old in zip((height, width), self.mask.shape, strict=True)
         )
+        return self.mask[rows][:, columns]
+
+
+def places(new: int, old: int, device: torch.device) -> Tensor:
+    """(new,): as `andon.inspected.nearest_places`."""
+    twice = 2 * torch.arange(new, dtype=torch.int64, device=device) + 1
+    sides = torch.scalar_tensor(2 * new, dtype=torch.int64, device=device)
+    return torch.div(twice * old, sides, rounding_mode="floor")
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -240,8 +271,10 @@ def _write_openvino(source: Path, path: Path) -> None:
 
 def _made_up(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
-    rng = np.random.default_rng(0)
+    rng, area = np.random.default_rng(0), detector.fitted().inspected
     for height, width in SIZES:
+        if area is not None:  # which has proportions of its own
+            height, width = (max(8, round(side * height / area.mask.shape[0])) for side in area.mask.shape)
         count = 1 if detector.one_at_a_time else 3
         coarse = rng.integers(0, 256, (count, height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
         yield np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width])

@@ -1,8 +1,8 @@
 """Frozen features, computed once per picture and kept on disk.
 
-The key of a cached file is the hash of the picture's bytes under the fingerprint of the extractor (network, weights,
-taps, padding, size). Features are float32: the cache never changes a result. A file is safetensors behind its own
-sha256, so that a damaged one is noticed and computed again.
+The key of a cached file is the hash of the picture's bytes, with that of the inspected area where there is one, under the
+fingerprint of the extractor (network, weights, taps, padding, size). Features are float32: the cache never changes a
+result. A file is safetensors behind its own sha256, so that a damaged one is noticed and computed again.
 """
 
 from __future__ import annotations
@@ -65,8 +65,11 @@ class FeatureCache:
     def _files(self, records: Sequence[Record], view: View) -> list[Path]:
         with ThreadPoolExecutor(2) as pool:
             digests = list(pool.map(_picture_hash, (record.image for record in records)))
-        kind = f"-{view.key}" if view.key else ""
-        return [self.directory / digest[:2] / f"{digest}{kind}.features" for digest in digests]
+        view_key = f"-{view.key}" if view.key else ""
+        keys = [
+            digest + view_key + _area_key(record) for digest, record in zip(digests, records, strict=True)
+        ]
+        return [self.directory / key[:2] / f"{key}.features" for key in keys]
 
     def _read(self, file: Path, out: dict[str, Tensor], k: int) -> bool:
         """Copy a cached file into row k; False where there is none, or a damaged one."""
@@ -111,6 +114,11 @@ class FeatureCache:
         body = save(features)
         with contextlib.suppress(OutputError, OSError):  # a full disk costs speed, not the run
             write_bytes(file, hashlib.sha256(body).digest() + body)
+
+
+def _area_key(record: Record) -> str:
+    """Tells features of partly inspected pictures from those of whole ones."""
+    return "" if record.inspected is None else f"-area{record.inspected.sha256[:32]}"
 
 
 def _picture_hash(path: Path) -> str:

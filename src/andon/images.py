@@ -253,13 +253,23 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 
 def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points (H, W, 3) of a record whose picture has `shape`. Raises `DataError` where it has none, or unusable ones."""
+    """Points (H, W, 3) of a record whose picture has `shape`, those that are inspected.
+
+    Raises `DataError` where it has none, or unusable ones.
+    """
     if record.depth is None:
         raise DataError(
             f"{record.image} has no point cloud: give data in the layout of MVTec 3D-AD (rgb/ and xyz/ folders), "
             "or use a detector that needs pictures alone"
         )
-    return read_points(record.depth, shape)
+    points = read_points(record.depth, shape)
+    return points if record.inspected is None else record.inspected.without_points(points)
+
+
+def read_pixels(record: Record) -> npt.NDArray[np.float32]:
+    """(H, W, 3) in [0, 1] of a record's picture, with one fixed colour where it is not inspected."""
+    pixels = decode(record.image).pixels
+    return pixels if record.inspected is None else record.inspected.filled(pixels, record.image)
 
 
 def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
@@ -340,7 +350,7 @@ def load_batch(
 
     images, sizes = [], []
     for record in records:
-        pixels = decode(record.image).pixels
+        pixels = read_pixels(record)
         sizes.append((pixels.shape[0], pixels.shape[1]))
         image = show(pixels, size, view)
         images.append(image if planes is None else torch.cat([image, planes(points_of(record, sizes[-1]))]))

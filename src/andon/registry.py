@@ -38,6 +38,8 @@ class Recipe(Config):
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
     labelled: Annotated[int, Field(ge=0, strict=True)] | Literal["half"] = 0
     """Anomalous test pictures that are learned from instead, and taken out of the test; the seed chooses them."""
+    region: str | None = None
+    """File that says which part of the pictures is inspected: a mask (white = inspected) or JSON with polygons."""
     gate: bool = False
     """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""
     pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"

@@ -21,6 +21,7 @@ from andon.datasets.labelled import Labelled, move_labelled, without_copies
 from andon.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
 from andon.files import write_json, write_text
 from andon.images import decode
+from andon.inspected import InspectedArea, read_region
 from andon.progress import NoProgress, Progress
 from andon.registry import Recipe, detector_class
 from andon.run_folder import (
@@ -122,10 +123,13 @@ def fit_run(
     if skip_unreadable:
         dataset, skipped = _without_unreadable(dataset)
     train, validation, test = dataset.train, dataset.validation, dataset.test
+    region = read_region(recipe.region) if recipe.region is not None else None
+    if region is not None:
+        region.check([*train, *validation, *dataset.labelled])
     cls = detector_class(recipe.detector)
     detector = cls(cls.Config.parse(recipe.config, where=f"recipe {recipe.name}"))
     used = [*train, *validation, *dataset.labelled]
-    description = describe(recipe, source, dataset, used, detector, skipped)
+    description = describe(recipe, source, dataset, used, detector, skipped, region)
     finished = resume and _check_resume(run, description)
     if finished:
         from andon.detector import load_detector
@@ -155,6 +159,7 @@ def fit_run(
             test=test if detector.config.selection == "test" else (),
             labelled=dataset.labelled,
             trainer=trainer,
+            region=region,
         )
         write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
         detector.save(run / "detector")
@@ -205,6 +210,7 @@ def describe(
     used: Sequence[Record],
     detector: Detector,
     skipped: Mapping[str, str],
+    region: InspectedArea | None = None,
 ) -> dict[str, Any]:
     """The content of recipe.yaml: everything needed to repeat the run."""
     from andon.datasets import Records
@@ -222,8 +228,12 @@ def describe(
         data["skipped"] = dict(skipped)
     if dataset.labelled:
         data["labelled"] = {record.id: file_digest(record.image) for record in dataset.labelled}
+    settings = recipe.model_dump(mode="json")
+    if region is not None and recipe.region is not None:
+        settings["region"] = str(Path(recipe.region).resolve())
+        data["region"] = {"sha256": region.sha256, "inspected": region.share}
     return {
-        **recipe.model_dump(mode="json"),
+        **settings,
         "data": data,
         "weights": [dict(line) for line in detector.used_weights],
         "versions": {name: metadata.version(name) for name in PACKAGES}
@@ -249,6 +259,10 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
     if before["data"]["fingerprint"] != description["data"]["fingerprint"]:
         raise DataError(
             f"the pictures changed since {run} was started: bring them back, or --overwrite to start anew"
+        )
+    if before["data"].get("region") != description["data"].get("region"):
+        raise ConfigError(
+            f"{run} was started with another region: bring back the file, or --overwrite to start anew"
         )
     return (run / "detector" / "detector.json").is_file()
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from andon.images import decode, points_of, to_tensor
+from andon.images import points_of, read_pixels, to_tensor
+from andon.inspected import inspecting
 from andon.latency import Effort, Latency, describe_machine, measure, summarise, synchroniser
 from andon.runtime import Model
 from andon.runtime.model import read
@@ -60,9 +61,10 @@ def _of_detector(detector: Detector, turn: Sequence[Record]) -> tuple[Answer, st
     from andon.detector import enlarge
 
     device, planes = detector.device(), detector.depth_planes
+    turn = inspecting(turn, detector.fitted().inspected)
 
     def answer(k: int, mark: Callable[[str], None]) -> None:
-        pixels = decode(turn[k].image).pixels
+        pixels = read_pixels(turn[k])
         shape = (pixels.shape[0], pixels.shape[1])
         points = points_of(turn[k], shape) if planes is not None else None
         mark("decode")

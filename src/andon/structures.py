@@ -12,6 +12,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from andon.inspected import InspectedArea
+
 Split = Literal["train", "validation", "test"]
 Group = Literal["good", "structural", "logical", "anomalous", "unknown"]
 MaskKind = Literal["none", "single", "channels", "classes", "soft"]
@@ -47,6 +49,8 @@ class Record:
     """File of the organised point cloud (H x W x 3, metres) taken with the picture, where there is one."""
     metadata: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
     """Further columns of a manifest."""
+    inspected: InspectedArea | None = field(default=None, compare=False, hash=False, repr=False)
+    """Which pixels are looked at; None = all. Detectors set it on the records they are given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,13 @@ Labelled = Annotated[
         "those of seeds 0 and 1 complement each other.",
     ),
 ]
+Region = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Which part of the pictures is inspected: a mask (white = inspected, black = ignored) or JSON with polygons.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Model = Annotated[

@@ -22,6 +22,7 @@ from andon.cli.options import (
     Overwrite,
     Ray,
     RecipeName,
+    Region,
     Resume,
     Run,
     Runtime,
@@ -77,6 +78,7 @@ def fit(
     recipe: RecipeName = None,
     settings: Settings = None,
     labelled: Labelled = None,
+    region: Region = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
     layout: Layout = "auto",
     overwrite: Overwrite = False,
@@ -94,6 +96,8 @@ def fit(
 
     settings = with_labelled(settings, labelled)
     named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings))
+    if region is not None:
+        named = named.updated({"region": str(region)})
     source = Source(data, category, layout)
     found = source.open(
         seed=named.seed, hold_out=named.hold_out, labelled=named.labelled

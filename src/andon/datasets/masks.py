@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from andon.errors import DataError
 from andon.images import read_mask
+from andon.inspected import inspected_pixels
 from andon.structures import Record, Region, Regions
 
 SOFT_ABOVE = 127
@@ -41,10 +42,11 @@ def load_regions(
     """Ground truth of a picture of `shape` = (H, W): one region per mask file that marks anything.
 
     A pixel is anomalous where the stored value is not 0, in `soft` masks where it is above 127; palette indices
-    are taken as they are. With `saturation` every file must hold one value besides 0, and it selects the entry; without, a region
-    saturates at its own area. A picture labelled anomalous may come back without regions (mask missing or
-    empty): see `has_pixel_truth`. Raises `DataError` when a mask cannot be read, has another size than the
-    picture, marks pixels of a picture labelled good, or holds a value that `saturation` does not list.
+    are taken as they are; what is not inspected of a record is not marked. With `saturation` every file must hold
+    one value besides 0, and it selects the entry; without, a region saturates at its own area. A picture labelled
+    anomalous may come back without regions (mask missing or empty): see `has_pixel_truth`. Raises `DataError` when
+    a mask cannot be read, has another size than the picture, marks pixels of a picture labelled good, or holds a
+    value that `saturation` does not list.
     """
     regions = []
     for path in record.masks:
@@ -64,7 +66,12 @@ def load_regions(
                 f"mask {path} marks {area} pixels of {record.image}, which is labelled good: correct "
                 "label or mask"
             )
-        regions.append(_region(record, path, values, mask, area, saturation))
+        inspected = inspected_pixels(record, shape)
+        if inspected is not None:
+            mask &= inspected
+            area = int(np.count_nonzero(mask))
+        if area:
+            regions.append(_region(record, path, values, mask, area, saturation))
     return Regions(tuple(regions), (shape[0], shape[1]))
 
 

@@ -19,10 +19,12 @@ from PIL import Image
 from scipy import ndimage
 
 from andon.datasets.dataset import file_digest
+from andon.datasets.masks import load_regions
 from andon.datasets.penalty import draw as draw_texture
+from andon.errors import DataError
 from andon.files import writing
 from andon.home import cache_dir
-from andon.images import decode
+from andon.images import decode, read_size
 from andon.structures import Record
 
 Colours = npt.NDArray[np.float32]
@@ -43,7 +45,7 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
     """Anomalous records made from good ones: kinds in turn, one for each good picture, at most `most`.
 
     Pictures and masks are written to the cache once; the same good pictures and seed give the same files. Point clouds stay
-    those of the good pictures.
+    those of the good pictures. Defects that lie where pictures are not inspected are left out.
     """
     if not good:
         return []
@@ -72,7 +74,15 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
                 object_id=None,
             )
         )
-    return records
+    if chosen[0].inspected is None:
+        return records
+    seen = [record for record in records if load_regions(record, read_size(record.image)).regions]
+    if not seen:
+        raise DataError(
+            "none of the defects made up on good pictures lies in the inspected region: use selection=validation or budget, "
+            "or a larger region"
+        )
+    return seen
 
 
 def add_defect(

@@ -104,11 +104,17 @@ class Gate:
         label: int,
         tags: Collection[str] = (),
         name: str = "",
+        inspected: Mask | None = None,
     ) -> None:
         """Take in one picture; arguments as of `PixelRanking.add`, and its raw image `score`."""
         flagged = score >= self.image_threshold
         self.ranking.add(
-            gated_map(anomaly_map, flagged, self.pixel_threshold), mask, label=label, tags=tags, name=name
+            gated_map(anomaly_map, flagged, self.pixel_threshold),
+            mask,
+            label=label,
+            tags=tags,
+            name=name,
+            inspected=inspected,
         )
         marked = gated_mask(anomaly_map, True, self.pixel_threshold)
         self.verdicts.append(bool(flagged and marked.any()))

@@ -119,31 +119,31 @@ class PixelHistogram:
         tags: Collection[str] = (),
         name: str = "",
         channels: Sequence[Region] = (),
+        inspected: Mask | None = None,
     ) -> None:
         """Take in one picture, as `PixelRanking.add`."""
-        picture = checked_picture(anomaly_map, mask, label, tags, channels, name)
+        picture = checked_picture(anomaly_map, mask, label, tags, channels, name, inspected)
         group = self._groups.setdefault((picture.tags, label), _Group())
         self._summaries.clear()
-        scores, marked = picture.scores, picture.mask
+        scores, marked, good = picture.scores, picture.mask, picture.others
         if label and marked is None:
             group.n_left_out += 1
             return
-        good = scores.ravel() if marked is None else scores[~marked]
         if good.size:
             bins = self._bins(good)
             first = int(bins.min())
             counts = np.bincount(bins - first)
             group.negatives.add(first, counts)
             if label == 0:
-                group.rates.add(first, counts / scores.size)
+                group.rates.add(first, counts / good.size)
         group.n_good += int(label == 0)
         if marked is not None:
             group.pictures.append(self._positives(scores, marked, name, channels))
         for threshold in self._thresholds:
-            called = scores >= np.float32(threshold)
-            tp = int(np.count_nonzero(called & marked)) if marked is not None else 0
+            at = np.float32(threshold)
+            tp = int(np.count_nonzero(scores[marked] >= at)) if marked is not None else 0
             before = group.called.get(threshold, (0, 0))
-            group.called[threshold] = (before[0] + tp, before[1] + int(np.count_nonzero(called)) - tp)
+            group.called[threshold] = (before[0] + tp, before[1] + int(np.count_nonzero(good >= at)))
 
     def merge(self, other: PixelHistogram) -> None:
         """Take in the pictures of another histogram, e.g. that of another process; `other` is left as it was."""

@@ -93,6 +93,7 @@ class PixelRanking:
         tags: Collection[str] = (),
         name: str = "",
         channels: Sequence[Region] = (),
+        inspected: Mask | None = None,
     ) -> None:
         """Take in one picture; nothing of the arguments is kept.
 
@@ -100,17 +101,18 @@ class PixelRanking:
         `label` is 0 = good or 1 = anomalous; a good picture counts in every subset. `tags` are the subsets an
         anomalous picture counts in: its defect types, and `logical` or `structural`. `name` identifies the
         picture in messages and in `aupimo`. `channels` are the defects of the picture for AU-sPRO, each inside
-        the mask; a tag that is the name of a defect selects its channels alone.
+        the mask; a tag that is the name of a defect selects its channels alone. `inspected` (H, W) are the pixels that
+        count, the mask's among them; None = all.
 
         An anomalous picture whose mask is empty is left out and counted, since its defect would pass for
         background (spec A.1). Raises ValueError for NaN, unequal shapes and a good picture with a mask.
         """
-        picture = checked_picture(anomaly_map, mask, label, tags, channels, name)
-        n_pixels = picture.scores.size if label == 0 else 0
+        picture = checked_picture(anomaly_map, mask, label, tags, channels, name, inspected)
+        n_pixels = picture.others.size if label == 0 else 0
         group = self._groups.setdefault((picture.tags, label, n_pixels), _Group())
         self._summaries.clear()
         if label == 0:
-            group.negatives.extend(picture.scores.ravel())
+            group.negatives.extend(picture.others)
             group.n_good += 1
         elif picture.mask is None:
             group.n_left_out += 1
@@ -277,6 +279,8 @@ class CheckedPicture:
     """(H, W)."""
     mask: Mask | None
     """(H, W); None where nothing is marked."""
+    others: Map
+    """(N,) scores of the inspected pixels that are not marked."""
     tags: frozenset[str]
 
 
@@ -298,6 +302,7 @@ def checked_picture(
     tags: Collection[str],
     channels: Sequence[Region],
     name: str,
+    inspected: Mask | None = None,
 ) -> CheckedPicture:
     """The arguments of `add` in their own types, or ValueError that says what does not fit."""
     who = name or "picture"
@@ -327,7 +332,23 @@ def checked_picture(
                 f"{who}: the channel {region.defect_name!r} marks pixels outside the mask; give the union "
                 "of all channels as mask"
             )
-    return CheckedPicture(scores, mask if anomalous else None, tag_set(tags) if label else frozenset())
+    return CheckedPicture(
+        scores,
+        mask if anomalous else None,
+        scores[_others(mask, inspected, who)],
+        tag_set(tags) if label else frozenset(),
+    )
+
+
+def _others(mask: Mask, inspected: Mask | None, who: str) -> Mask:
+    """(H, W) inspected pixels outside the mask."""
+    if inspected is None:
+        return ~mask
+    if inspected.shape != mask.shape or (mask & ~inspected).any():
+        raise ValueError(
+            f"{who}: the mask marks pixels that are not inspected, or has another size; leave them out of it"
+        )
+    return inspected & ~mask
 
 
 def highest_scores(scores: Map, region: Region) -> Map:
@@ -422,7 +443,7 @@ def _add_anomalous(group: _Group, picture: CheckedPicture, name: str, channels: 
     scores, mask = picture.scores, picture.mask
     assert mask is not None
     sizes, n_regions = region_sizes(mask)
-    group.negatives.extend(scores[~mask])
+    group.negatives.extend(picture.others)
     group.positives.extend(scores[mask])
     group.region_sizes.extend(sizes)
     group.pictures.append((name, sizes.size))

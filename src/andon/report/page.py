@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from andon.datasets.masks import load_regions
 from andon.evaluation import Case, Report
+from andon.inspected import inspected_pixels
 from andon.report import picks, tables
 from andon.report.pictures import (
     FOUND,
@@ -191,13 +192,14 @@ def costs(report: Report) -> list[tuple[str, str]]:
 
 
 def _exhibit(case: Case, report: Report) -> Exhibit:
-    picture, raw = read_picture(case.record.image), full_map(case)
+    picture, raw = read_picture(case.record.image), full_map(case, report.calibration)
+    inside = inspected_pixels(case.record, case.size)
     shown = np.asarray(report.calibration.pixel_display(raw), np.float32)
     mask = case_mask(case, raw, report.calibration)
     anomalous = case.record.label == 1
     panels = (
         Panel("picture", data_uri(picture)),
-        Panel("heat map", data_uri(heat_map(picture, shown))),
+        Panel("heat map", data_uri(heat_map(picture, shown, inside))),
         Panel("marked by the detector", data_uri(marked(picture, mask, FOUND))),
         _truth(case, picture),
     )
@@ -219,7 +221,7 @@ def _truth(case: Case, picture: Any) -> Panel:
     if case.record.label != 1:
         return Panel(title, "", "good: nothing to mark")
     if not case.has_mask:
-        return Panel(title, "", "no mask was given")
+        return Panel(title, "", "no mask was given, or it marks nothing that is inspected")
     return Panel(title, data_uri(marked(picture, load_regions(case.record, case.size).union, TRUTH)))
 
 

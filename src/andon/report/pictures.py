@@ -11,6 +11,7 @@ import base64
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ from scipy import ndimage
 
 from andon.files import writing
 from andon.images import AlphaWarning, decode
+from andon.inspected import inspected_pixels
 from andon.report.names import single_place
-from andon.structures import Prediction
+from andon.structures import Prediction, Record
 
 if TYPE_CHECKING:
     from andon.calibration import Calibration
@@ -46,6 +48,8 @@ TRUTH = (32, 150, 170)
 """What the annotation marks."""
 UNDER_HEAT, UNDER_MARKS = 0.8, 0.5
 """Brightness of the grey picture under colours, so that the lightest colour is lighter than any grey."""
+HATCH = (110, 60)
+"""Greys (0-255) of the stripes over what is not inspected."""
 LUMA = np.array((0.2989, 0.587, 0.114), np.float32)
 PAGE_SIDE = 768
 """Longest side in pixels of a picture inside the page."""
@@ -79,12 +83,23 @@ def heat_colours(shown: npt.NDArray[np.floating[Any]]) -> Pixels:
     return np.asarray(TABLE[steps.astype(np.uint8)], np.uint8)
 
 
-def heat_map(picture: Pixels, shown: Map) -> Pixels:
-    """(H, W, 3): display values (H, W) over the grey picture, with a line around what reaches the threshold."""
+def heat_map(picture: Pixels, shown: Map, inspected: Mask | None = None) -> Pixels:
+    """(H, W, 3): display values (H, W) over the grey picture, with a line around what reaches the threshold.
+
+    What is not `inspected` (H, W) is hatched.
+    """
     colours = heat_colours(shown)
     image = _blend(_dimmed(picture, UNDER_HEAT), colours[..., :3], colours[..., 3:])
     image[outline(shown >= 1)] = 255
-    return image
+    return image if inspected is None else _hatched(image, ~inspected)
+
+
+def _hatched(picture: Pixels, where: Mask) -> Pixels:
+    """(H, W, 3) with grey stripes over the darkened picture, each a sixtieth of the picture wide and at least 2 pixels."""
+    width = max(2, round(max(where.shape) / 60))
+    rows, columns = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
+    stripes = np.where((rows + columns) // width % 2, HATCH[0], HATCH[1])[:, :, None]
+    return np.where(where[:, :, None], picture // 4 + stripes, picture).astype(np.uint8)
 
 
 def marked(picture: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
@@ -124,13 +139,14 @@ def read_picture(path: Path) -> Pixels:
         return (decode(path).pixels * 255).round().astype(np.uint8)
 
 
-def full_map(case: Case) -> Map:
-    """(H, W): the raw map of a case at its picture's own size, as the metrics saw it."""
+def full_map(case: Case, calibration: Calibration) -> Map:
+    """(H, W): the raw map of a case at its picture's own size, as the metrics saw it where it is inspected."""
     import torch
 
     from andon.detector import enlarge
 
-    return enlarge(torch.from_numpy(np.ascontiguousarray(case.raw_map))[None], case.size)
+    enlarged = enlarge(torch.from_numpy(np.ascontiguousarray(case.raw_map))[None], case.size)
+    return calibration.quieted(enlarged)
 
 
 def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
@@ -146,10 +162,10 @@ def save_case(
     case: Case, calibration: Calibration, folder: Path, place: str, *, pictures: bool, map_place: str | None
 ) -> None:
     """Write heat map and mask (`pictures`) of a case, `place` is `<defect>/<image>`, and its float map to `map_place`."""
-    raw = full_map(case)
+    raw = full_map(case, calibration)
     if pictures:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
-        _save_pictures(case.record.image, shown, case_mask(case, raw, calibration), folder, place)
+        _save_pictures(case.record, shown, case_mask(case, raw, calibration), folder, place)
     if map_place is not None:
         _save_map(raw, folder, map_place)
 
@@ -167,13 +183,15 @@ def save_prediction(
         )
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
-    _save_pictures(prediction.record.image, prediction.anomaly_map, mask, folder, place)
+    record = replace(prediction.record, inspected=calibration.inspected)
+    _save_pictures(record, prediction.anomaly_map, mask, folder, place)
     if maps:
         _save_map(prediction.raw_map, folder, place)
 
 
-def _save_pictures(source: Path, shown: Map, mask: Mask, folder: Path, place: str) -> None:
-    _save_png(heat_map(read_picture(source), shown), folder / "heatmaps" / f"{place}.png")
+def _save_pictures(record: Record, shown: Map, mask: Mask, folder: Path, place: str) -> None:
+    inside = inspected_pixels(record, (shown.shape[0], shown.shape[1]))
+    _save_png(heat_map(read_picture(record.image), shown, inside), folder / "heatmaps" / f"{place}.png")
     _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
 
 
