@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import SIDE, texture, write_picture
 from PIL import Image
 from tiny import TINY
@@ -17,17 +16,15 @@ import andon
 from andon import packing
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import synthetic_anomalies
-from andon.detector import Analysis, Detector, load_detector
+from andon.detector import Detector, load_detector
 from andon.errors import DataError
 from andon.evaluation import Report, evaluate
-from andon.exporting import compare, export
 from andon.features import FeatureCache
 from andon.inspected import InspectedArea, inspecting
 from andon.metrics import PixelHistogram, PixelRanking
 from andon.metrics.gate import Gate
 from andon.registry import detector_class
 from andon.report.pictures import HATCH, save_case
-from andon.runtime import open_model
 from andon.structures import Record, Region
 from andon.training import Trainer
 
@@ -125,57 +122,6 @@ def test_saved_and_loaded(detector, tmp_path):
     (tmp_path / "detector.json").write_text(text.replace('"bits": "', '"bits": "A'))
     with pytest.raises(DataError, match="was changed after it was saved"):
         load_detector(tmp_path)
-
-
-class Light(Detector):
-    """The largest brightness: a detector that is exported in a moment."""
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        return (16, 16)
-
-    @property
-    def score_rule(self) -> str:
-        return "maximum"
-
-    def learn(self, train, validation, trainer) -> None:
-        pass
-
-    def analyse(self, images: torch.Tensor) -> Analysis:
-        bright = images.amax(1, keepdim=True)
-        return Analysis(bright, bright.amax((1, 2, 3)))
-
-
-def test_fitting_again_without_a_region_forgets_it(pictures):
-    records, detector = pictures["clean"], Light()
-    for region, found in ((AREA, AREA), (None, None)):
-        detector.fit(records[:7], records[7:], trainer=Trainer(seed=1, device="cpu"), region=region)
-        assert detector.fitted().inspected == found
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["light", pytest.param("padim", marks=pytest.mark.slow), pytest.param("east", marks=pytest.mark.slow)],
-)
-def test_exported_networks_hold_the_region(name, pictures, tmp_path):
-    records, path = pictures["clean"], tmp_path / "cloth.onnx"
-    if name == "light":
-        detector = Light().fit(records[:7], records[7:], trainer=Trainer(device="cpu"), region=AREA)
-    else:
-        detector = fitted(name, records)
-    assert export(detector, path, pictures=[texture(1), texture(2, 100)]).map_difference < 1e-3
-    for runtime in ("onnx", "openvino"):
-        model = open_model(path, runtime)
-        assert model.fitted() == detector.fitted()
-        for side in (SIDE, 150):
-            pixels = texture(4, side)
-            changed = np.where(AREA.at((side, side))[:, :, None], pixels, 255 - pixels)
-            for x, y in zip(*(model.session(p[None]) for p in (pixels, changed)), strict=True):
-                np.testing.assert_array_equal(x, y)
-            assert model.predict(changed).verdict == detector.predict(pixels).verdict
-        compare(detector, model, path, [scribbled(texture(9))])
-        with pytest.raises(DataError, match="the region was drawn for 64 x 64"):
-            model.predict(texture(0)[:32])
 
 
 def test_cached_features_do_not_mix(detector, pictures, tmp_path):
