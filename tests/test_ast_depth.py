@@ -19,6 +19,7 @@ from andon.datasets.depth import network_planes
 from andon.detectors.ast import AST, ASTConfig, Inputs
 from andon.errors import ConfigError, DataError
 from andon.images import decode, load_depth, read_points
+from andon.inspected import InspectedArea
 from andon.latency import Effort, predict_latency
 from andon.registry import load_recipe
 from andon.training import Trainer
@@ -184,6 +185,17 @@ def test_points_decide(data: Dataset, combined: AST, tmp_path: Path):
     record = data.test[0]
     flat = combined.predict(replace(record, depth=data.test[-1].depth)).raw_score
     assert flat != combined.predict(record).raw_score
+
+
+def test_what_is_not_inspected_has_neither_colour_nor_points(data: Dataset, combined: AST, monkeypatch):
+    area = InspectedArea(np.tile(np.arange(64) < 40, (64, 1)))
+    monkeypatch.setattr(combined, "calibration", replace(combined.fitted(), inspected=area))
+    record = data.test[0]
+    points = read_points(record.depth, (128, 128))
+    array = np.concatenate([decode(record.image).pixels, points], axis=2)
+    changed = np.where(area.at((128, 128))[:, :, None], array, np.float32(0.4))
+    assert combined.predict(array).raw_score == combined.predict(changed).raw_score
+    assert combined.predict(record).raw_score == pytest.approx(combined.predict(array).raw_score, rel=1e-5)
 
 
 def test_what_is_missing_is_said(data: Dataset, combined: AST, tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import andon
 from andon.detector import Detector, load_detector
 from andon.errors import ConfigError, DataError, InterruptedRun, NotFittedError
 from andon.images import decode
+from andon.inspected import InspectedArea
 from andon.metrics import auroc
 from andon.registry import detector_class, detector_names
 from andon.structures import Prediction, Record
@@ -101,6 +103,16 @@ def test_a_prediction_is_complete(detector, records):
         == (prediction.raw_score >= detector.fitted().image.value)
     )
     assert np.array_equal(prediction.mask, prediction.anomaly_map >= 1)
+
+
+def test_what_is_not_inspected_changes_no_answer(detector, records, monkeypatch):
+    area = InspectedArea(np.tile(np.arange(SIDE) < 40, (SIDE, 1)))
+    monkeypatch.setattr(detector, "calibration", replace(detector.fitted(), inspected=area))
+    picture = (decode(records["good"][0].image).pixels * 255).round().astype(np.uint8)
+    inverted = np.where(area.mask[:, :, None], picture, 255 - picture)
+    left, right = detector.predict(picture), detector.predict(inverted)
+    assert left.raw_score == right.raw_score
+    assert np.array_equal(left.raw_map, right.raw_map)
 
 
 def test_forward_gives_a_map_and_a_score_per_picture(detector):

@@ -134,6 +134,7 @@ def fit(
                 "validation": len(dataset.validation),
                 "labelled": len(dataset.labelled),
                 "label_use": fitted.label_use if dataset.labelled else "",
+                "region": read_recipe(out)["data"].get("region"),
                 "skipped": skipped,
                 "thresholds": {
                     "image": limits.image.to_json(),
@@ -148,6 +149,8 @@ def fit(
         print(f"note: {note}")
     if skipped:
         print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
+    if limits.inspected is not None:
+        print(f"inspected: {100 * limits.inspected.share:.3g} % of each picture")
     print(f"image threshold: {limits.image.describe()}")
     if limits.source == "train":
         print(
