@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.conditions import Condition
+from andon.datasets.findings import pictures, some
 from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
 from andon.errors import DataError
 from andon.images import decode, read_size
@@ -426,22 +427,24 @@ def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[s
         f"{100 * calibration.inspected.share:.3g} % of each picture is inspected; the rest (hatched in heat maps) changes no "
         "score and counts in no pixel metric"
     )
-    hidden = [case.record.id for case in cases if not case.has_mask and _marked_anywhere(case)]
+    hidden = [case.record.id for case in cases if _hidden(case)]
     if hidden:
         yield (
-            f"the defects of {len(hidden)} anomalous pictures lie wholly outside the inspected region, and as pictures they "
-            f"still count as anomalous: {', '.join(hidden)}"
+            f"{pictures(len(hidden))} with defects that lie wholly outside the inspected region still count as anomalous: "
+            f"{some(hidden)}"
         )
 
 
-def _marked_anywhere(case: Case) -> bool:
-    """Whether the masks of a picture mark anything, inspected or not."""
+def _hidden(case: Case) -> bool:
+    """Whether the masks of a picture mark something, and nothing that is inspected."""
+    if case.has_mask or case.record.inspected is None:
+        return False
     return bool(load_regions(replace(case.record, inspected=None), case.size).regions)
 
 
 def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:
     notes = []
-    without = sum(1 for case in cases if case.record.label == 1 and not case.has_mask)
+    without = sum(1 for case in cases if case.record.label == 1 and not case.has_mask and not _hidden(case))
     anomalous = sum(1 for record in records if record.label == 1)
     if anomalous and without == anomalous:
         notes.append("no masks were given, so only image metrics are computed")
