@@ -109,12 +109,14 @@ def test_greedy_selection_is_the_textbook_one(count, start, seed):
 @settings(deadline=None, max_examples=15)
 @given(count=st.integers(1, 4), seed=st.integers(0, 99))
 def test_the_covering_radius_is_at_most_twice_the_best(count, seed):
+    """I-27."""
     x = vectors(9, 2, seed)
     best = min(radius(x, torch.tensor(c)) for c in combinations(range(9), count))
     assert radius(x, greedy_centres(x, count)) <= 2 * best + 1e-12
 
 
 def test_more_centres_never_cover_worse():
+    """I-27."""
     x = vectors(60, 6, 3)
     chosen = greedy_centres(x, 60)
     radii = [radius(x, chosen[:k]) for k in range(1, 61)]
@@ -140,6 +142,7 @@ def test_more_centres_than_vectors_are_refused(count):
 @settings(deadline=None, max_examples=20)
 @given(count=st.integers(1, 40), seed=st.integers(0, 99))
 def test_distances_to_a_coreset_are_between_those_to_the_bank_and_one_radius_more(count, seed):
+    """I-28."""
     bank, queries = vectors(40, 5, seed), 2 * vectors(25, 5, seed + 1)
     chosen = greedy_centres(bank, count)
     full, thin = (nearest(queries, x).distance for x in (bank, bank[chosen]))
@@ -174,6 +177,7 @@ def learned(x: torch.Tensor, batch: int) -> PositionGaussians:
     offset=st.sampled_from([0, 100]),
 )
 def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset):
+    """I-31."""
     x = (vectors(count, 3 * 4, seed).view(count, 3, 4) + offset).float()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(andon.layers.gaussian, "EXACT_BYTES", 2**30 if exact else 0)
@@ -190,6 +194,7 @@ def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset)
 
 @pytest.mark.parametrize(("exact", "block"), [(2**30, 2**24), (2**30, 1), (0, 1)])
 def test_distances_are_scipys(monkeypatch, exact, block):
+    """I-30."""
     monkeypatch.setattr(andon.layers.gaussian, "EXACT_BYTES", exact)
     monkeypatch.setattr(andon.layers.gaussian, "BLOCK_NUMBERS", block)
     x = vectors(30, 5 * 6, 0).view(30, 5, 6).float() * 3 + 7  # more pictures than dimensions
