@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import andon.layers.gaussian
+import andon.layers.memory
 import andon.layers.neighbours
 from andon.errors import ConfigError, DataError
 from andon.layers.coreset import greedy_centres, random_projection
@@ -285,3 +286,21 @@ def test_too_much_memory_is_refused_with_the_way_out():
         ConfigError, match=r"a bank would take 2\.0 GiB, memory_gib=1 are allowed: use less, or raise"
     ):
         require_memory(2**31, 1.0, "a bank", "use less")
+
+
+def test_no_more_than_the_machine_has_is_promised(tmp_path, monkeypatch):
+    """Whatever memory_gib says: the least of what is built in and what a container may take."""
+    built_in = andon.layers.memory.machine_memory()
+    assert built_in is not None
+    assert built_in > 2**28
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(andon.layers.memory, "CGROUP_LIMITS", (str(tmp_path / "absent"), str(limit)))
+    limit.write_text("max\n")
+    whole = andon.layers.memory.machine_memory()
+    assert whole is not None
+    assert whole >= built_in
+    limit.write_text(f"{2**30}\n")
+    assert andon.layers.memory.machine_memory() == 2**30
+    require_memory(2**30, 8.0, "a bank", "use less")
+    with pytest.raises(ConfigError, match=r"a bank would take 2\.0 GiB, this machine has 1\.0: use less$"):
+        require_memory(2**31, 8.0, "a bank", "use less")
