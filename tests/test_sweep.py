@@ -258,6 +258,13 @@ def test_published_averages_stand_below_measured_ones_by_texture_and_object():
     assert len(single.rows) == 1  # nothing is averaged, so nothing stands beside it
 
 
+def test_nothing_published_stands_beside_data_that_only_looks_alike():
+    """A user's own folders in the layout of MVTec AD."""
+    own = [result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "my_part")]
+    for table in (*comparison(own), per_category(own, "padim/starter")):
+        assert "(published)" not in table.markdown()
+
+
 @pytest.mark.parametrize(
     ("row", "name"),
     [

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from andon.datasets.known_counts import MVTEC_AD, MVTEC_LOCO
 from andon.files import write_text
 from andon.report.published import Published, published_for
 
@@ -149,7 +150,7 @@ def comparison(results: Sequence[Result]) -> list[Table]:
     """
     categories = list(dict.fromkeys(result.job.category for result in results))
     groups = _groups(categories)
-    published = published_for(results[0].report["dataset"]) if groups else ()
+    published = _published(results) if groups else ()
     tables = []
     for metric, title in COMPARED.items():
         rows = []
@@ -180,7 +181,7 @@ def _by_group(results: Sequence[Result]) -> Table | None:
         if any(not math.isnan(result.value(key)) for result in told)
     }
     categories = tuple(dict.fromkeys(result.job.category for result in told))
-    published = published_for(told[0].report["dataset"])
+    published = _published(told)
     rows = []
     for name in _names(told):
         mine = [result for result in told if result.job.name == name]
@@ -220,11 +221,7 @@ def per_category(results: Sequence[Result], name: str) -> Table:
         (f"average, {group}", *(_over_seeds(mine, metric, members) for metric in shown))
         for group, members in _groups(categories).items()
     ]
-    published = [
-        line
-        for line in published_for(mine[0].report["dataset"])
-        if line.detector == mine[0].report["detector"]
-    ]
+    published = [line for line in _published(mine) if line.detector == mine[0].report["detector"]]
     rows += [(f"{line.name} (published)", *(line.cell(metric) for metric in shown)) for line in published]
     notes = (
         f"Weights: {mine[0].weights}. Epoch selected on: {_selected(mine)}.",
@@ -232,6 +229,14 @@ def per_category(results: Sequence[Result], name: str) -> Table:
         *_sources(published, whose=True),
     )
     return Table(f"{name}, per category (%)", ("category", *shown.values()), tuple(rows), notes)
+
+
+def _published(results: Sequence[Result]) -> tuple[Published, ...]:
+    """Published figures on the data set of the results; none where only its layout is that of a published one."""
+    dataset = str(results[0].report["dataset"])
+    categories = {"mvtec_ad": set(MVTEC_AD), "mvtec_loco": set(MVTEC_LOCO)}
+    known = categories.get(dataset, set())
+    return published_for(dataset) if all(result.job.category in known for result in results) else ()
 
 
 def _names(results: Sequence[Result]) -> list[str]:
