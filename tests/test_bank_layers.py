@@ -286,6 +286,8 @@ def test_too_much_memory_is_refused_with_the_way_out():
         ConfigError, match=r"a bank would take 2\.0 GiB, memory_gib=1 are allowed: use less, or raise"
     ):
         require_memory(2**31, 1.0, "a bank", "use less")
+    with pytest.raises(ConfigError, match=r"would take 0\.031 GiB, memory_gib=0\.01 are allowed"):
+        require_memory(2**25, 0.01, "a bank", "use less")
 
 
 def test_no_more_than_the_machine_has_is_promised(tmp_path, monkeypatch):

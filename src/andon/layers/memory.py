@@ -20,13 +20,15 @@ def require_memory(needed: int, allowed_gib: float, what: str, remedy: str) -> N
     """
     if needed > allowed_gib * GIB:
         raise ConfigError(
-            f"{what} would take {needed / GIB:.1f} GiB, memory_gib={allowed_gib:g} are allowed: {remedy}, or raise memory_gib"
+            f"{what} would take {_gib(needed)} GiB, memory_gib={allowed_gib:g} are allowed: {remedy}, or raise memory_gib"
         )
     present = machine_memory()
     if present is not None and needed > present:
-        raise ConfigError(
-            f"{what} would take {needed / GIB:.1f} GiB, this machine has {present / GIB:.1f}: {remedy}"
-        )
+        raise ConfigError(f"{what} would take {_gib(needed)} GiB, this machine has {_gib(present)}: {remedy}")
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f}" if size >= GIB else f"{size / GIB:.2g}"
 
 
 def machine_memory() -> int | None:
