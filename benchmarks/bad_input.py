@@ -51,6 +51,18 @@ def tree(root: Path) -> Path:
     return root
 
 
+def clouds(root: Path) -> None:
+    """MVTec 3D-AD layout, whose clouds have lost their rows and columns."""
+    import tifffile
+
+    for part, count in (("train", 4), ("validation", 2), ("test", 1)):
+        for k in range(count):
+            picture(root / f"peg/{part}/good/rgb/{k:03}.png", seed=k)
+            path = root / f"peg/{part}/good/xyz/{k:03}.tiff"
+            path.parent.mkdir(exist_ok=True)
+            tifffile.imwrite(path, np.zeros((64 * 64, 3), np.float32), photometric="minisblack")
+
+
 def mask(path: Path, side: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.zeros((side, side), np.uint8)
@@ -121,6 +133,24 @@ def main() -> None:
     row("unknown recipe", "fit good --recipe efficientad_ast/startr --out out")
     row("unknown setting", "fit good --set teacher.epoch=3 --out out")
     row("setting of the wrong type", "fit good --set drop_last=many --out out")
+    row(
+        "backbone without the asked tap",
+        "fit good --detector padim --set extractor.taps=[layer1,layr2] --out out-tap",
+    )
+    row(
+        "too few pictures for a covariance",
+        "fit single --detector padim --set hold_out=false --out out-single",
+        lambda: folder(Path("single"), 1),
+    )
+    row(
+        "bank larger than memory",
+        "fit good --detector patchcore --set memory_gib=0.01 --out out-bank",
+    )
+    row(
+        "point cloud that is not organised",
+        "fit clouds --detector ast --recipe starter-3d --out out-cloud",
+        lambda: clouds(Path("clouds")),
+    )
     row("weights missing", "fit good --detector efficientad_ast --recipe corrected --out out-corrected")
     row(
         "weights of another network",

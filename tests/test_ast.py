@@ -46,11 +46,17 @@ def test_flow_has_the_published_size(channels, hidden, parameters, gmac):
         assert multiply_adds(flow, *inputs) / 1e9 == pytest.approx(gmac, abs=0.005)
 
 
-@pytest.mark.parametrize(("channels", "parameters"), [(304, 81_421_616), (64, 76_997_696), (368, 82_601_328)])
-def test_student_has_the_published_size(channels, parameters):
+@pytest.mark.parametrize(
+    ("channels", "parameters", "gmac"),
+    [(304, 81_421_616, 46.88), (64, 76_997_696, 44.34), (368, 82_601_328, 47.56)],
+)
+def test_student_has_the_published_size(channels, parameters, gmac):
+    """I-10."""
     with torch.device("meta"):
-        student = ResidualStudent(channels + 32, channels)
+        student = ResidualStudent(channels + 32, channels).eval()
+        work = multiply_adds(student, torch.empty(1, channels + 32, 24, 24))
     assert count_parameters(student) == parameters
+    assert work / 1e9 == pytest.approx(gmac, abs=0.005)
 
 
 def test_losses_are_those_of_the_paper():

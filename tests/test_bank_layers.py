@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import andon.layers.gaussian
+import andon.layers.memory
 import andon.layers.neighbours
 from andon.errors import ConfigError, DataError
 from andon.layers.coreset import greedy_centres, random_projection
@@ -109,12 +110,14 @@ def test_greedy_selection_is_the_textbook_one(count, start, seed):
 @settings(deadline=None, max_examples=15)
 @given(count=st.integers(1, 4), seed=st.integers(0, 99))
 def test_the_covering_radius_is_at_most_twice_the_best(count, seed):
+    """I-27."""
     x = vectors(9, 2, seed)
     best = min(radius(x, torch.tensor(c)) for c in combinations(range(9), count))
     assert radius(x, greedy_centres(x, count)) <= 2 * best + 1e-12
 
 
 def test_more_centres_never_cover_worse():
+    """I-27."""
     x = vectors(60, 6, 3)
     chosen = greedy_centres(x, 60)
     radii = [radius(x, chosen[:k]) for k in range(1, 61)]
@@ -140,6 +143,7 @@ def test_more_centres_than_vectors_are_refused(count):
 @settings(deadline=None, max_examples=20)
 @given(count=st.integers(1, 40), seed=st.integers(0, 99))
 def test_distances_to_a_coreset_are_between_those_to_the_bank_and_one_radius_more(count, seed):
+    """I-28."""
     bank, queries = vectors(40, 5, seed), 2 * vectors(25, 5, seed + 1)
     chosen = greedy_centres(bank, count)
     full, thin = (nearest(queries, x).distance for x in (bank, bank[chosen]))
@@ -174,6 +178,7 @@ def learned(x: torch.Tensor, batch: int) -> PositionGaussians:
     offset=st.sampled_from([0, 100]),
 )
 def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset):
+    """I-31."""
     x = (vectors(count, 3 * 4, seed).view(count, 3, 4) + offset).float()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(andon.layers.gaussian, "EXACT_BYTES", 2**30 if exact else 0)
@@ -190,6 +195,7 @@ def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset)
 
 @pytest.mark.parametrize(("exact", "block"), [(2**30, 2**24), (2**30, 1), (0, 1)])
 def test_distances_are_scipys(monkeypatch, exact, block):
+    """I-30."""
     monkeypatch.setattr(andon.layers.gaussian, "EXACT_BYTES", exact)
     monkeypatch.setattr(andon.layers.gaussian, "BLOCK_NUMBERS", block)
     x = vectors(30, 5 * 6, 0).view(30, 5, 6).float() * 3 + 7  # more pictures than dimensions
@@ -280,3 +286,23 @@ def test_too_much_memory_is_refused_with_the_way_out():
         ConfigError, match=r"a bank would take 2\.0 GiB, memory_gib=1 are allowed: use less, or raise"
     ):
         require_memory(2**31, 1.0, "a bank", "use less")
+    with pytest.raises(ConfigError, match=r"would take 0\.031 GiB, memory_gib=0\.01 are allowed"):
+        require_memory(2**25, 0.01, "a bank", "use less")
+
+
+def test_no_more_than_the_machine_has_is_promised(tmp_path, monkeypatch):
+    """Whatever memory_gib says: the least of what is built in and what a container may take."""
+    built_in = andon.layers.memory.machine_memory()
+    assert built_in is not None
+    assert built_in > 2**28
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(andon.layers.memory, "CGROUP_LIMITS", (str(tmp_path / "absent"), str(limit)))
+    limit.write_text("max\n")
+    whole = andon.layers.memory.machine_memory()
+    assert whole is not None
+    assert whole >= built_in
+    limit.write_text(f"{2**30}\n")
+    assert andon.layers.memory.machine_memory() == 2**30
+    require_memory(2**30, 8.0, "a bank", "use less")
+    with pytest.raises(ConfigError, match=r"a bank would take 2\.0 GiB, this machine has 1\.0: use less$"):
+        require_memory(2**31, 8.0, "a bank", "use less")

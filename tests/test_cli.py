@@ -233,6 +233,66 @@ def test_bad_data_gets_one_line_and_leaves_nothing(andon, tmp_path, case):
     assert not (tmp_path / "runs").exists()
 
 
+def points_in_a_list(folder: Path) -> Path:
+    """MVTec 3D-AD layout, whose clouds have lost their rows and columns."""
+    for part, count in (("train", 4), ("validation", 2), ("test", 1)):
+        for k in range(count):
+            write_picture(folder / f"peg/{part}/good/rgb/{k:03}.png", texture(k))
+            cloud = folder / f"peg/{part}/good/xyz/{k:03}.tiff"
+            cloud.parent.mkdir(exist_ok=True)
+            tifffile.imwrite(cloud, np.zeros((64 * 64, 3), np.float32), photometric="minisblack")
+    return folder
+
+
+def several(folder: Path) -> Path:
+    for k in range(6):
+        write_picture(folder / f"{k}.png", texture(k))
+    return folder
+
+
+BAD_FOR_A_DETECTOR = {
+    "a backbone without the asked taps": (
+        several,
+        ["--detector", "padim", "--set", "extractor.taps=[layer1,layr2]"],
+        ["network resnet18 has no tap 'layr2'", "did you mean layer2"],
+    ),
+    "too few pictures for a covariance": (
+        single,
+        ["--detector", "padim", "--set", "hold_out=false"],
+        ["padim needs at least 2 training pictures for a covariance, there is 1", "add good pictures"],
+    ),
+    "a bank larger than memory": (
+        several,
+        ["--detector", "patchcore", "--set", "memory_gib=0.001"],
+        ["a bank of 5120 patches", "GiB", "smaller extractor.image_size, or raise memory_gib"],
+    ),
+    "a gallery larger than memory": (
+        several,
+        ["--detector", "spade", "--set", "memory_gib=0.001"],
+        [
+            "a gallery of 5 pictures",
+            "fewer pixel_taps or a smaller extractor.image_size, or raise memory_gib",
+        ],
+    ),
+    "a point cloud that is not organised": (
+        points_in_a_list,
+        ["--detector", "ast", "--recipe", "starter-3d"],
+        [
+            "train/good/xyz/000.tiff is 4096 x 3 float32, not organised",
+            "export one point (x, y, z in metres) per pixel",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FOR_A_DETECTOR)
+def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(andon, tmp_path, case):
+    make, options, words = BAD_FOR_A_DETECTOR[case]
+    line = andon("fit", make(tmp_path / "data"), "--out", tmp_path / "runs/a", *options).complaint()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.filterwarnings(
     "ignore::andon.images.AlphaWarning", "ignore::andon.metrics.normalisation.DegenerateRangeWarning"
 )

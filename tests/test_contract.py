@@ -144,6 +144,7 @@ def test_any_picture_size_is_answered_at_its_own_size(detector, tmp_path, record
 
 
 def test_saved_and_loaded_is_bit_identical(detector, records, tmp_path):
+    """I-38."""
     detector.save(tmp_path)
     loaded = andon.load(tmp_path)
     assert type(loaded) is type(detector)
@@ -166,6 +167,7 @@ def test_a_changed_file_is_refused(detector, tmp_path, file):
 
 
 def test_same_seed_same_result_and_fitting_twice_equals_once(detector, records):
+    """I-38."""
     again = fit(detector.name, records)
     assert same_state(again, detector)
     again.fit(records["train"], records["validation"], trainer=Trainer(seed=1, device="cpu"))
@@ -182,6 +184,7 @@ def test_the_threshold_comes_from_held_out_pictures(detector, records):
 
 
 def test_no_test_picture_is_opened_before_evaluation(records, monkeypatch, detector):
+    """I-39."""
     opened: list[Path] = []
     real = andon.images.decode
 

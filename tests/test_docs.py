@@ -132,3 +132,9 @@ def test_the_readme_example_runs(monkeypatch, tmp_path):
     exec(example.group(1), {})
     assert (tmp_path / "runs" / "my_part" / "report.html").is_file()
     assert andon.load("runs/my_part").fitted()
+
+
+def test_the_package_stays_small():
+    """Everything that is installed, embedded weights included: below 25 MB."""
+    files = [file for file in SOURCE.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert sum(file.stat().st_size for file in files) < 25_000_000

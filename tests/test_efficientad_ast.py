@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -53,6 +55,7 @@ def parameters(module: nn.Module) -> int:
     ids=["flow 1024", "flow 64", "AST student", "student", "published autoencoder", "corrected autoencoder"],
 )
 def test_sizes_are_those_of_the_specification(build, inputs, count, giga):
+    """I-10."""
     with torch.device("meta"):
         module = build().eval()
         tensors = [torch.empty(1, channels, size, size) for channels, size in inputs]
@@ -60,6 +63,21 @@ def test_sizes_are_those_of_the_specification(build, inputs, count, giga):
         assert multiply_adds(module, *tensors) / 1e9 == pytest.approx(giga, abs=0.006)
         output = module(*tensors)
     assert (output[0] if isinstance(output, tuple) else output).shape[-2:] == (24, 24)
+
+
+@pytest.mark.parametrize(
+    ("width", "blocks", "giga"), [(512, 4, 13.38), (512, 2, 7.94), (256, 4, 3.97), (256, 2, 2.61)]
+)
+def test_lighter_students_cost_what_they_should(width, blocks, giga):
+    """V9: its knobs, and the lighter flow."""
+    with torch.device("meta"):
+        student = ResidualStudent(336, 608, width=width, blocks=blocks).eval()
+        assert multiply_adds(student, torch.empty(1, 336, 24, 24)) / 1e9 == pytest.approx(giga, abs=0.006)
+        if (width, blocks) == (256, 2):
+            assert round(parameters(student) / 1e6, 2) == 4.54
+            flow = Flow(304, 32, 256, (3, 3, 3, 5), 3.0)
+            work = multiply_adds(flow, torch.empty(1, 304, 24, 24), torch.empty(1, 32, 24, 24))
+            assert work / 1e9 == pytest.approx(7.5, abs=0.02)
 
 
 @pytest.mark.parametrize("grid", [8, 16, 24, 32])
@@ -71,12 +89,14 @@ def test_the_bottleneck_holds_back_everything_but_64_numbers(grid):
     code = net.encoder(x)
     assert code.shape == (1, 3, 1, 1)
     if grid == 8:
-        jacobian = torch.autograd.functional.jacobian(lambda v: net(v).flatten(), x).flatten(1)
-        assert torch.linalg.matrix_rank(jacobian, rtol=1e-9) <= 3
+        published = PublishedAutoencoder(6, 5, "linear").double().eval()
+        for one, held in ((net, True), (published, False)):  # I-16
+            jacobian = torch.autograd.functional.jacobian(lambda v, one=one: one(v).flatten(), x).flatten(1)
+            assert (int(torch.linalg.matrix_rank(jacobian, rtol=1e-9)) <= 3) is held
 
 
 def test_a_relu_head_cannot_reach_half_of_a_normal_target():
-    """D4: with z ~ N(0, 1) the best non-negative answer leaves a mean square of 0.5."""
+    """D4, I-15: with z ~ N(0, 1) the best non-negative answer leaves a mean square of 0.5."""
     z = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
     assert (z.clamp_min(0) - z).square().mean().item() == pytest.approx(0.5, abs=0.01)
     torch.manual_seed(0)
@@ -88,12 +108,33 @@ def test_a_relu_head_cannot_reach_half_of_a_normal_target():
 
 
 def test_hard_mean():
+    """I-13, V8."""
     difference = torch.rand(3, 40, 10, generator=torch.Generator().manual_seed(0))
     assert hard_mean(difference, 0.0) == pytest.approx(difference.mean().item())
     values = [hard_mean(difference, p).item() for p in (0.0, 0.5, 0.9, 0.99, 0.999)]
     assert values == sorted(values)
     by_hand = np.mean([np.sort(row)[-4:].mean() for row in difference.flatten(1).numpy()])
     assert hard_mean(difference, 0.99).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize("terms", ["student", "both"])
+def test_the_hardest_elements_of_one_term_or_of_both(terms):
+    """V8: the quantile is that of each picture over its C · h · w elements."""
+    detector = EfficientADAST(config(student__p_hard=0.9, student__hard_terms=terms))
+    f = torch.randn(2, *detector.adapter.shape)
+    with torch.no_grad():
+        losses = detector.student_losses(plain_views(f))
+        z, a = detector.latent(f), detector.autoencoder(detector._with_position(f))
+        s1, s2 = detector.student(detector._with_position(f)).chunk(2, dim=1)
+    for name, difference, hard in (
+        ("student", (z - s1).square(), True),
+        ("student_autoencoder", (a - s2).square(), terms == "both"),
+        ("autoencoder", (z - a).square(), False),
+    ):
+        rows = difference.flatten(1).double().numpy()
+        worst = [row[row >= np.quantile(row, 0.9)].mean() for row in rows]
+        expected = np.mean(worst) if hard else rows.mean()
+        assert losses[name].item() == pytest.approx(expected, rel=1e-4), name
 
 
 def test_penalty_pictures_leave_frozen_statistics_alone():
@@ -203,6 +244,33 @@ def test_padding_puts_empty_cells_around_the_map():
     assert b.sum().item() == pytest.approx(a.sum().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("pad", [0, 4])
+def test_a_cell_is_shown_where_it_is_unless_the_map_is_padded(pad, monkeypatch):
+    """I-18: with 24 x 24 cells on 192 pixels; the thesis' padding shrinks the map towards its middle."""
+    detector = EfficientADAST(config(maps__pad=pad, extractor__image_size=192))
+    maps = torch.zeros(1, 2, 24, 24)
+    maps[..., 3, 20] = 1
+    monkeypatch.setattr(detector, "scaled_maps", lambda views: maps)
+    with torch.inference_mode():
+        found = detector.analyse(torch.rand(1, 3, 192, 192)).anomaly_map
+    enlarged = F.interpolate(found, size=(192, 192), mode="bilinear", align_corners=False)
+    row, column = divmod(int(enlarged.argmax()), 192)
+    inside = 8 * 3 <= row < 8 * 4 and 8 * 20 <= column < 8 * 21
+    assert inside is (pad == 0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(row=st.integers(1, 22), column=st.integers(1, 22), seed=st.integers(0, 99))
+def test_an_enlarged_map_never_exceeds_its_cells(row, column, seed):
+    """I-19: and by an even factor a single high cell inside the map is lowered."""
+    maps = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    grown = F.interpolate(maps, size=(768, 768), mode="bilinear", align_corners=False)
+    assert grown.max() <= maps.max() + 1e-12
+    maps[0, 0, row, column] = 2.0
+    grown = F.interpolate(maps, size=(768, 768), mode="bilinear", align_corners=False)
+    assert grown.max() < 2.0
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Record]:
     from PIL import Image
@@ -234,6 +302,7 @@ SWITCHES = {
     "D15 colour": {"penalty.colour": "tint", "penalty.grey_share": 1.0},
     "D15 draw": {"penalty.draw": "fixed"},
     "D16": {"student.p_hard": 0.99},
+    "V8": {"student.p_hard": 0.99, "student.hard_terms": "both"},
     "D17": {"autoencoder.stop_gradient": True},
     "D18": {"drop_last": True},
     "target": {"autoencoder.target": "features"},
@@ -257,12 +326,14 @@ def test_every_switch_runs_and_changes_the_result(name, pictures):
 
 
 def test_the_extractor_is_untouched_by_training(pictures):
-    """I-17: buffers and parameters of the shared extractor are bit-identical; in the published mode the copies drift."""
+    """I-17: the shared extractor is bit-identical and answers alike twice; in the published mode the copies drift."""
     before = EfficientADAST(config()).extractor.state_dict()
     detector = fitted(pictures)
     assert all(torch.equal(value, before[key]) for key, value in detector.extractor.state_dict().items())
     detector.train()
     assert not any(m.training for m in detector.extractor.modules())
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(detector.extractor(x)["layer2"], detector.extractor(x)["layer2"])
     published = fitted(pictures, extractor__mode="train")
     assert all(torch.equal(value, before[key]) for key, value in published.extractor.state_dict().items())
     drifted = published.student_extractor.state_dict()

@@ -13,6 +13,7 @@ from andon.detectors._depth import Inputs
 from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
 from andon.errors import ConfigError
 from andon.layers.flow import negative_log_likelihood
+from andon.registry import load_recipe
 from andon.training import Trainer
 
 TINY: dict[str, object] = {
@@ -42,6 +43,19 @@ def create(**changes: object) -> EfficientADAST:
     torch.manual_seed(0)
     changed = {k.replace("__", "."): v for k, v in changes.items()}
     return EfficientADAST(EfficientADASTConfig().updated(TINY | changed))
+
+
+def test_the_corrected_design_on_depth_has_the_specified_channels():
+    """V1: the flow sees n channels, the student n + 32 and gives 2n, the autoencoder n + 32 and gives n."""
+    recipe = load_recipe("efficientad_ast/corrected-3d")
+    config = EfficientADASTConfig.parse(recipe.config)
+    assert (config.mode, config.teacher.epochs, config.maps.score) == ("combined", 72, "max")
+    with torch.device("meta"):
+        detector = EfficientADAST(config.updated({"mode": "depth", "student.penalty": 0.0}))
+    assert sum(p.numel() for p in detector.teacher.parameters()) == 853_000
+    assert (detector.student.head[0].in_channels, detector.student.tail.out_channels) == (96, 128)
+    assert detector.autoencoder.encoder[0].in_channels == 96
+    assert detector.autoencoder.head[0].out_channels == 64
 
 
 @pytest.fixture(scope="module")

@@ -256,6 +256,50 @@ def test_export_command_and_int8(own_run, andon):
         assert not (own_run / "other.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "changed", "limit", "refused"),
+    [
+        (
+            0.95,
+            0.93,
+            1,
+            0.01,
+            "image AUROC 0.9500 before, 0.9300 after, 1 of 8 verdicts changed, and 0.01 is allowed",
+        ),
+        (0.95, 0.945, 1, 0.01, ""),
+        (0.90, 0.95, 3, 0.0, ""),  # nothing was lost
+        (
+            None,
+            None,
+            1,
+            0.1,
+            "1 of 8 verdicts changed, and 0.1 is allowed",
+        ),  # without labels the verdicts count
+        (None, None, 0, 0.0, ""),
+    ],
+)
+def test_eight_bits_are_refused_above_their_limit(
+    own_run, tmp_path, monkeypatch, before, after, changed, limit, refused
+):
+    from andon import quantisation
+    from andon.deployment import run_data
+
+    loss = quantisation.Loss(8, before, after, changed, 0.2, 20)
+    monkeypatch.setattr(quantisation, "export", lambda detector, path: path.write_bytes(b"whole"))
+    monkeypatch.setattr(quantisation, "_quantise", lambda source, target, *_: target.write_bytes(b"small"))
+    monkeypatch.setattr(quantisation, "_describe", lambda *_: None)
+    monkeypatch.setattr(quantisation, "open_model", lambda path: None)
+    monkeypatch.setattr(quantisation, "_compare", lambda *_: loss)
+    path, detector, data = tmp_path / "small.onnx", load_detector(own_run), run_data(own_run)
+    if refused:
+        with pytest.raises(quantisation.QuantisationError, match=refused) as caught:
+            quantisation.export_int8(detector, path, data, limit=limit)
+        assert "raise --int8-limit" in str(caught.value)
+    else:
+        assert quantisation.export_int8(detector, path, data, limit=limit) == loss
+    assert path.exists() is not bool(refused)
+
+
 def test_wrapper_keeps_the_size_of_the_picture(detector):
     with torch.inference_mode():
         raw, score, maps = ExportedDetector(detector)(torch.zeros(2, 33, 71, 3, dtype=torch.uint8))

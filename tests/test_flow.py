@@ -37,6 +37,7 @@ def inputs(
 
 
 def test_untrained_flow_is_a_permutation_with_log_det_zero():
+    """I-1."""
     flow = Flow(7, 4, 5, (3, 3, 3, 5), 3.0).double()
     x, c = inputs(7)
     z, log_det = flow(x, c)
@@ -50,6 +51,7 @@ def test_untrained_flow_is_a_permutation_with_log_det_zero():
 @given(channels=st.integers(2, 9), clamp=st.floats(0.5, 4.0), seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=15)
 def test_inverse_undoes_forward(channels, clamp, seed):
+    """I-2 and I-5."""
     flow = trained(Flow(channels, 4, 5, (3, 5), clamp).double(), seed)
     x, c = inputs(channels, seed=seed)
     z, log_det = flow(x, c)
@@ -58,7 +60,23 @@ def test_inverse_undoes_forward(channels, clamp, seed):
     torch.testing.assert_close(inverse_log_det, -log_det, rtol=0, atol=1e-8)
 
 
+def test_inverse_undoes_forward_in_single_precision():
+    """I-2, at the width of the published flow's features."""
+    flow = trained(Flow(304, 4, 16, (3, 3, 3, 5), 3.0), 2)
+    with torch.no_grad():
+        for block in flow.blocks:
+            for network in (block.r1, block.r2):
+                for parameter in network.parameters():
+                    parameter.mul_(0.3)  # as strong as after training: latents of about deviation 1
+        x, c = (v.float() for v in inputs(304))
+        z, _ = flow(x, c)
+        back, _ = flow.inverse(z, c)
+    assert ((back - x).norm() / x.norm()).item() < 1e-4
+    assert not torch.allclose(z.std(), x.std(), rtol=1e-3)
+
+
 def test_log_determinant_against_autograd():
+    """I-3."""
     flow = small_flow()
     x, c = inputs(batch=1)
     jacobian = torch.autograd.functional.jacobian(lambda v: flow(v.view_as(x), c)[0].flatten(), x.flatten())
@@ -69,6 +87,7 @@ def test_log_determinant_against_autograd():
 
 
 def test_log_scales_stay_within_the_soft_clamp():
+    """I-4."""
     block = trained(CouplingBlock(6, 4, 5, 3, clamp=0.7, seed=0).double())
     with torch.no_grad():
         for parameter in block.parameters():
@@ -80,6 +99,7 @@ def test_log_scales_stay_within_the_soft_clamp():
 
 
 def test_permutations_are_reproducible_and_leave_global_state_alone():
+    """I-6."""
     np.random.seed(5)  # noqa: NPY002
     torch.manual_seed(5)
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
@@ -91,6 +111,7 @@ def test_permutations_are_reproducible_and_leave_global_state_alone():
 
 
 def test_likelihood_is_that_of_a_standard_normal():
+    """I-7."""
     z = torch.randn(2, 5, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     nll = negative_log_likelihood(z, torch.zeros(2, 3, 3, dtype=torch.float64))
     expected = -torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) - 2.5 * math.log(2 * math.pi)
@@ -98,6 +119,7 @@ def test_likelihood_is_that_of_a_standard_normal():
 
 
 def test_the_condition_matters():
+    """I-8."""
     flow = small_flow()
     x, c = inputs()
     assert not torch.allclose(flow(x, c)[0], flow(x, c.flip(-1))[0])

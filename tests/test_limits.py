@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,22 @@ def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder
     assert not (own_run / "detector/limits.json").exists()
 
 
+def test_pictures_that_were_learned_promise_nothing(own_run, more, andon):
+    """A run that held nothing out: its own scores are those of training pictures, and only further pictures count."""
+    assert "good pictures support at most" in andon("limit", own_run).out
+    detector = load_detector(own_run)
+    detector.calibration = replace(detector.fitted(), source="train and 3 labelled anomalous pictures")
+    detector.save(own_run / "detector")
+    assert "training pictures promise nothing about new ones" in " ".join(andon("limit", own_run).out.split())
+    with pytest.raises(
+        DataError, match=r"nothing was held out.* 5 % was asked for, that takes 19: add some with --good"
+    ):
+        adjusting.by_rate(own_run, 0.05, reason="x")
+    change, count = adjusting.by_rate(own_run, 0.05, good=[more], reason="x")
+    assert count == 40
+    assert "from 40 good pictures" in change.rule
+
+
 def test_every_change_is_kept_and_can_be_undone(own_run, more):
     fitted = load_detector(own_run).fitted()
     adjusting.by_rate(own_run, 0.05, good=[more], reason="first")
@@ -157,3 +174,24 @@ def test_by_cost(own_run, tmp_path, andon):
     assert after.image.value == pytest.approx(best.value)
     assert after.pixel == before.pixel
     assert "cheapest limit on 12 labelled pictures" in andon("limit", own_run).out.replace("\n", " ")
+
+
+@pytest.mark.xdist_group("network")
+def test_limits_hold_for_a_network_that_was_exported_before(own_run, network, more, dataset_folder):
+    """The verdict follows the run's limits in every runtime; a network of another detector is refused."""
+    (own_run / "model.onnx").write_bytes(network.read_bytes())
+    picture = sorted((dataset_folder / "test/good").iterdir())[0]
+    before = load(own_run, "onnx").predict(picture)
+    adjusting.by_rate(own_run, 0.1, look=0.4, good=[more], reason="a new lamp")
+    detector, model = load_detector(own_run), load(own_run, "onnx")
+    assert model.fitted() == detector.fitted()
+    verdicts = [detector.predict(path).verdict for path in more.iterdir()]
+    assert {"OK", "look"} <= set(verdicts)
+    assert [model.predict(path).verdict for path in more.iterdir()] == verdicts
+    assert model.predict(picture).score == before.score
+    detector.calibration = replace(detector.fitted(), scores=(0.5, *detector.fitted().scores[1:]))
+    detector.save(own_run / "detector")
+    with pytest.raises(
+        DataError, match=r"model\.onnx was exported from another detector than .*andon export"
+    ):
+        load(own_run, "onnx")

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 import andon
 from andon.detector import Detector
 from andon.errors import ConfigError, DataError
+from andon.layers.coreset import greedy_centres
 from andon.registry import detector_class, load_recipe, recipe_names
 from andon.structures import Record
-from andon.training import Trainer
+from andon.training import Trainer, seeded
 
 BANKS = ("padim", "patchcore", "spade")
 
@@ -125,6 +126,7 @@ def test_a_single_picture_is_learned_or_refused_clearly(train, name):
 
 @pytest.mark.parametrize("share", [1.0, 0.1, 0.01])
 def test_the_bank_is_a_part_of_the_patches(train, share):
+    """I-27 and I-29."""
     detector = learn("patchcore", train, coreset=share)
     with torch.inference_mode():
         patches = torch.cat([detector.patches(x[None])[0] for x in pictures(train)])
@@ -137,8 +139,24 @@ def test_the_bank_is_a_part_of_the_patches(train, share):
         assert ask(detector, pictures(train[:2])).anomaly_map.abs().max() < 1e-5
 
 
+def test_the_coreset_is_selected_in_a_projection_and_kept_as_it_was(train):
+    """Without a projection the selection is that among the patches themselves; with one the bank still holds whole patches."""
+    plain, projected = (learn("patchcore", train, coreset=0.05, projection=d) for d in (10_000, 8))
+    with torch.inference_mode():
+        patches = torch.cat([plain.patches(x[None])[0] for x in pictures(train)])
+    generator = seeded(3, "coreset")
+    start = int(torch.randint(len(patches), (), generator=generator))
+    chosen = greedy_centres(patches, len(plain.bank_), start)
+    torch.testing.assert_close(plain.bank_, patches[chosen], rtol=1e-5, atol=1e-5)
+    assert projected.bank_.shape == plain.bank_.shape
+    found = andon.layers.neighbours.nearest(projected.bank_, patches)
+    assert found.distance.max() < 1e-5
+    assert not torch.equal(projected.bank_, plain.bank_)
+
+
 @pytest.mark.parametrize("b", [2, 5, 9])
 def test_the_weight_is_that_of_the_paper_and_within_its_bounds(train, b):
+    """I-29."""
     detector = answering(learn("patchcore", train), reweight=b)
     plain = answering(detector, reweight=1)
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -188,6 +206,7 @@ def test_concatenated_patches_keep_all_channels(train):
 
 
 def test_padim_scores_are_mahalanobis_distances_of_the_joined_taps(train):
+    """I-30."""
     detector = learn("padim", train, smoothing=0.0)
     assert len(set(detector.channels_.tolist())) == 24
     images = pictures(train)
@@ -251,6 +270,7 @@ def test_spade_is_the_plain_search(train, pyramid):
 
 
 def test_a_larger_gallery_never_raises_a_pixel_and_a_picture_of_it_scores_zero(train):
+    """I-32."""
     image = torch.rand(1, 3, 64, 64)
     maps = [ask(answering(learn("spade", train), neighbours=k), image).anomaly_map for k in (1, 2, 6)]
     assert (maps[1] <= maps[0] + 1e-5).all()
@@ -263,6 +283,7 @@ def test_a_larger_gallery_never_raises_a_pixel_and_a_picture_of_it_scores_zero(t
 
 
 def test_squared_distances_rank_alike_with_one_neighbour(train):
+    """I-33."""
     images = torch.rand(6, 3, 64, 64) * torch.linspace(0.2, 1, 6).view(6, 1, 1, 1)
     plain, squared = (
         ask(answering(learn("spade", train), neighbours=1, distance=d), images).score

@@ -153,8 +153,14 @@ def test_commands(packed, tiny_run, tmp_path, andon, dataset_folder):
     assert json.loads(andon("verify", packed, "--runtime", "onnx", "--json").out)["pictures"] >= 10
     assert andon("verify", packed, "--runtime", "tensorrt").code == 2
     assert andon("pack", tiny_run, "--out", tmp_path / "x.zip").code == 2
-    found = json.loads(andon("predict", packed, dataset_folder / "test", "--json").out)
-    assert len(found["predictions"]) == 8
+    answers = [
+        json.loads(andon("predict", packed, dataset_folder / "test", *runtime, "--json").out)["predictions"]
+        for runtime in ((), ("--runtime", "torch"), ("--runtime", "onnx"))
+    ]
+    assert [len(found) for found in answers] == [8, 8, 8]
+    assert answers[0] == answers[1]
+    assert [a["verdict"] for a in answers[0]] == [a["verdict"] for a in answers[2]]
+    assert [a["score"] for a in answers[0]] == pytest.approx([a["score"] for a in answers[2]], abs=1e-3)
 
 
 def test_the_same_members_make_the_same_file(packed):

@@ -58,6 +58,7 @@ def small(patch: int) -> PatchNetwork:
 @settings(deadline=None, max_examples=4)
 @given(data=st.data())
 def test_dense_equals_the_patch_network_at_every_position(patch, data):
+    """I-34."""
     network = small(patch)
     height, width = (data.draw(st.integers(patch, patch + 14)) for _ in range(2))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))

@@ -16,7 +16,9 @@ from tiny import TINY
 
 from andon import sweep as module
 from andon.errors import ConfigError, DataError, InterruptedRun
-from andon.report.comparison import Table, comparison, per_category, spread, write_tables
+from andon.report.comparison import TEXTURES, Table, comparison, per_category, spread, write_tables
+from andon.report.published import published_for
+from andon.reproduction import load_reproduction
 from andon.sweep import Job, Result, budgeted, finished, plan, run_job, sweep
 
 DATA = "embedded:fabric,profile=tiny,size=128"
@@ -213,7 +215,109 @@ def test_published_rows_stand_beside_measured_ones():
         ]
     )[-1]
     assert loco.rows[0][:4] == ("ast/starter", "80.0", "70.0", "90.0")
-    assert ("PatchCore", "80.3", "75.8", "84.8") in [row[:4] for row in loco.rows]
+    assert ("PatchCore (published)", "80.3", "75.8", "84.8") in [row[:4] for row in loco.rows]
+    thesis = next(row for row in loco.rows if row[0] == "EfficientAD-S (thesis' run) (published)")
+    assert thesis[2:4] == ("86.1", "94.2")  # printed 95.8
+
+
+def test_published_averages_stand_below_measured_ones_by_texture_and_object():
+    """The published table 16, with its printed errors put right (spec 9.4)."""
+    several = [
+        result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "carpet", "wood")
+    ]
+    image, pixel, *rest = comparison(several)
+    assert image.columns == (
+        "detector",
+        "bottle",
+        "carpet",
+        "wood",
+        "all",
+        "texture",
+        "object",
+        "weights",
+        "selected on",
+    )
+    rows = {row[0]: row[1:] for row in image.rows}
+    assert rows["padim/starter"][-2:] == ("starter", "–")
+    assert rows["PaDiM (published)"] == ("–", "–", "–", "95.0", "98.1", "93.4", "ImageNet", "–")
+    assert rows["EfficientAD-AST (published)"][3:] == (
+        "97.0",
+        "99.2",
+        "95.9",
+        "ImageNet",
+        "test labels",
+    )  # not 95.4
+    assert "Uninformed Students (published)" not in {row[0] for row in pixel.rows}  # the printed 88.4 is none
+    assert all(
+        "(published)" not in row[0] for table in rest[1:] for row in table.rows
+    )  # seconds do not compare
+    (note,) = [note for note in image.notes if note.startswith("Published")]
+    assert "over the whole data set" in note
+    assert "PaDiM: anomalib, WRN50-2" in note
+    single = comparison(several[:1])[0]
+    assert len(single.rows) == 1  # nothing is averaged, so nothing stands beside it
+
+
+def test_nothing_published_stands_beside_data_that_only_looks_alike():
+    """A user's own folders in the layout of MVTec AD."""
+    own = [result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "my_part")]
+    for table in (*comparison(own), per_category(own, "padim/starter")):
+        assert "(published)" not in table.markdown()
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ("efficientad-ast", "EfficientAD-AST"),
+        ("efficientad-s-thesis", "EfficientAD-S (thesis' run)"),
+        ("padim-wrn50", "PaDiM"),
+        ("spade-repository", "SPADE"),
+        ("patchcore-25", "PatchCore 25 %"),
+        ("ast", "AST"),
+    ],
+)
+def test_published_texture_and_object_averages_follow_from_the_categories(row, name):
+    categories = load_reproduction(row).published
+    line = next(line for line in published_for("mvtec_ad") if line.name == name)
+    for group, values in (("texture", line.texture), ("object", line.object)):
+        members = [c for c in categories if c != "average" and (c in TEXTURES) == (group == "texture")]
+        for metric, average in values.items():
+            printed = [categories[c][metric] for c in members if metric in categories[c]]
+            if len(printed) == len(members):
+                assert statistics.fmean(printed) == pytest.approx(average, abs=0.06), (group, metric)
+
+
+def test_columns_of_the_published_tables():
+    """Tables 3 to 6: pixel and image quality, latency, times of both stages, the epoch that was kept, the teacher."""
+    run = result(
+        "efficientad_ast/published",
+        "bottle",
+        dataset="mvtec_ad",
+        selected=True,
+        pixel_f1=0.3,
+        pixel_recall=0.6,
+        pixel_precision=0.2,
+        image_f1=0.9,
+        image_recall=0.8,
+        image_precision=0.7,
+    )
+    stages = {"teacher": {"seconds": 30.0}, "student": {"seconds": 20.0, "epochs": 12, "kept_epoch": 2}}
+    run.report["time"]["stages"] = stages
+    run.report["teacher"].update(auroc_mean=0.99, auroc_max=0.98)
+    table = per_category([run], "efficientad_ast/published")
+    shown = dict(zip(table.columns, table.rows[0], strict=True))
+    quality = "px AUROC 95.0, px F1 30.0, px recall 60.0, px precision 20.0, im AUROC 90.0, im F1 90.0, im recall 80.0"
+    costs = "im precision 70.0, latency (ms) 20.0, fit (s) 12, student (s) 20, final epoch 2.0"
+    teacher = "T AUC mean 99.0, T AUC max 98.0, teacher (s) 30"
+    expected = [text.rsplit(" ", 1) for text in f"{quality}, {costs}, {teacher}".split(", ")]
+    assert list(shown.items()) == [("category", "bottle"), *map(tuple, expected)]
+    printed = dict(zip(table.columns, table.rows[-1], strict=True))
+    assert (printed["student (s)"], printed["final epoch"], printed["teacher (s)"]) == (
+        "2326.4",
+        "9.4",
+        "3783.3",
+    )
+    assert any("ImageNet weights, epoch selected on test labels" in note for note in table.notes)
 
 
 def test_files(tmp_path):
@@ -221,6 +325,13 @@ def test_files(tmp_path):
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert [float(row["image_auroc"]) for row in rows] == [0.9, 0.8]
     assert rows[0]["teacher_max"] == ""
+    cells = list(csv.DictReader((tmp_path / "tables.csv").read_text().splitlines()))
+    assert {
+        "table": "image AUROC (%)",
+        "row": "padim/starter",
+        "column": "fabric",
+        "value": "85.0 ± 7.1",
+    } in cells
     assert "85.0 ± 7.1" in (tmp_path / "tables.md").read_text()
     latex = (tmp_path / "tables.tex").read_text()
     assert "85.0 $\\pm$ 7.1" in latex

@@ -42,6 +42,22 @@ def promise(n: int) -> str:
     )
 
 
+def held_out(calibration: Calibration) -> int:
+    """Number of good pictures behind the thresholds that the detector has not learned from."""
+    return 0 if calibration.source.startswith("train") else len(calibration.scores)
+
+
+def basis(calibration: Calibration) -> str:
+    """What the pictures behind the thresholds as fitted can promise, in words."""
+    n = held_out(calibration)
+    if n == 0:
+        return (
+            f"nothing was held out, and the scores of the {len(calibration.scores)} training pictures promise nothing about new "
+            "ones: bring others with --good"
+        )
+    return promise(n)
+
+
 def by_rate(
     run: Path,
     rate: float,
@@ -54,7 +70,8 @@ def by_rate(
     """Limits of the conformal rule: at most a share `rate` of good pictures is rejected; returns also the number of pictures.
 
     With `look` a second, lower limit is set, above which at most this share of good pictures lies: from there on a person
-    looks. `good` are further good pictures, or folders of them. Raises `DataError` where there are too few pictures for the rate.
+    looks. `good` are further good pictures, or folders of them; where the run held nothing out they are all that counts.
+    Raises `DataError` where there are too few pictures for the rate.
     """
     if not 0 < rate < 1 or (look is not None and not rate < look < 1):
         raise ConfigError(
@@ -62,7 +79,8 @@ def by_rate(
         )
     detector = _load(run)
     found = detector.fitted()
-    scores, maxima = list(found.scores), list(found.maxima)
+    kept = held_out(found)  # training pictures score lower than new ones
+    scores, maxima = list(found.scores[:kept]), list(found.maxima[:kept])
     if good:
         new = _not_learned(run, list_inputs(good))
         for _, analysis, maps in track(
@@ -71,8 +89,9 @@ def by_rate(
             scores.append(float(analysis.score[0]))
             maxima.append(float(maps[0].max()))
     if smallest_n(rate) > len(scores):
+        known = promise(len(scores)) if scores else basis(found)
         raise DataError(
-            f"{promise(len(scores))}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
+            f"{known}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
         )
     limits = replace(
         found,

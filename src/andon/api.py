@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +64,26 @@ def load(path: str | Path, runtime: str | None = None, *, threads: int | None = 
 
 
 def _exported(run: Path, runtime: str, threads: int | None) -> Model:
-    """The network that was exported into a run folder."""
-    from andon.runtime import open_model
+    """The network that was exported into a run folder, with the limits that are in force there."""
+    from andon.calibration import Calibration
+    from andon.limits import in_force, read_changes
+    from andon.runtime import Model, open_model
 
     network = run / EXPORTED[runtime]
     if not network.is_file():
         raise DataError(
             f"{run} has not been exported for {runtime}: `andon export {run} --format {runtime}` does it"
         )
-    return open_model(network, runtime, threads=threads)
+    model = open_model(network, runtime, threads=threads)
+    folder = run / "detector" if (run / "detector").is_dir() else run
+    file = folder / "detector.json"
+    if not file.is_file():
+        return model
+    fitted = Calibration.from_json(json.loads(file.read_text(encoding="utf-8"))["calibration"])
+    if fitted.scores != model.fitted().scores:
+        raise DataError(
+            f"{network} was exported from another detector than the one that is there now: `andon export {run} --format "
+            f"{runtime}` makes it anew"
+        )
+    limits = in_force(fitted, read_changes(folder))
+    return Model(model.session, model.description | {"calibration": limits.to_json()}, str(network))

@@ -61,6 +61,17 @@ def test_image_metrics_at_the_threshold_and_at_the_oracle():
     }
 
 
+@pytest.mark.parametrize("threshold", [0.15, 0.45, 0.65])
+def test_f1_follows_from_recall_and_precision(threshold):
+    """I-40, at the stored threshold and at the oracle's; for pixels at theirs as well."""
+    found = {name: metric.value for name, metric in image_metrics(T8_SCORES, T8_LABELS, threshold).items()}
+    found |= {name: metric.value for name, metric in pixel_metrics(pixel_ranking(), threshold).items()}
+    for name in ("image_f1", "image_f1_max", "pixel_f1", "pixel_f1_max"):
+        level = name if name.endswith("max") else name[:5]
+        p, r = found[f"{level}_precision"], found[f"{level}_recall"]
+        assert found[name] == pytest.approx(2 * p * r / (p + r), abs=1e-12), name
+
+
 def test_without_a_threshold_and_tags():
     names = set(image_metrics(T8_SCORES, T8_LABELS))
     assert names == {
@@ -73,6 +84,7 @@ def test_without_a_threshold_and_tags():
 
 
 def test_pooled_auroc_is_the_weighted_mean_of_types():
+    """I-20."""
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], [20, 50])
     scores = random.integers(0, 10, 70) + labels

@@ -78,7 +78,9 @@ def benchmark(
         print_json({"out": str(out), "runs": len(outcome.results), "failures": outcome.failures})
     else:
         print("\n".join(table.markdown() for table in comparison(outcome.results)))
-        print(f"tables: {out / 'tables.md'}, {out / 'tables.tex'}, {out / 'results.csv'}")
+        print(
+            f"tables: {out / 'tables.md'}, {out / 'tables.tex'}, {out / 'tables.csv'}, {out / 'results.csv'}"
+        )
     if outcome.failures:
         raise AndonError(
             f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"

@@ -94,7 +94,7 @@ def limit(
                 "image": now.image.to_json(),
                 "pixel": now.pixel.to_json(),
                 "look": None if now.look is None else now.look.to_json(),
-                "promise": adjusting.promise(len(now.scores)),
+                "promise": adjusting.basis(fitted),
                 "changes": [change.to_json() for change in changes],
             }
         )
@@ -106,6 +106,6 @@ def limit(
     ]
     rows = [[what, f"{float(on(x.value)):.3f}", f"{x.value:.6g}", x.describe()] for what, x, on in shown]
     print_table("", ["limit", "score", "raw", "where it comes from"], rows)
-    print(f"as fitted: {adjusting.promise(len(fitted.scores))}")
+    print(f"as fitted: {adjusting.basis(fitted)}")
     for change in changes:
         print(f"{change.when} {change.who}: {change.reason} ({change.rule})")

@@ -55,6 +55,8 @@ class StudentConfig(Config):
     """Negative slope of the LeakyReLU (AST's paper: 0.2, all code: 0.01)."""
     p_hard: Share = 0.0
     """D16: only the elements above this quantile of (z - S1)² are learned from; 0 = all, EfficientAD: 0.999."""
+    hard_terms: Literal["student", "both"] = "student"
+    """V8: `both` learns from the hardest elements of (A - S2)² alone, too."""
     loss: Literal["mse", "ast"] = "mse"
     """`ast` sums over the channels as AST's equation does, `mse` takes their mean: the weight against the other terms differs."""
     penalty: Amount = 1.0

@@ -383,7 +383,10 @@ class EfficientADAST(DepthDetector):
         return {
             "student": scale * hard_mean(self.masked((z - s1).square(), views.mask), c.student.p_hard),
             "autoencoder": self.masked((target - a).square(), views.mask).mean(),
-            "student_autoencoder": self.masked((imitated - s2).square(), views.mask).mean(),
+            "student_autoencoder": hard_mean(
+                self.masked((imitated - s2).square(), views.mask),
+                c.student.p_hard if c.student.hard_terms == "both" else 0.0,
+            ),
         }
 
     def penalty_loss(self, f: Tensor) -> Tensor:

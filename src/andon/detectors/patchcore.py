@@ -63,7 +63,7 @@ class PatchCoreConfig(DetectorConfig):
     smoothing: Amount = 4.0
     """Sigma of the Gaussian over the map, in pixels of the network's picture."""
     memory_gib: Amount = 8.0
-    """Memory that learning may take, in GiB; more is refused before it starts."""
+    """Memory that learning may take, in GiB; more, or more than the machine has, is refused before it starts."""
 
 
 class PatchCore(Detector):

@@ -63,7 +63,7 @@ class SPADEConfig(DetectorConfig):
     smoothing: Amount = 4.0
     """Sigma of the Gaussian over the map, in pixels of the network's picture."""
     memory_gib: Amount = 8.0
-    """Memory that the gallery may take, in GiB; more is refused before learning starts."""
+    """Memory that the gallery may take, in GiB; more, or more than the machine has, is refused before learning starts."""
 
 
 class SPADE(Detector):

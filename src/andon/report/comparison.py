@@ -9,10 +9,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from andon.datasets.known_counts import MVTEC_AD, MVTEC_LOCO
 from andon.files import write_text
-from andon.report.published import published_for
+from andon.report.published import Published, published_for
 
 if TYPE_CHECKING:
     from andon.sweep import Result
@@ -41,11 +42,15 @@ PER_CATEGORY = {
     "image_f1": "im F1",
     "image_recall": "im recall",
     "image_precision": "im precision",
+    "pixel_f1_max": "px F1-max (oracle)",
     "image_f1_max": "im F1-max (oracle)",
     "latency_ms": "latency (ms)",
     "fit_seconds": "fit (s)",
+    "student_seconds": "student (s)",
+    "final_epoch": "final epoch",
     "teacher_mean": "T AUC mean",
     "teacher_max": "T AUC max",
+    "teacher_seconds": "teacher (s)",
 }
 """Columns of a detector's own table, those of the published tables."""
 BY_GROUP = {
@@ -57,7 +62,14 @@ BY_GROUP = {
     "auspro_0.05@structural": "AU-sPRO structural",
 }
 """Columns of the table by kind of anomaly; the two means are the headline of MVTec LOCO AD."""
-SMALL = {"fit_seconds": 0, "latency_ms": 1, "peak_memory": 2}
+SMALL = {
+    "fit_seconds": 0,
+    "latency_ms": 1,
+    "peak_memory": 2,
+    "student_seconds": 0,
+    "teacher_seconds": 0,
+    "final_epoch": 1,
+}
 """Decimals of what is not a fraction; fractions are shown as percent with one decimal."""
 
 
@@ -86,16 +98,29 @@ class Table:
             f"{head}\n\\hline\n{rest} \\\\\n\\end{{tabular}}\n{notes}\\end{{table}}\n"
         )
 
+    def cells(self) -> list[tuple[str, str, str, str]]:
+        """Every cell as (table, row, column, text)."""
+        return [
+            (self.title, row[0], column, text)
+            for row in self.rows
+            for column, text in zip(self.columns[1:], row[1:], strict=True)
+        ]
+
 
 def measured(result: Result, name: str) -> float:
     """A number of a run: a metric by name, or one of time, memory and teacher."""
     report = result.report
+    stages: Mapping[str, Mapping[str, Any]] = report["time"].get("stages", {})
+    student = stages.get("student", {})
     own: Mapping[str, Callable[[], float | None]] = {
         "fit_seconds": lambda: report["time"]["fit_seconds"],
         "latency_ms": lambda: (report["latency_ms"] or {}).get("p50"),
         "peak_memory": lambda: result.peak_memory / 1e9,
         "teacher_mean": lambda: report["teacher"].get("auroc_mean"),
         "teacher_max": lambda: report["teacher"].get("auroc_max"),
+        "teacher_seconds": lambda: stages.get("teacher", {}).get("seconds"),
+        "student_seconds": lambda: student.get("seconds"),
+        "final_epoch": lambda: student.get("kept_epoch") or student.get("epochs") or None,
     }
     if name not in own:
         return result.value(name)
@@ -104,18 +129,28 @@ def measured(result: Result, name: str) -> float:
 
 
 def write_tables(results: Sequence[Result], out: Path) -> list[Table]:
-    """Write `results.csv` (one row per run), `tables.md` and `tables.tex` into `out`; returns the tables."""
+    """Write the tables into `out`; returns them.
+
+    `results.csv` has a row per run, `tables.md` and `tables.tex` are for readers, `tables.csv` has a row per cell of them,
+    published ones included.
+    """
     tables = [*comparison(results), *(per_category(results, name) for name in _names(results))]
     write_text(out / "results.csv", _csv(results))
     write_text(out / "tables.md", "\n".join(table.markdown() for table in tables))
     write_text(out / "tables.tex", "\n".join(table.latex() for table in tables))
+    cells = [cell for table in tables for cell in table.cells()]
+    write_text(out / "tables.csv", _as_csv([("table", "row", "column", "value"), *cells]))
     return tables
 
 
 def comparison(results: Sequence[Result]) -> list[Table]:
-    """One table for each of `COMPARED`: detectors by categories, with averages over all, textures and objects."""
+    """One table for each of `COMPARED`: detectors by categories, with averages over all, textures and objects.
+
+    Published averages stand below measured ones (the published table 16).
+    """
     categories = list(dict.fromkeys(result.job.category for result in results))
     groups = _groups(categories)
+    published = _published(results) if groups else ()
     tables = []
     for metric, title in COMPARED.items():
         rows = []
@@ -124,8 +159,13 @@ def comparison(results: Sequence[Result]) -> list[Table]:
             cells = [_over_seeds(mine, metric, (category,)) for category in categories]
             cells += [_over_seeds(mine, metric, members) for members in groups.values()]
             rows.append((name, *cells, mine[0].weights, _selected(mine)))
+        beside = [] if metric in SMALL else [line for line in published if line.has(metric)]
+        for line in beside:
+            cells = [*("–" for _ in categories), *(line.cell(metric, group) for group in groups)]
+            rows.append((f"{line.name} (published)", *cells, line.weights, line.selected))
         columns = ("detector", *categories, *groups, "weights", "selected on")
-        tables.append(Table(_unit(metric, title), columns, tuple(rows), _notes(results)))
+        notes = (*_notes(results), *_sources(beside))
+        tables.append(Table(_unit(metric, title), columns, tuple(rows), notes))
     logical = _by_group(results)
     return [*tables, logical] if logical is not None else tables
 
@@ -141,7 +181,7 @@ def _by_group(results: Sequence[Result]) -> Table | None:
         if any(not math.isnan(result.value(key)) for result in told)
     }
     categories = tuple(dict.fromkeys(result.job.category for result in told))
-    published = published_for(told[0].report["dataset"])
+    published = _published(told)
     rows = []
     for name in _names(told):
         mine = [result for result in told if result.job.name == name]
@@ -154,14 +194,14 @@ def _by_group(results: Sequence[Result]) -> Table | None:
             )
         )
     rows += [
-        (line.name, *(line.cell(metric) for metric in metrics), line.weights, line.selected)
+        (f"{line.name} (published)", *(line.cell(metric) for metric in metrics), line.weights, line.selected)
         for line in published
     ]
     return Table(
         "By kind of anomaly: image AUROC, AU-sPRO up to an FPR of 0.05 (%)",
         ("detector", *metrics.values(), "weights", "selected on"),
         tuple(rows),
-        _notes(told),
+        (*_notes(told), *_sources(published)),
     )
 
 
@@ -181,14 +221,22 @@ def per_category(results: Sequence[Result], name: str) -> Table:
         (f"average, {group}", *(_over_seeds(mine, metric, members) for metric in shown))
         for group, members in _groups(categories).items()
     ]
-    published = [
-        line
-        for line in published_for(mine[0].report["dataset"])
-        if line.detector == mine[0].report["detector"]
-    ]
+    published = [line for line in _published(mine) if line.detector == mine[0].report["detector"]]
     rows += [(f"{line.name} (published)", *(line.cell(metric) for metric in shown)) for line in published]
-    notes = (f"Weights: {mine[0].weights}. Epoch selected on: {_selected(mine)}.", *_notes(mine))
+    notes = (
+        f"Weights: {mine[0].weights}. Epoch selected on: {_selected(mine)}.",
+        *_notes(mine),
+        *_sources(published, whose=True),
+    )
     return Table(f"{name}, per category (%)", ("category", *shown.values()), tuple(rows), notes)
+
+
+def _published(results: Sequence[Result]) -> tuple[Published, ...]:
+    """Published figures on the data set of the results; none where only its layout is that of a published one."""
+    dataset = str(results[0].report["dataset"])
+    categories = {"mvtec_ad": set(MVTEC_AD), "mvtec_loco": set(MVTEC_LOCO)}
+    known = categories.get(dataset, set())
+    return published_for(dataset) if all(result.job.category in known for result in results) else ()
 
 
 def _names(results: Sequence[Result]) -> list[str]:
@@ -260,13 +308,35 @@ def _notes(results: Sequence[Result]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _sources(lines: Sequence[Published], *, whose: bool = False) -> tuple[str, ...]:
+    """Where published figures come from; `whose` names their weights and selection too, where no column does."""
+    if not lines:
+        return ()
+    told = [
+        f"{line.name}: {line.source}" + (f" ({line.weights} weights{_on(line)})" if whose else "")
+        for line in lines
+    ]
+    return (f"Published averages are over the whole data set. {'; '.join(told)}.",)
+
+
+def _on(line: Published) -> str:
+    return "" if line.selected == "–" else f", epoch selected on {line.selected}"
+
+
 def _csv(results: Sequence[Result]) -> str:
     """One row per run with every metric of any run."""
     names = list(dict.fromkeys(name for result in results for name in result.report["metrics"]))
-    own = ["fit_seconds", "latency_ms", "peak_memory", "teacher_mean", "teacher_max"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
+    own = [
+        "fit_seconds",
+        "latency_ms",
+        "peak_memory",
+        "teacher_mean",
+        "teacher_max",
+        "teacher_seconds",
+        "student_seconds",
+        "final_epoch",
+    ]
+    rows: list[Sequence[object]] = [
         [
             "recipe",
             "label",
@@ -279,12 +349,12 @@ def _csv(results: Sequence[Result]) -> str:
             *own,
             *names,
         ]
-    )
+    ]
     for result in results:
         numbers = [measured(result, name) for name in [*own, *names]]
         cells = ["" if math.isnan(number) else repr(number) for number in numbers]
         job = result.job
-        writer.writerow(
+        rows.append(
             [
                 job.recipe,
                 job.name,
@@ -297,6 +367,12 @@ def _csv(results: Sequence[Result]) -> str:
                 *cells,
             ]
         )
+    return _as_csv(rows)
+
+
+def _as_csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

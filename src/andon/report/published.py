@@ -23,9 +23,19 @@ class Published:
     values: dict[str, float] = field(default_factory=dict)
     """Averages over the data set by our names of metrics, in percent."""
 
-    def cell(self, metric: str) -> str:
-        """The figure as text, a dash where none was published."""
-        return f"{self.values[metric]:.1f}" if metric in self.values else "–"
+    texture: dict[str, float] = field(default_factory=dict)
+    """As `values`, over the textures alone."""
+    object: dict[str, float] = field(default_factory=dict)
+    """As `values`, over the objects alone."""
+
+    def cell(self, metric: str, group: str = "all") -> str:
+        """The figure over `all`, `texture` or `object` as text, a dash where none was published."""
+        values = {"all": self.values, "texture": self.texture, "object": self.object}[group]
+        return f"{values[metric]:.1f}" if metric in values else "–"
+
+    def has(self, metric: str) -> bool:
+        """Whether any figure of a metric was published."""
+        return any(metric in values for values in (self.values, self.texture, self.object))
 
 
 @cache
