@@ -16,6 +16,7 @@ from andon.datasets import open_dataset
 from andon.detectors.east import EAST, EASTConfig
 from andon.errors import ConfigError, DataError
 from andon.layers.composition import Composition, shrunk_covariance, with_moved_block
+from andon.layers.likelihood import Likelihood
 from andon.layers.mixture import FLOOR, ClusterSums, GaussianMixture, centres, clusters, sample
 from andon.layers.whitening import WhitenedFeatures
 from andon.training import Trainer, seeded
@@ -30,7 +31,7 @@ def summed(features: torch.Tensor, components: int) -> ClusterSums:
     generator = seeded("clusters")
     vectors = sample(features, 8000, generator)
     found = clusters(vectors, components, len(features) * features[0, 0].numel(), generator)
-    sums = ClusterSums(found, features.shape[1], (features.shape[2], features.shape[3]))
+    sums = ClusterSums(found, features.shape[1])
     for chunk in features.split(7):
         sums.add(chunk)
     return sums
@@ -73,8 +74,8 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
     channels = 8
     scale = torch.linspace(0.1, 4, channels)[:, None, None]
     features = noise(30, channels, 6, 6) * scale + 1
-    mixture = GaussianMixture(channels, (6, 6), components=3, axes=axes)
-    mixture.fit(summed(features, 3), by_place=False)
+    mixture = GaussianMixture(channels, components=3, axes=axes)
+    mixture.fit(summed(features, 3))
     expected = []
     for j in range(3):
         u, sign, rest = (getattr(mixture, name)[j].double().numpy() for name in ("axes_", "signs_", "rest_"))
@@ -82,7 +83,7 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
         density = multivariate_normal(mixture.means_[j].double().numpy(), np.linalg.inv(precision))
         cells = features[0].flatten(1).T.double().numpy()
         constant = channels / 2 * np.log(2 * np.pi)
-        frequency = float(mixture.log_frequency_[j, 0, 0])
+        frequency = float(mixture.log_frequency_[j])
         expected.append(-density.logpdf(cells) - constant - frequency)
     got = mixture(features[:1]).flatten().numpy()
     np.testing.assert_allclose(got, np.min(expected, axis=0), rtol=2e-4, atol=2e-3)
@@ -90,7 +91,7 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
 
 def test_all_axes_of_one_component_give_its_shrunk_covariance():
     features = noise(40, 5, 4, 4) * torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])[:, None, None]
-    mixture = GaussianMixture(5, (4, 4), components=1, axes=5)
+    mixture = GaussianMixture(5, components=1, axes=5)
     mixture.fit(summed(features, 1))
     cells = features.transpose(0, 1).flatten(1).double().numpy()
     n, covariance = cells.shape[1], np.cov(cells)
@@ -103,7 +104,7 @@ def test_all_axes_of_one_component_give_its_shrunk_covariance():
 def test_sums_of_parts_are_those_of_the_whole():
     features = noise(12, 5, 4, 4) + 2
     whole = summed(features, 2)
-    parts = [ClusterSums(whole.centres, 5, (4, 4)) for _ in range(3)]
+    parts = [ClusterSums(whole.centres, 5) for _ in range(3)]
     for k in range(12):
         parts[k % 3].add(features[k : k + 1])
     together = parts[0] + parts[1] + parts[2]
@@ -114,19 +115,40 @@ def test_sums_of_parts_are_those_of_the_whole():
         assert n == len(members)
         np.testing.assert_allclose(mean, members.mean(0), rtol=1e-6)
         np.testing.assert_allclose(covariance, np.cov(members.T), rtol=1e-4, atol=1e-5)
-    assert torch.equal(together.log_frequency(True), whole.log_frequency(True))
+    assert torch.equal(together.log_frequency(), whole.log_frequency())
+    assert float(together.log_frequency().exp().sum()) == pytest.approx(1)
 
 
-def test_place_makes_a_familiar_appearance_in_the_wrong_place_unlikely():
-    left, right = noise(20, 4, 8, 4) * 0.1, noise(20, 4, 8, 4, seed=1) * 0.1 + 5
-    features = torch.cat([left, right], 3)
-    rates = {}
-    for by_place in (True, False):
-        mixture = GaussianMixture(4, (8, 8), components=2, axes=4)
-        mixture.fit(summed(features, 2), by_place=by_place)
-        swapped = mixture(features[:1].flip(3))[..., 0].mean()
-        rates[by_place] = float(swapped - mixture(features[:1])[..., 0].mean())
-    assert rates[True] > 2 and abs(rates[False]) < 1
+def fitted_likelihood(pictures: torch.Tensor, *, relative: bool) -> Likelihood:
+    """Of (N, lights, C, H, W) features of one tap."""
+    c, h, w = pictures.shape[2:]
+    layer = Likelihood({"a": (c, h, w)}, (h, w), components=2, axes=4, share=0.05, relative=relative)
+    own = pictures.clone()
+    layer.whiten(own)
+    layer.fit(own, torch.arange(len(own)) % 3, seeded("likelihood"), lambda: None)
+    return layer
+
+
+def test_good_pictures_have_standard_scores_and_one_strange_cell_has_not():
+    pictures = noise(40, 1, 4, 8, 8)
+    layer = fitted_likelihood(pictures, relative=False)
+    fresh = noise(60, 4, 8, 8, seed=7)
+    maps, scores = layer(layer.features(fresh))
+    assert maps.shape == (60, 1, 8, 8) and scores.shape == (60,)
+    assert abs(float(maps.mean())) < 0.1 and float(maps.std()) == pytest.approx(1, abs=0.15)
+    assert abs(float(scores.mean())) < 0.6 and 0.5 < float(scores.std()) < 2
+    fresh[0, :, 3, 3] += 8
+    strange, score = layer(layer.features(fresh[:1]))
+    assert int(strange.flatten().argmax()) == 3 * 8 + 3 and float(score[0]) > 4
+
+
+def test_what_changes_a_whole_picture_is_taken_off_as_far_as_good_pictures_differ():
+    pictures = noise(30, 1, 4, 8, 8) * torch.linspace(0.8, 1.2, 30)[:, None, None, None, None]
+    bright = pictures[29] * 1.0
+    with_median, without = (fitted_likelihood(pictures, relative=flag) for flag in (True, False))
+    assert with_median(with_median.features(bright))[1] < without(without.features(bright))[1]
+    far = noise(1, 4, 8, 8, seed=3) * 9  # no good picture is like this: taking its own median off would hide it
+    assert float(with_median(with_median.features(far))[1][0]) > 10
 
 
 @settings(deadline=None, max_examples=20)
@@ -187,19 +209,29 @@ def test_learning_leaves_the_extractor_untouched_and_trains_nothing(records: tup
 @pytest.mark.slow
 def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
     one = records[1][:3]
-    scores = {s: learned(records[0], score=s).predict(one) for s in ("both", "teacher", "composition")}
-    both = learned(records[0])
-    for name in ("teacher", "composition"):
-        extras = [float(a.extras[name][k]) for _, a, _ in both.scan(one) for k in range(len(a.score))]
+    scores = {s: learned(records[0], score=s).predict(one) for s in ("all", "likelihood", "composition")}
+    everything = learned(records[0])
+    for name in ("likelihood", "composition"):
+        extras = [float(a.extras[name][k]) for _, a, _ in everything.scan(one) for k in range(len(a.score))]
         assert [p.raw_score for p in scores[name]] == pytest.approx(extras, rel=1e-5)
-    assert [p.raw_score for p in scores["both"]] != [p.raw_score for p in scores["teacher"]]
+    assert [p.raw_score for p in scores["all"]] != [p.raw_score for p in scores["likelihood"]]
+
+
+def test_the_finest_tap_speaks_for_itself_and_the_louder_one_counts(records: tuple[list, list]):
+    detector = learned(records[0], score="likelihood")
+    alone = learned(records[0], score="likelihood", **{"fine.use": False})
+    for _, analysis, _ in detector.scan(records[1][:3]):
+        found = analysis.score
+    for _, analysis, _ in alone.scan(records[1][:3]):
+        assert (found >= analysis.score - 1e-4).all()
+    assert "finest" in detector.score_rule and "finest" not in alone.score_rule
 
 
 def test_copies_in_other_light_stop_at_the_limit(records: tuple[list, list]):
     few = learned(records[0], examples=len(records[0]))
     more = learned(records[0])
-    assert not torch.equal(few.features.matrix_, more.features.matrix_)
-    assert torch.equal(few.features.matrix_, learned(records[0], light=[]).features.matrix_)
+    assert not torch.equal(few.teacher.features.matrix_, more.teacher.features.matrix_)
+    assert torch.equal(few.teacher.features.matrix_, learned(records[0], light=[]).teacher.features.matrix_)
 
 
 def test_what_cannot_work_is_said(records: tuple[list, list]):

@@ -37,6 +37,8 @@ TINY = {
         "extractor.image_size": 64,
         "light": [0.9],
         "teacher.components": 4,
+        "fine.components": 4,
+        "fine.axes": 8,
         "teacher.axes": 16,
         "composition.words": 4,
         "composition.channels": 8,

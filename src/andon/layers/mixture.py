@@ -3,7 +3,7 @@
 Good features do not form one cloud: background, edges and every kind of part have their own centre and their own
 directions of variation. Each component keeps the few axes along which it differs most from a ball (Tipping and Bishop,
 Mixtures of probabilistic principal component analysers, 1999, with axes of small as well as of large variance), and how
-often it is found at each place.
+often it is found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SAMPLE = 8000
 """Vectors that k-means sees."""
@@ -26,8 +25,6 @@ LEADING = 32
 """Leading channels by which vectors are assigned to components."""
 TOGETHER = 4
 """Components computed at a time."""
-SPREAD = 5
-"""Side of the neighbourhood, in cells, over which the frequency of a component is averaged."""
 
 
 def centres(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -42,28 +39,23 @@ def centres(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 class ClusterSums:
-    """Number, sum and sum of products of the vectors of each cluster, and how often each was found at each place.
+    """Number, sum and sum of products of the vectors of each cluster.
 
     Sums of different pictures add up, so what was learned without some of them is a difference. Vectors belong to the nearest
     of `centres` (k, d) in their first d channels.
     """
 
-    def __init__(self, centres: Tensor, channels: int, grid: tuple[int, int]) -> None:
+    def __init__(self, centres: Tensor, channels: int) -> None:
         k = len(centres)
         self.centres = centres
-        self.pictures = 0
         self.count = centres.new_zeros(k, dtype=torch.float64)
         self.total = centres.new_zeros(k, channels, dtype=torch.float64)
         self.products = centres.new_zeros(k, channels, channels)
-        self.places = centres.new_zeros(k, *grid, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
         """Take in (B, C, H, W) features; centred vectors lose nothing in single precision, whitened ones are centred."""
-        k = len(self.centres)
         vectors = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (B H W, C)
         labels = torch.cdist(vectors[:, : self.centres.shape[1]], self.centres).argmin(1)
-        self.pictures += len(features)
-        self.places += F.one_hot(labels, k).reshape(len(features), -1, k).sum(0).T.reshape(self.places.shape)
         for j in set(labels.tolist()):
             members = vectors[labels == j]
             self.count[j] += len(members)
@@ -72,9 +64,8 @@ class ClusterSums:
 
     def __add__(self, other: ClusterSums) -> ClusterSums:
         """Of the pictures of both."""
-        both = ClusterSums(self.centres, self.total.shape[1], (self.places.shape[1], self.places.shape[2]))
-        both.pictures = self.pictures + other.pictures
-        for name in ("count", "total", "products", "places"):
+        both = ClusterSums(self.centres, self.total.shape[1])
+        for name in ("count", "total", "products"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
 
@@ -85,14 +76,9 @@ class ClusterSums:
         covariance = (self.products[j].double() - n * torch.outer(mean, mean)) / max(n - 1.0, 1.0)
         return n, mean, covariance
 
-    def log_frequency(self, by_place: bool) -> Tensor:
-        """(k, H, W) logarithm of how often each cluster was found near a place; its overall frequency counts as one picture."""
-        n = self.pictures
-        seen = (self.places / n)[None].float()
-        overall = seen.mean((2, 3), keepdim=True)
-        near = F.avg_pool2d(seen, SPREAD, stride=1, padding=SPREAD // 2, count_include_pad=False)
-        frequency: Tensor = (n * near + overall) / (n + 1) if by_place else overall.expand_as(seen)
-        return frequency[0].clamp_min(1e-12).log()
+    def log_frequency(self) -> Tensor:
+        """(k,) logarithm of the share of the vectors in each cluster."""
+        return (self.count / self.count.sum()).float().clamp_min(1e-12).log()
 
 
 def sample(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -112,7 +98,7 @@ def clusters(vectors: Tensor, count: int, total: int, generator: torch.Generator
 class GaussianMixture(nn.Module):
     """(B, C, H, W) whitened features to the negative log-likelihood of each cell (B, 1, H, W), without its constant.
 
-    -log p(f, place) of the best component: ½ Σ_i g_i (u_i·(f - m))² + ½ s |f - m|² + ½ log det - log frequency(place).
+    -log p(f) of the best component: ½ Σ_i g_i (u_i·(f - m))² + ½ s |f - m|² + ½ log det - log frequency.
     """
 
     means_: Tensor
@@ -123,7 +109,7 @@ class GaussianMixture(nn.Module):
     log_det_: Tensor
     log_frequency_: Tensor
 
-    def __init__(self, channels: int, grid: tuple[int, int], *, components: int, axes: int) -> None:
+    def __init__(self, channels: int, *, components: int, axes: int) -> None:
         super().__init__()
         k, r = components, min(axes, channels)
         self.register_buffer("means_", torch.zeros(k, channels))
@@ -132,7 +118,7 @@ class GaussianMixture(nn.Module):
         self.register_buffer("shifts_", torch.zeros(k, r))  # of the mean along the axes
         self.register_buffer("rest_", torch.ones(k))  # 1 / variance along every other direction
         self.register_buffer("log_det_", torch.zeros(k))
-        self.register_buffer("log_frequency_", torch.zeros(k, *grid))
+        self.register_buffer("log_frequency_", torch.zeros(k))
 
     def forward(self, f: Tensor) -> Tensor:
         b, _, height, width = f.shape
@@ -140,7 +126,7 @@ class GaussianMixture(nn.Module):
         distance = x.square().sum(0) - 2 * (self.means_ @ x) + self.means_.square().sum(1)[:, None]
         along = [self._along(x, j) for j in range(0, len(self.means_), TOGETHER)]
         quadratic = (torch.cat(along) + self.rest_[:, None] * distance).reshape(-1, b, height, width)
-        nll = 0.5 * quadratic + self.log_det_[:, None, None, None] - self.log_frequency_[:, None]
+        nll = 0.5 * quadratic + (self.log_det_ - self.log_frequency_)[:, None, None, None]
         return nll.amin(0)[:, None]
 
     def _along(self, x: Tensor, start: int) -> Tensor:
@@ -150,13 +136,13 @@ class GaussianMixture(nn.Module):
         projected = torch.addmm(self.shifts_[some].reshape(-1, 1), axes.flatten(0, 1), x)
         return (projected.square().reshape(*signs.shape, -1) * signs[:, :, None]).sum(1)
 
-    def fit(self, sums: ClusterSums, *, by_place: bool = True, advance: Callable[[], object] = bool) -> None:
+    def fit(self, sums: ClusterSums, *, advance: Callable[[], object] = bool) -> None:
         """One Gaussian for each cluster of good vectors.
 
-        A covariance from few vectors is drawn towards a ball: n vectors count n, the ball counts C. `by_place=False` takes
-        each component's frequency as the same everywhere. `advance` is called after each component.
+        A covariance from few vectors is drawn towards a ball: n vectors count n, the ball counts C. `advance` is called
+        after each component.
         """
-        self.log_frequency_.copy_(sums.log_frequency(by_place))
+        self.log_frequency_.copy_(sums.log_frequency())
         for j in range(len(self.means_)):
             self._fit_component(j, *sums.moments(j))
             advance()
