@@ -11,7 +11,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import timm
 import torch
@@ -19,7 +19,6 @@ from pydantic import Field
 from timm.layers.conv2d_same import Conv2dSame
 from timm.models import create_feature_extractor  # torchvision's keeps everything before the last assertion
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from andon.config import Config
 from andon.errors import ConfigError, WeightsError, nearest
@@ -40,9 +39,9 @@ class BackboneConfig(Config):
     """Modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
     image_size: int = Field(256, ge=8)
     """Both sides of the picture are forced to this many pixels."""
-    mirror: Annotated[int, Field(ge=0, le=128)] = 0
-    """Pixels of the mirrored picture put around it; their features are cut off again. Networks see zeros beyond the edge,
-    which good pictures do not hold: without this the outermost cells are the least familiar ones."""
+    edges: Literal["zeros", "mirror"] = "zeros"
+    """What convolutions see beyond the edge of a map: zeros, as trained, or the map mirrored. Good pictures hold no zeros, so
+    with zeros the outermost cells are the least familiar ones."""
     static_same_padding: bool = False
     """Pad as for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
 
@@ -149,6 +148,8 @@ class Backbone(nn.Module):
         trunk = _cut(network, config)
         if weights.state is not None:
             _load(trunk, weights, config)
+        if config.edges == "mirror":
+            _mirror_edges(trunk)
         return cls(trunk, config, weights, train_mode=train_mode)
 
     def train(self, mode: bool = True) -> Self:
@@ -157,13 +158,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) in [0, 1] to the tapped features {tap: (B, C, h, w)}."""
-        x, m = (images - self.mean) / self.std, self.config.mirror
-        x = F.pad(x, (m,) * 4, mode="reflect") if m else x
+        x = (images - self.mean) / self.std
         outputs: dict[str, Tensor] = self.trunk(
             x.contiguous(memory_format=torch.channels_last)
         )  # faster on CPUs and GPUs
-        if m:
-            outputs = {tap: _without_mirror(f, m, images.shape[-1]) for tap, f in outputs.items()}
         return {tap: f.contiguous() for tap, f in outputs.items()}
 
     def _measure(self) -> dict[str, tuple[int, int, int]]:
@@ -184,14 +182,13 @@ class Backbone(nn.Module):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_mirror(features: Tensor, mirror: int, side: int) -> Tensor:
-    """Cut off the cells of the mirrored surroundings. Raises `ConfigError` where they end inside a cell."""
-    cells, rest = divmod(features.shape[-1] * mirror, side + 2 * mirror)
-    if rest:
-        raise ConfigError(
-            f"mirror={mirror} pixels are not a whole number of cells at every tap: choose a multiple of the largest stride"
-        )
-    return features[..., cells:-cells, cells:-cells]
+def _mirror_edges(trunk: nn.Module) -> None:
+    """Let every convolution that pads see its own input mirrored beyond the edge."""
+    for module in trunk.modules():
+        if isinstance(module, StaticPadConv2d):
+            module.pad = nn.ReflectionPad2d(module.pad.padding)
+        elif isinstance(module, nn.Conv2d) and module.padding not in ((0, 0), "valid"):
+            module.padding_mode = "reflect"
 
 
 def _chw(features: Tensor) -> tuple[int, int, int]:

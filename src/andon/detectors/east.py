@@ -55,7 +55,7 @@ class TeacherConfig(Config):
 
     components: Count = 64
     """Gaussians, at most."""
-    axes: Count = 128
+    axes: Count = 64
     """Axes of each Gaussian with a variance of their own; all others share one."""
 
 
@@ -84,7 +84,9 @@ class CompositionConfig(Config):
 class EASTConfig(DetectorConfig):
     """Settings of EAST; the defaults are those of the recipe `starter`."""
 
-    extractor: BackboneConfig = BackboneConfig(taps=("layer1", "layer2", "layer3"), image_size=256)
+    extractor: BackboneConfig = BackboneConfig(
+        taps=("layer1", "layer2", "layer3"), image_size=256, edges="mirror"
+    )
     grid_tap: str | None = None
     """Tap whose grid is used; None: the last but one."""
     light: tuple[Amount, ...] = (0.85, 1.15)

@@ -23,7 +23,7 @@ FEWEST = 20
 """There are never so many components that they would have fewer than twice this many vectors on average."""
 LEADING = 32
 """Leading channels by which vectors are assigned to components."""
-TOGETHER = 4
+TOGETHER = 16
 """Components computed at a time."""
 
 
@@ -134,7 +134,7 @@ class GaussianMixture(nn.Module):
         some = slice(start, start + TOGETHER)
         axes, signs = self.axes_[some], self.signs_[some]
         projected = torch.addmm(self.shifts_[some].reshape(-1, 1), axes.flatten(0, 1), x)
-        return (projected.square().reshape(*signs.shape, -1) * signs[:, :, None]).sum(1)
+        return torch.bmm(signs[:, None], projected.square_().reshape(*signs.shape, -1))[:, 0]
 
     def fit(self, sums: ClusterSums, *, advance: Callable[[], object] = bool) -> None:
         """One Gaussian for each cluster of good vectors.
