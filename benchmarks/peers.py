@@ -141,6 +141,7 @@ def run_row(
         weights(),
     ]
     command += ["--coreset", str(COVERS.get(detector, 1.0)), "--threads", str(options.threads)]
+    command += ["--rounds", str(options.rounds)]
     if library == "anomalib" and detector == "padim":
         command += [
             "--channels",
@@ -304,6 +305,7 @@ def main() -> None:
     parser.add_argument("--detectors", default=",".join(DETECTORS))
     parser.add_argument("--pictures", type=int, default=60, help="most pictures to learn from")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=40, help="calls whose median is the latency")
     parser.add_argument("--work", type=Path, default=Path("peers"), help="environment, pictures and rows")
     parser.add_argument("--out", type=Path, help="page to write; default: standard output")
     parser.add_argument("--fresh", action="store_true", help="run rows again that are there")
@@ -347,6 +349,7 @@ def notes_of(
         "command": f"python benchmarks/peers.py --data {sources} --detectors {options.detectors}",
         "dates": " to ".join(dict.fromkeys([min(f["date"] for f in rows), max(f["date"] for f in rows)])),
         "load": f"{min(f['load'] for f in rows)} to {max(f['load'] for f in rows)}",
+        "rounds": options.rounds,
         "cores": os.cpu_count(),
         "commits": ", ".join(sorted({facts["commit"] for facts in rows})),
         "machine": describe_machine().split(",")[0] + f", {options.threads} threads",

@@ -37,8 +37,8 @@ def main() -> None:
     facts = {"fit_s": seconds(lambda: detector.fit(train, held_out)), "peak_fit_mib": peak_mib()}
     test = [*records(options.folder, "test/good"), *records(options.folder, "test/defective")]
     with torch.inference_mode():
-        facts["forward_ms"] = p50(detector, [torch.rand(1, 3, SIDE, SIDE)])
-    facts["file_ms"] = p50(detector.predict, [record.image for record in test[:20]])
+        facts["forward_ms"] = p50(detector, [torch.rand(1, 3, SIDE, SIDE)], options.rounds)
+    facts["file_ms"] = p50(detector.predict, [record.image for record in test[:20]], options.rounds)
     answers = [
         (record.image, float(score), anomaly_map)
         for batch, analysis, maps in detector.scan(test)

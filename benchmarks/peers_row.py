@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-WARM_UP, ROUNDS = 5, 40
+WARM_UP = 5
 SIDE = 256
 """Pixels of a side of the network's picture, for every detector of the comparison."""
 
@@ -27,6 +27,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--coreset", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--channels", type=Path, help="a row (.npz) whose random channels are taken (PaDiM)")
     return parser.parse_args()
 
@@ -43,9 +44,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def p50(work: Callable[[Any], object], inputs: Sequence[Any]) -> float:
+def p50(work: Callable[[Any], object], inputs: Sequence[Any], rounds: int) -> float:
     """Median milliseconds of `work` on the inputs in turn, warm."""
-    times = [1000 * seconds(lambda k=k: work(inputs[k % len(inputs)])) for k in range(WARM_UP + ROUNDS)]
+    times = [1000 * seconds(lambda k=k: work(inputs[k % len(inputs)])) for k in range(WARM_UP + rounds)]
     return statistics.median(times[WARM_UP:])
 
 
