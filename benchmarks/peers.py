@@ -306,7 +306,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=60, help="most pictures to learn from")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=40, help="calls whose median is the latency")
-    parser.add_argument("--work", type=Path, default=Path("peers"), help="environment, pictures and rows")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/peers"), help="environment, pictures and rows"
+    )
     parser.add_argument("--out", type=Path, help="page to write; default: standard output")
     parser.add_argument("--fresh", action="store_true", help="run rows again that are there")
     options = parser.parse_args()
@@ -346,7 +348,7 @@ def notes_of(
     torches = {facts["versions"]["torch"] for facts in rows}
     sources = ",".join(s if s.startswith("embedded:") else Path(s).name for s in options.data.split(","))
     return {
-        "command": f"python benchmarks/peers.py --data {sources} --detectors {options.detectors}",
+        "command": f"python benchmarks/peers.py --data {sources} --detectors {options.detectors} --rounds {options.rounds}",
         "dates": " to ".join(dict.fromkeys([min(f["date"] for f in rows), max(f["date"] for f in rows)])),
         "load": f"{min(f['load'] for f in rows)} to {max(f['load'] for f in rows)}",
         "rounds": options.rounds,
