@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -146,24 +147,45 @@ def test_example_without_andon(network, tmp_path, detector):
     assert (verdict == "NG") == expected.is_anomalous
 
 
-@pytest.mark.slow
-def test_example_in_cpp(network, tmp_path, detector):
-    """Builds the example against OpenVINO's headers and libraries, which its wheel brings, and Debian's libpng-dev."""
-    if shutil.which("cmake") is None or not Path("/usr/include/png.h").is_file():
-        pytest.skip("needs cmake and libpng-dev")
+def openvino_flags():
+    """Where CMake finds OpenVINO: its wheel brings headers, libraries and CMake package."""
     import openvino
 
+    return [f"-DOpenVINO_DIR={Path(openvino.__path__[0]) / 'cmake'}"]
+
+
+def onnxruntime_flags():
+    """ONNX Runtime's headers from a Debian package or a folder that is named, its library from the wheel."""
+    folders = [os.environ.get("ONNXRUNTIME_INCLUDE", ""), "/usr/include/onnxruntime"]
+    headers = [folder for folder in folders if folder and (Path(folder) / "onnxruntime_cxx_api.h").is_file()]
+    import onnxruntime
+
+    libraries = sorted((Path(onnxruntime.__path__[0]) / "capi").glob("libonnxruntime.so.*"))
+    if not headers or not libraries:
+        pytest.skip(
+            "ONNX Runtime's wheel has no C++ headers: they need libonnxruntime-dev (Debian 13) or ONNXRUNTIME_INCLUDE"
+        )
+    return [f"-DONNXRUNTIME_INCLUDE={headers[0]}", f"-DONNXRUNTIME_LIBRARY={libraries[0]}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "program,flags", [("score", openvino_flags), ("score_onnxruntime", onnxruntime_flags)]
+)
+def test_example_in_cpp(network, tmp_path, detector, program, flags):
+    """Builds an example against its runtime and Debian's libpng-dev, and compares its answers with the detector's."""
+    if shutil.which("cmake") is None or not Path("/usr/include/png.h").is_file():
+        pytest.skip("needs cmake and libpng-dev")
     folder, build = Path(__file__).parent.parent / "examples" / "cpp", tmp_path / "build"
-    where = f"-DOpenVINO_DIR={Path(openvino.__path__[0]) / 'cmake'}"
-    subprocess.run(["cmake", "-S", folder, "-B", build, where], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
+    subprocess.run(["cmake", "-S", folder, "-B", build, *flags()], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build, "--target", program], check=True, capture_output=True)
     pictures = [write_picture(tmp_path / f"{k}.png", texture(k, 48 + 16 * k)) for k in range(3)]
-    found = subprocess.run([build / "score", network, *pictures], capture_output=True, text=True, check=True)
+    found = subprocess.run([build / program, network, *pictures], capture_output=True, text=True, check=True)
     for line, expected in zip(found.stdout.splitlines(), detector.predict(pictures), strict=True):
         verdict, score, _, _ = line.split(maxsplit=3)
         assert float(score) == pytest.approx(expected.score, abs=1e-3)
         assert (verdict == "NG") == expected.is_anomalous
-    missing = subprocess.run([build / "score", network, tmp_path / "no.png"], capture_output=True, text=True)
+    missing = subprocess.run([build / program, network, tmp_path / "no.png"], capture_output=True, text=True)
     assert missing.returncode == 2
     assert "no.png cannot be read" in missing.stderr
 
