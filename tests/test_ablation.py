@@ -73,8 +73,10 @@ def test_table():
 def test_rows_of_other_recipes_stand_alone():
     sequence = load_sequence("east")
     jobs = plan_ablation(sequence, "data", "bottle", budget=0.5, settings={"extractor.image_size": 128})
-    assert [job.recipe for job in jobs[-3:]] == ["east/starter", "padim/starter", "patchcore/starter"]
-    assert jobs[-1].settings == {"extractor.image_size": 128}
+    others = ["padim/starter", "patchcore/starter", "patchcore/starter"]
+    assert [job.recipe for job in jobs[-4:]] == ["east/starter", *others]
+    assert jobs[-2].settings == {"extractor.image_size": 128}
+    assert jobs[-1].settings == {"coreset": 0.01, "extractor.image_size": 128}
 
 
 def write_scores(job: Job, out: Path, scores: list[float]) -> None:
