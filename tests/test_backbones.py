@@ -251,3 +251,32 @@ def test_b5_trunk_of_the_published_detector():
             assert fixed.shapes["blocks.5"] == (304, 24, 24)
             for trunk in (fixed, dynamic):
                 assert multiply_adds(trunk, images) / 1e9 == pytest.approx(22.49, abs=0.01)
+
+
+# Edges -------------------------------------------------------------------------------------------------------------
+
+
+def test_mirrored_edges_are_those_of_a_mirrored_picture():
+    backbone = Backbone.create(SMALL.updated({"taps": ["conv1"], "edges": "mirror"}))
+    images = torch.rand(2, 3, 32, 32)
+    conv = backbone.trunk.get_submodule("conv1")
+    assert isinstance(conv, nn.Conv2d)
+    x = F.pad((images - backbone.mean) / backbone.std, (3, 3, 3, 3), mode="reflect")
+    assert torch.allclose(backbone(images)["conv1"], F.conv2d(x, conv.weight, stride=2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "tap"), [("resnet18", "layer2"), ("tf_mobilenetv3_small_minimal_100", "blocks.2")]
+)
+def test_an_even_picture_has_no_edge_when_edges_are_mirrored(network: str, tap: str):
+    even = torch.full((1, 3, 64, 64), 0.7)
+    config = BackboneConfig(network=network, weights="random", taps=(tap,), image_size=64)
+    spread = {}
+    for edges in ("zeros", "mirror"):
+        features = Backbone.create(config.updated({"edges": edges}))(even)[tap]
+        spread[edges] = float((features.amax((2, 3)) - features.amin((2, 3))).abs().max())
+    assert spread["mirror"] < 1e-4 < spread["zeros"]
+
+
+def test_edges_change_the_identity_of_features(backbone: Backbone):
+    assert Backbone.create(SMALL.updated({"edges": "mirror"})).fingerprint() != backbone.fingerprint()

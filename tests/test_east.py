@@ -147,7 +147,9 @@ def test_what_changes_a_whole_picture_is_taken_off_as_far_as_good_pictures_diffe
     bright = pictures[29] * 1.0
     with_median, without = (fitted_likelihood(pictures, relative=flag) for flag in (True, False))
     assert with_median(with_median.features(bright))[1] < without(without.features(bright))[1]
-    far = noise(1, 4, 8, 8, seed=3) * 9  # no good picture is like this: taking its own median off would hide it
+    far = (
+        noise(1, 4, 8, 8, seed=3) * 9
+    )  # no good picture is like this: taking its own median off would hide it
     assert float(with_median(with_median.features(far))[1][0]) > 10
 
 

@@ -184,11 +184,12 @@ class Backbone(nn.Module):
 
 def _mirror_edges(trunk: nn.Module) -> None:
     """Let every convolution that pads see its own input mirrored beyond the edge."""
-    for module in trunk.modules():
-        if isinstance(module, StaticPadConv2d):
-            module.pad = nn.ReflectionPad2d(module.pad.padding)
-        elif isinstance(module, nn.Conv2d) and module.padding not in ((0, 0), "valid"):
-            module.padding_mode = "reflect"
+    for parent in list(trunk.modules()):
+        if isinstance(parent, nn.Conv2d) and parent.padding not in ((0, 0), "valid"):
+            parent.padding_mode = "reflect"
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ZeroPad2d):  # of a `StaticPadConv2d`
+                setattr(parent, name, nn.ReflectionPad2d(child.padding))
 
 
 def _chw(features: Tensor) -> tuple[int, int, int]:

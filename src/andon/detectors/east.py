@@ -15,7 +15,7 @@ block: no label of the data at hand is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -138,7 +138,9 @@ class EAST(Detector):
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
-    def _likelihood(self, config: TeacherConfig | FineConfig, taps: Sequence[str], grid_tap: str) -> Likelihood:
+    def _likelihood(
+        self, config: TeacherConfig | FineConfig, taps: Sequence[str], grid_tap: str
+    ) -> Likelihood:
         shapes = self.extractor.shapes
         return Likelihood(
             {tap: shapes[tap] for tap in taps},
@@ -183,11 +185,11 @@ class EAST(Detector):
         fold_of = torch.arange(len(train)) % folds
         steps = sum(len(train) + (folds + 1) * len(part.mixture.means_) for part in self.likelihoods.values())
         with trainer.timed("memory_bank"), trainer.progress.task("fitting", steps) as bar:
-            for name, part in self.likelihoods.items():
-                part.whiten(pictures[name])
-                generator = seeded(trainer.seed, "east", name)
-                part.fit(pictures[name], fold_of, generator, lambda: bar.advance(1, ""))
-            self._fit_composition(pictures["teacher"], fold_of, trainer.seed)
+            for name, part in reversed(self.likelihoods.items()):  # the teacher whitens in place
+                own = pictures if name == "teacher" else self._finest(pictures).clone()
+                part.whiten(own)
+                part.fit(own, fold_of, seeded(trainer.seed, "east", name), lambda: bar.advance(1, ""))
+            self._fit_composition(pictures, fold_of, trainer.seed)
         trainer.condition(
             "memory_bank",
             Condition("good pictures scored by what others taught", len(train), least=FEWEST_HELD_OUT),
@@ -196,42 +198,37 @@ class EAST(Detector):
             "memory_bank", Condition("trust in the composition", float(self.trust_), least=0, most=MOST_TRUST)
         )
 
-    def _joined(self, train: Sequence[Record], trainer: Trainer) -> dict[str, Tensor]:
-        """For each likelihood the features of the pictures as they are and in other light: (N, lights, C, H, W), not whitened."""
+    def _joined(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
+        """Features of the pictures as they are and in other light, not yet whitened: (N, lights, C, H, W)."""
         cache = FeatureCache(self.extractor)
         room = max(0, self.config.examples // len(train) - 1)
         views = (WHOLE, *(View(light=factor) for factor in self.config.light[:room]))
-        pictures = {
-            name: torch.empty(len(train), len(views), part.features.channels, *part.features.grid)
-            for name, part in self.likelihoods.items()
-        }
+        features = self.teacher.features
+        pictures = torch.empty(len(train), len(views), features.channels, *features.grid)
         for light, view in enumerate(views):
             what = f"training features{f' at {view.light:g} of the light' if view.key else ''}"
             with trainer.progress.task(f"extracting {what}", len(train)) as bar:
                 for start in range(0, len(train), CHUNK):
                     taps = cache.load(train[start : start + CHUNK], view=view)
-                    for name, part in self.likelihoods.items():
-                        pictures[name][start : start + CHUNK, light] = part.features.join(taps)
+                    pictures[start : start + CHUNK, light] = features.join(taps)
                     bar.advance(min(CHUNK, len(train) - start), "")
-        return {name: value.to(trainer.device) for name, value in pictures.items()}
+        return pictures.to(trainer.device)
+
+    def _finest(self, joined: Tensor) -> Tensor:
+        """(..., C, H, W) joined features of all taps to those of the first tap, which `fine` looks at."""
+        return joined[..., : self.extractor.shapes[self.config.extractor.taps[0]][0], :, :]
 
     def _fit_composition(self, pictures: Tensor, fold_of: Tensor, seed: int) -> None:
         """Amounts of each appearance in whitened (N, lights, C, H, W), and how far they can be trusted.
 
         They are fitted to all lights; what is ordinary is learned from the true one.
         """
-        misplaced = seeded(seed, "misplaced")
-        self.composition.choose_words(
-            sample(pictures.flatten(0, 1), SAMPLE, seeded(seed, "words")), seeded(seed, "words")
-        )
+        words, misplaced = seeded(seed, "words"), seeded(seed, "misplaced")
+        self.composition.choose_words(sample(pictures.flatten(0, 1), SAMPLE, words), words)
         amounts = torch.stack([self.composition.amounts(picture) for picture in pictures])
+        copies = (picture[:1].expand(MADE_UP, -1, -1, -1) for picture in pictures)
         wrong = torch.stack(
-            [
-                self.composition.amounts(
-                    with_moved_block(picture[:1].expand(MADE_UP, -1, -1, -1), BLOCK, misplaced)
-                )
-                for picture in pictures
-            ]
+            [self.composition.amounts(with_moved_block(copy, BLOCK, misplaced)) for copy in copies]
         )
         good, bad = [], []
         for fold in range(int(fold_of.max()) + 1):
@@ -249,11 +246,11 @@ class EAST(Detector):
     # Answering -----------------------------------------------------------------------------------------------------
 
     def analyse(self, images: Tensor) -> Analysis:
-        taps = self.extractor(images)
-        f = self.teacher.features(self.teacher.features.join(taps))
+        joined = self.teacher.features.join(self.extractor(images))
+        f = self.teacher.features(joined)
         anomaly_map, likelihood = self.teacher(f)
         if self.fine is not None:
-            fine_map, fine = self.fine(self.fine.features(self.fine.features.join(taps)))
+            fine_map, fine = self.fine(self.fine.features(self._finest(joined)))
             anomaly_map, likelihood = torch.maximum(anomaly_map, fine_map), torch.maximum(likelihood, fine)
         composition = (self.composition(f) - self.usual_[0]) / self.usual_[1]
         # Fisher's method: evidence adds up as -log p, here under logistic tails. What is ordinary adds next to nothing.
