@@ -30,6 +30,7 @@ from andon.files import writing
 from andon.metrics import AffineDisplay
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
+from andon.structures import Prediction
 
 Image = npt.NDArray[np.uint8]
 Format = Literal["onnx", "openvino"]
@@ -39,8 +40,18 @@ LARGEST = 1_900_000_000
 """Bytes of learned numbers that an ONNX file is given; the format ends at 2 GiB."""
 TOLERANCE = 1e-3
 """Largest difference of scores and maps to the detector's, in display units (0 = typical good, 1 = threshold)."""
+OUTPUTS = {
+    "raw_score": "(B,), higher is more anomalous",
+    "score": "(B,): 0 = a typical good picture, 1 = the threshold at the time of the export",
+    "anomaly_map": "(B, H, W): 0 = a typical good pixel, 1 = the pixel threshold at the time of the export",
+}
+OUTPUTS_OF_TILES = {
+    "raw_score": "(B,), largest cell of a tile's map; the picture's score follows from all tiles, see score_rule",
+    "score": "(B,), the same on the scale of anomaly_map",
+    "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
+}
 SIZES = ((60, 97), (311, 140), (480, 640))
-"""(H, W) of the made-up pictures a file is tried on, beside those that are given."""
+"""(H, W) of the made-up pictures a file is tried on, beside those that are given; larger by a tile where there are tiles."""
 
 
 class ExportError(AndonError):
@@ -61,7 +72,11 @@ class Exported:
 
 
 class ExportedDetector(nn.Module):
-    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W)."""
+    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W).
+
+    Of a detector that cuts pictures into tiles it is the network for tiles: maps (B, h, w) keep the detector's own grid, and
+    `andon.runtime` cuts and blends.
+    """
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -71,6 +86,8 @@ class ExportedDetector(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         height, width = images.shape[1], images.shape[2]
         analysis = self.detector.analyse(resized(images, self.detector.input_size))
+        if self.detector.tiling is not None:
+            return self._of_tiles(analysis.anomaly_map[:, 0].float())
         maps = F.interpolate(
             analysis.anomaly_map.float(), size=(height, width), mode="bilinear", align_corners=False
         )[:, 0]
@@ -80,6 +97,12 @@ class ExportedDetector(nn.Module):
             displayed(raw, self.calibration.score_display),
             displayed(maps, self.calibration.pixel_display),
         )
+
+    def _of_tiles(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, h, w) of single tiles as they are to be blended; scores stand for the largest cell of each."""
+        largest = maps.flatten(1).amax(1)
+        display = self.calibration.pixel_display
+        return largest, displayed(largest, display), displayed(maps, display)
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -144,9 +167,7 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
     tried = [*(picture[None] for picture in pictures), *_made_up(detector)]
     largest = largest_map = 0.0
     for images in tried:
-        found = model.session(images)
-        for k, expected in enumerate(detector.predict(list(images))):
-            answer = model.judge(Outputs(*(values[k : k + 1] for values in found)))
+        for answer, expected in zip(_answers(model, images), detector.predict(list(images)), strict=True):
             scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
             worst = float((np.abs(answer.anomaly_map - expected.anomaly_map) / scale).max())
             largest_map = max(largest_map, worst)
@@ -159,20 +180,25 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
     return Exported(path, model.session.name, largest, largest_map, sum(len(images) for images in tried))
 
 
+def _answers(model: Model, images: Image) -> list[Prediction]:
+    """Of all pictures (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
+    if model.tiling is not None:
+        return model.predict(list(images))
+    found = model.session(images)
+    return [model.judge(Outputs(*(values[k : k + 1] for values in found))) for k in range(len(images))]
+
+
 def describe(detector: Detector, **more: Any) -> dict[str, Any]:
     """What an exported network says about itself: everything but the numbers of the network."""
     return {
         "format": FORMAT,
         "andon": version("andon"),
         "detector": detector.name,
-        "score_rule": detector.score_rule,
+        "score_rule": detector.stated_rule,
+        "tiles": detector.tiling.to_json() if detector.tiling is not None else None,
         "input": "images: uint8 (B, H, W, 3), RGB, any H and W from 8 pixels on",
         "batch": 1 if detector.one_at_a_time else "any",
-        "outputs": {
-            "raw_score": "(B,), higher is more anomalous",
-            "score": "(B,): 0 = a typical good picture, 1 = the threshold at the time of the export",
-            "anomaly_map": "(B, H, W): 0 = a typical good pixel, 1 = the pixel threshold at the time of the export",
-        },
+        "outputs": OUTPUTS if detector.tiling is None else OUTPUTS_OF_TILES,
         "opset": OPSET,
         "calibration": detector.fitted().to_json(),
         "weights": list(detector.used_weights),
@@ -241,7 +267,8 @@ def _write_openvino(source: Path, path: Path) -> None:
 def _made_up(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
     rng = np.random.default_rng(0)
-    for height, width in SIZES:
+    tile = 0 if detector.tiling is None else detector.tiling.size
+    for height, width in ((tile + h, tile + w) for h, w in SIZES):
         count = 1 if detector.one_at_a_time else 3
         coarse = rng.integers(0, 256, (count, height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
         yield np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width])

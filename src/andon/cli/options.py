@@ -53,6 +53,13 @@ Labelled = Annotated[
         "those of seeds 0 and 1 complement each other.",
     ),
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Look at large pictures in overlapping tiles of this side, at their own resolution (as --set tile.size).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Model = Annotated[
@@ -119,6 +126,11 @@ def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]
     if labelled is not None and labelled != "half" and not labelled.isdecimal():
         raise UsageError(f"--labelled takes a number of pictures, or half; not {labelled!r}")
     return [*(settings or []), *([] if labelled is None else [f"labelled={labelled}"])]
+
+
+def with_tile(settings: list[str], tile: int | None) -> list[str]:
+    """`--tile 256` as the setting it is."""
+    return [*settings, *([] if tile is None else [f"tile.size={tile}"])]
 
 
 def resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:

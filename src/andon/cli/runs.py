@@ -27,6 +27,7 @@ from andon.cli.options import (
     Runtime,
     Settings,
     SkipUnreadable,
+    Tile,
     Track,
     chosen_recipe,
     cluster,
@@ -36,6 +37,7 @@ from andon.cli.options import (
     say,
     tracker,
     with_labelled,
+    with_tile,
 )
 from andon.errors import UsageError
 
@@ -77,6 +79,7 @@ def fit(
     recipe: RecipeName = None,
     settings: Settings = None,
     labelled: Labelled = None,
+    tile: Tile = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
     layout: Layout = "auto",
     overwrite: Overwrite = False,
@@ -92,7 +95,7 @@ def fit(
     from andon.run_folder import check_output, read_recipe
     from andon.runs import Source, fit_run, resolve_own
 
-    settings = with_labelled(settings, labelled)
+    settings = with_tile(with_labelled(settings, labelled), tile)
     named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings))
     source = Source(data, category, layout)
     found = source.open(

@@ -135,6 +135,11 @@ class EAST(Detector):
         return self.config.extractor.image_size, self.config.extractor.image_size
 
     @property
+    def untiled(self) -> str:
+        counts = self.config.score == "composition"
+        return "since score=composition counts what the whole picture holds" if counts else ""
+
+    @property
     def score_rule(self) -> str:
         teacher = f"mean of the largest {100 * self.config.share:g} % cells of the likelihood map"
         composition = "distance of the amounts of each appearance"
@@ -211,7 +216,8 @@ class EAST(Detector):
     def _fit_parts(self, sums: Sequence[ClusterSums], amounts: Tensor, advance: Callable[[], object]) -> None:
         """Teacher and composition, from what some of the pictures add up to."""
         total = reduce(add, sums)
-        self.teacher.fit(total, by_place=self.config.teacher.by_place, advance=advance)
+        by_place = self.config.teacher.by_place and self.tiling is None  # a place in a tile means nothing
+        self.teacher.fit(total, by_place=by_place, advance=advance)
         self.composition.fit(amounts.flatten(0, 1))
 
     def _learn_ordinary(
