@@ -51,7 +51,7 @@ OUTPUTS_OF_TILES = {
     "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
 }
 SIZES = ((60, 97), (311, 140), (480, 640))
-"""(H, W) of the made-up pictures a file is tried on, beside those that are given; larger by a tile where there are tiles."""
+"""(H, W) of the made-up pictures a file is tried on, beside those that are given; a tile and a quarter of them where there are tiles."""
 
 
 class ExportError(AndonError):
@@ -268,8 +268,8 @@ def _made_up(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
     rng = np.random.default_rng(0)
     tile = 0 if detector.tiling is None else detector.tiling.size
-    for height, width in ((tile + h, tile + w) for h, w in SIZES):
-        count = 1 if detector.one_at_a_time else 3
+    for height, width in ((tile + h // 4, tile + w // 4) if tile else (h, w) for h, w in SIZES):
+        count = 1 if detector.one_at_a_time or tile else 3
         coarse = rng.integers(0, 256, (count, height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
         yield np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width])
 

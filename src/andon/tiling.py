@@ -50,8 +50,9 @@ class TileConfig(Config):
 
     size: Annotated[int, Field(ge=32, strict=True)] | None = None
     """Side of a tile in pixels of the picture. At the network's input size nothing is resized; at twice that, halved."""
-    overlap: Annotated[float, Field(ge=0.1, le=0.75)] = 0.25
-    """Share of a tile's side that it has in common with the next one, at least."""
+    overlap: Annotated[float, Field(ge=0.1, le=0.75)] = 0.5
+    """Share of a tile's side that it has in common with the next one, at least. Less is faster; then seams can be seen in maps of
+    detectors that see zeros beyond the edge (`extractor.mirror` is 0)."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Image score: mean of the largest cells of the picture's map, as many as this share of one tile holds."""
     learn: Count = 300
