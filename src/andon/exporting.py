@@ -51,7 +51,7 @@ OUTPUTS_OF_TILES = {
     "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
 }
 SIZES = ((60, 97), (311, 140), (480, 640))
-"""(H, W) of the made-up pictures a file is tried on, beside those that are given; a tile and a quarter of them where there are tiles."""
+"""(H, W) of the made-up pictures a file is tried on, beside those that are given; of tiles, one and a quarter of these sides."""
 
 
 class ExportError(AndonError):
@@ -74,8 +74,8 @@ class Exported:
 class ExportedDetector(nn.Module):
     """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W).
 
-    Of a detector that cuts pictures into tiles it is the network for tiles: maps (B, h, w) keep the detector's own grid, and
-    `andon.runtime` cuts and blends.
+    Of a detector that cuts pictures into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the
+    detector's own grid, and `andon.runtime` cuts and blends.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -180,6 +180,12 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
     return Exported(path, model.session.name, largest, largest_map, sum(len(images) for images in tried))
 
 
+def _sides(detector: Detector) -> str:
+    if detector.tiling is None:
+        return "any H and W from 8 pixels on"
+    return f"tiles of H = W = {detector.tiling.size} pixels of the picture"
+
+
 def _answers(model: Model, images: Image) -> list[Prediction]:
     """Of all pictures (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
     if model.tiling is not None:
@@ -196,7 +202,7 @@ def describe(detector: Detector, **more: Any) -> dict[str, Any]:
         "detector": detector.name,
         "score_rule": detector.stated_rule,
         "tiles": detector.tiling.to_json() if detector.tiling is not None else None,
-        "input": "images: uint8 (B, H, W, 3), RGB, any H and W from 8 pixels on",
+        "input": f"images: uint8 (B, H, W, 3), RGB, {_sides(detector)}",
         "batch": 1 if detector.one_at_a_time else "any",
         "outputs": OUTPUTS if detector.tiling is None else OUTPUTS_OF_TILES,
         "opset": OPSET,
@@ -233,7 +239,10 @@ def _write_onnx(detector: Detector, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=1024)
     height, width = (torch.export.Dim(name, min=8, max=65536) for name in ("height", "width"))
     sides: dict[int, Any] = {1: height, 2: width}
-    example = torch.zeros(1 if detector.one_at_a_time else 2, 96, 80, 3, dtype=torch.uint8)
+    shape = (96, 80)
+    if detector.tiling is not None:  # runtimes then refuse a whole picture instead of resizing it
+        sides, shape = {}, (detector.tiling.size, detector.tiling.size)
+    example = torch.zeros(1 if detector.one_at_a_time else 2, *shape, 3, dtype=torch.uint8)
     with _silence(), torch.no_grad():
         program = torch.onnx.export(
             ExportedDetector(detector).eval(),

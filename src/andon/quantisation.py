@@ -94,7 +94,9 @@ def export_int8(
         whole, small = Path(scratch) / "whole.onnx", Path(scratch) / "small.onnx"
         export(detector, whole)
         with detector.cut(dataset.train[:CALIBRATED], Trainer(device="cpu"), "calibration") as good:
-            convolutions = _quantise(whole, small, good[:CALIBRATED], detector.input_size)
+            tile = detector.tiling
+            size = detector.input_size if tile is None else (tile.size, tile.size)
+            convolutions = _quantise(whole, small, good[:CALIBRATED], size)
         _describe(small, describe(detector))
         loss = _compare(
             open_model(whole), open_model(small), held_out, convolutions, progress or NoProgress()
