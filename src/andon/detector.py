@@ -6,8 +6,10 @@ answers. Scores: higher = more anomalous.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,12 +33,13 @@ from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.files import write_bytes, write_json
-from andon.images import batches, to_tensor
+from andon.images import batches, read_pixels, to_tensor
 from andon.inspected import InspectedArea, inspected_pixels, inspecting, read_region
 from andon.limits import in_force, read_changes
 from andon.metrics import AffineDisplay, PixelRanking, auroc, conformal
 from andon.metrics.thresholds import from_labelled, labelled_f1, with_room
 from andon.structures import Batch, Prediction, Record
+from andon.tiling import Pixels, TileConfig, Tiling, cut_records, look
 from andon.training import Trainer
 from andon.weights import WeightFile
 
@@ -58,6 +61,8 @@ class DetectorConfig(Config):
     """Share of good pictures the threshold may reject (alpha of the conformal rule)."""
     few_pictures: Literal["max", "error"] = "max"
     """When there are too few held-out pictures for that rate: use their maximum and say which rate it gives, or refuse."""
+    tile: TileConfig = TileConfig()
+    """Large pictures in overlapping tiles at their own resolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,10 @@ class Detector(nn.Module, ABC):
         self.config = config if config is not None else self.Config()
         self.calibration: Calibration | None = None
         self.used_weights: tuple[dict[str, str], ...] = ()
+        if self.tiling is not None and self.untiled:
+            raise ConfigError(
+                f"{self.name} cannot look at pictures in tiles, {self.untiled}: choose another detector or leave tile.size out"
+            )
         self.eval()
 
     @property
@@ -110,6 +119,15 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def score_rule(self) -> str:
         """In words: how the image score follows from the maps."""
+
+    @property
+    def untiled(self) -> str:
+        """In words, from the settings alone: why pictures cannot be cut into tiles; empty where they can."""
+        return (
+            ""
+            if self.depth_planes is None
+            else f"since with mode={self.config.model_dump()['mode']} it looks at depth"
+        )
 
     @property
     def label_use(self) -> str:
@@ -146,6 +164,16 @@ class Detector(nn.Module, ABC):
         return 3
 
     # What every detector gets --------------------------------------------------------------------------------------
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How pictures are cut into tiles; None where they are looked at as a whole."""
+        return self.config.tile.tiling()
+
+    @property
+    def stated_rule(self) -> str:
+        """In words: how the image score follows, whether or not pictures are cut into tiles."""
+        return self.score_rule if self.tiling is None else self.tiling.score_rule
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [0, 1] to the raw anomaly map (B, 1, h, w) and the raw score (B,)."""
@@ -198,7 +226,8 @@ class Detector(nn.Module, ABC):
         self.reset(trainer.seed)
         self.to(trainer.device)
         before = fingerprints(self.frozen)
-        self.learn(train, validation, trainer)
+        with self.cut(train, trainer, "train") as parts, self.cut(validation, trainer, "validation") as held:
+            self.learn(parts, held, trainer)
         self.eval()
         self._check_conditions(before, validation, trainer)
         with trainer.timed("calibration"):
@@ -206,6 +235,21 @@ class Detector(nn.Module, ABC):
             source = "validation" if held_out else "train"
             self.calibrate(validation if held_out else train, source=source, labelled=labelled)
         return self
+
+    @contextlib.contextmanager
+    def cut(self, records: Sequence[Record], trainer: Trainer, what: str) -> Iterator[Sequence[Record]]:
+        """The records, or tiles of them as files that exist until the end of the context."""
+        if self.tiling is None:
+            yield records
+            return
+        most = self.config.tile.learn
+        with tempfile.TemporaryDirectory(prefix="andon-tiles-") as folder:
+            with trainer.timed("tiles"), trainer.progress.task(f"cutting {what} tiles", len(records)) as bar:
+                found: list[Record] = []
+                for tiles in cut_records(records, self.tiling, most, trainer.seed, Path(folder)):
+                    found += tiles
+                    bar.advance()
+            yield found
 
     def _judged_on(
         self, validation: Sequence[Record], labelled: Sequence[Record], test: Sequence[Record], seed: int
@@ -334,11 +378,20 @@ class Detector(nn.Module, ABC):
     ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
         """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size.
 
-        What is not inspected of a map holds its lowest inspected value.
+        What is not inspected of a map holds its lowest inspected value. Pictures that are cut into tiles come one by one,
+        without `Batch.image`.
         """
         device = self.device()
         if self.calibration is not None:
             records = inspecting(records, self.calibration.inspected)
+        if self.tiling is not None:
+            for record in records:
+                pixels = read_pixels(record)
+                size = (pixels.shape[0], pixels.shape[1])
+                analysis = self.analyse_tiles(pixels, where=str(record.image))
+                batch = Batch(torch.empty(0, 3, *self.input_size), (record,), (size,))
+                yield batch, analysis, [_lowered(enlarge(analysis.anomaly_map[0], size), record)]
+            return
         for batch in batches(records, self.input_size, batch_size, planes=self.depth_planes):
             with torch.inference_mode():
                 analysis = self.analyse(batch.image.to(device))
@@ -355,6 +408,19 @@ class Detector(nn.Module, ABC):
                     for k, (size, record) in enumerate(zip(batch.sizes, batch.records, strict=True))
                 ],
             )
+
+    def analyse_tiles(self, pixels: Pixels, *, where: str = "this picture") -> Analysis:
+        """(H, W, 3) picture of any size, uint8 or in [0, 1], to map (1, 1, h, w) and score (1,) on the CPU, tile by tile."""
+        assert self.tiling is not None
+
+        def answer(tiles: Pixels) -> npt.NDArray[np.float32]:
+            images = torch.stack([to_tensor(as_float(tile), self.input_size) for tile in tiles])
+            with torch.inference_mode():
+                maps = self.analyse(images.to(self.device())).anomaly_map
+            return np.asarray(maps[:, 0].float().cpu().numpy())
+
+        blended = look(pixels, self.tiling, answer, where=where)
+        return Analysis(torch.from_numpy(blended)[None, None], torch.tensor([self.tiling.score(blended)]))
 
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
         """Image and pixel AUROC on labelled pictures: what recipes with `selection: test` look at after each epoch."""
@@ -410,9 +476,13 @@ class Detector(nn.Module, ABC):
                 f"this {self.name} looks at depth and needs (H, W, 6) float32 (colours in [0, 1], then x, y, z in "
                 f"metres), this picture is {array.shape} {array.dtype}: join the two"
             )
-        pixels = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array
         area = self.fitted().inspected
-        pixels = pixels if area is None else area.filled(pixels)
+        array = array if area is None else area.filled(array)
+        if self.tiling is not None:
+            analysis = self.analyse_tiles(array)
+            whole = enlarge(analysis.anomaly_map[0], (array.shape[0], array.shape[1]))
+            return self.fitted().judge(whole, float(analysis.score[0]))
+        pixels = as_float(array)
         image = to_tensor(pixels[:, :, :3], self.input_size)
         if planes is not None:
             image = torch.cat([image, planes(pixels[:, :, 3:])])
@@ -526,6 +596,11 @@ def _inspected_values(cells: Tensor, record: Record) -> npt.NDArray[np.float32]:
     """(N,) raw values of the cells (h, w) that are inspected."""
     values = np.asarray(cells.numpy(), np.float32)
     return values.ravel() if record.inspected is None else record.inspected.values(values)
+
+
+def as_float(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Pixels of uint8 or float32 as float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
 
 
 def _as_record(picture: Picture) -> Record:

@@ -37,6 +37,7 @@ from andon.metrics.pimo import RELIABLE_VERTICES
 from andon.metrics.results import pixel_metrics as measure_pixels
 from andon.progress import NoProgress, Progress
 from andon.structures import Record
+from andon.tiling import Tiling
 
 if TYPE_CHECKING:
     from andon.calibration import Calibration
@@ -108,6 +109,8 @@ class Report:
     """What they were used for; empty where the detector does not use them."""
     pixel_metrics: str = "exact"
     """`exact` or `histogram`: then pixel metrics carry the largest error that bins can have made."""
+    tiling: Tiling | None = None
+    """How pictures were cut into tiles; None: they were looked at as a whole."""
     aupimo: dict[str, float] = field(default_factory=dict)
     """AUPIMO of each anomalous picture with a mask, by its id; empty where it is undefined."""
 
@@ -136,6 +139,7 @@ class Report:
                 "evaluation_size": "original",
                 "map_interpolation": "bilinear, half-pixel centres",
                 "score_rule": self.score_rule,
+                "tiles": self.tiling.to_json() if self.tiling is not None else None,
                 "gate": self.gate,
                 "labelled_anomalous": self.labelled,
                 "label_use": self.label_use,
@@ -268,7 +272,8 @@ def evaluate(
         category=origin.category or (records[0].category if records else ""),
         seed=origin.seed,
         selection=detector.config.selection,
-        score_rule=detector.score_rule,
+        score_rule=detector.stated_rule,
+        tiling=detector.tiling,
         calibration=calibration,
         metrics=metrics,
         alternatives=alternatives,

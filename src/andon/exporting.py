@@ -31,6 +31,7 @@ from andon.inspected import InspectedArea
 from andon.metrics import AffineDisplay
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
+from andon.structures import Prediction
 
 Image = npt.NDArray[np.uint8]
 Format = Literal["onnx", "openvino"]
@@ -40,8 +41,18 @@ LARGEST = 1_900_000_000
 """Bytes of learned numbers that an ONNX file is given; the format ends at 2 GiB."""
 TOLERANCE = 1e-3
 """Largest difference of scores and maps to the detector's, in display units (0 = typical good, 1 = threshold)."""
+OUTPUTS = {
+    "raw_score": "(B,), higher is more anomalous",
+    "score": "(B,): 0 = a typical good picture, 1 = the threshold at the time of the export",
+    "anomaly_map": "(B, H, W): 0 = a typical good pixel, 1 = the pixel threshold at the time of the export",
+}
+OUTPUTS_OF_TILES = {
+    "raw_score": "(B,), largest cell of a tile's map; the picture's score follows from all tiles, see score_rule",
+    "score": "(B,), the same on the scale of anomaly_map",
+    "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
+}
 SIZES = ((60, 97), (311, 140), (480, 640))
-"""(H, W) of the made-up pictures a file is tried on, beside those that are given."""
+"""(H, W) of the made-up pictures a file is tried on, beside those that are given; of tiles, one and a quarter of these sides."""
 
 
 class ExportError(AndonError):
@@ -62,14 +73,18 @@ class Exported:
 
 
 class ExportedDetector(nn.Module):
-    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W)."""
+    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W).
+
+    Of a detector that cuts pictures into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the
+    detector's own grid, and `andon.runtime` fills what is not inspected, cuts and blends.
+    """
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
         self.calibration = detector.fitted()
         area = self.calibration.inspected
-        self.inspected = None if area is None else Inspected(area)
+        self.inspected = None if area is None or detector.tiling is not None else Inspected(area)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         height, width = images.shape[1], images.shape[2]
@@ -77,6 +92,8 @@ class ExportedDetector(nn.Module):
         if self.inspected is not None and inside is not None:
             images = torch.where(inside[None, :, :, None], images, self.inspected.fill)
         analysis = self.detector.analyse(resized(images, self.detector.input_size))
+        if self.detector.tiling is not None:
+            return self._of_tiles(analysis.anomaly_map[:, 0].float())
         maps = F.interpolate(
             analysis.anomaly_map.float(), size=(height, width), mode="bilinear", align_corners=False
         )[:, 0]
@@ -85,6 +102,12 @@ class ExportedDetector(nn.Module):
         if inside is not None:
             shown = torch.where(inside[None], shown, torch.zeros_like(shown))
         return raw, displayed(raw, self.calibration.score_display), shown
+
+    def _of_tiles(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, h, w) of single tiles as they are to be blended; scores stand for the largest cell of each."""
+        largest = maps.flatten(1).amax(1)
+        display = self.calibration.pixel_display
+        return largest, displayed(largest, display), displayed(maps, display)
 
 
 class Inspected(nn.Module):
@@ -175,9 +198,7 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
     tried = [*(picture[None] for picture in pictures), *_made_up(detector)]
     largest = largest_map = 0.0
     for images in tried:
-        found = model.session(images)
-        for k, expected in enumerate(detector.predict(list(images))):
-            answer = model.judge(Outputs(*(values[k : k + 1] for values in found)))
+        for answer, expected in zip(_answers(model, images), detector.predict(list(images)), strict=True):
             scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
             worst = float((np.abs(answer.anomaly_map - expected.anomaly_map) / scale).max())
             largest_map = max(largest_map, worst)
@@ -190,20 +211,31 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
     return Exported(path, model.session.name, largest, largest_map, sum(len(images) for images in tried))
 
 
+def _sides(detector: Detector) -> str:
+    if detector.tiling is None:
+        return "any H and W from 8 pixels on"
+    return f"tiles of H = W = {detector.tiling.size} pixels of the picture"
+
+
+def _answers(model: Model, images: Image) -> list[Prediction]:
+    """Of all pictures (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
+    if model.tiling is not None:
+        return model.predict(list(images))
+    found = model.session(images)
+    return [model.judge(Outputs(*(values[k : k + 1] for values in found))) for k in range(len(images))]
+
+
 def describe(detector: Detector, **more: Any) -> dict[str, Any]:
     """What an exported network says about itself: everything but the numbers of the network."""
     return {
         "format": FORMAT,
         "andon": version("andon"),
         "detector": detector.name,
-        "score_rule": detector.score_rule,
-        "input": "images: uint8 (B, H, W, 3), RGB, any H and W from 8 pixels on",
+        "score_rule": detector.stated_rule,
+        "tiles": detector.tiling.to_json() if detector.tiling is not None else None,
+        "input": f"images: uint8 (B, H, W, 3), RGB, {_sides(detector)}",
         "batch": 1 if detector.one_at_a_time else "any",
-        "outputs": {
-            "raw_score": "(B,), higher is more anomalous",
-            "score": "(B,): 0 = a typical good picture, 1 = the threshold at the time of the export",
-            "anomaly_map": "(B, H, W): 0 = a typical good pixel, 1 = the pixel threshold at the time of the export",
-        },
+        "outputs": OUTPUTS if detector.tiling is None else OUTPUTS_OF_TILES,
         "opset": OPSET,
         "calibration": detector.fitted().to_json(),
         "weights": list(detector.used_weights),
@@ -238,7 +270,10 @@ def _write_onnx(detector: Detector, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1, max=1024)
     height, width = (torch.export.Dim(name, min=8, max=65536) for name in ("height", "width"))
     sides: dict[int, Any] = {1: height, 2: width}
-    example = torch.zeros(1 if detector.one_at_a_time else 2, 96, 80, 3, dtype=torch.uint8)
+    shape = (96, 80)
+    if detector.tiling is not None:  # runtimes then refuse a whole picture instead of resizing it
+        sides, shape = {}, (detector.tiling.size, detector.tiling.size)
+    example = torch.zeros(1 if detector.one_at_a_time else 2, *shape, 3, dtype=torch.uint8)
     with _silence(), torch.no_grad():
         program = torch.onnx.export(
             ExportedDetector(detector).eval(),
@@ -272,10 +307,12 @@ def _write_openvino(source: Path, path: Path) -> None:
 def _made_up(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
     rng, area = np.random.default_rng(0), detector.fitted().inspected
-    for height, width in SIZES:
+    tile = 0 if detector.tiling is None else detector.tiling.size
+    for height, width in ((tile + h // 4, tile + w // 4) if tile else (h, w) for h, w in SIZES):
         if area is not None:  # which has proportions of its own
-            height, width = (max(8, round(side * height / area.mask.shape[0])) for side in area.mask.shape)
-        count = 1 if detector.one_at_a_time else 3
+            scale = max(height / area.mask.shape[0], tile / min(area.mask.shape))
+            height, width = (max(8, round(side * scale)) for side in area.mask.shape)
+        count = 1 if detector.one_at_a_time or tile else 3
         coarse = rng.integers(0, 256, (count, height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
         yield np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width])
 

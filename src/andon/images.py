@@ -151,7 +151,9 @@ def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[n
         picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
-    return np.asarray(picture, dtype=np.float32) / np.float32(255)
+    values = np.array(picture, dtype=np.float32)
+    values /= np.float32(255)  # in place: large pictures are not held twice
+    return values
 
 
 def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
@@ -193,6 +195,20 @@ def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     if values.dtype == np.uint8:
         return Decoded(colours / np.float32(255), "RGB")
     return Decoded(_scale_deep(colours, path, bit_depth), "RGB;16")
+
+
+def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
+    """Write (H, W, 3) in [0, 1] as `stem`.png where 8 bits hold it, else as 16-bit `stem`.tif; returns the file."""
+    eight = np.round(pixels * np.float32(255)).astype(np.uint8)
+    if np.array_equal(eight.astype(np.float32) / np.float32(255), pixels):
+        path = stem.with_name(f"{stem.name}.png")
+        Image.fromarray(eight).save(path, compress_level=1)
+        return path
+    import tifffile
+
+    path = stem.with_name(f"{stem.name}.tif")
+    tifffile.imwrite(path, np.round(pixels * np.float32(65535)).astype(np.uint16), photometric="rgb")
+    return path
 
 
 def read_size(path: Path) -> tuple[int, int]:

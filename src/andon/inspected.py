@@ -88,12 +88,16 @@ class InspectedArea:
             )
         return self._scaled(shape)
 
-    def filled(self, pixels: Map, who: object = "this picture") -> Map:
-        """(H, W, C) with the fixed colour in ignored pixels, and zeros (nothing was seen) in channels beyond colours."""
+    def filled(self, pixels: npt.NDArray[Any], who: object = "this picture") -> npt.NDArray[Any]:
+        """(H, W, C), uint8 or float32 in [0, 1], with the fixed colour in ignored pixels.
+
+        Channels beyond colours get zeros: nothing was seen.
+        """
         inside = self.at((pixels.shape[0], pixels.shape[1]), who)
-        colour = [np.float32(value) / np.float32(255) for value in self.fill]
-        fill = np.array([*colour, *[0] * max(0, pixels.shape[2] - 3)], np.float32)
-        return np.where(inside[:, :, None], pixels, fill)
+        colour: npt.NDArray[Any] = np.array([*self.fill, *[0] * max(0, pixels.shape[2] - 3)], np.uint8)
+        if pixels.dtype != np.uint8:
+            colour = colour.astype(np.float32) / np.float32(255)
+        return np.where(inside[:, :, None], pixels, colour)
 
     def without_points(self, points: Map) -> Map:
         """(H, W, 3) with the points of ignored pixels missing (zeros)."""

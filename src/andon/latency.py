@@ -37,7 +37,7 @@ class Effort:
     most_calls: int = 1000
     """... but at most so many calls ..."""
     most_seconds: float = 30.0
-    """... or so many seconds."""
+    """... or so many seconds; warming up takes no longer either."""
 
 
 QUICK = Effort(warmup_calls=5, warmup_seconds=0.3, calls=30, seconds=1.0, most_seconds=8.0)
@@ -69,6 +69,10 @@ class Latency:
     def to_json(self) -> dict[str, Any]:
         """Plain data for `report.json`."""
         return asdict(self)
+
+
+HELD = 100_000_000
+"""Bytes of decoded pictures after which no further one is held in turn."""
 
 
 def summarise(milliseconds: Sequence[float], *, scope: str, machine: str) -> Latency:
@@ -103,6 +107,8 @@ def measure(
     effort = effort or Effort()
     began, count = clock(), 0
     while count < effort.warmup_calls or clock() - began < effort.warmup_seconds * 1e9:
+        if count and clock() - began > effort.most_seconds * 1e9:
+            break
         call(count)
         count += 1
     synchronise()
@@ -130,11 +136,13 @@ def measure(
 def predict_latency(
     detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
 ) -> Latency:
-    """Time `predict` on decoded pictures (up to 8 in turn), with the effort of `QUICK` unless told."""
+    """Time `predict` on decoded pictures (8 in turn, of large ones fewer), with the effort of `QUICK` unless told."""
     from andon.images import decode, points_of
 
     pictures: list[npt.NDArray[Any]] = []
     for record in records[:8]:
+        if sum(picture.nbytes for picture in pictures) > HELD:
+            break
         pixels = decode(record.image).pixels
         if detector.depth_planes is None:
             pictures.append(np.round(pixels * 255).astype(np.uint8))

@@ -33,6 +33,7 @@ from andon.runtime import Model, open_model
 from andon.runtime.model import read
 from andon.runtime.sessions import METADATA
 from andon.structures import Record
+from andon.training import Trainer
 
 EXTRACTOR = "detector.extractor."
 """Beginning of the names of an extractor's weights."""
@@ -92,7 +93,10 @@ def export_int8(
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         whole, small = Path(scratch) / "whole.onnx", Path(scratch) / "small.onnx"
         export(detector, whole)
-        convolutions = _quantise(whole, small, dataset.train[:CALIBRATED], detector.input_size)
+        with detector.cut(dataset.train[:CALIBRATED], Trainer(device="cpu"), "calibration") as good:
+            tile = detector.tiling
+            size = detector.input_size if tile is None else (tile.size, tile.size)
+            convolutions = _quantise(whole, small, good[:CALIBRATED], size)
         _describe(small, describe(detector))
         loss = _compare(
             open_model(whole), open_model(small), held_out, convolutions, progress or NoProgress()

@@ -26,7 +26,8 @@ def stage_latency(
 ) -> dict[str, Latency]:
     """Milliseconds of each stage and of all together (`total`), from files in the system's cache, batch 1.
 
-    Networks of other runtimes resize inside, so `network` holds it there.
+    Networks of other runtimes resize inside, so `network` holds it there. For pictures in tiles `network` is
+    everything from the decoded picture to the blended map, or with other runtimes to the verdict.
     """
     turn = list(records[:PICTURES])
     answer, machine, wait = _of_model(judge, turn) if isinstance(judge, Model) else _of_detector(judge, turn)
@@ -63,6 +64,15 @@ def _of_detector(detector: Detector, turn: Sequence[Record]) -> tuple[Answer, st
     device, planes = detector.device(), detector.depth_planes
     turn = inspecting(turn, detector.fitted().inspected)
 
+    def answer_in_tiles(k: int, mark: Callable[[str], None]) -> None:
+        pixels = read_pixels(turn[k])
+        mark("decode")
+        analysis = detector.analyse_tiles(pixels, where=str(turn[k].image))
+        mark("network")
+        raw_map = enlarge(analysis.anomaly_map[0], (pixels.shape[0], pixels.shape[1]))
+        detector.fitted().judge(raw_map, float(analysis.score[0]), turn[k])
+        mark("post-processing")
+
     def answer(k: int, mark: Callable[[str], None]) -> None:
         pixels = read_pixels(turn[k])
         shape = (pixels.shape[0], pixels.shape[1])
@@ -79,13 +89,18 @@ def _of_detector(detector: Detector, turn: Sequence[Record]) -> tuple[Answer, st
         detector.fitted().judge(raw_map, float(analysis.score[0]), turn[k])
         mark("post-processing")
 
-    return answer, describe_machine(device), synchroniser(device)
+    chosen = answer if detector.tiling is None else answer_in_tiles
+    return chosen, describe_machine(device), synchroniser(device)
 
 
 def _of_model(model: Model, turn: Sequence[Record]) -> tuple[Answer, str, Callable[[], None]]:
     def answer(k: int, mark: Callable[[str], None]) -> None:
         pixels, record = read(turn[k])
         mark("decode")
+        if model.tiling is not None:
+            model.answer(pixels, record)
+            mark("network")
+            return
         found = model.session(pixels[None])
         mark("network")
         model.judge(found, record)

@@ -88,7 +88,7 @@ class Batch:
     """Pictures on their way through a detector."""
 
     image: Tensor
-    """(B, 3, H, W) float32 in [0, 1]; further channels follow for detectors that look at depth."""
+    """(B, 3, H, W) float32 in [0, 1]; further channels follow for detectors that look at depth. Empty for a picture in tiles."""
     records: tuple[Record, ...]
     sizes: tuple[tuple[int, int], ...]
     """Original (H, W) of each picture, before resizing."""

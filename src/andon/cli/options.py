@@ -60,6 +60,13 @@ Region = Annotated[
         help="Which part of the pictures is inspected: a mask (white = inspected, black = ignored) or JSON with polygons.",
     ),
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Look at large pictures in overlapping tiles of this side, at their own resolution (as --set tile.size).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder made by `andon fit`.")]
 Model = Annotated[
@@ -126,6 +133,11 @@ def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]
     if labelled is not None and labelled != "half" and not labelled.isdecimal():
         raise UsageError(f"--labelled takes a number of pictures, or half; not {labelled!r}")
     return [*(settings or []), *([] if labelled is None else [f"labelled={labelled}"])]
+
+
+def with_tile(settings: list[str], tile: int | None) -> list[str]:
+    """`--tile 256` as the setting it is."""
+    return [*settings, *([] if tile is None else [f"tile.size={tile}"])]
 
 
 def resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:

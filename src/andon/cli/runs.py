@@ -28,6 +28,7 @@ from andon.cli.options import (
     Runtime,
     Settings,
     SkipUnreadable,
+    Tile,
     Track,
     chosen_recipe,
     cluster,
@@ -37,6 +38,7 @@ from andon.cli.options import (
     say,
     tracker,
     with_labelled,
+    with_tile,
 )
 from andon.errors import UsageError
 
@@ -79,6 +81,7 @@ def fit(
     settings: Settings = None,
     labelled: Labelled = None,
     region: Region = None,
+    tile: Tile = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
     layout: Layout = "auto",
     overwrite: Overwrite = False,
@@ -94,7 +97,7 @@ def fit(
     from andon.run_folder import check_output, read_recipe
     from andon.runs import Source, fit_run, resolve_own
 
-    settings = with_labelled(settings, labelled)
+    settings = with_tile(with_labelled(settings, labelled), tile)
     named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings))
     if region is not None:
         named = named.updated({"region": str(region)})

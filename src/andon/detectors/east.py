@@ -161,6 +161,11 @@ class EAST(Detector):
         return self.config.extractor.image_size, self.config.extractor.image_size
 
     @property
+    def untiled(self) -> str:
+        counts = self.config.score == "composition"
+        return "since score=composition counts what the whole picture holds" if counts else ""
+
+    @property
     def score_rule(self) -> str:
         likelihood = f"mean of the largest {100 * self.config.share:g} % cells of the likelihood map"
         if self.fine is not None:

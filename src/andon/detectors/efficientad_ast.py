@@ -120,6 +120,12 @@ class EfficientADAST(DepthDetector):
         return f"{rule[self.config.maps.score]} the {source} map"
 
     @property
+    def untiled(self) -> str:
+        c = self.config.labels
+        learns = c.margin > 0 or c.boundary > 0 or c.head
+        return super().untiled or ("since labels.* learn from defects in whole pictures" if learns else "")
+
+    @property
     def label_use(self) -> str:
         c = self.config.labels
         more = {"the student's margin": c.margin > 0, "the flow's boundary": c.boundary > 0}

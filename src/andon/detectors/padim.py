@@ -92,6 +92,10 @@ class PaDiM(Detector):
         return self.side, self.side
 
     @property
+    def untiled(self) -> str:
+        return "since it learns what belongs to each place of the picture"
+
+    @property
     def score_rule(self) -> str:
         return "maximum of the smoothed map"
 

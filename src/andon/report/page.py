@@ -167,10 +167,13 @@ def missing(report: Report) -> list[str]:
 
 def costs(report: Report) -> list[tuple[str, str]]:
     """Size and speed as (name, value)."""
+    tiles = [] if report.tiling is None else [("tiles", report.tiling.describe())]
+    each = "picture" if report.tiling is None else "tile"
     rows = [
+        *tiles,
         ("input", f"{report.input_size[1]} × {report.input_size[0]} pixels"),
         ("parameters", short(report.parameters)),
-        ("multiply-adds per picture", short(report.multiply_adds)),
+        (f"multiply-adds per {each}", short(report.multiply_adds)),
     ]
     if report.latency is not None:
         found = report.latency

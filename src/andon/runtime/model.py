@@ -14,6 +14,7 @@ from andon.errors import DataError
 from andon.images import decode
 from andon.runtime.sessions import Outputs, Session, open_session
 from andon.structures import Prediction, Record
+from andon.tiling import BATCH, Map, Pixels, Tiling, enlarge, look
 
 FORMAT = 1
 """Version of the description inside exported networks."""
@@ -34,6 +35,8 @@ class Model:
         self.session = session
         self.description = dict(description)
         self.calibration = Calibration.from_json(description["calibration"])
+        self.tiling = Tiling.from_json(description.get("tiles"))
+        self.batch = 1 if description.get("batch") == 1 else BATCH
 
     @property
     def name(self) -> str:
@@ -61,7 +64,22 @@ class Model:
         """As `predict` for many pictures, one result at a time."""
         for picture in pictures:
             pixels, record = read(picture)
-            yield self.judge(self.session(pixels[None]), record)
+            yield self.answer(pixels, record)
+
+    def answer(self, pixels: Image, record: Record | None = None) -> Prediction:
+        """Answer for one decoded picture (H, W, 3)."""
+        if self.tiling is None:
+            return self.judge(self.session(pixels[None]), record)
+        where = "this picture" if record is None else str(record.image)
+        area = self.calibration.inspected
+        pixels = pixels if area is None else area.filled(pixels, where)
+        blended = look(pixels, self.tiling, self._tile_maps, batch=self.batch, where=where)
+        whole = enlarge(blended, (pixels.shape[0], pixels.shape[1]))
+        return self.calibration.judge(whole, self.tiling.score(blended), record)
+
+    def _tile_maps(self, tiles: Pixels) -> Map:
+        found = self.session(np.asarray(tiles, np.uint8)).anomaly_map
+        return np.asarray(self.calibration.pixel_display.inverse(found), np.float32)
 
     def judge(self, found: Outputs, record: Record | None = None) -> Prediction:
         """Apply the thresholds to what the network answered for one picture."""
