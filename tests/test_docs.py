@@ -126,7 +126,7 @@ def test_the_readme_example_runs(monkeypatch, tmp_path):
     (tmp_path / "new_pictures").mkdir()
     Image.fromarray(picture).save(tmp_path / "new_pictures" / "0001.png")
     real = andon.create
-    tiny = {key.replace(".", "__"): value for key, value in TINY["efficientad_ast"].items()}
+    tiny = {key.replace(".", "__"): value for key, value in TINY["east"].items()}
     monkeypatch.setattr(andon, "create", lambda name: real(name, **tiny))
     monkeypatch.chdir(tmp_path)
     exec(example.group(1), {})
