@@ -1,6 +1,6 @@
 """One run folder per line, every runtime: largest difference of a score, verdicts changed, latency, file size.
 
-python benchmarks/runtimes.py RUN... [--pictures 200] [--threads 2] > docs/results/runtimes.md
+python benchmarks/runtimes.py RUN... [--pictures 200] [--more embedded:fabric,seed=1] [--threads 2] > docs/results/runtimes.md
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from andon.api import load
+from andon.datasets import open_dataset
 from andon.deployment import pixels, run_data
 from andon.detector import Detector, load_detector
 from andon.errors import AndonError
@@ -29,6 +30,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("runs", nargs="+", type=Path)
     options.add_argument("--pictures", type=int, default=200)
+    options.add_argument(
+        "--more", help="Data whose test pictures follow those of the run, where it has too few."
+    )
     options.add_argument("--threads", type=int, default=2)
     chosen = options.parse_args()
     print("# One detector, every runtime\n")
@@ -49,11 +53,11 @@ def main() -> None:
         flush=True,
     )
     for run in chosen.runs:
-        for line in compare(run, chosen.pictures, chosen.threads):
+        for line in compare(run, chosen.pictures, chosen.more, chosen.threads):
             print("| " + " | ".join(line) + " |", flush=True)
 
 
-def compare(run: Path, count: int, threads: int):
+def compare(run: Path, count: int, more: str | None, threads: int):
     """Lines of the table for one run."""
     import torch
 
@@ -61,7 +65,8 @@ def compare(run: Path, count: int, threads: int):
 
     torch.set_num_threads(threads)
     detector, dataset = load_detector(run), run_data(run)
-    records = [*dataset.test, *dataset.validation, *dataset.train][:count]
+    further = open_dataset(more).test if more else []
+    records = [*dataset.test, *dataset.validation, *dataset.train, *further][:count]
     pictures = [pixels(record) for record in records]
     labels = [record.label for record in dataset.test]
     expected = [detector.predict(picture) for picture in pictures]
