@@ -105,8 +105,8 @@ def answer(folder: Path, name: str, threads: int, size: tuple[int, int], overlap
     """Predict one picture of `size` = (W, H) that has one scratch."""
     import torch
 
-    from andon.detector import load_detector
     from andon.images import decode
+    from andon.saving import load_detector
     from andon.tiling import lines
 
     torch.set_num_threads(threads)
@@ -139,7 +139,7 @@ def shift(folder: Path, name: str, threads: int, overlap: float) -> list[dict[st
     """Score and map of strips cut from a wider one, good and scratched, where all of them show the same."""
     import torch
 
-    from andon.detector import load_detector
+    from andon.saving import load_detector
     from andon.tiling import CELLS
 
     torch.set_num_threads(threads)

@@ -16,12 +16,13 @@ import numpy as np
 from andon.api import load
 from andon.datasets import open_dataset
 from andon.deployment import pixels, run_data
-from andon.detector import Detector, load_detector
+from andon.detector import Detector
 from andon.errors import AndonError
 from andon.exporting import export
 from andon.latency import Effort, describe_machine, measure
 from andon.quantisation import export_int8
 from andon.runtime import Model, open_model
+from andon.saving import load_detector
 
 EFFORT = Effort(warmup_calls=5, warmup_seconds=0.5, calls=60, seconds=2.0, most_seconds=20.0)
 

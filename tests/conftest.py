@@ -119,8 +119,8 @@ def tiny_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run's detector as an ONNX file; not to be changed. Tests that use it belong to the group `network`."""
-    from andon.detector import load_detector
     from andon.exporting import export
+    from andon.saving import load_detector
 
     path = tmp_path_factory.mktemp("network") / "cloth.onnx"
     export(load_detector(tiny_run), path)

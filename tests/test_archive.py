@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from andon import archive
 from andon.archive import COLUMNS, detector_key, list_archive, open_table, predict_archive
-from andon.detector import load_detector
 from andon.errors import DataError, OutputError
 from andon.prediction import Answer, list_inputs, predict_files
+from andon.saving import load_detector
 
 HEADER = ",".join(COLUMNS) + "\n"
 

@@ -14,12 +14,13 @@ from PIL import Image
 from tiny import TINY
 
 import andon
-from andon.detector import Detector, load_detector
+from andon.detector import Detector
 from andon.errors import ConfigError, DataError, InterruptedRun, NotFittedError
 from andon.images import decode
 from andon.inspected import InspectedArea
 from andon.metrics import auroc
 from andon.registry import detector_class, detector_names
+from andon.saving import load_detector
 from andon.structures import Prediction, Record
 from andon.training import Trainer
 

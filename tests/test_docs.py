@@ -25,7 +25,7 @@ LAYERS = (
     "errors structures files home config progress",
     "images inspected metrics datasets weights layers calibration limits tiling runtime",
     "backbones features training pretraining latency conditions",
-    "detector registry",
+    "saving detector registry",
     "detectors",
     "evaluation stages report prediction archive run_folder runs sweep cluster tracking ablation reproduction exporting "
     "quantisation packing deployment adjusting api",

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from andon import exporting
 from andon.api import load
-from andon.detector import Detector, load_detector
+from andon.detector import Detector
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.exporting import ExportedDetector, ExportError, compare, displayed, export, resized, shrinking
 from andon.metrics import AffineDisplay
 from andon.runtime import open_model
 from andon.runtime.sessions import Outputs
+from andon.saving import load_detector
 
 pytestmark = pytest.mark.xdist_group("network")
 

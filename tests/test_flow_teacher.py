@@ -199,7 +199,7 @@ def test_a_ready_flow_is_adapted_where_asked(good, shared):
 
 
 def test_a_saved_detector_needs_the_store_no_more(good, shared, tmp_path):
-    from andon.detector import load_detector
+    from andon.saving import load_detector
 
     used = detector().fit(good[:6], good[6:], trainer=Trainer(device="cpu"))
     used.save(tmp_path / "saved")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.detector import load_detector
 from andon.latency import Effort, describe_machine, measure, predict_latency, summarise
+from andon.saving import load_detector
 from andon.structures import Record
 
 

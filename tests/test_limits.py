@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from andon import adjusting, limits
 from andon.api import load
-from andon.detector import load_detector
 from andon.errors import DataError
 from andon.metrics.costs import cheapest
+from andon.saving import load_detector
 
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=20)
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from andon import packing
 from andon.api import load
 from andon.deployment import pack_run
-from andon.detector import load_detector
 from andon.errors import DataError
 from andon.packing import Packed, ProofError, read_pack
+from andon.saving import load_detector
 
 pytestmark = pytest.mark.xdist_group("network")
 

@@ -11,9 +11,10 @@ import pytest
 from conftest import texture, write_picture
 from PIL import Image
 
-from andon.detector import Detector, load_detector
+from andon.detector import Detector
 from andon.errors import DataError, OutputError
 from andon.prediction import list_inputs, predict_files
+from andon.saving import load_detector
 
 
 @pytest.fixture(scope="module")

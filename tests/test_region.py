@@ -16,7 +16,7 @@ import andon
 from andon import packing
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import synthetic_anomalies
-from andon.detector import Detector, load_detector
+from andon.detector import Detector
 from andon.errors import DataError
 from andon.evaluation import Report, evaluate
 from andon.features import FeatureCache
@@ -25,6 +25,7 @@ from andon.metrics import PixelHistogram, PixelRanking
 from andon.metrics.gate import Gate
 from andon.registry import detector_class
 from andon.report.pictures import HATCH, save_case
+from andon.saving import load_detector
 from andon.structures import Record, Region
 from andon.training import Trainer
 

@@ -10,7 +10,6 @@ import pytest
 from conftest import RUN_SETTINGS, names, texture, write_picture
 
 from andon.config import from_yaml
-from andon.detector import load_detector
 from andon.errors import (
     AndonError,
     ConfigError,
@@ -25,6 +24,7 @@ from andon.progress import NoProgress
 from andon.registry import Recipe, load_recipe
 from andon.run_folder import check_output, clear, read_recipe
 from andon.runs import Source, evaluate_run, fit_run, resolve
+from andon.saving import load_detector
 from andon.training import Trainer
 
 

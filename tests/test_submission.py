@@ -17,10 +17,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from andon.datasets import open_dataset
-from andon.detector import load_detector
 from andon.errors import DataError
 from andon.evaluation import evaluate
 from andon.report.submission import PixelMoments, map_file, mask_file, write_submission
+from andon.saving import load_detector
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def learned(data, labelled: int = 0, **changes: object) -> EfficientADAST:
     ids=["others", "residual", "neighbours"],
 )
 def test_variants_learn_and_come_back(data, changes, tmp_path):
-    from andon.detector import load_detector
+    from andon.saving import load_detector
 
     detector = learned(data, **changes)
     detector.save(tmp_path / "detector")

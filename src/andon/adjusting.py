@@ -154,7 +154,7 @@ def _conformal(scores: Sequence[float], rate: float) -> Threshold:
 
 
 def _load(run: Path) -> Detector:
-    from andon.detector import load_detector
+    from andon.saving import load_detector
 
     return load_detector(run)
 

@@ -53,7 +53,7 @@ def load(path: str | Path, runtime: str | None = None, *, threads: int | None = 
 
         return open_model(path, runtime, threads=threads)
     if runtime in (None, "torch"):
-        from andon.detector import load_detector
+        from andon.saving import load_detector
 
         if threads is not None:
             import torch

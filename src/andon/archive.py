@@ -179,7 +179,7 @@ def predict_archive(
     Returns the number of new lines, and all lines by verdict. With a `cluster` its workers answer, and lines stand in the
     order they end. Raises `DataError` for a picture that cannot be read, unless `skip_unreadable`; what is done by then is kept.
     """
-    from andon.detector import load_detector
+    from andon.saving import load_detector
 
     _check_places(inputs, save)
     detector = load_detector(run)

@@ -253,7 +253,7 @@ def _versions() -> dict[str, str]:
 
 
 def _unpacked_detector(content: bytes) -> Detector:
-    from andon.detector import load_detector
+    from andon.saving import load_detector
 
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         _unpack(content, Path(scratch))

@@ -39,8 +39,8 @@ def export_run(
 
     The file is compared on held-out good pictures of the run where they can be found. Raises what `export` raises.
     """
-    from andon.detector import load_detector
     from andon.exporting import export
+    from andon.saving import load_detector
 
     detector, notes = load_detector(run), []
     pictures: list[npt.NDArray[np.uint8]] = []

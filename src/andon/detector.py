@@ -7,8 +7,6 @@ answers. Scores: higher = more anomalous.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +17,6 @@ from typing import Any, ClassVar, Literal, Self, cast, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,19 +28,16 @@ from andon.datasets.depth import point_cloud_beside
 from andon.datasets.masks import has_pixel_truth, load_regions
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.errors import ConfigError, DataError, NotFittedError
-from andon.files import write_bytes, write_json
 from andon.images import batches, read_pixels, to_tensor
 from andon.inspected import InspectedArea, inspected_pixels, inspecting, read_region
-from andon.limits import in_force, read_changes
 from andon.metrics import AffineDisplay, PixelRanking, auroc, conformal
 from andon.metrics.thresholds import from_labelled, labelled_f1, with_room
+from andon.saving import save_detector
 from andon.structures import Batch, Prediction, Record
 from andon.tiling import Pixels, TileConfig, Tiling, cut_records, look
 from andon.training import Trainer
 from andon.weights import WeightFile
 
-FORMAT = 1
-"""Version of the saved form."""
 PREDICT_BATCH = 4
 Picture = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
@@ -515,71 +508,7 @@ class Detector(nn.Module, ABC):
 
     def save(self, folder: str | Path) -> None:
         """Write `detector.json` and `state.safetensors` (no pickle) into `folder`."""
-        found = self.fitted()
-        target = Path(folder)
-        content = save(
-            {key: value.detach().cpu().contiguous().clone() for key, value in self.state_dict().items()}
-        )
-        write_bytes(target / "state.safetensors", content)
-        description = {
-            "format": FORMAT,
-            "detector": self.name,
-            "config": self.config.model_dump(mode="json"),
-            "calibration": found.to_json(),
-            "weights": list(self.used_weights),
-            "input_size": list(self.input_size),
-            "state_sha256": hashlib.sha256(content).hexdigest(),
-        }
-        checksum = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-        write_json(target / "detector.json", description | {"sha256": checksum})
-
-
-def load_detector(folder: str | Path) -> Detector:
-    """Bring back a saved detector, ready to predict, with the limits in force.
-
-    Raises `DataError` when the folder holds none, or when a file was changed since it was saved.
-    """
-    from andon.registry import detector_class
-
-    source = Path(folder)
-    if (source / "detector" / "detector.json").is_file():  # a run folder was given
-        source = source / "detector"
-    try:
-        description = json.loads((source / "detector.json").read_text(encoding="utf-8"))
-        content = (source / "state.safetensors").read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{folder} holds no detector ({Path(str(error.filename)).name} is missing): give a folder made by `andon fit`"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder} holds a detector.json that cannot be read: fit again or bring back the original"
-        ) from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else None
-        raise DataError(
-            f"{source} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again"
-        )
-    checksum = description.pop("sha256", "")
-    if hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest() != checksum:
-        raise DataError(
-            f"{source / 'detector.json'} was changed after it was saved: bring back the original or fit again"
-        )
-    if hashlib.sha256(content).hexdigest() != description["state_sha256"]:
-        raise DataError(
-            f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again"
-        )
-    cls = detector_class(description["detector"])
-    detector = cls(cls.Config.parse(description["config"], where=str(source)), pretrained=False)
-    try:
-        detector.load_state_dict(load(content))
-    except (SafetensorError, RuntimeError) as error:
-        raise DataError(
-            f"{source} holds a state that does not fit its settings: bring back the original or fit again"
-        ) from error
-    detector.used_weights = tuple(description["weights"])
-    detector.calibration = in_force(Calibration.from_json(description["calibration"]), read_changes(source))
-    return detector.eval()
+        save_detector(self, Path(folder))
 
 
 def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float32]:

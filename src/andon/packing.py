@@ -90,7 +90,7 @@ def pack(run: Path, path: Path, good: Sequence[Record], others: Sequence[Record]
     Check pictures are taken evenly from `good` and from `others` (defective ones, where there are some). Raises `DataError`
     where there are too few.
     """
-    from andon.detector import load_detector
+    from andon.saving import load_detector
 
     detector = load_detector(run)
     chosen = _chosen(good, others)
@@ -236,7 +236,7 @@ class Packed:
     def _torch(self, scratch: Path, threads: int | None) -> Detector:
         if find_spec("torch") is None:
             raise ConfigError("runtime torch is not installed: use --runtime onnx, or pip install andon")
-        from andon.detector import load_detector
+        from andon.saving import load_detector
 
         if threads is not None:
             import torch

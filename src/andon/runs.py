@@ -132,7 +132,7 @@ def fit_run(
     description = describe(recipe, source, dataset, used, detector, skipped, region)
     finished = resume and _check_resume(run, description)
     if finished:
-        from andon.detector import load_detector
+        from andon.saving import load_detector
 
         return load_detector(run / "detector"), dataset
     if overwrite and not resume and run.exists():
@@ -297,8 +297,8 @@ def evaluate_run(
             f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, "
             f"use `andon predict {run} IMAGES`"
         )
-    from andon.detector import load_detector  # torch takes seconds to import
     from andon.evaluation import PIXEL_MEMORY, Origin, evaluate
+    from andon.saving import load_detector  # torch takes seconds to import
 
     report = evaluate(
         load_detector(run / "detector"),

@@ -210,8 +210,8 @@ def data_submission(
         by_category[category] = run
     datasets = [open_dataset(data, name, "mvtec_ad_2") for name in names if name in by_category]
 
-    from andon.detector import load_detector
     from andon.report.submission import write_submission
+    from andon.saving import load_detector
 
     detectors = {category: load_detector(run) for category, run in by_category.items()}
     done = write_submission(detectors, datasets, out, progress=default_progress())
