@@ -3,8 +3,8 @@
     python benchmarks/large_pictures.py [--threads 1] [--size 8000x2000] [--detectors east,patchcore]
 
 Pictures are a procedural rolled strip (streaks along the width, grain), some with one scratch two pixels wide. Learning,
-answering and shifting run in processes of their own, so that each has its own peak of memory. Seconds are the processor's, so that
-other work on the machine does not count. Prints Markdown tables.
+answering and shifting run in processes of their own, so that each has its own peak of memory. Seconds are the processor's, so
+that other work on the machine does not count. Prints Markdown tables.
 
 Shifts by a multiple of the network's stride change nothing but where the seams lie. Other shifts also change which pixels the
 network's strides fall on, with tiles or without: the last column is the scratch in the middle of a single tile.
@@ -31,12 +31,22 @@ from scipy.ndimage import gaussian_filter1d
 TILE = 256
 STRIDED, ANY = (16, 32, 48, 64), (1, 5, 13, 23, 37)
 """Shifts in pixels: multiples of the network's stride, and others."""
+OVERLAPS = (0.5, 0.25)
 EDGE = 128
 """Pixels at the left and right of a shifted picture that are not compared: there the picture itself changes."""
-SETTINGS: dict[str, dict[str, Any]] = {"east": {}, "patchcore": {"extractor.mirror": 32}}
-SCRATCHES = {"east": 0.06, "patchcore": 0.03}
-"""How much brighter the scratch is that is shifted: one that is clearly found, and no more."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "east": {},
+    "patchcore": {"extractor.mirror": 32},
+    "patchcore-zeros": {},
+}
+"""Beside the recipe `starter` of the detector; EAST's has mirrored surroundings itself."""
+SCRATCHES = {"east": 0.06, "patchcore": 0.03, "patchcore-zeros": 0.03}
+"""How much brighter the scratch is that is shifted."""
 Colours = npt.NDArray[np.uint8]
+
+
+def detector_name(name: str) -> str:
+    return name.split("-")[0]
 
 
 def strip(seed: int, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -91,14 +101,14 @@ def learn(folder: Path, name: str, threads: int, learned: int) -> dict[str, Any]
         Record(write(folder, f"held{k}", strip(100 + k, 384, 640)), f"held{k}", label=0) for k in range(8)
     ]
     settings = {"tile.size": TILE, "tile.learn": learned, **SETTINGS[name]}
-    config = resolve(load_recipe(f"{name}/starter"), settings).config
-    cls = detector_class(name)
+    config = resolve(load_recipe(f"{detector_name(name)}/starter"), settings).config
+    cls = detector_class(detector_name(name))
     detector = cls(cls.Config.parse(config))
     before, start = peak(), time.process_time()
     detector.fit(good, held, trainer=Trainer(seed=0, device="cpu"))
     seconds = time.process_time() - start
     detector.save(folder / name)
-    return {"seconds": seconds, "before": before, "peak": peak()}
+    return {"seconds": seconds, "before": before, "peak": peak(), "tiles": learned}
 
 
 def answer(folder: Path, name: str, threads: int, size: tuple[int, int], overlap: float) -> dict[str, Any]:
@@ -175,7 +185,6 @@ def shift(folder: Path, name: str, threads: int, overlap: float) -> list[dict[st
                 "kind": kind,
                 "score": first,
                 "seams": max(abs(scores[by] - first) for by in STRIDED) / scale,
-                "map99": max(float(np.quantile(m, 0.99)) for m in maps),
                 "map": max(float(m.max()) for m in maps) / largest,
                 "any": max(abs(scores[by] - first) for by in ANY) / scale,
                 "alone": alone,
@@ -194,12 +203,45 @@ def say(*cells: object) -> None:
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
+def print_answers(
+    folder: Path, name: str, threads: int, size: tuple[int, int], found: dict[str, Any]
+) -> None:
+    say("detector", "work", "tiles", "CPU s", "decoding s", "MB before", "MB decoded", "MB peak", "found")
+    say(*["---"] * 9)
+    memory = [f"{found[key]:.0f}" for key in ("before", "peak")]
+    say(name, "fit", found["tiles"], f"{found['seconds']:.0f}", "", memory[0], "", memory[1], "")
+    for overlap in OVERLAPS:
+        row = alone(answer, folder, name, threads, size, overlap)
+        say(
+            name,
+            f"predict, overlap {overlap:g}",
+            row["tiles"],
+            f"{row['seconds']:.1f}",
+            f"{row['decoding']:.2f}",
+            *(f"{row[key]:.0f}" for key in ("before", "decoded", "peak")),
+            f"score {row['score']:.2f}, {row['marked']} pixels marked, {'on' if row['hit'] else 'not on'} the scratch",
+        )
+    print()
+
+
+def print_shifts(folder: Path, name: str, threads: int) -> None:
+    say("detector", "overlap", "picture", "score", "seams", "map, largest", "any shift", "one tile")
+    say(*["---"] * 8)
+    for overlap in OVERLAPS:
+        for row in alone(shift, folder, name, threads, overlap):
+            values = [f"{100 * row[key]:.2f} %" for key in ("seams", "map", "any")]
+            last = "" if row["alone"] is None else f"{100 * row['alone']:.2f} %"
+            say(name, overlap, row["kind"], f"{row['score']:.2f}", *values, last)
+    print()
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--size", default="8000x2000", help="Width and height of the large picture.")
-    options.add_argument("--detectors", default="east,patchcore")
-    options.add_argument("--learn", type=int, default=120, help="Tiles that are learned from.")
+    options.add_argument("--detectors", default="east,patchcore", help=f"Some of {', '.join(SETTINGS)}.")
+    options.add_argument("--learn", type=int, default=80, help="Tiles that are learned from.")
+    options.add_argument("--shifts", action="store_true", help="Leave the large picture out.")
     chosen = options.parse_args()
     width, height = (int(side) for side in chosen.size.split("x"))
     commit = subprocess.run(
@@ -210,52 +252,13 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="andon-large-") as scratch:
         folder = Path(scratch)
-        write(folder, "large", scratched(strip(5000, height, width), height // 2, width // 2, 0.06))
-        say("detector", "work", "tiles", "CPU s", "decoding s", "MB before", "MB decoded", "MB peak", "found")
-        say(*["---"] * 9)
         for name in chosen.detectors.split(","):
             found = alone(learn, folder, name, chosen.threads, chosen.learn)
-            say(
-                name,
-                "fit",
-                chosen.learn,
-                f"{found['seconds']:.0f}",
-                "",
-                f"{found['before']:.0f}",
-                "",
-                f"{found['peak']:.0f}",
-                "",
-            )
-            for overlap in (0.5, 0.25):
-                row = alone(answer, folder, name, chosen.threads, (width, height), overlap)
-                say(
-                    name,
-                    f"predict, overlap {overlap:g}",
-                    row["tiles"],
-                    f"{row['seconds']:.1f}",
-                    f"{row['decoding']:.2f}",
-                    *(f"{row[key]:.0f}" for key in ("before", "decoded", "peak")),
-                    f"score {row['score']:.2f}, {row['marked']} pixels marked, {'on' if row['hit'] else 'not on'} the scratch",
-                )
-        print()
-        say(
-            "detector",
-            "overlap",
-            "picture",
-            "score",
-            "seams",
-            "map, 99 %",
-            "map, largest",
-            "any shift",
-            "one tile",
-        )
-        say(*["---"] * 9)
-        for name in chosen.detectors.split(","):
-            for overlap in (0.5, 0.25):
-                for row in alone(shift, folder, name, chosen.threads, overlap):
-                    values = [f"{100 * row[key]:.2f} %" for key in ("seams", "map99", "map", "any")]
-                    last = "" if row["alone"] is None else f"{100 * row['alone']:.2f} %"
-                    say(name, overlap, row["kind"], f"{row['score']:.2f}", *values, last)
+            if not chosen.shifts:
+                grey = scratched(strip(5000, height, width), height // 2, width // 2, 0.06)
+                write(folder, "large", grey)
+                print_answers(folder, name, chosen.threads, (width, height), found)
+            print_shifts(folder, name, chosen.threads)
 
 
 if __name__ == "__main__":
