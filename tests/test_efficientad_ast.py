@@ -91,9 +91,8 @@ def test_the_bottleneck_holds_back_everything_but_64_numbers(grid):
     if grid == 8:
         published = PublishedAutoencoder(6, 5, "linear").double().eval()
         for one, held in ((net, True), (published, False)):  # I-16
-            jacobian = torch.autograd.functional.jacobian(
-                lambda v, one=one: one(v).flatten(), x, vectorize=True
-            ).flatten(1)
+            some = torch.autograd.functional.jacobian(lambda v, one=one: one(v).flatten()[::16], x)
+            jacobian = some.flatten(1)  # 20 of the 320 answers: enough to tell 3 dimensions from more
             assert (int(torch.linalg.matrix_rank(jacobian, rtol=1e-9)) <= 3) is held
 
 
