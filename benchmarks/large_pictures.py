@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "patchcore": {"extractor.edges": "mirror"},
     "patchcore-zeros": {},
 }
-"""Beside the recipe `starter` of the detector; EAST's has mirrored surroundings itself."""
+"""Beside the recipe `starter` of the detector; EAST's has mirrored edges itself."""
 SCRATCHES = {"east": 0.06, "patchcore": 0.03, "patchcore-zeros": 0.03}
 """How much brighter the scratch is that is shifted."""
 Colours = npt.NDArray[np.uint8]

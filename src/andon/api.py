@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,7 @@ def _exported(run: Path, runtime: str, threads: int | None) -> Model:
     from andon.calibration import Calibration
     from andon.limits import in_force, read_changes
     from andon.runtime import Model, open_model
+    from andon.saving import detector_folder, read_description
 
     network = run / EXPORTED[runtime]
     if not network.is_file():
@@ -75,11 +75,10 @@ def _exported(run: Path, runtime: str, threads: int | None) -> Model:
             f"{run} has not been exported for {runtime}: `andon export {run} --format {runtime}` does it"
         )
     model = open_model(network, runtime, threads=threads)
-    folder = run / "detector" if (run / "detector").is_dir() else run
-    file = folder / "detector.json"
-    if not file.is_file():
+    folder = detector_folder(run)
+    if not (folder / "detector.json").is_file():
         return model
-    fitted = Calibration.from_json(json.loads(file.read_text(encoding="utf-8"))["calibration"])
+    fitted = Calibration.from_json(read_description(folder)["calibration"])
     if fitted.scores != model.fitted().scores:
         raise DataError(
             f"{network} was exported from another detector than the one that is there now: `andon export {run} --format "

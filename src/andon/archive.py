@@ -24,6 +24,7 @@ from andon.files import writing_errors
 from andon.images import is_picture, natural_key
 from andon.prediction import Answer, answers
 from andon.progress import NoProgress, Progress
+from andon.saving import detector_folder
 from andon.structures import Record
 
 if TYPE_CHECKING:
@@ -228,5 +229,4 @@ def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
 
 def detector_key(run: Path) -> str:
     """Twelve hexadecimal digits that name a saved detector: settings, state and thresholds."""
-    folder = run / "detector" if (run / "detector" / "detector.json").is_file() else run
-    return hashlib.sha256((folder / "detector.json").read_bytes()).hexdigest()[:12]
+    return hashlib.sha256((detector_folder(run) / "detector.json").read_bytes()).hexdigest()[:12]

@@ -1,14 +1,14 @@
-"""The saved form of a detector: `detector.json` and `state.safetensors`, each known by its hash; no pickle anywhere."""
+"""The saved form of a detector: `detector.json` and `state.safetensors`, each known by its hash; no pickle anywhere.
+
+The description is read without PyTorch too, for the limits of a run that an exported network answers for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from typing import TYPE_CHECKING, Any
 
 from andon.calibration import Calibration
 from andon.errors import DataError
@@ -24,6 +24,8 @@ FORMAT = 1
 
 def save_detector(detector: Detector, folder: Path) -> None:
     """Write a fitted detector into `folder`. Raises `NotFittedError` before `fit`."""
+    from safetensors.torch import save
+
     found = detector.fitted()
     content = save(
         {key: value.detach().cpu().contiguous().clone() for key, value in detector.state_dict().items()}
@@ -47,32 +49,21 @@ def load_detector(folder: str | Path) -> Detector:
 
     Raises `DataError` when the folder holds none, or when a file was changed since it was saved.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     from andon.registry import detector_class
 
-    source = Path(folder)
-    if (source / "detector" / "detector.json").is_file():  # a run folder was given
-        source = source / "detector"
+    source = detector_folder(folder)
+    description = read_description(source)
     try:
-        description = json.loads((source / "detector.json").read_text(encoding="utf-8"))
         content = (source / "state.safetensors").read_bytes()
     except FileNotFoundError as error:
+        raise _missing(folder, error) from error
+    except OSError as error:
         raise DataError(
-            f"{folder} holds no detector ({Path(str(error.filename)).name} is missing): give a folder made by `andon fit`"
+            f"{folder} holds a state.safetensors that cannot be read: fit again or bring back the original"
         ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder} holds a detector.json that cannot be read: fit again or bring back the original"
-        ) from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else None
-        raise DataError(
-            f"{source} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again"
-        )
-    checksum = description.pop("sha256", "")
-    if hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest() != checksum:
-        raise DataError(
-            f"{source / 'detector.json'} was changed after it was saved: bring back the original or fit again"
-        )
     if hashlib.sha256(content).hexdigest() != description["state_sha256"]:
         raise DataError(
             f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again"
@@ -88,3 +79,37 @@ def load_detector(folder: str | Path) -> Detector:
     detector.used_weights = tuple(description["weights"])
     detector.calibration = in_force(Calibration.from_json(description["calibration"]), read_changes(source))
     return detector.eval()
+
+
+def detector_folder(path: str | Path) -> Path:
+    """Where the detector of a run folder lies; `path` itself where it is one already."""
+    inside = Path(path) / "detector"
+    return inside if (inside / "detector.json").is_file() else Path(path)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`detector.json` but for its hash. Raises `DataError` where there is none, or one that this andon did not write so."""
+    try:
+        description = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(folder, error) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} holds a detector.json that cannot be read: fit again or bring back the original"
+        ) from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise DataError(
+            f"{folder} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again"
+        )
+    checksum = description.pop("sha256", "")
+    if hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest() != checksum:
+        raise DataError(
+            f"{folder / 'detector.json'} was changed after it was saved: bring back the original or fit again"
+        )
+    return description
+
+
+def _missing(folder: str | Path, error: FileNotFoundError) -> DataError:
+    name = Path(str(error.filename)).name
+    return DataError(f"{folder} holds no detector ({name} is missing): give a folder made by `andon fit`")
