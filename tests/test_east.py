@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
 from tiny import TINY
 
 from andon.backbones import count_parameters
 from andon.datasets import open_dataset
-from andon.detectors.east import EAST, EASTConfig
+from andon.detectors.east import EAST, EASTConfig, trust
 from andon.errors import ConfigError, DataError
 from andon.layers.composition import Composition, shrunk_covariance, with_moved_block
-from andon.layers.likelihood import Likelihood
+from andon.layers.likelihood import PRIOR, Likelihood, levels
 from andon.layers.mixture import FLOOR, ClusterSums, GaussianMixture, centres, clusters, sample
 from andon.layers.whitening import WhitenedFeatures
 from andon.training import Trainer, seeded
@@ -85,7 +86,7 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
         constant = channels / 2 * np.log(2 * np.pi)
         frequency = float(mixture.log_frequency_[j])
         expected.append(-density.logpdf(cells) - constant - frequency)
-    got = mixture(features[:1]).flatten().numpy()
+    got = mixture(features[:1])[0].flatten().numpy()
     np.testing.assert_allclose(got, np.min(expected, axis=0), rtol=2e-4, atol=2e-3)
 
 
@@ -122,7 +123,9 @@ def test_sums_of_parts_are_those_of_the_whole():
 def fitted_likelihood(pictures: torch.Tensor, *, relative: bool) -> Likelihood:
     """Of (N, lights, C, H, W) features of one tap."""
     c, h, w = pictures.shape[2:]
-    layer = Likelihood({"a": (c, h, w)}, (h, w), components=2, axes=4, share=0.05, relative=relative)
+    layer = Likelihood(
+        {"a": (c, h, w)}, (h, w), components=2, axes=4, share=0.05, scaled=True, relative=relative
+    )
     own = pictures.clone()
     layer.whiten(own)
     layer.fit(own, torch.arange(len(own)) % 3, seeded("likelihood"), lambda: None)
@@ -145,12 +148,62 @@ def test_good_pictures_have_standard_scores_and_one_strange_cell_has_not():
 def test_what_changes_a_whole_picture_is_taken_off_as_far_as_good_pictures_differ():
     pictures = noise(30, 1, 4, 8, 8) * torch.linspace(0.8, 1.2, 30)[:, None, None, None, None]
     bright = pictures[29] * 1.0
-    with_median, without = (fitted_likelihood(pictures, relative=flag) for flag in (True, False))
-    assert with_median(with_median.features(bright))[1] < without(without.features(bright))[1]
+    relative, absolute = (fitted_likelihood(pictures, relative=flag) for flag in (True, False))
+    assert relative(relative.features(bright))[1] < absolute(absolute.features(bright))[1]
     far = (
         noise(1, 4, 8, 8, seed=3) * 9
-    )  # no good picture is like this: taking its own median off would hide it
-    assert float(with_median(with_median.features(far))[1][0]) > 10
+    )  # no good picture is like this: taking its own level off would hide it
+    assert float(relative(relative.features(far))[1][0]) > 10
+
+
+def test_the_level_of_a_map_is_what_four_fifths_of_its_cells_stay_below():
+    maps = noise(5, 1, 8, 10)
+    assert (maps.flatten(1) < levels(maps)[:, None]).float().mean(1).tolist() == pytest.approx([0.8] * 5)
+
+
+def test_each_component_is_measured_in_deviations_of_its_own():
+    calm, restless = noise(40, 4, 8, 4) * 0.2, noise(40, 4, 8, 4, seed=1)
+    restless = restless * restless.abs()  # long tails
+    pictures = torch.cat([calm - 20, restless + 20], 3)[:, None]
+    layer = fitted_likelihood(pictures, relative=False)
+    half = pictures[:, 0].clone()
+    layer.features.fit([pictures[:, 0]])
+    nll, component = layer.mixture(layer.features(half))
+    layer._learn_ordinary(nll, component)
+    values, group = nll.flatten().double().numpy(), component.flatten().numpy()
+    assert set(group) == {0, 1}
+    within = [values[group == k] for k in range(2)]
+    squares = [((v - v.mean()) ** 2).sum() for v in within]
+    common = sum(squares) / len(values)
+    expected = [
+        np.sqrt((s + PRIOR * common) / (len(v) + PRIOR)) for s, v in zip(squares, within, strict=True)
+    ]
+    np.testing.assert_allclose(layer.spreads_.numpy(), expected, rtol=1e-5)
+    scaled = layer._scaled(nll, component).flatten().numpy()
+    np.testing.assert_allclose(
+        scaled, (values - values.mean()) / np.array(expected)[group], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_made_up_pictures_are_scored_by_what_other_folds_taught():
+    pictures = noise(12, 1, 4, 8, 8)
+    layer = Likelihood({"a": (4, 8, 8)}, (8, 8), components=2, axes=4, share=0.05, scaled=True, relative=True)
+    own = pictures.clone()
+    layer.whiten(own)
+    fold_of = torch.arange(12) % 3
+    same = [own[fold_of == fold, 0] for fold in range(3)]
+    good, made_up = layer.fit(own, fold_of, seeded("folds"), lambda: None, made_up=same)
+    assert torch.allclose(good, made_up, atol=1e-4)  # without a defect they are as good as the good ones
+    assert float(good.mean()) == pytest.approx(0, abs=1e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(1, 9), m=st.integers(1, 9), seed=st.integers(0, 99))
+def test_trust_is_the_squared_rank_correlation(n: int, m: int, seed: int):
+    good, wrong = noise(n, seed=seed), noise(m, seed=seed + 1) + 1
+    area = roc_auc_score([0] * n + [1] * m, torch.cat([good, wrong]))
+    assert trust(good, wrong) == pytest.approx(max(0.0, 2 * area - 1) ** 2)
+    assert trust(good, wrong[:0]) == 1
 
 
 @settings(deadline=None, max_examples=20)
@@ -220,13 +273,20 @@ def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
 
 
 def test_the_finest_tap_speaks_for_itself_and_the_louder_one_counts(records: tuple[list, list]):
-    detector = learned(records[0], score="likelihood")
+    detector = learned(records[0], score="likelihood", weighed=False)
     alone = learned(records[0], score="likelihood", **{"fine.use": False})
     for _, analysis, _ in detector.scan(records[1][:3]):
         found = analysis.score
     for _, analysis, _ in alone.scan(records[1][:3]):
         assert (found >= analysis.score - 1e-4).all()
     assert "finest" in detector.score_rule and "finest" not in alone.score_rule
+
+
+def test_made_up_defects_weigh_the_likelihoods(records: tuple[list, list]):
+    weighed, equal = (learned(records[0], weighed=flag).weights_ for flag in (True, False))
+    assert equal.tolist() == [1, 1]
+    assert weighed.max() == 1 and weighed.min() >= 0
+    assert torch.equal(weighed, learned(records[0]).weights_)
 
 
 def test_copies_in_other_light_stop_at_the_limit(records: tuple[list, list]):

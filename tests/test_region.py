@@ -17,6 +17,7 @@ from andon import packing
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.detector import Detector
+from andon.detectors.ast import AST, ASTConfig
 from andon.errors import DataError
 from andon.evaluation import Report, evaluate
 from andon.features import FeatureCache
@@ -224,8 +225,11 @@ def test_made_up_defects_lie_in_the_region(pictures):
     assert 0 < len(seen) <= len(everywhere)
     corner = np.zeros((SIDE, SIDE), np.bool_)
     corner[0, 0] = True
+    cornered = inspecting(good, InspectedArea(corner))
+    assert synthetic_anomalies(cornered, seed=3) == []
+    detector = AST(ASTConfig().updated(TINY["ast"] | {"selection": "synthetic"}))
     with pytest.raises(DataError, match="none of the defects made up"):
-        synthetic_anomalies(inspecting(good, InspectedArea(corner)), seed=3)
+        detector.fit(cornered, validation=cornered, trainer=Trainer(seed=0, device="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -251,7 +251,13 @@ class Detector(nn.Module, ABC):
         if self.config.selection == "labels":
             return (*validation, *labelled)
         if self.config.selection == "synthetic":
-            return (*validation, *synthetic_anomalies(validation, seed=seed))
+            made_up = synthetic_anomalies(validation, seed=seed)
+            if validation and not made_up:
+                raise DataError(
+                    "none of the defects made up on good pictures lies in the inspected region: use selection=validation or "
+                    "budget, or a larger region"
+                )
+            return (*validation, *made_up)
         return tuple(test)
 
     def _check_conditions(

@@ -6,8 +6,8 @@ dropping a direction (Rippel et al., arXiv 2005.14140). The teacher is a mixture
 one piece per appearance it does what a normalizing flow does, without training. A second, smaller one looks at the finest tap
 alone, where a thin defect is not outvoted by the many channels of the others; the more alarmed of the two counts. The last part
 compares how much of each appearance the picture holds (missing, surplus, swapped parts). Each part is standardised on good
-pictures it has not seen (cross-fitting), and the last is trusted as far as it tells such pictures from copies with a misplaced
-block: no label of the data at hand is needed.
+pictures it has not seen (cross-fitting) and trusted as far as it tells such pictures from copies with made-up defects: no label
+of the data at hand is needed.
 
 `docs/results/east.md` says what was tried, what it gave and what was dropped.
 """
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from andon.backbones import Backbone, BackboneConfig
 from andon.conditions import FEWEST_HELD_OUT, Condition
 from andon.config import Amount, Config, Count
+from andon.datasets.synthetic import synthetic_anomalies
 from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
 from andon.errors import ConfigError, DataError
 from andon.features import FeatureCache
@@ -41,7 +42,7 @@ CHUNK = 8
 """Pictures that pass through a closed-form part at a time."""
 BLOCK = 3 / 16
 """Side of a misplaced block, as a share of the picture's."""
-MADE_UP = 4
+MISPLACED = 4
 """Pictures with a misplaced block for every good one."""
 MOST_TRUST = 0.25
 """A misplaced block is a coarse defect: telling it apart is worth this much at most."""
@@ -102,8 +103,14 @@ class EASTConfig(DetectorConfig):
     """Parts the good pictures are cut into; each is scored by what was learned from the others, to know ordinary scores."""
     score: Literal["all", "likelihood", "composition"] = "all"
     """Image score: the excess of likelihood and composition over ordinary good pictures, or one of them alone."""
+    scaled: bool = True
+    """Measure the likelihood of each Gaussian in deviations of its own: a part's edge differs more than its face."""
+    weighed: bool = True
+    """Weigh the likelihoods by how well they tell good pictures from made-up defects; otherwise they are equals."""
+    made_up: Count = 48
+    """Good pictures that get a made-up defect, at most, to weigh likelihoods by."""
     relative: bool = True
-    """Take the median of a picture's likelihood map as its zero, as far as good pictures differ in it."""
+    """Take what four fifths of a picture's cells stay below as the zero of its map, as far as good pictures differ in it."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Share of the cells, those with the largest values, whose mean is the image score of a likelihood."""
 
@@ -115,6 +122,7 @@ class EAST(Detector):
     config: EASTConfig
     usual_: Tensor
     trust_: Tensor
+    weights_: Tensor
 
     def __init__(self, config: EASTConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
@@ -135,6 +143,7 @@ class EAST(Detector):
         # Mean and deviation of the composition's distance on good pictures; trust in it, 0 to MOST_TRUST.
         self.register_buffer("usual_", torch.tensor([0.0, 1.0]))
         self.register_buffer("trust_", torch.ones(()))
+        self.register_buffer("weights_", torch.ones(len(self.likelihoods)))  # the largest is 1
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
@@ -148,6 +157,7 @@ class EAST(Detector):
             components=config.components,
             axes=config.axes,
             share=self.config.share,
+            scaled=self.config.scaled,
             relative=self.config.relative,
         )
 
@@ -188,12 +198,22 @@ class EAST(Detector):
             pictures = self._joined(train, trainer)
         folds = min(self.config.folds, len(train))
         fold_of = torch.arange(len(train)) % folds
+        with trainer.timed("made_up"):
+            made_up = (
+                self._made_up(train, folds, trainer) if self.fine is not None and self.config.weighed else []
+            )
         steps = sum(len(train) + (folds + 1) * len(part.mixture.means_) for part in self.likelihoods.values())
         with trainer.timed("memory_bank"), trainer.progress.task("fitting", steps) as bar:
+            found = {}
             for name, part in reversed(self.likelihoods.items()):  # the teacher whitens in place
                 own = pictures if name == "teacher" else self._finest(pictures).clone()
                 part.whiten(own)
-                part.fit(own, fold_of, seeded(trainer.seed, "east", name), lambda: bar.advance(1, ""))
+                wrong = [part.features(p if name == "teacher" else self._finest(p)) for p in made_up]
+                generator = seeded(trainer.seed, "east", name)
+                scores = part.fit(own, fold_of, generator, lambda: bar.advance(1, ""), made_up=wrong)
+                found[name] = trust(*scores)
+            most = max(found.values()) or 1.0
+            self.weights_.copy_(torch.tensor([found[name] / most for name in self.likelihoods]))
             self._fit_composition(pictures, fold_of, trainer.seed)
         trainer.condition(
             "memory_bank",
@@ -202,6 +222,10 @@ class EAST(Detector):
         trainer.condition(
             "memory_bank", Condition("trust in the composition", float(self.trust_), least=0, most=MOST_TRUST)
         )
+        for name, weight in zip(self.likelihoods, self.weights_.tolist(), strict=True):
+            trainer.condition(
+                "memory_bank", Condition(f"weight of the likelihood {name}", weight, least=0, most=1)
+            )
 
     def _joined(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
         """Features of the pictures as they are and in other light, not yet whitened: (N, lights, C, H, W)."""
@@ -219,6 +243,17 @@ class EAST(Detector):
                     bar.advance(min(CHUNK, len(train) - start), "")
         return pictures.to(trainer.device)
 
+    def _made_up(self, train: Sequence[Record], folds: int, trainer: Trainer) -> list[Tensor]:
+        """Joined features of pictures with a made-up defect, of each fold, (M, C, H, W)."""
+        cache, features = FeatureCache(self.extractor), self.teacher.features
+        each = -(-self.config.made_up // folds)
+        made_up = []
+        for fold in range(folds):
+            records = synthetic_anomalies(train[fold::folds], seed=trainer.seed, most=each)
+            taps = cache.load(records, progress=trainer.progress, what="features of made-up defects")
+            made_up.append(features.join(taps).to(trainer.device))
+        return made_up
+
     def _finest(self, joined: Tensor) -> Tensor:
         """(..., C, H, W) joined features of all taps to those of the first tap, which `fine` looks at."""
         return joined[..., : self.extractor.shapes[self.config.extractor.taps[0]][0], :, :]
@@ -231,7 +266,7 @@ class EAST(Detector):
         words, misplaced = seeded(seed, "words"), seeded(seed, "misplaced")
         self.composition.choose_words(sample(pictures.flatten(0, 1), SAMPLE, words), words)
         amounts = torch.stack([self.composition.amounts(picture) for picture in pictures])
-        copies = (picture[:1].expand(MADE_UP, -1, -1, -1) for picture in pictures)
+        copies = (picture[:1].expand(MISPLACED, -1, -1, -1) for picture in pictures)
         wrong = torch.stack(
             [self.composition.amounts(with_moved_block(copy, BLOCK, misplaced)) for copy in copies]
         )
@@ -243,9 +278,7 @@ class EAST(Detector):
             bad.append(self.composition.distance(wrong[held_out].flatten(0, 1)))
         deviation, mean = torch.std_mean(torch.cat(good), correction=0)
         self.usual_.copy_(torch.stack([mean, deviation.clamp_min(1e-6)]))
-        scores, labels = torch.cat(good + bad).tolist(), [0] * len(pictures) + [1] * MADE_UP * len(pictures)
-        rank_correlation = max(0.0, 2 * auroc(scores, labels) - 1)
-        self.trust_.fill_(min(rank_correlation**2, MOST_TRUST))
+        self.trust_.fill_(min(trust(torch.cat(good), torch.cat(bad)), MOST_TRUST))
         self.composition.fit(amounts.flatten(0, 1))
 
     # Answering -----------------------------------------------------------------------------------------------------
@@ -256,10 +289,20 @@ class EAST(Detector):
         anomaly_map, likelihood = self.teacher(f)
         if self.fine is not None:
             fine_map, fine = self.fine(self.fine.features(self._finest(joined)))
-            anomaly_map, likelihood = torch.maximum(anomaly_map, fine_map), torch.maximum(likelihood, fine)
+            weight, fine_weight = self.weights_[0], self.weights_[1]
+            anomaly_map = torch.maximum(weight * anomaly_map, fine_weight * fine_map)
+            likelihood = torch.maximum(weight * likelihood, fine_weight * fine)
         composition = (self.composition(f) - self.usual_[0]) / self.usual_[1]
         # Fisher's method: evidence adds up as -log p, here under logistic tails. What is ordinary adds next to nothing.
         everything = F.softplus(LOGISTIC * likelihood) + self.trust_ * F.softplus(LOGISTIC * composition)
         scores = {"all": everything, "likelihood": likelihood, "composition": composition}
         chosen = scores.pop(self.config.score)
         return Analysis(anomaly_map, chosen, scores)
+
+
+def trust(good: Tensor, wrong: Tensor) -> float:
+    """Squared rank correlation of scores with being wrong, 0 where they are the wrong way round; 1 where nothing is known."""
+    if not (len(good) and len(wrong)):
+        return 1.0
+    labels = [0] * len(good) + [1] * len(wrong)
+    return max(0.0, 2 * auroc(torch.cat([good, wrong]).tolist(), labels) - 1) ** 2
