@@ -86,7 +86,7 @@ class InspectedArea:
                 f"{who} is {shape[1]} x {shape[0]} pixels and the region was drawn for {self.mask.shape[1]} x "
                 f"{self.mask.shape[0]}: pictures need the proportions of their region, draw one for these or leave them out"
             )
-        return self._scaled(shape)
+        return self.stretched(shape)
 
     def filled(self, pixels: npt.NDArray[Any], who: object = "this picture") -> npt.NDArray[Any]:
         """(H, W, C), uint8 or float32 in [0, 1], with the fixed colour in ignored pixels.
@@ -113,7 +113,7 @@ class InspectedArea:
 
     def values(self, cells: Map) -> Map:
         """(N,) values of those cells (h, w), of any proportions, whose centre is inspected; of all where none is."""
-        inside = self._scaled((cells.shape[0], cells.shape[1]))
+        inside = self.stretched((cells.shape[0], cells.shape[1]))
         return cells[inside] if inside.any() else cells.ravel()
 
     def check(self, records: Iterable[Record]) -> None:
@@ -121,7 +121,8 @@ class InspectedArea:
         for record in records:
             self.at(read_size(record.image), record.image)
 
-    def _scaled(self, shape: tuple[int, int]) -> Mask:
+    def stretched(self, shape: tuple[int, int]) -> Mask:
+        """(H, W) inspected pixels of a picture that was forced to `shape`, whatever its proportions were."""
         if shape == self.mask.shape:
             return self.mask
         rows, columns = (nearest_places(new, old) for new, old in zip(shape, self.mask.shape, strict=True))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import TINY
 
 from andon.datasets import open_dataset
-from andon.datasets.synthetic import KINDS, VISIBLE, add_defect, synthetic_anomalies
+from andon.datasets.synthetic import KINDS, VISIBLE, add_defect, synthetic_anomalies, with_defects
 from andon.detectors.ast import AST, ASTConfig
 from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
 from andon.errors import DataError
@@ -66,6 +66,24 @@ def test_records_are_files_with_masks_and_never_good(monkeypatch, tmp_path):
     assert all(a.image.read_bytes() != b.image.read_bytes() for a, b in zip(found, other, strict=True))
     assert len(synthetic_anomalies(good, seed=3, most=2)) == 2
     assert synthetic_anomalies([], seed=0) == []
+
+
+def test_defects_on_arrays_lie_where_they_are_seen():
+    pictures = [decode(record.image).pixels for record in open_dataset(SOURCE).train[:5]]
+    found = with_defects(pictures, [None] * 5, seed=3)
+    assert len(found) == 5
+    assert all((np.abs(a - b).max(2) >= VISIBLE).any() for a, b in zip(found, pictures, strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(found, with_defects(pictures, [None] * 5, seed=3), strict=True)
+    )
+    left = np.zeros(pictures[0].shape[:2], np.bool_)
+    left[:, : left.shape[1] // 2] = True
+    seen = with_defects(pictures, [left] * 5, seed=3)
+    assert 0 < len(seen) <= 5
+    originals = np.stack(pictures)
+    for changed in seen:
+        assert (originals == changed).all(3)[:, ~left].all(1).any()  # one picture's other half is untouched
+    assert with_defects(pictures, [np.zeros_like(left)] * 5, seed=3) == []
 
 
 @pytest.mark.parametrize("detector", ["ast", "efficientad_ast"])

@@ -78,6 +78,25 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
     return [record for record in records if load_regions(record, read_size(record.image)).regions]
 
 
+def with_defects(
+    pictures: Sequence[Colours], inspected: Sequence[Mask | None], *, seed: int
+) -> list[Colours]:
+    """A copy with a defect of each picture (H, W, 3), kinds in turn, taken from the next picture where it is a piece of one.
+
+    `inspected` (H, W) says where defects can be seen, None: everywhere. What would not be seen is left out.
+    """
+    found = []
+    for k, (picture, inside) in enumerate(zip(pictures, inspected, strict=True)):
+        changed, mask = add_defect(
+            picture, pictures[(k + 1) % len(pictures)], KINDS[k % len(KINDS)], seed=[seed, k]
+        )
+        if inside is not None:
+            changed, mask = np.where(inside[:, :, None], changed, picture), mask & inside
+        if mask.any():
+            found.append(changed)
+    return found
+
+
 def add_defect(
     picture: Colours, donor: Colours, kind: str, *, seed: int | Sequence[int]
 ) -> tuple[Colours, Mask]:

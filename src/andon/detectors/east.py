@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -26,17 +27,17 @@ from torch.nn import functional as F
 from andon.backbones import Backbone, BackboneConfig
 from andon.conditions import FEWEST_HELD_OUT, Condition
 from andon.config import Amount, Config, Count
-from andon.datasets.synthetic import synthetic_anomalies
+from andon.datasets.synthetic import with_defects
 from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
 from andon.errors import ConfigError, DataError
 from andon.features import FeatureCache
-from andon.images import WHOLE, View
+from andon.images import WHOLE, View, load_batch
 from andon.layers.composition import Composition, with_moved_block
 from andon.layers.likelihood import Likelihood
 from andon.layers.mixture import SAMPLE, sample
 from andon.metrics import auroc
 from andon.structures import Record
-from andon.training import Trainer, seeded
+from andon.training import Trainer, derive_seed, seeded
 
 CHUNK = 8
 """Pictures that pass through a closed-form part at a time."""
@@ -198,22 +199,11 @@ class EAST(Detector):
             pictures = self._joined(train, trainer)
         folds = min(self.config.folds, len(train))
         fold_of = torch.arange(len(train)) % folds
+        weighed = self.config.weighed and len(self.likelihoods) > 1
         with trainer.timed("made_up"):
-            made_up = (
-                self._made_up(train, folds, trainer) if self.fine is not None and self.config.weighed else []
-            )
-        steps = sum(len(train) + (folds + 1) * len(part.mixture.means_) for part in self.likelihoods.values())
-        with trainer.timed("memory_bank"), trainer.progress.task("fitting", steps) as bar:
-            found = {}
-            for name, part in reversed(self.likelihoods.items()):  # the teacher whitens in place
-                own = pictures if name == "teacher" else self._finest(pictures).clone()
-                part.whiten(own)
-                wrong = [part.features(p if name == "teacher" else self._finest(p)) for p in made_up]
-                generator = seeded(trainer.seed, "east", name)
-                scores = part.fit(own, fold_of, generator, lambda: bar.advance(1, ""), made_up=wrong)
-                found[name] = trust(*scores)
-            most = max(found.values()) or 1.0
-            self.weights_.copy_(torch.tensor([found[name] / most for name in self.likelihoods]))
+            made_up = self._made_up(train, folds, trainer) if weighed else []
+        with trainer.timed("memory_bank"):
+            self._fit_likelihoods(pictures, fold_of, made_up, trainer)
             self._fit_composition(pictures, fold_of, trainer.seed)
         trainer.condition(
             "memory_bank",
@@ -244,15 +234,44 @@ class EAST(Detector):
         return pictures.to(trainer.device)
 
     def _made_up(self, train: Sequence[Record], folds: int, trainer: Trainer) -> list[Tensor]:
-        """Joined features of pictures with a made-up defect, of each fold, (M, C, H, W)."""
-        cache, features = FeatureCache(self.extractor), self.teacher.features
+        """Joined features of pictures with a made-up defect, of each fold, (M, C, H, W), not yet whitened."""
+        size, features = self.input_size, self.teacher.features
         each = -(-self.config.made_up // folds)
         made_up = []
-        for fold in range(folds):
-            records = synthetic_anomalies(train[fold::folds], seed=trainer.seed, most=each)
-            taps = cache.load(records, progress=trainer.progress, what="features of made-up defects")
-            made_up.append(features.join(taps).to(trainer.device))
+        with trainer.progress.task("making up defects", folds) as bar:
+            for fold in range(folds):
+                records = train[fold::folds][:each]
+                pictures = list(load_batch(records, size).image.permute(0, 2, 3, 1).numpy())
+                seen = [r.inspected.stretched(size) if r.inspected is not None else None for r in records]
+                found = with_defects(pictures, seen, seed=derive_seed(trainer.seed, "made up", fold))
+                parts = [torch.empty(0, features.channels, *features.grid, device=trainer.device)]
+                for start in range(0, len(found), CHUNK):
+                    images = torch.from_numpy(np.stack(found[start : start + CHUNK])).permute(0, 3, 1, 2)
+                    with torch.inference_mode():
+                        parts.append(features.join(self.extractor(images.to(trainer.device))))
+                made_up.append(torch.cat(parts))
+                bar.advance(1, "")
         return made_up
+
+    def _fit_likelihoods(
+        self, pictures: Tensor, fold_of: Tensor, made_up: Sequence[Tensor], trainer: Trainer
+    ) -> None:
+        """Fit each to (N, lights, C, H, W) and weigh them by `made_up`; the teacher's whitening stays in `pictures`."""
+        rounds = int(fold_of.max()) + 2
+        steps = sum(len(pictures) + rounds * len(part.mixture.means_) for part in self.likelihoods.values())
+        found = {}
+        with trainer.progress.task("fitting", steps) as bar:
+            for name, part in reversed(
+                self.likelihoods.items()
+            ):  # the teacher, which whitens in place, comes last
+                own = pictures if name == "teacher" else self._finest(pictures).clone()
+                part.whiten(own)
+                wrong = [part.features(p if name == "teacher" else self._finest(p)) for p in made_up]
+                generator = seeded(trainer.seed, "east", name)
+                scores = part.fit(own, fold_of, generator, lambda: bar.advance(1, ""), made_up=wrong)
+                found[name] = trust(*scores)
+        most = max(found.values()) or 1.0
+        self.weights_.copy_(torch.tensor([found[name] / most for name in self.likelihoods]))
 
     def _finest(self, joined: Tensor) -> Tensor:
         """(..., C, H, W) joined features of all taps to those of the first tap, which `fine` looks at."""
