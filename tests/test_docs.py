@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LAYERS = (
     "errors structures files home config progress",
-    "images inspected metrics datasets weights layers calibration limits tiling runtime",
+    "images inspected metrics datasets weights layers calibration calibrating limits tiling runtime",
     "backbones features training pretraining latency conditions",
     "saving detector registry",
     "detectors",

@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast, overload
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.backbones import Backbone
+from andon.calibrating import good_limits, labelled_limits
 from andon.calibration import Calibration
 from andon.conditions import FEWEST_HELD_OUT, Condition, fingerprints
 from andon.config import Config, Share
@@ -30,8 +31,7 @@ from andon.datasets.synthetic import synthetic_anomalies
 from andon.errors import ConfigError, DataError, NotFittedError
 from andon.images import batches, read_pixels, to_tensor
 from andon.inspected import InspectedArea, inspected_pixels, inspecting, read_region
-from andon.metrics import AffineDisplay, PixelRanking, auroc, conformal
-from andon.metrics.thresholds import from_labelled, labelled_f1, with_room
+from andon.metrics import PixelRanking, auroc
 from andon.saving import save_detector
 from andon.structures import Batch, Prediction, Record
 from andon.tiling import Pixels, TileConfig, Tiling, cut_records, look
@@ -307,70 +307,9 @@ class Detector(nn.Module, ABC):
 
         With `threshold: labels` they are then moved to where good and `labelled` pictures are told apart best.
         """
-        scores: list[float] = []
-        maxima: list[float] = []
-        pixels: list[npt.NDArray[np.float32]] = []
-        for batch, analysis, maps in self.scan(good):
-            scores += [float(v) for v in analysis.score]
-            maxima += [float(m.max()) for m in maps]
-            pixels += [_inspected_values(analysis.anomaly_map[k, 0], r) for k, r in enumerate(batch.records)]
-        values, area = np.concatenate(pixels), batch.records[0].inspected
-        found = self._calibration(scores, maxima, values, _objects(good), source)
-        self.calibration = replace(found, inspected=area)
+        self.calibration = good_limits(self, good, source=source)
         if self.config.threshold == "labels":
-            self.calibration = self._with_labels(self.calibration, good, labelled, values)
-
-    def _with_labels(
-        self,
-        found: Calibration,
-        good: Sequence[Record],
-        labelled: Sequence[Record],
-        pixels: npt.NDArray[np.float32],
-    ) -> Calibration:
-        """The calibration with thresholds of the best F1; that of the pixels stays where no labelled picture has a mask."""
-        scores, ranking = [*found.scores], PixelRanking()
-        for batch, analysis, maps in self.scan([*good, *labelled]):
-            for k, record in enumerate(batch.records):
-                regions = load_regions(record, batch.sizes[k])
-                if record.label == 1:
-                    scores.append(float(analysis.score[k]))
-                if has_pixel_truth(record, regions):
-                    inside = inspected_pixels(record, batch.sizes[k])
-                    ranking.add(maps[k], regions.union, label=record.label or 0, inspected=inside)
-        image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
-        marked = ranking.summary().n_pos > 0
-        pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel
-        return replace(
-            found,
-            image=image,
-            pixel=pixel,
-            score_display=AffineDisplay.fit(found.scores, image.value),
-            pixel_display=AffineDisplay.fit(pixels, pixel.value),
-            source=f"{found.source} and {len(labelled)} labelled anomalous pictures",
-        )
-
-    def _calibration(
-        self,
-        scores: list[float],
-        maxima: list[float],
-        pixels: npt.NDArray[np.float32],
-        objects: list[str] | None,
-        source: str,
-    ) -> Calibration:
-        alpha, on_small = self.config.false_reject_rate, self.config.few_pictures
-        image, pixel = (
-            with_room(conformal(np.asarray(x, np.float32), alpha, on_small=on_small, object_ids=objects), x)
-            for x in (scores, maxima)
-        )
-        return Calibration(
-            image=image,
-            pixel=pixel,
-            score_display=AffineDisplay.fit(scores, image.value),
-            pixel_display=AffineDisplay.fit(pixels, pixel.value),
-            scores=tuple(scores),
-            maxima=tuple(maxima),
-            source=source,
-        )
+            self.calibration = labelled_limits(self, self.calibration, good, labelled)
 
     def scan(
         self, records: Sequence[Record], *, batch_size: int = PREDICT_BATCH
@@ -527,12 +466,6 @@ def _lowered(raw_map: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np
     return raw_map if record.inspected is None else record.inspected.lowered(raw_map)
 
 
-def _inspected_values(cells: Tensor, record: Record) -> npt.NDArray[np.float32]:
-    """(N,) raw values of the cells (h, w) that are inspected."""
-    values = np.asarray(cells.numpy(), np.float32)
-    return values.ravel() if record.inspected is None else record.inspected.values(values)
-
-
 def as_float(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Pixels of uint8 or float32 as float32 in [0, 1]."""
     return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
@@ -543,13 +476,6 @@ def _as_record(picture: Picture) -> Record:
         return picture
     path = Path(cast("str | Path", picture))
     return Record(image=path, id=path.with_suffix("").as_posix(), depth=point_cloud_beside(path))
-
-
-def _objects(records: Sequence[Record]) -> list[str] | None:
-    """Parts the pictures belong to, where that is known."""
-    if not any(record.object_id for record in records):
-        return None
-    return [record.object_id or record.id for record in records]
 
 
 def weight_lines(*backbones: Backbone) -> tuple[dict[str, str], ...]:
