@@ -216,7 +216,7 @@ def test_shrinkage_is_that_of_ledoit_and_wolf(n: int, d: int, seed: int):
 
 
 def test_amounts_do_not_depend_on_the_order_inside_a_part_and_sum_to_one():
-    layer = Composition(5, 3, 2)
+    layer = Composition(5, 3, [2])
     layer.words_.copy_(noise(5, 3))
     f = noise(2, 6, 8, 8, seed=3)
     amounts = layer.amounts(f)
@@ -228,11 +228,31 @@ def test_amounts_do_not_depend_on_the_order_inside_a_part_and_sum_to_one():
 
 
 def test_amounts_are_a_softmax_over_distances():
-    layer = Composition(3, 2, 1)
+    layer = Composition(3, 2, [1])
     layer.words_.copy_(noise(3, 2))
     f = noise(1, 2, 4, 4, seed=5)
     distances = torch.cdist(f[0].flatten(1).T, layer.words_).square()
     assert torch.allclose(layer.amounts(f)[0], (-distances / 4.0).softmax(1).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("parts", "factor"), [(3, 3), (4, 1), (5, 5)])
+def test_parts_are_equal_where_their_borders_cut_cells(parts: int, factor: int):
+    layer, f = Composition(3, 2, [parts]), noise(1, 2, 8, 8, seed=5)
+    layer.words_.copy_(noise(3, 2))
+    finer = f.repeat_interleave(factor, 2).repeat_interleave(factor, 3)  # here no border cuts a cell
+    shares = (-torch.cdist(finer[0].flatten(1).T, layer.words_).square() / 4.0).softmax(1)
+    maps = shares.T.reshape(1, 3, *finer.shape[2:])
+    expected = torch.nn.functional.avg_pool2d(maps, finer.shape[2] // parts).flatten(1)
+    assert torch.allclose(layer.amounts(f), expected, atol=1e-6)
+
+
+def test_several_grids_of_parts_stand_side_by_side():
+    both, f = Composition(3, 2, [1, 2]), noise(2, 2, 8, 8, seed=5)
+    both.words_.copy_(noise(3, 2))
+    one, two = Composition(3, 2, [1]), Composition(3, 2, [2])
+    for layer in (one, two):
+        layer.words_.copy_(both.words_)
+    assert torch.equal(both.amounts(f), torch.cat([one.amounts(f), two.amounts(f)], 1))
 
 
 @settings(deadline=None, max_examples=20)

@@ -45,7 +45,7 @@ BLOCK = 3 / 16
 """Side of a misplaced block, as a share of the picture's."""
 MISPLACED = 4
 """Pictures with a misplaced block for every good one."""
-MOST_TRUST = 0.25
+MOST_TRUST = 0.5
 """A misplaced block is a coarse defect: telling it apart is worth this much at most."""
 LOGISTIC = math.pi / math.sqrt(3)
 """Steepness of the logistic distribution with deviation 1."""
@@ -77,10 +77,10 @@ class CompositionConfig(Config):
 
     words: Count = 16
     """Clusters that are counted."""
-    channels: Count = 16
+    channels: Count = 8
     """Leading whitened channels that clusters are made of."""
-    parts: Count = 2
-    """The picture is cut into parts x parts equal pieces, each counted for itself."""
+    parts: Annotated[tuple[Count, ...], Field(min_length=1)] = (3, 4)
+    """The picture is cut into p x p equal parts for each of these numbers, each part counted for itself."""
 
 
 class EASTConfig(DetectorConfig):

@@ -1,10 +1,12 @@
-"""What a picture is made of and roughly where: how much of each kind of appearance every quarter holds.
+"""What a picture is made of and roughly where: how much of each kind of appearance every part of it holds.
 
 A missing, surplus or swapped part looks ordinary cell by cell; the amounts give it away (cf. the counted components of
 ComAD, arXiv 2305.08509, and PSAD, arXiv 2312.13783). Here: soft counts of appearance clusters, and one Gaussian.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +25,33 @@ class Composition(nn.Module):
     mean_: Tensor
     whitening_: Tensor
 
-    def __init__(self, words: int, channels: int, parts: int) -> None:
-        """`words` clusters of the `channels` leading channels, counted in `parts` x `parts` equal parts of the picture."""
+    def __init__(self, words: int, channels: int, parts: Sequence[int]) -> None:
+        """`words` clusters of the `channels` leading channels, counted in p x p equal parts of the picture for each p of `parts`.
+
+        Two numbers without a common factor have no common border, on which a thing would be counted half here, half there.
+        """
         super().__init__()
-        self.parts = parts
-        size = words * parts**2
+        self.parts = tuple(parts)
+        size = words * sum(p**2 for p in parts)
         self.register_buffer("words_", torch.zeros(words, channels))
         self.register_buffer("mean_", torch.zeros(size))
         self.register_buffer("whitening_", torch.eye(size))
 
     def amounts(self, f: Tensor) -> Tensor:
-        """(B, words · parts²): the mean share of each cluster in each part."""
+        """(B, words · Σ p²): the mean share of each cluster in each part."""
         x = f[:, : self.words_.shape[1]]
         towards = F.conv2d(x, self.words_[:, :, None, None])
         closeness = (2 * towards - self.words_.square().sum(1)[:, None, None]) / SOFTNESS  # |x|² cancels
-        return F.adaptive_avg_pool2d(closeness.softmax(1), self.parts).flatten(1)
+        shares = closeness.softmax(1)
+        height, width = f.shape[2:]
+        means = [_shares(p, height).to(f) @ shares @ _shares(p, width).to(f).T for p in self.parts]
+        return torch.cat([mean.flatten(1) for mean in means], 1)
 
     def forward(self, f: Tensor) -> Tensor:
         return self.distance(self.amounts(f))
 
     def distance(self, amounts: Tensor) -> Tensor:
-        """(B, words · parts²) as `amounts` gives them to (B,)."""
+        """(B, words · Σ p²) as `amounts` gives them to (B,)."""
         return ((amounts - self.mean_) @ self.whitening_.T).square().sum(1).sqrt()
 
     def choose_words(self, vectors: Tensor, generator: torch.Generator) -> None:
@@ -52,7 +60,7 @@ class Composition(nn.Module):
         self.words_.copy_(centres(vectors[:, :channels], words, generator))
 
     def fit(self, amounts: Tensor) -> None:
-        """Learn which amounts (N, words · parts²) good pictures have."""
+        """Learn which amounts (N, words · Σ p²) good pictures have."""
         x = amounts.double()
         self.mean_.copy_(x.mean(0))
         covariance = shrunk_covariance(x)
@@ -60,6 +68,15 @@ class Composition(nn.Module):
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(len(factor), dtype=torch.float64, device=x.device)
         self.whitening_.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
+
+
+def _shares(parts: int, cells: int) -> Tensor:
+    """(parts, cells): what each cell contributes to the mean of each of `parts` equal parts of a side; rows add up to 1."""
+    side = cells / parts
+    begin = side * torch.arange(parts)[:, None]
+    cell = torch.arange(cells)[None]
+    overlap = torch.minimum(begin + side, cell + 1) - torch.maximum(begin, cell)
+    return overlap.clamp_min(0) / side
 
 
 def shrunk_covariance(x: Tensor) -> Tensor:
