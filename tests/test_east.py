@@ -86,7 +86,7 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
         constant = channels / 2 * np.log(2 * np.pi)
         frequency = float(mixture.log_frequency_[j])
         expected.append(-density.logpdf(cells) - constant - frequency)
-    got = mixture(features[:1])[0].flatten().numpy()
+    got = mixture(features[:1]).amin(1).flatten().numpy()
     np.testing.assert_allclose(got, np.min(expected, axis=0), rtol=2e-4, atol=2e-3)
 
 
@@ -168,9 +168,9 @@ def test_each_component_is_measured_in_deviations_of_its_own():
     layer = fitted_likelihood(pictures, relative=False)
     half = pictures[:, 0].clone()
     layer.features.fit([pictures[:, 0]])
-    nll, component = layer.mixture(layer.features(half))
-    layer._learn_ordinary(nll, component)
-    values, group = nll.flatten().double().numpy(), component.flatten().numpy()
+    nll = layer.mixture(layer.features(half))
+    layer._learn_ordinary(nll)
+    values, group = (part.flatten().numpy() for part in nll.double().min(1))
     assert set(group) == {0, 1}
     within = [values[group == k] for k in range(2)]
     squares = [((v - v.mean()) ** 2).sum() for v in within]
@@ -178,11 +178,20 @@ def test_each_component_is_measured_in_deviations_of_its_own():
     expected = [
         np.sqrt((s + PRIOR * common) / (len(v) + PRIOR)) for s, v in zip(squares, within, strict=True)
     ]
-    np.testing.assert_allclose(layer.spreads_.numpy(), expected, rtol=1e-5)
-    scaled = layer._scaled(nll, component).flatten().numpy()
+    np.testing.assert_allclose(1 / layer.units_.numpy(), expected, rtol=1e-5)
+    scaled = layer._scaled(nll).flatten().numpy()  # the clusters are far apart: one component each
     np.testing.assert_allclose(
         scaled, (values - values.mean()) / np.array(expected)[group], rtol=1e-3, atol=1e-3
     )
+
+
+def test_between_components_the_unit_changes_smoothly():
+    layer = fitted_likelihood(noise(12, 1, 4, 8, 8), relative=False)
+    layer.units_.copy_(torch.tensor([1.0, 3.0]))
+    a, b = torch.tensor([[10.0, 10.0 + 1e-4], [10.0 + 1e-4, 10.0]])[:, :, None, None].split(1)
+    assert float((layer._scaled(a) - layer._scaled(b)).abs()) < 0.01
+    far = torch.tensor([10.0, 90.0])[None, :, None, None]
+    assert float(layer._scaled(far)) == pytest.approx(10 - float(layer.centre_))
 
 
 def test_made_up_pictures_are_scored_by_what_other_folds_taught():

@@ -27,7 +27,7 @@ class Likelihood(nn.Module):
     """(B, C, H, W) whitened features to the unusualness of each cell (B, 1, H, W) and of the picture (B,)."""
 
     centre_: Tensor
-    spreads_: Tensor
+    units_: Tensor
     most_: Tensor
     ordinary_: Tensor
 
@@ -51,15 +51,15 @@ class Likelihood(nn.Module):
         self.features = WhitenedFeatures(shapes, grid)
         self.mixture = GaussianMixture(self.features.channels, components=components, axes=axes)
         self.share, self.scaled, self.relative = share, scaled, relative
-        # Of good cells: their mean negative log-likelihood, and its deviation within each component.
+        # Of good cells: their mean negative log-likelihood, and one over its deviation within each component.
         self.register_buffer("centre_", torch.zeros(()))
-        self.register_buffer("spreads_", torch.ones(components))
+        self.register_buffer("units_", torch.ones(components))
         self.register_buffer("most_", torch.zeros(()))  # the highest level of a good picture's map
         # Mean and deviation on good pictures of a cell of the map, and of the mean of its largest cells.
         self.register_buffer("ordinary_", torch.tensor([[0.0, 1.0]] * 2))
 
     def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        relative = self._relative(self._scaled(*self.mixture(f)))
+        relative = self._relative(self._scaled(self.mixture(f)))
         return self._unusual(relative, 0), self._unusual(self._peak(relative), 1)
 
     def whiten(self, pictures: Tensor) -> None:
@@ -97,20 +97,21 @@ class Likelihood(nn.Module):
             self._fit_mixture([s for k, s in enumerate(sums) if k != fold], advance)
             good += [self.mixture(picture[None]) for picture in pictures[fold_of == fold, 0]]
             wrong += [self.mixture(picture[None]) for picture in (made_up[fold] if made_up else ())]
-        good_scores = self._learn_ordinary(*(torch.cat(part) for part in zip(*good, strict=True)))
-        wrong_scores = [self._picture_score(self._scaled(*answer)) for answer in wrong]
+        good_scores = self._learn_ordinary(torch.cat(good))
+        wrong_scores = [self._picture_score(self._scaled(answer)) for answer in wrong]
         self._fit_mixture(sums, advance)
         return good_scores, torch.cat([good_scores[:0], *wrong_scores])
 
     def _fit_mixture(self, sums: Sequence[ClusterSums], advance: Callable[[], object]) -> None:
         self.mixture.fit(reduce(add, sums), advance=advance)
 
-    def _learn_ordinary(self, nll: Tensor, component: Tensor) -> Tensor:
-        """From good pictures that were not learned from (N, 1, H, W); returns their unusualness (N,)."""
-        self.centre_.copy_(nll.mean())
+    def _learn_ordinary(self, nll: Tensor) -> Tensor:
+        """From good pictures that were not learned from (N, k, H, W); returns their unusualness (N,)."""
+        least, component = nll.min(1)
+        self.centre_.copy_(least.mean())
         if self.scaled:
-            self.spreads_.copy_(_deviations(nll.flatten(), component.flatten(), len(self.spreads_)))
-        scaled = self._scaled(nll, component)
+            self.units_.copy_(1 / _deviations(least.flatten(), component.flatten(), len(self.units_)))
+        scaled = self._scaled(nll)
         self.most_.copy_(levels(scaled).max())
         relative = self._relative(scaled)
         for row, values in enumerate((relative, self._peak(relative))):
@@ -118,9 +119,14 @@ class Likelihood(nn.Module):
             self.ordinary_[row] = torch.stack([mean, deviation.clamp_min(1e-6)])
         return self._picture_score(scaled)
 
-    def _scaled(self, nll: Tensor, component: Tensor) -> Tensor:
-        """In units of what is common for a component: the edge of a part differs more from picture to picture than its face."""
-        return (nll - self.centre_) / self.spreads_[component]
+    def _scaled(self, nll: Tensor) -> Tensor:
+        """The likelihood of the best component, in units of what is common for it: (B, k, H, W) to (B, 1, H, W).
+
+        The edge of a part differs more from picture to picture than its face. Where components are equally likely the unit
+        lies between theirs, or rounding could decide.
+        """
+        unit = ((-nll).softmax(1) * self.units_[:, None, None]).sum(1, keepdim=True)
+        return (nll.amin(1, keepdim=True) - self.centre_) * unit
 
     def _relative(self, scaled: Tensor) -> Tensor:
         """The map less its own level: light and focus change the whole picture. Never less more than good pictures need."""

@@ -96,10 +96,9 @@ def clusters(vectors: Tensor, count: int, total: int, generator: torch.Generator
 
 
 class GaussianMixture(nn.Module):
-    """(B, C, H, W) whitened features to the negative log-likelihood of each cell, without its constant, and whose it is.
+    """(B, C, H, W) whitened features to the negative log-likelihood of each cell under each component, (B, k, H, W).
 
-    -log p(f) of the best component: ½ Σ_i g_i (u_i·(f - m))² + ½ s |f - m|² + ½ log det - log frequency; and the number of
-    that component. Both (B, 1, H, W).
+    -log p(f), without its constant: ½ Σ_i g_i (u_i·(f - m))² + ½ s |f - m|² + ½ log det - log frequency.
     """
 
     means_: Tensor
@@ -121,15 +120,14 @@ class GaussianMixture(nn.Module):
         self.register_buffer("log_det_", torch.zeros(k))
         self.register_buffer("log_frequency_", torch.zeros(k))
 
-    def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, f: Tensor) -> Tensor:
         b, _, height, width = f.shape
         x = f.transpose(0, 1).flatten(1)  # (C, B H W)
         distance = x.square().sum(0) - 2 * (self.means_ @ x) + self.means_.square().sum(1)[:, None]
         along = [self._along(x, j) for j in range(0, len(self.means_), TOGETHER)]
         quadratic = (torch.cat(along) + self.rest_[:, None] * distance).reshape(-1, b, height, width)
         nll = 0.5 * quadratic + (self.log_det_ - self.log_frequency_)[:, None, None, None]
-        least = nll.min(0)
-        return least.values[:, None], least.indices[:, None]
+        return nll.transpose(0, 1)
 
     def _along(self, x: Tensor, start: int) -> Tensor:
         """Σ_i g_i (u_i·(f - m))² of a few components, whose projections stay in the processor's cache: (n, B H W)."""
