@@ -1,6 +1,5 @@
 """EfficientAD-AST: sizes of the published and the corrected network, identities I-10 to I-19, and every switch."""
 
-
 import numpy as np
 import pytest
 import torch
