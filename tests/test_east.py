@@ -166,9 +166,7 @@ def test_each_component_is_measured_in_deviations_of_its_own():
     restless = restless * restless.abs()  # long tails
     pictures = torch.cat([calm - 20, restless + 20], 3)[:, None]
     layer = fitted_likelihood(pictures, relative=False)
-    half = pictures[:, 0].clone()
-    layer.features.fit([pictures[:, 0]])
-    nll = layer.mixture(layer.features(half))
+    nll = layer.mixture(layer.features(pictures[:, 0]))
     layer._learn_ordinary(nll)
     values, group = (part.flatten().numpy() for part in nll.double().min(1))
     assert set(group) == {0, 1}

@@ -511,7 +511,7 @@ def test_names_stay_inside(name: str) -> None:
         safe = safe_name(name, Path("archive"))
     except DataError:
         return
-    root = "/root/new"
+    root = "/outer/new"
     assert os.path.commonpath([root, os.path.normpath(f"{root}/{safe}")]) == root
     assert "\\" not in name and ".." not in name.split("/")
 

@@ -21,7 +21,7 @@ from andon.training import Trainer
 SOURCE = "embedded:fabric,profile=tiny,size=128"
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=20)
 @given(
     st.sampled_from(KINDS),
     st.integers(8, 90),

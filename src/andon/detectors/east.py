@@ -261,9 +261,8 @@ class EAST(Detector):
         steps = sum(len(pictures) + rounds * len(part.mixture.means_) for part in self.likelihoods.values())
         found = {}
         with trainer.progress.task("fitting", steps) as bar:
-            for name, part in reversed(
-                self.likelihoods.items()
-            ):  # the teacher, which whitens in place, comes last
+            # The teacher, which whitens in place, comes last.
+            for name, part in reversed(self.likelihoods.items()):
                 own = pictures if name == "teacher" else self._finest(pictures).clone()
                 part.whiten(own)
                 wrong = [part.features(p if name == "teacher" else self._finest(p)) for p in made_up]

@@ -59,8 +59,7 @@ class Likelihood(nn.Module):
         self.register_buffer("ordinary_", torch.tensor([[0.0, 1.0]] * 2))
 
     def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        relative = self._relative(self._scaled(self.mixture(f)))
-        return self._unusual(relative, 0), self._unusual(self._peak(relative), 1)
+        return self._judge(self.mixture(f))
 
     def whiten(self, pictures: Tensor) -> None:
         """Learn the whitening of (N, lights, C, H, W) joined features and apply it to them in place."""
@@ -98,7 +97,7 @@ class Likelihood(nn.Module):
             good += [self.mixture(picture[None]) for picture in pictures[fold_of == fold, 0]]
             wrong += [self.mixture(picture[None]) for picture in (made_up[fold] if made_up else ())]
         good_scores = self._learn_ordinary(torch.cat(good))
-        wrong_scores = [self._picture_score(self._scaled(answer)) for answer in wrong]
+        wrong_scores = [self._judge(answer)[1] for answer in wrong]
         self._fit_mixture(sums, advance)
         return good_scores, torch.cat([good_scores[:0], *wrong_scores])
 
@@ -114,10 +113,11 @@ class Likelihood(nn.Module):
         scaled = self._scaled(nll)
         self.most_.copy_(levels(scaled).max())
         relative = self._relative(scaled)
-        for row, values in enumerate((relative, self._peak(relative))):
+        peak = self._peak(relative)
+        for row, values in enumerate((relative, peak)):
             deviation, mean = torch.std_mean(values, correction=0)
             self.ordinary_[row] = torch.stack([mean, deviation.clamp_min(1e-6)])
-        return self._picture_score(scaled)
+        return self._unusual(peak, 1)
 
     def _scaled(self, nll: Tensor) -> Tensor:
         """The likelihood of the best component, in units of what is common for it: (B, k, H, W) to (B, 1, H, W).
@@ -134,8 +134,10 @@ class Likelihood(nn.Module):
             return scaled
         return scaled - torch.minimum(levels(scaled), self.most_)[:, None, None, None]
 
-    def _picture_score(self, scaled: Tensor) -> Tensor:
-        return self._unusual(self._peak(self._relative(scaled)), 1)
+    def _judge(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, k, H, W) as the mixture gives them to the unusualness of each cell and of the picture."""
+        relative = self._relative(self._scaled(nll))
+        return self._unusual(relative, 0), self._unusual(self._peak(relative), 1)
 
     def _peak(self, maps: Tensor) -> Tensor:
         """(B, 1, H, W) to (B,): the mean of the largest cells."""
