@@ -1,4 +1,4 @@
-"""`andon pretrain`: teachers that are made once and serve every product."""
+"""`andon pretrain`: teachers and feature extractors that are made once and serve every product."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from andon.cli.options import Device, Json, Settings, print_json
 if TYPE_CHECKING:
     from andon.weights import WeightEntry
 
-app = typer.Typer(help="Make teachers that serve every product.", no_args_is_help=True)
+app = typer.Typer(help="Make teachers and feature extractors that serve every product.", no_args_is_help=True)
 
 
 TeacherName = Annotated[
@@ -106,12 +106,55 @@ def pretrain_flow(
     _say(entry, as_json)
 
 
-def _say(entry: WeightEntry, as_json: bool) -> None:
+@app.command("backbone")
+def pretrain_backbone(
+    name: Annotated[
+        str, typer.Option(help="Name of the weights in the weight store, for `extractor.weights`.")
+    ],
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FOLDER]...",
+            help="Pictures with a subfolder for each kind, or in one place (each its own kind); none: procedural ones.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    resume: Continue = False,
+    device: Device = "auto",
+    origin: Origin = "",
+    licence: Licence = "",
+    as_json: Json = False,
+) -> None:
+    """Train a feature extractor by telling pictures apart, from the package's weights on (`--set start=random`: anew)."""
+    from andon.config import parse_assignments
+    from andon.pretraining import BackbonePretrainingConfig
+    from andon.pretraining import pretrain_backbone as learn
+    from andon.progress import default_progress
+    from andon.runs import check_device
+
+    config = BackbonePretrainingConfig().updated(parse_assignments(settings or []), where="--set")
+    check_device(device)
+    entry = learn(
+        name,
+        folders or [],
+        config,
+        seed=seed,
+        device=device,
+        resume=resume,
+        progress=default_progress(),
+        origin=origin,
+        licence=licence,
+    )
+    _say(entry, as_json, "extractor")
+
+
+def _say(entry: WeightEntry, as_json: bool, part: str = "teacher") -> None:
     if as_json:
         print_json(
             {"name": entry.name, "network": entry.network, "origin": entry.origin, "sha256": entry.sha256}
         )
         return
     print(
-        f"{entry.name} ({entry.network}) is in the weight store: use it with --set teacher.weights={entry.name}"
+        f"{entry.name} ({entry.network}) is in the weight store: use it with --set {part}.weights={entry.name}"
     )

@@ -71,6 +71,12 @@ def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2
     return torch.stack(out)
 
 
+def some_grey(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W) to the same shape: each picture loses its colour with probability `share`. The generator is a CPU one."""
+    grey = torch.rand(len(images), generator=generator) < share
+    return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
+
+
 def luma(image: Tensor) -> Tensor:
     """(3, H, W) to grey (1, H, W), ITU-R BT.601."""
     weights = torch.tensor([0.299, 0.587, 0.114], device=image.device, dtype=image.dtype)

@@ -1,8 +1,17 @@
-"""Teachers that are made once and serve every product; they end in the weight store."""
+"""Teachers and feature extractors that are made once and serve every product; they end in the weight store."""
 
 from __future__ import annotations
 
+from andon.pretraining.backbone import BackbonePretrainingConfig, pretrain_backbone
 from andon.pretraining.flow import FlowPretrainingConfig, pretrain_flow
 from andon.pretraining.pdn import DistillationConfig, PatchTarget, pretrain_pdn
 
-__all__ = ["DistillationConfig", "FlowPretrainingConfig", "PatchTarget", "pretrain_flow", "pretrain_pdn"]
+__all__ = [
+    "BackbonePretrainingConfig",
+    "DistillationConfig",
+    "FlowPretrainingConfig",
+    "PatchTarget",
+    "pretrain_backbone",
+    "pretrain_flow",
+    "pretrain_pdn",
+]

@@ -24,7 +24,7 @@ from andon.errors import ConfigError, DataError, InterruptedRun
 from andon.files import write_bytes
 from andon.home import cache_dir
 from andon.images import batches, load_batch, resize
-from andon.layers.augment import luma, random_view
+from andon.layers.augment import random_view, some_grey
 from andon.layers.patches import pooling_window, to_grid
 from andon.layers.pdn import Size, grid, pdn
 from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
@@ -182,7 +182,7 @@ def distil(
             images = torch.cat([batch.image for batch in pool.map(lambda one: load_batch(one, big), chosen)])
             if c.smallest_crop < 1:
                 images = random_view(images, draw.generator, scale=(c.smallest_crop, 1.0))
-            images = _some_grey(images, c.grey_share, draw.generator).to(trainer.device)
+            images = some_grey(images, c.grey_share, draw.generator).to(trainer.device)
             with torch.no_grad():
                 wanted = target(images)
             found = network((resize(images, small) - mean) / std).float()
@@ -197,11 +197,6 @@ def distil(
             optimiser=c.optimiser,
         )
     return network
-
-
-def _some_grey(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    grey = torch.rand(len(images), generator=generator) < share
-    return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
 
 
 def _learn_statistics(

@@ -1,0 +1,272 @@
+"""Feature extractors of one's own: a network learns to tell pictures apart, and what it sees on the way are the features.
+
+Folders with subfolders are classification tasks, a subfolder a class. Where there are no subfolders every picture is a class
+of its own, told from the others through random views (Dosovitskiy et al., Discriminative unsupervised feature learning with
+exemplar convolutional neural networks, arXiv 1406.6909); so are procedural pictures. All tasks share the network, each has a
+linear layer of its own on the mean of the last map. Learning may go on from weights that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from andon.backbones import Backbone, BackboneConfig, check_state
+from andon.config import Config, Count
+from andon.errors import DataError, InterruptedRun
+from andon.files import write_bytes
+from andon.home import cache_dir
+from andon.images import load_batch
+from andon.layers.augment import random_view, some_grey
+from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
+from andon.progress import Progress, track
+from andon.structures import Record
+from andon.training import Draw, OptimiserConfig, Trainer, seeded
+from andon.weights import WeightEntry, add
+
+LOADERS = 4
+"""Threads that decode the pictures of a step."""
+HELD_OUT = 20
+"""Of every so many pictures of a class one is kept from learning and tells how well the class is recognised."""
+
+
+class BackbonePretrainingConfig(Config):
+    """Settings of the classification; the defaults go on from the package's own weights."""
+
+    network: str = "resnet18"
+    """timm architecture, without tag."""
+    start: str = "starter"
+    """Weights to go on from, `random` to begin anew."""
+    last: str = "layer3"
+    """The last module that is learned; later ones are left out."""
+    image_size: Annotated[int, Field(ge=32)] = 160
+    """Both sides of the pictures in pixels."""
+    smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """A view shows at least this share of its picture."""
+    jitter: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    """Largest change of brightness, contrast and saturation of a view."""
+    grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Probability with which a view loses its colour."""
+    procedural: Annotated[int, Field(ge=0)] = 1000
+    """Procedural pictures beside the folders, or in place of them."""
+    statistics: Count = 2000
+    """Views that statistics of batch normalisation are taken over at the end."""
+    steps: Count = 20_000
+    """Optimiser steps."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Pictures of a step."""
+    optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4, weight_decay=1e-4)
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Pictures, the class of each, and the task of each class."""
+
+    records: list[Record]
+    classes: list[int]
+    task_of: list[int]
+    """For every class."""
+    held_out: list[int]
+    """Positions of pictures that are not learned from."""
+
+
+class Classifier(nn.Module):
+    """(B, 3, H, W) pictures in [0, 1] to one logit for every class of their own task, -inf for the others."""
+
+    mean: Tensor
+    std: Tensor
+    task_of: Tensor
+
+    def __init__(self, backbone: Backbone, task_of: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = backbone.trunk.requires_grad_(True)
+        self.tap = backbone.config.taps[0]
+        self.head = nn.Linear(backbone.shapes[self.tap][0], len(task_of))
+        self.register_buffer("mean", backbone.mean, persistent=False)
+        self.register_buffer("std", backbone.std, persistent=False)
+        self.register_buffer("task_of", torch.tensor(task_of), persistent=False)
+
+    def forward(self, images: Tensor, tasks: Tensor) -> Tensor:
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.head(self.trunk(x)[self.tap].mean((2, 3))).float()
+        return logits.masked_fill(self.task_of != tasks[:, None], -torch.inf)
+
+
+def pretrain_backbone(
+    name: str,
+    folders: Sequence[Path],
+    config: BackbonePretrainingConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    resume: bool = False,
+    progress: Progress | None = None,
+    origin: str = "",
+    licence: str = "",
+) -> WeightEntry:
+    """Train a feature extractor and put it into the weight store as `name`, for `extractor.weights`.
+
+    Each of `folders` is a task; see the module's docstring. After Ctrl-C (`InterruptedRun`) the state reached is kept, and
+    `resume` continues to the result an uninterrupted call has. Raises `DataError` where there is nothing to tell apart,
+    `WeightsError` for a name that cannot be used or missing weights, `ConfigError` for an unknown network or module, and when
+    `resume` finds other settings.
+    """
+    c = config or BackbonePretrainingConfig()
+    check_name(name)
+    tasks = find_tasks(folders, c.procedural)
+    backbone = Backbone.create(
+        BackboneConfig(network=c.network, weights=c.start, taps=(c.last,), image_size=c.image_size)
+    )
+    folder = cache_dir() / "pretraining" / name
+    note_settings(folder, c, seed, tasks.records, resume)
+    trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Classifier(backbone, tasks.task_of).to(trainer.device)
+    try:
+        learn(network, tasks, c, trainer)
+    except InterruptedRun as error:
+        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
+    recognised = accuracy(network, tasks, c, trainer)
+    file = folder / "backbone.safetensors"
+    write_bytes(file, save({k: v.detach().cpu().contiguous() for k, v in network.trunk.state_dict().items()}))
+    entry = add(
+        file,
+        name=name,
+        network=c.network,
+        origin=origin or _origin(backbone, tasks, folders, recognised, c),
+        licence=licence or f"that of its pictures, and of {c.start}: {backbone.weights.licence}",
+        check=lambda state: check_state(c.network, state),
+    )
+    clean_up(folder)
+    return entry
+
+
+def find_tasks(folders: Sequence[Path], procedural: int) -> Tasks:
+    """Pictures and classes of all folders, and of `procedural` drawn pictures. Raises `DataError` for fewer than two classes."""
+    parts = [picture_records([folder], 0) for folder in folders]
+    names = [_class_names(folder, found) for folder, found in zip(folders, parts, strict=True)]
+    if procedural:
+        parts.append(picture_records([], procedural))
+        names.append([record.id for record in parts[-1]])
+    tasks = Tasks([], [], [], [])
+    for task, (found, called) in enumerate(zip(parts, names, strict=True)):
+        numbers = {name: len(tasks.task_of) + k for k, name in enumerate(dict.fromkeys(called))}
+        seen = dict.fromkeys(numbers, 0)
+        for record, name in zip(found, called, strict=True):
+            seen[name] += 1
+            if seen[name] % HELD_OUT == 0:
+                tasks.held_out.append(len(tasks.records))
+            tasks.records.append(record)
+            tasks.classes.append(numbers[name])
+        tasks.task_of.extend([task] * len(numbers))
+    if len(tasks.task_of) < 2:
+        raise DataError(
+            "there are no two kinds of pictures to tell apart: give folders with a subfolder for each kind, or more pictures"
+        )
+    return tasks
+
+
+def _class_names(folder: Path, records: Sequence[Record]) -> list[str]:
+    """The subfolder each picture lies in; pictures that all lie in one place are classes of their own."""
+    inner = [record.image.relative_to(folder).parts[:-1] for record in records]
+    names = [parts[0] if parts else "" for parts in inner]
+    return names if len(set(names)) > 1 else [record.id for record in records]
+
+
+def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, trainer: Trainer) -> None:
+    """Minimise the cross-entropy of each picture among the classes of its task, then take batch normalisation's statistics."""
+    c = config
+    learned = sorted(set(range(len(tasks.records))) - set(tasks.held_out))
+    classes = torch.tensor(tasks.classes)
+    with ThreadPoolExecutor(LOADERS) as pool:
+
+        def views(chosen: Sequence[int], generator: torch.Generator) -> Tensor:
+            images = torch.cat(list(pool.map(lambda k: _load(tasks.records[k], c.image_size), chosen)))
+            images = random_view(
+                images, generator, scale=(c.smallest_crop, 1.0), ratio=(0.75, 4 / 3), jitter=c.jitter
+            )
+            return some_grey(images, c.grey_share, generator).to(trainer.device)
+
+        def loss(draw: Draw) -> Mapping[str, Tensor]:
+            chosen = [learned[k] for k in draw.indices.tolist()]
+            wanted = classes[chosen].to(trainer.device)
+            logits = network(views(chosen, draw.generator), network.task_of[wanted])
+            return {"classes": F.cross_entropy(logits, wanted)}
+
+        sampler = trainer.sampler("classes", len(learned), min(c.batch_size, len(learned)), drop_last=True)
+        trainer.minimise("classes", loss, {"network": network}, sampler, steps=c.steps, optimiser=c.optimiser)
+        generator = seeded(trainer.seed, "statistics")
+        order = torch.randperm(len(learned), generator=generator)[: c.statistics].tolist()
+        parts = _chunks([learned[k] for k in order], c.batch_size)
+        stream = (views(part, generator) for part in parts)
+        take_statistics(network, track(trainer.progress, stream, "statistics", len(parts)), trainer)
+
+
+def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Trainer) -> None:
+    """Means and variances of batch normalisation over (B, 3, H, W) views, in place of the running ones."""
+    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean over batches
+    network.train()
+    with torch.no_grad(), trainer.fabric.autocast():
+        for images in batches:
+            network.trunk((images - network.mean) / network.std)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.eval()
+
+
+def accuracy(
+    network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, trainer: Trainer
+) -> float | None:
+    """Share of the held-out pictures whose class is recognised; None where there are none."""
+    right = 0
+    for part in _chunks(tasks.held_out, config.batch_size):
+        images = torch.cat([_load(tasks.records[k], config.image_size) for k in part])
+        wanted = torch.tensor([tasks.classes[k] for k in part], device=trainer.device)
+        with torch.inference_mode(), trainer.fabric.autocast():
+            found = network(images.to(trainer.device), network.task_of[wanted]).argmax(1)
+        right += int((found == wanted).sum())
+    return right / len(tasks.held_out) if tasks.held_out else None
+
+
+def _load(record: Record, side: int) -> Tensor:
+    return load_batch([record], (side, side)).image
+
+
+def _chunks(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [numbers[k : k + size] for k in range(0, len(numbers), size)]
+
+
+def _origin(
+    backbone: Backbone,
+    tasks: Tasks,
+    folders: Sequence[Path],
+    recognised: float | None,
+    config: BackbonePretrainingConfig,
+) -> str:
+    begun = (
+        "from scratch"
+        if backbone.weights.state is None
+        else f"from {backbone.weights.name} ({backbone.weights.origin})"
+    )
+    drawn = f" and {config.procedural} procedural ones" if folders and config.procedural else ""
+    own = len(tasks.records) - (config.procedural if folders else 0)
+    known = "" if recognised is None else f", {100 * recognised:.1f} % of held-out pictures recognised"
+    pictures = pictures_line(tasks.records[:own], folders)
+    return (
+        f"andon pretrain backbone: {config.network} up to {config.last}, {begun}, on {pictures}{drawn} in {len(tasks.task_of)} "
+        f"classes, {config.steps} steps{known}"
+    )
