@@ -59,7 +59,7 @@ class BackbonePretrainingConfig(Config):
     procedural: Annotated[int, Field(ge=0)] = 1000
     """Procedural pictures beside the folders, or in place of them."""
     statistics: Count = 2000
-    """Views that statistics of batch normalisation are taken over at the end."""
+    """Whole pictures that statistics of batch normalisation are taken over at the end."""
     steps: Count = 20_000
     """Optimiser steps."""
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -190,17 +190,18 @@ def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, 
     classes = torch.tensor(tasks.classes)
     with ThreadPoolExecutor(LOADERS) as pool:
 
-        def views(chosen: Sequence[int], generator: torch.Generator) -> Tensor:
+        def views(chosen: Sequence[int], generator: torch.Generator, *, crop: bool) -> Tensor:
             images = torch.cat(list(pool.map(lambda k: _load(tasks.records[k], c.image_size), chosen)))
-            images = random_view(
-                images, generator, scale=(c.smallest_crop, 1.0), ratio=(0.75, 4 / 3), jitter=c.jitter
-            )
+            if crop:
+                images = random_view(
+                    images, generator, scale=(c.smallest_crop, 1.0), ratio=(0.75, 4 / 3), jitter=c.jitter
+                )
             return some_grey(images, c.grey_share, generator).to(trainer.device)
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             chosen = [learned[k] for k in draw.indices.tolist()]
             wanted = classes[chosen].to(trainer.device)
-            logits = network(views(chosen, draw.generator), network.task_of[wanted])
+            logits = network(views(chosen, draw.generator, crop=True), network.task_of[wanted])
             return {"classes": F.cross_entropy(logits, wanted)}
 
         sampler = trainer.sampler("classes", len(learned), min(c.batch_size, len(learned)), drop_last=True)
@@ -208,12 +209,12 @@ def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, 
         generator = seeded(trainer.seed, "statistics")
         order = torch.randperm(len(learned), generator=generator)[: c.statistics].tolist()
         parts = _chunks([learned[k] for k in order], c.batch_size)
-        stream = (views(part, generator) for part in parts)
+        stream = (views(part, generator, crop=False) for part in parts)  # enlarged crops are blurred
         take_statistics(network, track(trainer.progress, stream, "statistics", len(parts)), trainer)
 
 
 def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Trainer) -> None:
-    """Means and variances of batch normalisation over (B, 3, H, W) views, in place of the running ones."""
+    """Means and variances of batch normalisation over (B, 3, H, W) pictures, in place of the running ones."""
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
