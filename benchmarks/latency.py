@@ -25,6 +25,7 @@ from andon.registry import detector_class, load_recipe
 
 RECIPES = (
     "east/starter",
+    "east/starter-fast",
     "efficientad/paper-s",
     "efficientad/paper-m",
     "efficientad/starter",
