@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from andon.cli.options import Device, Json, Settings, print_json
 
 if TYPE_CHECKING:
+    from andon.config import Config
     from andon.weights import WeightEntry
 
 app = typer.Typer(help="Make teachers and feature extractors that serve every product.", no_args_is_help=True)
@@ -43,26 +45,22 @@ def pretrain_pdn(
     as_json: Json = False,
 ) -> None:
     """Distil EfficientAD's teacher from a large network (settings: `--set size=medium`, `--set target.weights=...`)."""
-    from andon.config import parse_assignments
     from andon.pretraining import DistillationConfig
     from andon.pretraining import pretrain_pdn as distil
-    from andon.progress import default_progress
-    from andon.runs import check_device
 
-    config = DistillationConfig().updated(parse_assignments(settings or []), where="--set")
-    check_device(device)
-    entry = distil(
-        name,
-        folders or [],
-        config,
+    _make(
+        distil,
+        DistillationConfig(),
+        name=name,
+        folders=folders,
+        settings=settings,
         seed=seed,
-        device=device,
         resume=resume,
-        progress=default_progress(),
+        device=device,
         origin=origin,
         licence=licence,
+        as_json=as_json,
     )
-    _say(entry, as_json)
 
 
 @app.command("flow")
@@ -81,29 +79,26 @@ def pretrain_flow(
     as_json: Json = False,
 ) -> None:
     """Learn one flow teacher for all products; extractor and flow are those of a recipe, `--set steps=...` the training."""
-    from andon.config import parse_assignments
     from andon.pretraining import FlowPretrainingConfig
     from andon.pretraining import pretrain_flow as learn
-    from andon.progress import default_progress
     from andon.registry import load_recipe
-    from andon.runs import check_device, resolve
+    from andon.runs import resolve
 
     whole = resolve(load_recipe(recipe, "efficientad_ast"), {})
-    config = FlowPretrainingConfig.matching(whole.config)
-    config = config.updated(parse_assignments(settings or []), where="--set")
-    check_device(device)
-    entry = learn(
-        name,
-        folders or [],
-        config,
+
+    _make(
+        learn,
+        FlowPretrainingConfig.matching(whole.config),
+        name=name,
+        folders=folders,
+        settings=settings,
         seed=seed,
-        device=device,
         resume=resume,
-        progress=default_progress(),
+        device=device,
         origin=origin,
         licence=licence,
+        as_json=as_json,
     )
-    _say(entry, as_json)
 
 
 @app.command("backbone")
@@ -127,29 +122,46 @@ def pretrain_backbone(
     as_json: Json = False,
 ) -> None:
     """Train a feature extractor by telling pictures apart, from the package's weights on (`--set start=random`: anew)."""
-    from andon.config import parse_assignments
     from andon.pretraining import BackbonePretrainingConfig
     from andon.pretraining import pretrain_backbone as learn
+
+    _make(
+        learn,
+        BackbonePretrainingConfig(),
+        name=name,
+        folders=folders,
+        settings=settings,
+        seed=seed,
+        resume=resume,
+        device=device,
+        origin=origin,
+        licence=licence,
+        as_json=as_json,
+        part="extractor",
+    )
+
+
+def _make(
+    pretrain: Callable[..., WeightEntry],
+    config: Config,
+    *,
+    folders: list[Path] | None,
+    settings: list[str] | None,
+    device: str,
+    as_json: bool,
+    part: str = "teacher",
+    **options: Any,
+) -> None:
+    """Call `pretrain` with changed settings and say what came of it; recipes take it as `PART.weights`."""
+    from andon.config import parse_assignments
     from andon.progress import default_progress
     from andon.runs import check_device
 
-    config = BackbonePretrainingConfig().updated(parse_assignments(settings or []), where="--set")
+    config = config.updated(parse_assignments(settings or []), where="--set")
     check_device(device)
-    entry = learn(
-        name,
-        folders or [],
-        config,
-        seed=seed,
-        device=device,
-        resume=resume,
-        progress=default_progress(),
-        origin=origin,
-        licence=licence,
+    entry = pretrain(
+        folders=folders or [], config=config, device=device, progress=default_progress(), **options
     )
-    _say(entry, as_json, "extractor")
-
-
-def _say(entry: WeightEntry, as_json: bool, part: str = "teacher") -> None:
     if as_json:
         print_json(
             {"name": entry.name, "network": entry.network, "origin": entry.origin, "sha256": entry.sha256}

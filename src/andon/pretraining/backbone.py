@@ -22,12 +22,19 @@ from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig, check_state
 from andon.config import Config, Count
-from andon.errors import DataError, InterruptedRun
+from andon.errors import DataError
 from andon.files import write_bytes
 from andon.home import cache_dir
 from andon.images import load_batch
 from andon.layers.augment import random_view, some_grey
-from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
+from andon.pretraining.workplace import (
+    check_name,
+    clean_up,
+    note_settings,
+    picture_records,
+    pictures_line,
+    resumable,
+)
 from andon.progress import Progress, track
 from andon.structures import Record
 from andon.training import Draw, OptimiserConfig, Trainer, seeded
@@ -95,9 +102,14 @@ class Classifier(nn.Module):
         self.register_buffer("std", backbone.std, persistent=False)
         self.register_buffer("task_of", torch.tensor(task_of), persistent=False)
 
-    def forward(self, images: Tensor, tasks: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """(B, C, h, w) of the last module."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.head(self.trunk(x)[self.tap].mean((2, 3))).float()
+        last: Tensor = self.trunk(x)[self.tap]
+        return last
+
+    def forward(self, images: Tensor, tasks: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images).mean((2, 3))).float()
         return logits.masked_fill(self.task_of != tasks[:, None], -torch.inf)
 
 
@@ -132,10 +144,8 @@ def pretrain_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Classifier(backbone, tasks.task_of).to(trainer.device)
-    try:
+    with resumable():
         learn(network, tasks, c, trainer)
-    except InterruptedRun as error:
-        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
     recognised = accuracy(network, tasks, c, trainer)
     file = folder / "backbone.safetensors"
     write_bytes(file, save({k: v.detach().cpu().contiguous() for k, v in network.trunk.state_dict().items()}))
@@ -223,7 +233,7 @@ def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Tra
     network.train()
     with torch.no_grad(), trainer.fabric.autocast():
         for images in batches:
-            network.trunk((images - network.mean) / network.std)
+            network.features(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.eval()

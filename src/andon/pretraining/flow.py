@@ -22,7 +22,7 @@ from torch import Tensor
 
 from andon.backbones import Backbone, BackboneConfig
 from andon.config import Config, Count
-from andon.errors import ConfigError, DataError, InterruptedRun
+from andon.errors import ConfigError, DataError
 from andon.features import FeatureCache
 from andon.files import write_bytes
 from andon.home import cache_dir
@@ -32,7 +32,14 @@ from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.flow_teacher import flow_interface, flow_teacher_state
 from andon.layers.moments import channel_statistics
 from andon.layers.positional import positional_encoding
-from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
+from andon.pretraining.workplace import (
+    check_name,
+    clean_up,
+    note_settings,
+    picture_records,
+    pictures_line,
+    resumable,
+)
 from andon.progress import Progress, track
 from andon.structures import Record
 from andon.training import Draw, OptimiserConfig, Trainer, seeded
@@ -124,10 +131,8 @@ def pretrain_flow(
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     source = FlowFeatures(backbone.to(trainer.device), c)
     source.fit(records, trainer)
-    try:
+    with resumable():
         flow = learn_flow(source, records, c, trainer)
-    except InterruptedRun as error:
-        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
     state = flow_teacher_state(flow.state_dict(), source.adapter.mean_, source.adapter.std_, c.interface())
     file = folder / "teacher.safetensors"
     write_bytes(file, save({key: value.detach().cpu().contiguous() for key, value in state.items()}))

@@ -20,14 +20,21 @@ from torch.nn import functional as F
 
 from andon.backbones import Backbone, BackboneConfig
 from andon.config import Config, Count
-from andon.errors import ConfigError, DataError, InterruptedRun
+from andon.errors import ConfigError, DataError
 from andon.files import write_bytes
 from andon.home import cache_dir
 from andon.images import batches, load_batch, resize
 from andon.layers.augment import random_view, some_grey
 from andon.layers.patches import pooling_window, to_grid
 from andon.layers.pdn import Size, grid, pdn
-from andon.pretraining.workplace import check_name, clean_up, note_settings, picture_records, pictures_line
+from andon.pretraining.workplace import (
+    check_name,
+    clean_up,
+    note_settings,
+    picture_records,
+    pictures_line,
+    resumable,
+)
 from andon.progress import Progress, track
 from andon.structures import Record
 from andon.training import Draw, OptimiserConfig, Trainer, seeded
@@ -144,10 +151,8 @@ def pretrain_pdn(
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     target.to(trainer.device)
     _learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
-    try:
+    with resumable():
         network = distil(target, records, c, trainer)
-    except InterruptedRun as error:
-        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     file = folder / "teacher.safetensors"
     write_bytes(file, save({key: value.half() for key, value in state.items()} if c.half else state))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 from andon.config import Config
 from andon.datasets.penalty import VERSION as PROCEDURAL_VERSION
 from andon.datasets.penalty import procedural_pictures
-from andon.errors import ConfigError, DataError, WeightsError
+from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.files import write_text
 from andon.home import cache_dir, weights_dir
 from andon.images import is_picture, natural_key
@@ -67,6 +68,15 @@ def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Rec
             f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
         )
     write_text(note, text)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Let an interruption inside say how to go on."""
+    try:
+        yield
+    except InterruptedRun as error:
+        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
 
 
 def clean_up(folder: Path) -> None:
