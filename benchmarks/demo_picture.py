@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from andon.core.images import decode
 from andon.datasets import open_dataset
 from andon.datasets.masks import load_regions
-from andon.images import decode
 from andon.report.pictures import FOUND, TRUTH, marked
-from andon.run_folder import read_recipe
+from andon.runs.folder import read_recipe
 
 SIDE, GAP, TYPES = 192, 6, 3
 

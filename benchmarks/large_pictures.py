@@ -90,10 +90,10 @@ def peak() -> float:
 def learn(folder: Path, name: str, threads: int, learned: int) -> dict[str, Any]:
     import torch
 
-    from andon.registry import detector_class, load_recipe
-    from andon.runs import resolve
-    from andon.structures import Record
-    from andon.training import Trainer
+    from andon.core.records import Record
+    from andon.detectors._recipes import load_recipe, resolve
+    from andon.detectors._registry import detector_class
+    from andon.nn.training import Trainer
 
     torch.set_num_threads(threads)
     good = [Record(write(folder, f"train{k}", strip(k, 1000, 2000)), f"train{k}", label=0) for k in range(6)]
@@ -115,9 +115,9 @@ def answer(folder: Path, name: str, threads: int, size: tuple[int, int], overlap
     """Predict one picture of `size` = (W, H) that has one scratch."""
     import torch
 
-    from andon.images import decode
-    from andon.saving import load_detector
-    from andon.tiling import lines
+    from andon.core.images import decode
+    from andon.core.tiling import lines
+    from andon.detectors._saving import load_detector
 
     torch.set_num_threads(threads)
     path = folder / "large.png"
@@ -149,8 +149,8 @@ def shift(folder: Path, name: str, threads: int, overlap: float) -> list[dict[st
     """Score and map of strips cut from a wider one, good and scratched, where all of them show the same."""
     import torch
 
-    from andon.saving import load_detector
-    from andon.tiling import CELLS
+    from andon.core.tiling import CELLS
+    from andon.detectors._saving import load_detector
 
     torch.set_num_threads(threads)
     detector = load_detector(folder / name)

@@ -19,9 +19,10 @@ from collections.abc import Sequence
 import torch
 
 import andon
-from andon.backbones import count_parameters, multiply_adds
-from andon.detector import Detector
-from andon.registry import detector_class, load_recipe
+from andon.detectors._base import Detector
+from andon.detectors._recipes import load_recipe
+from andon.detectors._registry import detector_class
+from andon.nn.backbones import count_parameters, multiply_adds
 
 RECIPES = (
     "east/starter",

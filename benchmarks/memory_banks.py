@@ -165,10 +165,11 @@ BLOCKS: dict[str, tuple[str, tuple[int, ...], dict[str, Callable[..., Work]]]] =
 
 def paper(name: str, pictures: int, folder: str) -> Work:
     """Learning and asking one picture, at the settings of a paper recipe with untrained weights."""
-    import andon.detector  # noqa: F401 (the memory of imports is not counted)
-    from andon.registry import detector_class, load_recipe
-    from andon.structures import Record
-    from andon.training import Trainer
+    import andon.detectors._base  # noqa: F401 (the memory of imports is not counted)
+    from andon.core.records import Record
+    from andon.detectors._recipes import load_recipe
+    from andon.detectors._registry import detector_class
+    from andon.nn.training import Trainer
 
     recipes = {
         "padim": "padim/paper-wrn50",

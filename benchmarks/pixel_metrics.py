@@ -22,8 +22,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from andon.core.records import Region
 from andon.metrics import PixelHistogram, PixelRanking, PixelSummary
-from andon.structures import Region
 
 PixelScores = PixelRanking | PixelHistogram
 THRESHOLD = 3.0

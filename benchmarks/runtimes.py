@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from andon.api import load
+from andon.core.errors import AndonError
 from andon.datasets import open_dataset
-from andon.deployment import pixels, run_data
-from andon.detector import Detector
-from andon.errors import AndonError
-from andon.exporting import export
-from andon.latency import Effort, describe_machine, measure
-from andon.quantisation import export_int8
+from andon.detectors._base import Detector
+from andon.detectors._saving import load_detector
+from andon.export.int8 import export_int8
+from andon.export.latency import Effort, describe_machine, measure
+from andon.export.network import export
+from andon.runs.export import pixels
+from andon.runs.loading import load
+from andon.runs.source import run_data
 from andon.runtime import Model, open_model
-from andon.saving import load_detector
 
 EFFORT = Effort(warmup_calls=5, warmup_seconds=0.5, calls=60, seconds=2.0, most_seconds=20.0)
 

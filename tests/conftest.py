@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from andon.latency import Effort
+from andon.export.latency import Effort
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
 
@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("ANDON_HOME", str(folder))
         patch.delenv("ANDON_OFFLINE", raising=False)
         patch.setattr("andon.datasets.penalty.PROCEDURAL", 8)  # drawing more costs seconds
-        patch.setattr("andon.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
+        patch.setattr("andon.export.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
         yield folder
 
 
@@ -107,8 +107,9 @@ def own_dataset(dataset_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run folder; not to be changed."""
-    from andon.registry import load_recipe
-    from andon.runs import Source, fit_run, resolve
+    from andon.detectors._recipes import load_recipe, resolve
+    from andon.runs.fit import fit_run
+    from andon.runs.source import Source
 
     run = tmp_path_factory.mktemp("runs") / "cloth"
     recipe = resolve(load_recipe("efficientad_ast/starter"), RUN_SETTINGS)
@@ -119,8 +120,8 @@ def tiny_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run's detector as an ONNX file; not to be changed. Tests that use it belong to the group `network`."""
-    from andon.exporting import export
-    from andon.saving import load_detector
+    from andon.detectors._saving import load_detector
+    from andon.export.network import export
 
     path = tmp_path_factory.mktemp("network") / "cloth.onnx"
     export(load_detector(tiny_run), path)

@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from andon.calibration import Calibration
+from andon.core.records import Record
 from andon.datasets.masks import has_pixel_truth, load_regions
-from andon.detector import enlarge
-from andon.evaluation import Case, Report
-from andon.latency import summarise
+from andon.detectors._base import enlarge
+from andon.export.latency import summarise
 from andon.metrics import (
-    AffineDisplay,
     Metric,
     PixelRanking,
     UndefinedMetricWarning,
     auroc,
-    conformal,
     curve,
     image_metrics,
     pixel_metrics,
     record_tags,
 )
-from andon.structures import Record
-from andon.training import Stage
+from andon.nn.training import Stage
+from andon.report.evaluation import Case, Report
+from andon.thresholds.calibration import Calibration
+from andon.thresholds.display import AffineDisplay
+from andon.thresholds.rules import conformal
 
 TYPES = (("scratch", "structural"), ("hole", "structural"), ("missing", "logical"))
 

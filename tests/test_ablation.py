@@ -5,9 +5,16 @@ from pathlib import Path
 import pytest
 from test_sweep import result
 
-from andon.ablation import Ablation, Row, ablation_table, load_sequence, plan_ablation, sequence_names
-from andon.errors import ConfigError, DataError
-from andon.sweep import Job, Result
+from andon.core.errors import ConfigError, DataError
+from andon.experiments.ablation import (
+    Ablation,
+    Row,
+    ablation_table,
+    load_sequence,
+    plan_ablation,
+    sequence_names,
+)
+from andon.experiments.sweep import Job, Result
 
 
 @pytest.mark.parametrize("name", sequence_names())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from andon.errors import ConfigError
+from andon.core.errors import ConfigError
 from andon.layers.adapter import FeatureAdapter
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import andon
-from andon.errors import ConfigError, DataError, NotFittedError, UsageError
+from andon.core.errors import ConfigError, DataError, NotFittedError, UsageError
 
 TINY = {
     "extractor__weights": "random",

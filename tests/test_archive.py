@@ -16,11 +16,11 @@ from conftest import names, texture, write_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from andon import archive
-from andon.archive import COLUMNS, detector_key, list_archive, open_table, predict_archive
-from andon.errors import DataError, OutputError
-from andon.prediction import Answer, list_inputs, predict_files
-from andon.saving import load_detector
+from andon.core.errors import DataError, OutputError
+from andon.detectors._saving import load_detector
+from andon.runs import scoring as archive
+from andon.runs.predict import Answer, list_inputs, predict_files
+from andon.runs.scoring import COLUMNS, detector_key, list_archive, open_table, predict_archive
 
 HEADER = ",".join(COLUMNS) + "\n"
 

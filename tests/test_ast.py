@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from andon.backbones import count_parameters, multiply_adds
 from andon.detectors.ast import AST, ASTConfig, enlarged_max
 from andon.layers.flow import Flow
-from andon.layers.student import ResidualStudent
+from andon.layers.residual_student import ResidualStudent
+from andon.nn.backbones import count_parameters, multiply_adds
 
 SMALL = {
     "extractor.network": "resnet18",

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn import functional as F
 
 import andon
+from andon.core.errors import ConfigError, DataError
+from andon.core.images import decode, load_depth, read_points
+from andon.core.region import InspectedArea
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.depth import network_planes
+from andon.detectors._recipes import load_recipe
 from andon.detectors.ast import AST, ASTConfig, Inputs
-from andon.errors import ConfigError, DataError
-from andon.images import decode, load_depth, read_points
-from andon.inspected import InspectedArea
-from andon.latency import Effort, predict_latency
-from andon.registry import load_recipe
-from andon.training import Trainer
+from andon.export.latency import Effort, predict_latency
+from andon.nn.training import Trainer
 
 TINY: dict[str, object] = {
     "extractor.network": "resnet18",

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig, _same_padding, count_parameters, multiply_adds
-from andon.errors import ConfigError, WeightsError
-from andon.weights import add
+from andon.core.errors import ConfigError, WeightsError
+from andon.nn.backbones import Backbone, BackboneConfig, _same_padding, count_parameters, multiply_adds
+from andon.nn.weights import add
 
 SMALL = BackboneConfig(weights="random", taps=("layer1", "layer2"), image_size=32)
 

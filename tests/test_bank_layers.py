@@ -12,14 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import andon.core.memory_budget
 import andon.layers.gaussian
-import andon.layers.memory
 import andon.layers.neighbours
-from andon.errors import ConfigError, DataError
+from andon.core.errors import ConfigError, DataError
+from andon.core.memory_budget import require_memory
 from andon.layers.coreset import greedy_centres, random_projection
 from andon.layers.framing import crop_centre, fill_border, frame_side
 from andon.layers.gaussian import PositionGaussians, mahalanobis
-from andon.layers.memory import require_memory
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.smoothing import Smoothing, gaussian_matrix
 
@@ -292,17 +292,17 @@ def test_too_much_memory_is_refused_with_the_way_out():
 
 def test_no_more_than_the_machine_has_is_promised(tmp_path, monkeypatch):
     """Whatever memory_gib says: the least of what is built in and what a container may take."""
-    built_in = andon.layers.memory.machine_memory()
+    built_in = andon.core.memory_budget.machine_memory()
     assert built_in is not None
     assert built_in > 2**28
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(andon.layers.memory, "CGROUP_LIMITS", (str(tmp_path / "absent"), str(limit)))
+    monkeypatch.setattr(andon.core.memory_budget, "CGROUP_LIMITS", (str(tmp_path / "absent"), str(limit)))
     limit.write_text("max\n")
-    whole = andon.layers.memory.machine_memory()
+    whole = andon.core.memory_budget.machine_memory()
     assert whole is not None
     assert whole >= built_in
     limit.write_text(f"{2**30}\n")
-    assert andon.layers.memory.machine_memory() == 2**30
+    assert andon.core.memory_budget.machine_memory() == 2**30
     require_memory(2**30, 8.0, "a bank", "use less")
     with pytest.raises(ConfigError, match=r"a bank would take 2\.0 GiB, this machine has 1\.0: use less$"):
         require_memory(2**31, 8.0, "a bank", "use less")

@@ -17,8 +17,8 @@ import tifffile
 from conftest import Outcome, set_options, texture, write_picture
 
 from andon.cli.main import main
-from andon.errors import AndonError
-from andon.latency import summarise
+from andon.core.errors import AndonError
+from andon.export.latency import summarise
 
 FIT = ("--device", "cpu", *set_options())
 COMMAND = (sys.executable, "-m", "andon")
@@ -32,7 +32,7 @@ def files(folder: Path) -> list[str]:
 def quick(monkeypatch):
     """Evaluating without measuring the latency for seconds."""
     monkeypatch.setattr(
-        "andon.latency.predict_latency", lambda *_, **__: summarise([1.0], scope="", machine="")
+        "andon.export.latency.predict_latency", lambda *_, **__: summarise([1.0], scope="", machine="")
     )
 
 
@@ -294,7 +294,7 @@ def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(andon, tmp_
 
 
 @pytest.mark.filterwarnings(
-    "ignore::andon.images.AlphaWarning", "ignore::andon.metrics.normalisation.DegenerateRangeWarning"
+    "ignore::andon.core.images.AlphaWarning", "ignore::andon.thresholds.display.DegenerateRangeWarning"
 )
 def test_unusual_pictures_are_learned_from(andon, tmp_path):
     """16-bit, palette, transparent, CMYK and turned pictures beside ordinary ones."""
@@ -446,7 +446,7 @@ def test_exit_codes(andon, monkeypatch, error, code, line):
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("andon.registry.detectors", fail)
+    monkeypatch.setattr("andon.detectors._recipes.detectors", fail)
     outcome = andon("detectors")
     assert outcome.code == code
     assert outcome.err.startswith(line)
@@ -454,7 +454,7 @@ def test_exit_codes(andon, monkeypatch, error, code, line):
 
 
 def test_unforeseen_errors_are_not_hidden(monkeypatch):
-    monkeypatch.setattr("andon.registry.detectors", lambda: 1 / 0)
+    monkeypatch.setattr("andon.detectors._recipes.detectors", lambda: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["andon", "detectors"])
     with pytest.raises(ZeroDivisionError):
         main()

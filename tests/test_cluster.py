@@ -15,11 +15,11 @@ import pytest
 from conftest import texture, write_picture
 from tiny import TINY
 
-from andon import cluster as module
-from andon.archive import predict_archive
-from andon.cluster import Cluster
-from andon.errors import ConfigError, DataError, InterruptedRun
-from andon.sweep import RESULT, Job, finished, one_by_one, plan, run_job, sweep
+from andon.core.errors import ConfigError, DataError, InterruptedRun
+from andon.experiments import cluster as module
+from andon.experiments.cluster import Cluster
+from andon.experiments.sweep import RESULT, Job, finished, one_by_one, plan, run_job, sweep
+from andon.runs.scoring import predict_archive
 
 DATA = "embedded:fabric,profile=tiny,size=128"
 

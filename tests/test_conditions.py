@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 from tiny import TINY
 
-from andon.conditions import Condition, Explained, fingerprints
 from andon.datasets import open_dataset
 from andon.detectors.ast import AST, ASTConfig
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
-from andon.training import Trainer
+from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.nn.sanity_checks import Condition, Explained, fingerprints
+from andon.nn.training import Trainer
 
 
 @pytest.mark.parametrize(

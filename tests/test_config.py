@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.config import Config, from_yaml, parse_assignments, to_yaml
-from andon.errors import ConfigError, nearest
+from andon.core.config import Config, from_yaml, parse_assignments, to_yaml
+from andon.core.errors import ConfigError, nearest
 
 
 class Inner(Config):

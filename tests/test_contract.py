@@ -14,15 +14,15 @@ from PIL import Image
 from tiny import TINY
 
 import andon
-from andon.detector import Detector
-from andon.errors import ConfigError, DataError, InterruptedRun, NotFittedError
-from andon.images import decode
-from andon.inspected import InspectedArea
+from andon.core.errors import ConfigError, DataError, InterruptedRun, NotFittedError
+from andon.core.images import decode
+from andon.core.records import Prediction, Record
+from andon.core.region import InspectedArea
+from andon.detectors._base import Detector
+from andon.detectors._registry import detector_class, detector_names
+from andon.detectors._saving import load_detector
 from andon.metrics import auroc
-from andon.registry import detector_class, detector_names
-from andon.saving import load_detector
-from andon.structures import Prediction, Record
-from andon.training import Stage, Trainer
+from andon.nn.training import Stage, Trainer
 
 SIDE = 64
 
@@ -85,7 +85,7 @@ class Fitted:
 )
 def fitted(request: pytest.FixtureRequest, records: dict[str, list[Record]]) -> Fitted:
     opened: set[Path] = set()
-    real = andon.images.decode
+    real = andon.core.images.decode
 
     def watch(path: Path, **settings: object) -> object:
         opened.add(path)
@@ -93,7 +93,7 @@ def fitted(request: pytest.FixtureRequest, records: dict[str, list[Record]]) -> 
 
     trainer = Trainer(seed=1, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("andon.images.decode", watch)
+        patch.setattr("andon.core.images.decode", watch)
         detector = fit(request.param, records, trainer)
     return Fitted(detector, trainer.stages, opened)
 
@@ -267,7 +267,7 @@ class _Interrupter:
 @pytest.mark.slow
 def test_exported_networks_answer_alike(detector, records, tmp_path):
     pytest.importorskip("onnxruntime")
-    from andon.exporting import export
+    from andon.export.network import export
     from andon.runtime import open_model
 
     assert export(detector, tmp_path / "network.onnx").difference < 1e-3

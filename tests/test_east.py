@@ -12,15 +12,15 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from tiny import TINY
 
-from andon.backbones import count_parameters
+from andon.core.errors import ConfigError, DataError
 from andon.datasets import open_dataset
-from andon.detectors.east import EAST, EASTConfig, trust
-from andon.errors import ConfigError, DataError
-from andon.layers.composition import Composition, shrunk_covariance, with_moved_block
-from andon.layers.likelihood import PRIOR, Likelihood, levels
-from andon.layers.mixture import FLOOR, ClusterSums, GaussianMixture, centres, clusters, sample
-from andon.layers.whitening import WhitenedFeatures
-from andon.training import Trainer, seeded
+from andon.detectors.east.composition import Composition, shrunk_covariance, with_moved_block
+from andon.detectors.east.detector import EAST, EASTConfig, trust
+from andon.detectors.east.likelihood import PRIOR, Likelihood, levels
+from andon.detectors.east.mixture import FLOOR, ClusterSums, GaussianMixture, centres, clusters, sample
+from andon.detectors.east.whitening import WhitenedFeatures
+from andon.nn.backbones import count_parameters
+from andon.nn.training import Trainer, seeded
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,17 +14,17 @@ from torch import nn
 from torch.nn import functional as F
 
 import andon as package
-from andon.backbones import multiply_adds
+from andon.core.errors import ConfigError, WeightsError
+from andon.core.images import Pictures, load_batch
+from andon.core.records import Record
 from andon.detectors import efficientad
 from andon.detectors.efficientad import Autoencoder, EfficientAD, EfficientADConfig
-from andon.errors import ConfigError, WeightsError
-from andon.images import Pictures, load_batch
 from andon.layers.augment import jitter_one
-from andon.layers.pdn import grid, pdn, teacher_state
-from andon.layers.student import hard_mean
-from andon.structures import Record
-from andon.training import Draw, Trainer
-from andon.weights import add, entries
+from andon.layers.residual_student import hard_mean
+from andon.nn.backbones import multiply_adds
+from andon.nn.pdn import grid, pdn, teacher_state
+from andon.nn.training import Draw, Trainer
+from andon.nn.weights import add, entries
 
 TINY = {
     "teacher.weights": "random",
@@ -383,8 +383,8 @@ def test_penalty_pictures_are_the_centre_of_twice_the_size(pictures, share, grey
 
 def test_pictures_beyond_the_memory_are_decoded_again(pictures, monkeypatch):
     opened: list[Path] = []
-    real = package.images.decode
-    monkeypatch.setattr("andon.images.decode", lambda path: opened.append(path) or real(path))
+    real = package.core.images.decode
+    monkeypatch.setattr("andon.core.images.decode", lambda path: opened.append(path) or real(path))
     store = Pictures(pictures, (64, 64), limit=2 * 3 * 64 * 64 * 4)
     first, second = store([0, 1, 2]), store([0, 1, 2])
     assert torch.equal(first, second)

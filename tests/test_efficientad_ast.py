@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from andon.backbones import multiply_adds
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig, Views
-from andon.layers.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
+from andon.core.records import Record
+from andon.detectors.efficientad_ast.autoencoder import BottleneckAutoencoder, PublishedAutoencoder
+from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig, Views
 from andon.layers.flow import Flow
-from andon.layers.student import ResidualStudent, frozen_statistics, hard_mean
-from andon.structures import Record
-from andon.training import Trainer
+from andon.layers.residual_student import ResidualStudent, frozen_statistics, hard_mean
+from andon.nn.backbones import multiply_adds
+from andon.nn.training import Trainer
 
 TINY = {
     "extractor.network": "resnet18",
@@ -354,7 +354,7 @@ def test_validation_selection_keeps_an_epoch(pictures):
 
 
 def test_a_grid_that_does_not_fit_is_named():
-    from andon.errors import ConfigError
+    from andon.core.errors import ConfigError
 
     with pytest.raises(ConfigError, match="divisible by 8"):
         EfficientADAST(config(extractor__image_size=96))

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import andon
+from andon.core.errors import ConfigError
 from andon.datasets import Dataset, open_dataset
 from andon.detectors._depth import Inputs
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
-from andon.errors import ConfigError
+from andon.detectors._recipes import load_recipe
+from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
 from andon.layers.flow import negative_log_likelihood
-from andon.registry import load_recipe
-from andon.training import Trainer
+from andon.nn.training import Trainer
 
 TINY: dict[str, object] = {
     "mode": "combined",

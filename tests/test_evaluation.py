@@ -10,12 +10,12 @@ import pytest
 import tifffile
 from conftest import write_picture
 
+from andon.core.errors import DataError
 from andon.datasets import Dataset, open_dataset
-from andon.detector import Analysis, Detector
-from andon.errors import DataError
-from andon.evaluation import Report, evaluate, pixel_scores
+from andon.detectors._base import Analysis, Detector
+from andon.detectors._recipes import Recipe
 from andon.metrics import PixelHistogram, PixelRanking, auroc
-from andon.registry import Recipe
+from andon.report.evaluation import Report, evaluate, pixel_scores
 
 SIDE = 48
 

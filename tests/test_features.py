@@ -10,11 +10,11 @@ import torch
 from conftest import texture, write_picture
 from torch import Tensor
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.errors import DataError
-from andon.features import FeatureCache
-from andon.images import View, load_batch
-from andon.structures import Record
+from andon.core.errors import DataError
+from andon.core.images import View, load_batch
+from andon.core.records import Record
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.feature_cache import FeatureCache
 
 CONFIG = BackboneConfig(weights="random", taps=("layer1", "layer2"), image_size=32)
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import serving
 
-from andon.errors import OutputError
-from andon.files import download, to_json, write_bytes, write_json, write_text, writing
+from andon.core.download import download
+from andon.core.errors import OutputError
+from andon.core.files import to_json, write_bytes, write_json, write_text, writing
 
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8))
 

@@ -12,19 +12,19 @@ import pytest
 import torch
 from conftest import names, texture, write_picture
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
-from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from andon.features import FeatureCache
-from andon.images import View
+from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.images import View
+from andon.core.records import Record
+from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
 from andon.layers.adapter import FeatureAdapter
 from andon.layers.flow import negative_log_likelihood
 from andon.layers.flow_teacher import locate_flow
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.feature_cache import FeatureCache
+from andon.nn.training import Trainer
+from andon.nn.weights import add
 from andon.pretraining import FlowPretrainingConfig, pretrain_flow
 from andon.pretraining.flow import FlowFeatures, learn_flow
-from andon.structures import Record
-from andon.training import Trainer
-from andon.weights import add
 
 OPTIONS = {
     "extractor.network": "resnet18",
@@ -199,7 +199,7 @@ def test_a_ready_flow_is_adapted_where_asked(good, shared):
 
 
 def test_a_saved_detector_needs_the_store_no_more(good, shared, tmp_path):
-    from andon.saving import load_detector
+    from andon.detectors._saving import load_detector
 
     used = detector().fit(good[:6], good[6:], trainer=Trainer(device="cpu"))
     used.save(tmp_path / "saved")
@@ -271,8 +271,7 @@ def test_from_the_command_line(folder, dataset_folder, store, tmp_path, andon):
 
 def test_defaults_and_recipes_agree():
     """The defaults are those of the recipe `corrected`; `matching` takes everything the interface asks for."""
-    from andon.registry import load_recipe
-    from andon.runs import resolve
+    from andon.detectors._recipes import load_recipe, resolve
 
     corrected = resolve(load_recipe("efficientad_ast/corrected"), {}).config
     assert FlowPretrainingConfig.matching(corrected) == FlowPretrainingConfig()

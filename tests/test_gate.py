@@ -119,8 +119,8 @@ def test_evaluating_with_the_gate(own_run, andon):
 
 
 def test_the_gate_is_off_unless_the_recipe_or_the_call_asks_for_it(own_run, monkeypatch):
-    from andon.evaluation import Report
-    from andon.runs import evaluate_run
+    from andon.report.evaluation import Report
+    from andon.runs.evaluate import evaluate_run
 
     monkeypatch.setattr(Report, "save", lambda *_, **__: None)
     plain = evaluate_run(own_run, latency=False)
@@ -135,8 +135,7 @@ def test_the_gate_is_off_unless_the_recipe_or_the_call_asks_for_it(own_run, monk
 
 
 def test_gate_is_a_setting_of_every_recipe():
-    from andon.registry import load_recipe
-    from andon.runs import resolve_own
+    from andon.detectors._recipes import load_recipe, resolve_own
 
     for name in ("padim/starter", "efficientad_ast/starter"):
         assert load_recipe(name).gate is False

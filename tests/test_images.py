@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from andon import images
-from andon.errors import DataError
-from andon.images import (
+from andon.core import images
+from andon.core.errors import DataError
+from andon.core.images import (
     AlphaWarning,
     View,
     batches,
@@ -33,7 +33,7 @@ from andon.images import (
     show,
     to_tensor,
 )
-from andon.structures import Record
+from andon.core.records import Record
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 """(12, 16) grey values, all different."""

@@ -11,10 +11,10 @@ from conftest import texture, write_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from andon.errors import DataError
-from andon.images import read_pixels
-from andon.inspected import InspectedArea, nearest_places, polygon_pixels, read_region
-from andon.structures import Record
+from andon.core.errors import DataError
+from andon.core.images import read_pixels
+from andon.core.records import Record
+from andon.core.region import InspectedArea, nearest_places, polygon_pixels, read_region
 
 
 def write_json(path: Path, **content: object) -> Path:

@@ -14,15 +14,17 @@ from conftest import RUN_SETTINGS, set_options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from andon.core.errors import ConfigError, DataError
 from andon.datasets import open_dataset
 from andon.datasets.dataset import Records
 from andon.datasets.labelled import move_labelled
-from andon.errors import ConfigError, DataError
-from andon.metrics.thresholds import labelled_f1
-from andon.registry import load_recipe
-from andon.report.comparison import write_tables
-from andon.runs import Source, evaluate_run, fit_run, resolve
-from andon.sweep import Job, Result
+from andon.detectors._recipes import load_recipe, resolve
+from andon.experiments.comparison import write_tables
+from andon.experiments.sweep import Job, Result
+from andon.runs.evaluate import evaluate_run
+from andon.runs.fit import fit_run
+from andon.runs.source import Source
+from andon.thresholds.rules import labelled_f1
 
 # Which pictures -------------------------------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ def test_a_detector_without_use_for_labels_says_so_and_is_tested_on_the_rest(
         a.equal(b) for a, b in zip(detector.state_dict().values(), plain.state_dict().values(), strict=True)
     )
     assert detector.calibration == plain.calibration
-    monkeypatch.setattr("andon.evaluation.Report.save", lambda *_, **__: None)
+    monkeypatch.setattr("andon.report.evaluation.Report.save", lambda *_, **__: None)
     report = evaluate_run(tmp_path / "run", latency=False)
     assert {case.record.id for case in report.cases} == {record.id for record in dataset.test}
     assert len(report.cases) == 6
@@ -183,7 +185,7 @@ def test_what_needs_labels_asks_for_them(dataset_folder, tmp_path):
 
 
 def test_epochs_judged_by_labels(dataset_folder, tmp_path):
-    from andon.run_folder import read_stages
+    from andon.runs.folder import read_stages
 
     detector, _ = fit(
         tmp_path / "run",

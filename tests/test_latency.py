@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.latency import Effort, describe_machine, measure, predict_latency, summarise
-from andon.saving import load_detector
-from andon.structures import Record
+from andon.core.records import Record
+from andon.detectors._saving import load_detector
+from andon.export.latency import Effort, describe_machine, measure, predict_latency, summarise
 
 
 def test_values_of_the_specification():

@@ -11,11 +11,12 @@ from conftest import texture, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon import adjusting, limits
-from andon.api import load
-from andon.errors import DataError
-from andon.metrics.costs import cheapest
-from andon.saving import load_detector
+from andon.core.errors import DataError
+from andon.detectors._saving import load_detector
+from andon.runs import thresholds as adjusting
+from andon.runs.loading import load
+from andon.thresholds import history as limits
+from andon.thresholds.costs import cheapest
 
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=20)
 
@@ -123,8 +124,8 @@ def test_every_change_is_kept_and_can_be_undone(own_run, more):
 
 
 def test_limits_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
-    from andon import packing
-    from andon.deployment import pack_run
+    from andon.export import packed as packing
+    from andon.runs.export import pack_run
 
     monkeypatch.setattr(packing, "_network", lambda detector, pictures: (None, "left out here"))
     adjusting.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")

@@ -13,12 +13,13 @@ from tiny import TINY
 from torch.nn import functional as F
 
 import andon
-from andon.detector import Detector
-from andon.errors import ConfigError, DataError
+from andon.core.errors import ConfigError, DataError
+from andon.core.records import Record
+from andon.detectors._base import Detector
+from andon.detectors._recipes import load_recipe, recipe_names
+from andon.detectors._registry import detector_class
 from andon.layers.coreset import greedy_centres
-from andon.registry import detector_class, load_recipe, recipe_names
-from andon.structures import Record
-from andon.training import Trainer, seeded
+from andon.nn.training import Trainer, seeded
 
 BANKS = ("padim", "patchcore", "spade")
 
@@ -55,7 +56,9 @@ def answering(detector: Detector, **settings: object) -> Detector:
 
 
 def pictures(train: list[Record]) -> torch.Tensor:
-    return torch.stack([andon.images.show(andon.images.decode(r.image).pixels, (64, 64)) for r in train])
+    return torch.stack(
+        [andon.core.images.show(andon.core.images.decode(r.image).pixels, (64, 64)) for r in train]
+    )
 
 
 def ask(detector: Detector, images: torch.Tensor):

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon import packing
-from andon.api import load
-from andon.deployment import pack_run
-from andon.errors import DataError
-from andon.packing import Packed, ProofError, read_pack
-from andon.saving import load_detector
+from andon.core.errors import DataError
+from andon.detectors._saving import load_detector
+from andon.export import packed as packing
+from andon.export.packed import Packed, ProofError, read_pack
+from andon.runs.export import pack_run
+from andon.runs.loading import load
 
 pytestmark = pytest.mark.xdist_group("network")
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.backbones import count_parameters, multiply_adds
-from andon.layers.patch_networks import PatchNetwork, pad_for
+from andon.detectors.uninformed_students.networks import PatchNetwork, pad_for
+from andon.nn.backbones import count_parameters, multiply_adds
 
 FIELDS = (17, 33, 65)
 

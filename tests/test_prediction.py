@@ -11,10 +11,10 @@ import pytest
 from conftest import texture, write_picture
 from PIL import Image
 
-from andon.detector import Detector
-from andon.errors import DataError, OutputError
-from andon.prediction import list_inputs, predict_files
-from andon.saving import load_detector
+from andon.core.errors import DataError, OutputError
+from andon.detectors._base import Detector
+from andon.detectors._saving import load_detector
+from andon.runs.predict import list_inputs, predict_files
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig
+from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.images import load_batch
+from andon.core.records import Record
 from andon.detectors.efficientad import EfficientAD, EfficientADConfig
-from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from andon.images import load_batch
 from andon.layers.patches import PatchEmbedding, pooling_window
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.training import Trainer
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.pretraining import pdn as pretraining
-from andon.pretraining.workplace import picture_records
-from andon.structures import Record
-from andon.training import Trainer
+from andon.pretraining.jobs import picture_records
 
 TINY = {
     "target.network": "resnet18",

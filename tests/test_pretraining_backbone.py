@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.training import Trainer
+from andon.nn.weights import entries, locate
 from andon.pretraining import BackbonePretrainingConfig, pretrain_backbone
 from andon.pretraining import backbone as pretraining
 from andon.pretraining.backbone import Classifier, find_tasks
-from andon.training import Trainer
-from andon.weights import entries, locate
 
 TINY = {
     "network": "resnet10t",

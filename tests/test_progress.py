@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.progress import Progress as RichProgress
 
-from andon import progress
-from andon.progress import BarProgress, LineProgress, NoProgress, default_progress, track
+from andon.core import progress
+from andon.core.progress import BarProgress, LineProgress, NoProgress, default_progress, track
 
 
 class Clock:

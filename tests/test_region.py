@@ -13,22 +13,22 @@ from PIL import Image
 from tiny import TINY
 
 import andon
-from andon import packing
+from andon.core.errors import DataError
+from andon.core.records import Record, Region
+from andon.core.region import InspectedArea, inspecting
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import synthetic_anomalies
-from andon.detector import Detector
+from andon.detectors._base import Detector
+from andon.detectors._registry import detector_class
+from andon.detectors._saving import load_detector
 from andon.detectors.ast import AST, ASTConfig
-from andon.errors import DataError
-from andon.evaluation import Report, evaluate
-from andon.features import FeatureCache
-from andon.inspected import InspectedArea, inspecting
+from andon.export import packed as packing
 from andon.metrics import PixelHistogram, PixelRanking
 from andon.metrics.gate import Gate
-from andon.registry import detector_class
+from andon.nn.feature_cache import FeatureCache
+from andon.nn.training import Trainer
+from andon.report.evaluation import Report, evaluate
 from andon.report.pictures import HATCH, save_case
-from andon.saving import load_detector
-from andon.structures import Record, Region
-from andon.training import Trainer
 
 pytestmark = pytest.mark.xdist_group("region")
 
@@ -235,8 +235,9 @@ def test_made_up_defects_lie_in_the_region(pictures):
 @pytest.fixture(scope="module")
 def region_run(dataset_folder, region_file, tmp_path_factory) -> Path:
     """A run with a region, made by functions the command calls."""
-    from andon.registry import load_recipe
-    from andon.runs import Source, fit_run, resolve
+    from andon.detectors._recipes import load_recipe, resolve
+    from andon.runs.fit import fit_run
+    from andon.runs.source import Source
 
     run = tmp_path_factory.mktemp("region_run") / "cloth"
     changes = {**TINY["padim"], "region": str(region_file)}
@@ -245,7 +246,7 @@ def region_run(dataset_folder, region_file, tmp_path_factory) -> Path:
 
 
 def test_a_run_says_which_region(region_run, region_file):
-    from andon.run_folder import read_recipe
+    from andon.runs.folder import read_recipe
 
     recipe = read_recipe(region_run)
     assert recipe["region"] == str(region_file.resolve())
@@ -255,7 +256,7 @@ def test_a_run_says_which_region(region_run, region_file):
 
 def test_packed_detectors_hold_the_region(region_run, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "_network", lambda detector, pictures: (None, "left out"))
-    from andon.deployment import pack_run
+    from andon.runs.export import pack_run
 
     pack_run(region_run, tmp_path / "cloth.andon")
     judge = andon.load(tmp_path / "cloth.andon")
@@ -264,9 +265,10 @@ def test_packed_detectors_hold_the_region(region_run, tmp_path, monkeypatch):
 
 
 def test_another_region_is_not_continued(region_run, region_file, dataset_folder, tmp_path):
-    from andon.errors import ConfigError
-    from andon.registry import load_recipe
-    from andon.runs import Source, fit_run, resolve
+    from andon.core.errors import ConfigError
+    from andon.detectors._recipes import load_recipe, resolve
+    from andon.runs.fit import fit_run
+    from andon.runs.source import Source
 
     run = shutil.copytree(region_run, tmp_path / "run")
     recipe = resolve(load_recipe("padim/starter"), TINY["padim"])

@@ -8,14 +8,14 @@ import torch
 from conftest import SIDE, texture, write_picture
 from tiny import TINY
 
-from andon.detector import Analysis, Detector
-from andon.errors import DataError
-from andon.exporting import compare, export, places
-from andon.inspected import InspectedArea, nearest_places
-from andon.registry import detector_class
+from andon.core.errors import DataError
+from andon.core.records import Record
+from andon.core.region import InspectedArea, nearest_places
+from andon.detectors._base import Analysis, Detector
+from andon.detectors._registry import detector_class
+from andon.export.network import compare, export, places
+from andon.nn.training import Trainer
 from andon.runtime import open_model
-from andon.structures import Record
-from andon.training import Trainer
 
 pytestmark = pytest.mark.xdist_group("network")
 

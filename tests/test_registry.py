@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from andon.errors import ConfigError
-from andon.registry import (
-    default_recipe,
-    detector_class,
-    detector_names,
-    detectors,
-    known_detector,
-    load_recipe,
-    recipe_names,
-)
-from andon.runs import resolve
+from andon.core.errors import ConfigError
+from andon.detectors._recipes import default_recipe, detectors, load_recipe, recipe_names, resolve
+from andon.detectors._registry import detector_class, detector_names, known_detector
 
 
 def complaint(call) -> str:

@@ -20,14 +20,14 @@ from made_report import make_calibration, make_cases, make_records, make_report
 from matplotlib.axes import Axes
 from PIL import Image
 
-from andon.detector import enlarge
-from andon.errors import DataError
-from andon.evaluation import Report
+from andon.core.errors import DataError
+from andon.detectors._base import enlarge
 from andon.metrics import Metric
 from andon.report import save_report
+from andon.report.evaluation import Report
 from andon.report.figures import draw_figures
 from andon.report.page import render
-from andon.report.wording import percent
+from andon.report.text import percent
 
 FIGURES = {"loss", "roc_image", "roc_pixel", "pr_image", "pr_pixel", "scores"}
 

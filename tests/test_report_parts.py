@@ -16,10 +16,11 @@ from made_report import make_calibration, make_records, make_report
 from PIL import Image
 from scipy import stats
 
-from andon.evaluation import Case, Report
+from andon.core.records import Prediction, Record
 from andon.metrics import Metric
-from andon.report import picks
-from andon.report.names import places, safe_name, single_place
+from andon.report import examples as picks
+from andon.report.evaluation import Case, Report
+from andon.report.file_names import places, safe_name, single_place
 from andon.report.pictures import (
     TABLE,
     data_uri,
@@ -31,8 +32,7 @@ from andon.report.pictures import (
     save_prediction,
 )
 from andon.report.tables import breakdown, metric_rows, summary_rows
-from andon.report.wording import duration, interval, milliseconds, percent, printable, short, unbroken
-from andon.structures import Prediction, Record
+from andon.report.text import duration, interval, milliseconds, percent, printable, short, unbroken
 
 
 @pytest.fixture(scope="module")

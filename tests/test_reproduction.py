@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from test_sweep import result
 
-from andon import reproduction as module
-from andon import sweep as sweeps
-from andon.datasets.known_counts import MVTEC_AD
-from andon.errors import ConfigError, DataError
-from andon.registry import load_recipe
-from andon.reproduction import (
+from andon.core.errors import ConfigError, DataError
+from andon.datasets.published.counts import MVTEC_AD
+from andon.detectors._recipes import load_recipe, resolve
+from andon.experiments import reproduction as module
+from andon.experiments import sweep as sweeps
+from andon.experiments.reproduction import (
     AVERAGE,
     Reproduction,
     load_reproduction,
@@ -22,7 +22,6 @@ from andon.reproduction import (
     reproduction_names,
     reproduction_table,
 )
-from andon.runs import resolve
 
 PAPER_BESIDE_OTHERS = {"padim-r18", "padim-wrn50", "efficientad-s", "efficientad-m"}
 """Rows whose averages are the paper's and whose categories are another implementation's."""

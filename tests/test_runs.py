@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import RUN_SETTINGS, names, texture, write_picture
 
-from andon.config import from_yaml
-from andon.errors import (
+from andon.core.config import from_yaml
+from andon.core.errors import (
     AndonError,
     ConfigError,
     DataError,
@@ -19,13 +19,15 @@ from andon.errors import (
     UsageError,
     WeightsError,
 )
-from andon.evaluation import Report
-from andon.progress import NoProgress
-from andon.registry import Recipe, load_recipe
-from andon.run_folder import check_output, clear, read_recipe
-from andon.runs import Source, evaluate_run, fit_run, resolve
-from andon.saving import load_detector
-from andon.training import Trainer
+from andon.core.progress import NoProgress
+from andon.detectors._recipes import Recipe, load_recipe, resolve
+from andon.detectors._saving import load_detector
+from andon.nn.training import Trainer
+from andon.report.evaluation import Report
+from andon.runs.evaluate import evaluate_run
+from andon.runs.fit import fit_run
+from andon.runs.folder import check_output, clear, read_recipe
+from andon.runs.source import Source
 
 
 def tiny_recipe(**changes: object) -> Recipe:

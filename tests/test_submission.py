@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from andon.core.errors import DataError
 from andon.datasets import open_dataset
-from andon.errors import DataError
-from andon.evaluation import evaluate
+from andon.detectors._saving import load_detector
+from andon.report.evaluation import evaluate
 from andon.report.submission import PixelMoments, map_file, mask_file, write_submission
-from andon.saving import load_detector
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from types import SimpleNamespace
 import pytest
 from tiny import TINY
 
-from andon import sweep as module
-from andon.errors import ConfigError, DataError, InterruptedRun
-from andon.report.comparison import TEXTURES, Table, comparison, per_category, spread, write_tables
-from andon.report.published import published_for
-from andon.reproduction import load_reproduction
-from andon.sweep import Job, Result, budgeted, finished, plan, run_job, sweep
+from andon.core.errors import ConfigError, DataError, InterruptedRun
+from andon.experiments import sweep as module
+from andon.experiments.comparison import TEXTURES, Table, comparison, per_category, spread, write_tables
+from andon.experiments.published import published_for
+from andon.experiments.reproduction import load_reproduction
+from andon.experiments.sweep import Job, Result, budgeted, finished, plan, run_job, sweep
 
 DATA = "embedded:fabric,profile=tiny,size=128"
 
@@ -72,9 +72,7 @@ def test_plan_refuses_unknown_names(arguments, error, words):
         plan("embedded:fabric", **arguments)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::andon.metrics.normalisation.DegenerateRangeWarning"
-)  # one held-out picture
+@pytest.mark.filterwarnings("ignore::andon.thresholds.display.DegenerateRangeWarning")  # one held-out picture
 def test_a_job_is_run_once_and_continued(tmp_path, monkeypatch):
     settings = TINY["efficientad_ast"] | {"epochs": 2, "teacher.epochs": 2}
     job = Job("efficientad_ast/starter", DATA, "fabric", "auto", 0, settings)

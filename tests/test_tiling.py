@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from tiny import TINY
 
 import andon
-import andon.images
-from andon import tiling as tiles
-from andon.detector import Detector, enlarge
-from andon.errors import ConfigError, DataError
-from andon.exporting import ExportedDetector, describe, export
-from andon.images import decode
-from andon.inspected import InspectedArea
-from andon.registry import detector_class
+import andon.core.images
+from andon.core import tiling as tiles
+from andon.core.errors import ConfigError, DataError
+from andon.core.images import decode
+from andon.core.records import Record
+from andon.core.region import InspectedArea
+from andon.core.tiling import CELLS, Line, TileConfig, Tiling, cut_records, drawn, look
+from andon.detectors._base import Detector, enlarge
+from andon.detectors._registry import detector_class
+from andon.export.network import ExportedDetector, describe, export
+from andon.export.stage_latency import stage_latency
+from andon.nn.training import Trainer
 from andon.runtime import Model
 from andon.runtime.sessions import Outputs
-from andon.stages import stage_latency
-from andon.structures import Record
-from andon.tiling import CELLS, Line, TileConfig, Tiling, cut_records, drawn, look
-from andon.training import Trainer
 
 SIDE = 64
 tilings = st.builds(
@@ -122,7 +122,7 @@ def test_tiles_are_files_with_the_same_pixels_and_pictures_are_decoded_once(tmp_
         tifffile.imwrite(tmp_path / "deep.tif", pixels, photometric="rgb")
     path = tmp_path / "deep.tif" if deep else write_picture(tmp_path / "wide.png", texture(0, 130)[:100])
     opened: list[Path] = []
-    monkeypatch.setattr(andon.images, "decode", lambda p: opened.append(p) or decode(p))
+    monkeypatch.setattr(andon.core.images, "decode", lambda p: opened.append(p) or decode(p))
     record = Record(path, "wide", label=0)
     (tmp_path / "tiles").mkdir()
     (found,) = cut_records([record], TileConfig(size=SIDE).tiling(), 300, 0, tmp_path / "tiles")
@@ -227,7 +227,7 @@ def test_east_learns_tiles(folder):
 
 
 def test_latency_knows_tiles(detector, folder):
-    found = stage_latency(detector, records(folder, "test/stain"), effort=andon.latency.QUICK)
+    found = stage_latency(detector, records(folder, "test/stain"), effort=andon.export.latency.QUICK)
     assert set(found) == {"decode", "network", "post-processing", "total"}
 
 
@@ -250,7 +250,7 @@ def test_the_runtime_cuts_and_blends_as_the_detector(detector, folder):
         answer, expected = model.predict(record), detector.predict(record)
         assert answer.score == pytest.approx(expected.score, rel=1e-4)
         np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-3)
-    found = stage_latency(model, records(folder, "test/stain"), effort=andon.latency.QUICK)
+    found = stage_latency(model, records(folder, "test/stain"), effort=andon.export.latency.QUICK)
     assert set(found) == {"decode", "network", "total"}
     with pytest.raises(DataError, match="smaller than a tile of 64 x 64"):
         model.predict(np.zeros((40, 100, 3), np.uint8))

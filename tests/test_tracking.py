@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from andon import sweep as sweeps
-from andon.errors import AndonError, ConfigError, DataError
-from andon.run_folder import clear
-from andon.sweep import Job, sweep
-from andon.tracking import open_tracker, read_shown
+from andon.core.errors import AndonError, ConfigError, DataError
+from andon.experiments import sweep as sweeps
+from andon.experiments.sweep import Job, sweep
+from andon.experiments.trackers import open_tracker, read_shown
+from andon.runs.folder import clear
 
 REPORT = {
     "metrics": {
@@ -145,7 +145,7 @@ def test_unknown_trackers_and_missing_libraries(monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_a_server_that_does_not_answer_is_said_in_one_line(reported, monkeypatch):
     pytest.importorskip("mlflow")
-    from andon import tracking
+    from andon.experiments import trackers as tracking
 
     def refuse(*_: Any) -> None:
         from mlflow.exceptions import MlflowException
@@ -160,9 +160,10 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(reported, monkeypatch
 
 def test_command(andon, own_run, monkeypatch):
     shown: list[Path] = []
-    monkeypatch.setattr("andon.tracking.open_tracker", lambda name: shown.append)
+    monkeypatch.setattr("andon.experiments.trackers.open_tracker", lambda name: shown.append)
     monkeypatch.setattr(
-        "andon.runs.evaluate_run", lambda *_, **__: SimpleNamespace(to_json=lambda: {"seen": str(shown)})
+        "andon.runs.evaluate.evaluate_run",
+        lambda *_, **__: SimpleNamespace(to_json=lambda: {"seen": str(shown)}),
     )
     found = andon("evaluate", own_run, "--track", "tensorboard", "--json")
     assert (found.code, shown) == (0, [own_run])  # once, after the evaluation

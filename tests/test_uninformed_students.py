@@ -10,20 +10,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import TINY
 
-from andon.backbones import Backbone
+from andon.core.errors import ConfigError, InterruptedRun
+from andon.core.images import batches
+from andon.core.records import Record
 from andon.datasets.penalty import penalty_records
-from andon.detectors.uninformed_students import (
+from andon.detectors.uninformed_students.detector import (
     UninformedStudents,
     UninformedStudentsConfig,
     distil_teacher,
     error_and_spread,
     normalise,
 )
-from andon.errors import ConfigError, InterruptedRun
-from andon.images import batches
-from andon.layers.moments import channel_statistics
-from andon.layers.patch_networks import pad_for
-from andon.layers.patch_teacher import (
+from andon.detectors.uninformed_students.networks import pad_for
+from andon.detectors.uninformed_students.teacher import (
     compactness_loss,
     knowledge_loss,
     largest_shift,
@@ -31,8 +30,9 @@ from andon.layers.patch_teacher import (
     random_windows,
     shifted_crops,
 )
-from andon.structures import Record
-from andon.training import Trainer
+from andon.layers.moments import channel_statistics
+from andon.nn.backbones import Backbone
+from andon.nn.training import Trainer
 
 SIDE = 64
 
@@ -280,7 +280,7 @@ def test_the_teacher_learns_to_describe_as_the_big_network(weights):
 
 def test_the_teacher_is_made_once_per_setting(tmp_path, monkeypatch):
     monkeypatch.setenv("ANDON_HOME", str(tmp_path))
-    module = "andon.detectors.uninformed_students.teacher_losses"
+    module = "andon.detectors.uninformed_students.detector.teacher_losses"
     settings = config()
     big = extractor(settings)
     first = distil_teacher(33, settings, big, trainer())

@@ -13,22 +13,22 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from tiny import TINY
 
+from andon.core.errors import ConfigError
+from andon.core.images import load_batch
 from andon.datasets import open_dataset
 from andon.detectors._depth import Inputs
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
-from andon.errors import ConfigError
-from andon.images import load_batch
-from andon.layers.bank_inputs import NEAREST, BankInputs, extra_channels
-from andon.layers.defect_labels import (
+from andon.detectors.efficientad_ast.bank_inputs import NEAREST, BankInputs, extra_channels
+from andon.detectors.efficientad_ast.defect_labels import (
     CalibratedHead,
     boundary_loss,
     chosen_cells,
     defect_cells,
     margin_loss,
 )
+from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.detectors.efficientad_ast.further_students import error_and_spread, student_of_kind
 from andon.layers.flow import negative_log_likelihood
-from andon.layers.students import error_and_spread, student_of_kind
-from andon.training import Trainer, seeded
+from andon.nn.training import Trainer, seeded
 
 KINDS = ("residual", "plain", "dilated", "positionwise")
 INPUTS = ("residual", "distances", "neighbours")
@@ -205,7 +205,7 @@ def plain_score(data) -> float:
     ids=["others", "residual", "neighbours"],
 )
 def test_variants_learn_and_come_back(data, changes, plain_score, tmp_path):
-    from andon.saving import load_detector
+    from andon.detectors._saving import load_detector
 
     detector = learned(data, **changes)
     detector.save(tmp_path / "detector")

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from servers import serving
 from torch import nn
 
-from andon import weights
-from andon.errors import WeightsError
-from andon.weights import WeightsWarning, add, entries, fetch, is_offline, locate
+from andon.core.download import is_offline
+from andon.core.errors import WeightsError
+from andon.nn import weights
+from andon.nn.weights import WeightsWarning, add, entries, fetch, locate
 
 STATE = {"conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "bn.num_batches_tracked": torch.tensor(7)}
 

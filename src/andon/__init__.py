@@ -15,32 +15,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from andon.api import create, load
+    from andon.api import create
+    from andon.core.errors import AndonError, UsageError
+    from andon.core.records import Batch, Prediction, Record, Region, Regions
     from andon.datasets import Dataset, Records, check_dataset, open_dataset
-    from andon.detector import Detector, DetectorConfig
-    from andon.errors import AndonError, UsageError
-    from andon.evaluation import Report, evaluate
-    from andon.structures import Batch, Prediction, Record, Region, Regions
-    from andon.training import Trainer
+    from andon.detectors._base import Detector, DetectorConfig
+    from andon.nn.training import Trainer
+    from andon.report.evaluation import Report, evaluate
+    from andon.runs.loading import load
 
 _HOMES = {
-    "AndonError": "andon.errors",
-    "Batch": "andon.structures",
+    "AndonError": "andon.core.errors",
+    "Batch": "andon.core.records",
     "Dataset": "andon.datasets",
-    "Detector": "andon.detector",
-    "DetectorConfig": "andon.detector",
-    "Prediction": "andon.structures",
-    "Record": "andon.structures",
+    "Detector": "andon.detectors._base",
+    "DetectorConfig": "andon.detectors._base",
+    "Prediction": "andon.core.records",
+    "Record": "andon.core.records",
     "Records": "andon.datasets",
-    "Region": "andon.structures",
-    "Regions": "andon.structures",
-    "Report": "andon.evaluation",
-    "Trainer": "andon.training",
-    "UsageError": "andon.errors",
+    "Region": "andon.core.records",
+    "Regions": "andon.core.records",
+    "Report": "andon.report.evaluation",
+    "Trainer": "andon.nn.training",
+    "UsageError": "andon.core.errors",
     "check_dataset": "andon.datasets",
     "create": "andon.api",
-    "evaluate": "andon.evaluation",
-    "load": "andon.api",
+    "evaluate": "andon.report.evaluation",
+    "load": "andon.runs.loading",
     "open_dataset": "andon.datasets",
 }
 

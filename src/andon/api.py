@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from andon.errors import ConfigError, DataError
-
 if TYPE_CHECKING:
-    from andon.detector import Detector
-    from andon.runtime import Model
-
-EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
-"""Files in a run folder where `andon export` puts networks."""
+    from andon.detectors._base import Detector
 
 
 def create(detector: str, recipe: str | None = None, **settings: Any) -> Detector:
@@ -21,68 +14,10 @@ def create(detector: str, recipe: str | None = None, **settings: Any) -> Detecto
     `settings` change single values, groups with a double underscore: `create("efficientad_ast", teacher__epochs=24)`.
     Raises `ConfigError` for an unknown name or setting, `WeightsError` when weights are missing.
     """
-    from andon import runs
-    from andon.registry import default_recipe, detector_class, load_recipe
+    from andon.detectors._recipes import create as create_from_recipe
+    from andon.detectors._recipes import default_recipe, load_recipe
+    from andon.detectors._registry import detector_class
 
     detector_class(detector)
     chosen = load_recipe(recipe or default_recipe(detector), detector)
-    return runs.create(chosen, {key.replace("__", "."): value for key, value in settings.items()})
-
-
-def load(path: str | Path, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
-    """What answers for pictures: `predict`, `stream` and `fitted` are those of `Detector`, whatever it was made from.
-
-    `path` is a run folder or the folder a detector was saved to (executed by torch, or by the network that `andon export`
-    put beside it), an exported network (.onnx, .xml), or a packed detector (.andon), which proves itself first. `threads`
-    limits the cores used. Raises `DataError` for anything else, `ConfigError` for a runtime that cannot execute it here.
-    """
-    path = Path(path)
-    if runtime not in (None, "torch", "onnx", "openvino"):
-        raise ConfigError(f"runtime {runtime!r} is unknown: choose torch, onnx or openvino")
-    if path.suffix == ".andon":
-        from andon.packing import open_pack
-
-        return open_pack(path, runtime, threads=threads)
-    if path.suffix in {".onnx", ".xml"}:
-        if runtime == "torch":
-            raise ConfigError(
-                f"{path} is an exported network, torch executes run folders: give the run, or leave --runtime out"
-            )
-        from andon.runtime import open_model
-
-        return open_model(path, runtime, threads=threads)
-    if runtime in (None, "torch"):
-        from andon.saving import load_detector
-
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
-        return load_detector(path)
-    return _exported(path, runtime, threads)
-
-
-def _exported(run: Path, runtime: str, threads: int | None) -> Model:
-    """The network that was exported into a run folder, with the limits that are in force there."""
-    from andon.calibration import Calibration
-    from andon.limits import in_force, read_changes
-    from andon.runtime import Model, open_model
-    from andon.saving import detector_folder, read_description
-
-    network = run / EXPORTED[runtime]
-    if not network.is_file():
-        raise DataError(
-            f"{run} has not been exported for {runtime}: `andon export {run} --format {runtime}` does it"
-        )
-    model = open_model(network, runtime, threads=threads)
-    folder = detector_folder(run)
-    if not (folder / "detector.json").is_file():
-        return model
-    fitted = Calibration.from_json(read_description(folder)["calibration"])
-    if fitted.scores != model.fitted().scores:
-        raise DataError(
-            f"{network} was exported from another detector than the one that is there now: `andon export {run} --format "
-            f"{runtime}` makes it anew"
-        )
-    limits = in_force(fitted, read_changes(folder))
-    return Model(model.session, model.description | {"calibration": limits.to_json()}, str(network))
+    return create_from_recipe(chosen, {key.replace("__", "."): value for key, value in settings.items()})

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
+from andon.core.errors import DataError
+from andon.core.images import read_points
 from andon.datasets.depth import (
     background,
     fill_holes,
@@ -22,8 +24,6 @@ from andon.datasets.depth import (
     relief,
     resize_map,
 )
-from andon.errors import DataError
-from andon.images import read_points
 
 SIDES = st.integers(4, 9)
 

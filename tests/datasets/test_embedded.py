@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from andon.core.errors import DataError, OutputError
 from andon.datasets import check_dataset, load_regions, open_dataset
 from andon.datasets.embedded import CATEGORIES, PROFILES, VERSION, Rendered, generate, render
-from andon.datasets.embedded.frame import (
+from andon.datasets.embedded.drawing import (
     TRAY,
     TRAY_DEFECTS,
     category_module,
@@ -25,7 +26,6 @@ from andon.datasets.embedded.frame import (
 )
 from andon.datasets.embedded.rendering import draw_photometry
 from andon.datasets.embedded.streams import streams
-from andon.errors import DataError, OutputError
 from andon.metrics import auroc
 
 SIZE = 128

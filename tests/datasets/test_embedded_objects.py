@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from andon.datasets.embedded import Rendered, pcb, pcb_layout, pin_tray, render
-from andon.datasets.embedded.frame import TRAY_DEFECTS, TrayDefect, category_module
+from andon.datasets.embedded.drawing import TRAY_DEFECTS, TrayDefect, category_module
 from andon.datasets.embedded.streams import streams
 
 BoolArray = npt.NDArray[np.bool_]

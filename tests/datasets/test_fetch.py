@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from servers import FileServer, serving
 from trees import mvtec_tree
 
-from andon.datasets import archives
-from andon.datasets.archives import extract, safe_name
-from andon.datasets.fetch import ORIGIN, announce, check_fetch, fetch
-from andon.datasets.known_sets import KnownSet, known_set, known_sets
-from andon.errors import DataError, OutputError
-from andon.files import WrongFile, download
+from andon.core.download import WrongFile, download
+from andon.core.errors import DataError, OutputError
+from andon.datasets.published import unpack as archives
+from andon.datasets.published.fetch import ORIGIN, announce, check_fetch, fetch
+from andon.datasets.published.sources import KnownSet, known_set, known_sets
+from andon.datasets.published.unpack import extract, safe_name
 
 MODES = {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz", "tar.bz2": "w:bz2"}
 
@@ -292,7 +292,7 @@ def test_a_full_disk(tmp_path: Path, known: KnownSet, monkeypatch: pytest.Monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("andon.datasets.fetch.extract", full)
+    monkeypatch.setattr("andon.datasets.published.fetch.extract", full)
     with pytest.raises(OutputError, match=r"no space left .* to continue"):
         fetch(known, tmp_path / "toy")
     monkeypatch.undo()

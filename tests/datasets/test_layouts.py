@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import SIDE, loco_tree, mvtec_tree, write_mask, write_picture, write_pictures
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets import Records, list_categories, load_regions, open_dataset
 from andon.datasets.layouts import layouts
 from andon.datasets.listing import in_order
-from andon.errors import DataError
-from andon.structures import Record
 
 SHAPE = (SIDE, SIDE)
 
@@ -253,7 +253,7 @@ def test_loco_is_recognised_without_its_config(tmp_path: Path) -> None:
 
 
 def test_loco_counts_accept_paper_and_archive(tmp_path: Path) -> None:
-    from andon.datasets.known_counts import MVTEC_LOCO, compare
+    from andon.datasets.published.counts import MVTEC_LOCO, compare
 
     data = open_dataset(loco_tree(tmp_path / "splicing_connectors"))
     assert any("copy may be partial" in warning for warning in data.findings.warnings)
@@ -272,7 +272,7 @@ def test_loco_counts_accept_paper_and_archive(tmp_path: Path) -> None:
 
 def test_published_totals() -> None:
     """Sums of the tables in the papers."""
-    from andon.datasets.known_counts import MVTEC_AD, MVTEC_LOCO
+    from andon.datasets.published.counts import MVTEC_AD, MVTEC_LOCO
 
     assert sum(counts.train for counts in MVTEC_AD.values()) == 3629
     assert sum(counts.good for counts in MVTEC_AD.values()) == 467

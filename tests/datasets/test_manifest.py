@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import write_mask, write_picture, write_pictures
 
+from andon.core.errors import DataError
 from andon.datasets import list_categories, open_dataset
 from andon.datasets.manifest_rows import read_rows, resolve
-from andon.errors import DataError
 
 
 def with_manifest(folder: Path, text: str, name: str = "manifest.csv", encoding: str = "utf-8") -> Path:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from trees import DEFECTS, SIDE, write_mask, write_picture
 
+from andon.core.errors import DataError
+from andon.core.records import MaskKind, Record
 from andon.datasets import has_pixel_truth, load_regions
 from andon.datasets.masks import Saturation, read_saturation
-from andon.errors import DataError
-from andon.structures import MaskKind, Record
 
 SHAPE = (SIDE, SIDE)
 TABLE = {255: Saturation("missing", 6, False), 240: Saturation("scratch", 0.34, True)}
@@ -112,7 +112,7 @@ def test_size_mismatch_names_both_files_and_sizes(tmp_path: Path) -> None:
 
 def test_mask_is_compared_with_the_rotated_picture(tmp_path: Path) -> None:
     """A 20 x 16 file with orientation 6 is shown 16 wide and 20 high; its mask is not rotated."""
-    from andon.images import decode
+    from andon.core.images import decode
 
     picture = write_picture(tmp_path / "p.jpg", size=(20, 16))
     exif = Image.Exif()

@@ -9,10 +9,10 @@ import pytest
 import tifffile
 from trees import SIDE, mvtec_tree, write_mask, write_picture
 
+from andon.core.errors import DataError
 from andon.datasets import check_dataset, list_categories, load_regions, open_dataset
 from andon.datasets.depth import relief
 from andon.datasets.embedded import dimples
-from andon.errors import DataError
 
 
 def write_points(path: Path, shape: tuple[int, ...] = (SIDE, SIDE, 3)) -> None:

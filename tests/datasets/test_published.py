@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import SIDE, mvtec_tree, write_mask, write_picture, write_pictures
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets import check_dataset, has_pixel_truth, list_categories, load_regions, open_dataset
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.known_counts import (
+from andon.datasets.published.counts import (
     BTAD,
     MPDD,
     MTD,
@@ -27,8 +29,6 @@ from andon.datasets.known_counts import (
     compare_any,
 )
 from andon.datasets.splits import held_out
-from andon.errors import DataError
-from andon.structures import Record
 
 SHAPE = (SIDE, SIDE)
 

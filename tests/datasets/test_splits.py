@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets.splits import held_out, hold_out
-from andon.errors import DataError
-from andon.structures import Record
 
 NAMES = [f"train/good/{index:03d}.png" for index in range(20)]
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY
 
+from andon.core.errors import DataError
+from andon.core.images import decode, read_mask
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import KINDS, VISIBLE, add_defect, synthetic_anomalies, with_defects
 from andon.detectors.ast import AST, ASTConfig
-from andon.detectors.efficientad_ast import EfficientADAST, EfficientADASTConfig
-from andon.errors import DataError
-from andon.images import decode, read_mask
-from andon.training import Trainer
+from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.nn.training import Trainer
 
 SOURCE = "embedded:fabric,profile=tiny,size=128"
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pixels import LIMITS, picture_sets
 
+from andon.core.records import Region
 from andon.metrics import PixelHistogram, PixelRanking
 from andon.metrics.histogram import bound_of_area, key_scores, order_keys
 from andon.metrics.ranking import Piece, auroc, summarise
-from andon.structures import Region
 
 
 def test_t13_keys():

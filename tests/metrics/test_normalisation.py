@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.metrics import AffineDisplay, auroc, conformal
-from andon.metrics.normalisation import (
+from andon.metrics import auroc
+from andon.thresholds.display import (
+    AffineDisplay,
     DegenerateRangeWarning,
     ecdf,
     map_quantiles,
@@ -17,6 +18,7 @@ from andon.metrics.normalisation import (
     threshold_centred_range,
     zscore,
 )
+from andon.thresholds.rules import conformal
 
 
 def test_t10_quantile_map():
@@ -81,7 +83,7 @@ def test_display_is_0_at_typical_and_1_at_the_threshold():
 
 @given(st.lists(st.floats(-100, 100, width=32), min_size=19, max_size=50), st.floats(-200, 200, width=32))
 @settings(deadline=None, max_examples=200)
-@pytest.mark.filterwarnings("ignore::andon.metrics.normalisation.DegenerateRangeWarning")
+@pytest.mark.filterwarnings("ignore::andon.thresholds.display.DegenerateRangeWarning")
 def test_display_keeps_the_decision(good, score):
     threshold = conformal(np.float32(good), 0.05).value
     display = AffineDisplay.fit(good, threshold)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from andon.core.records import Record
 from andon.metrics import (
     Metric,
     PixelRanking,
@@ -20,7 +21,6 @@ from andon.metrics import (
     pixel_metrics,
     record_tags,
 )
-from andon.structures import Record
 
 pytestmark = pytest.mark.filterwarnings("ignore:undefined, written as null.*few_vertices")
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pixels import LIMITS, grid
 
+from andon.core.records import Region
 from andon.datasets.masks import Saturation
 from andon.metrics import PixelHistogram, PixelRanking, pixel_metrics
-from andon.structures import Region
 
 pytestmark = pytest.mark.filterwarnings("ignore:undefined, written as null.*few_vertices")
 

@@ -11,11 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from andon.errors import DataError
-from andon.metrics import Threshold, conformal, confusion, manual, mean_std, p_value, quantile
-from andon.metrics.thresholds import (
+from andon.core.errors import DataError
+from andon.metrics import confusion
+from andon.thresholds.rules import (
+    Threshold,
+    conformal,
     f1_max_threshold,
     fpr_threshold,
+    manual,
+    mean_std,
+    p_value,
+    quantile,
     smallest_n,
     smallest_n_with_confidence,
     youden_threshold,

@@ -28,7 +28,7 @@ from andon.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from andon.sweep import Job, Outcome
+    from andon.experiments.sweep import Job, Outcome
 
 app = typer.Typer()
 
@@ -55,11 +55,11 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
-    from andon.config import parse_assignments
-    from andon.errors import AndonError
-    from andon.registry import detector_names
-    from andon.report.comparison import comparison, write_tables
-    from andon.sweep import plan
+    from andon.core.config import parse_assignments
+    from andon.core.errors import AndonError
+    from andon.detectors._registry import detector_names
+    from andon.experiments.comparison import comparison, write_tables
+    from andon.experiments.sweep import plan
 
     jobs = plan(
         data,
@@ -111,11 +111,11 @@ def ablate(
     track: Track = None,
 ) -> None:
     """Measure one change at a time on one category; writes tables. Resumes. --set holds for every row."""
-    from andon.ablation import ablation_table, load_sequence, plan_ablation
-    from andon.config import parse_assignments
-    from andon.errors import AndonError
-    from andon.files import write_text
-    from andon.runs import Source
+    from andon.core.config import parse_assignments
+    from andon.core.errors import AndonError
+    from andon.core.files import write_text
+    from andon.experiments.ablation import ablation_table, load_sequence, plan_ablation
+    from andon.runs.source import Source
 
     chosen = load_sequence(sequence)
     found = Source(data, category, layout).open(seed=0)
@@ -161,11 +161,11 @@ def reproduce(
     track: Track = None,
 ) -> None:
     """Make a row of a published table again: all categories, measured beside published. Resumes."""
-    from andon.config import parse_assignments
-    from andon.errors import AndonError, UsageError
-    from andon.files import write_text
-    from andon.report.comparison import write_tables
-    from andon.reproduction import (
+    from andon.core.config import parse_assignments
+    from andon.core.errors import AndonError, UsageError
+    from andon.core.files import write_text
+    from andon.experiments.comparison import write_tables
+    from andon.experiments.reproduction import (
         load_reproduction,
         plan_reproduction,
         reproduction_names,
@@ -214,8 +214,8 @@ def _sweep(
     jobs: Sequence[Job], out: Path, device: str, ray: str | None, cores: int, track: str | None
 ) -> Outcome:
     """Make the runs where they were asked for, and say which failed."""
-    from andon.progress import default_progress
-    from andon.sweep import sweep
+    from andon.core.progress import default_progress
+    from andon.experiments.sweep import sweep
 
     where, show = cluster(ray, cores), tracker(track)
     runner = where.runs if where is not None else None

@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command()
 def detectors(as_json: Json = False) -> None:
     """List the detectors."""
-    from andon.registry import detectors as known
+    from andon.detectors._recipes import detectors as known
 
     infos = known()
     if as_json:
@@ -33,8 +33,8 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes, or show one with all its settings."""
-    from andon.registry import detector_class, load_recipe, recipe_names
-    from andon.runs import resolve
+    from andon.detectors._recipes import load_recipe, recipe_names, resolve
+    from andon.detectors._registry import detector_class
 
     if name is None:
         known = [load_recipe(one) for one in recipe_names()]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from andon.cli.options import Category, DataArgument, Json, Layout, print_json, print_table, say
-from andon.errors import UsageError
+from andon.core.errors import UsageError
 
 app = typer.Typer(
     help="Generate the embedded data sets; list and fetch published ones; check any.", no_args_is_help=True
@@ -26,8 +26,8 @@ def data_generate(
     workers: Annotated[int | None, typer.Option(help="Processes; default one per core.")] = None,
 ) -> None:
     """Draw the embedded data sets: pictures with exact masks, made by the package."""
+    from andon.core.progress import default_progress
     from andon.datasets.embedded import generate
-    from andon.progress import default_progress
 
     chosen = None if categories == "all" else [name.strip() for name in categories.split(",")]
     with default_progress().task("drawing", 1) as task:
@@ -79,7 +79,7 @@ def data_check(
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
     """Published data sets: pages, licences, sizes."""
-    from andon.datasets.known_sets import known_sets
+    from andon.datasets.published.sources import known_sets
 
     rows = list(known_sets().values())
     if as_json:
@@ -136,9 +136,9 @@ def data_fetch(
     as_json: Json = False,
 ) -> None:
     """Fetch a published data set: its page and licence first, then download, check, unpack into a new folder."""
-    from andon.datasets.fetch import announce, check_fetch, fetch
-    from andon.datasets.known_sets import known_set
-    from andon.progress import default_progress
+    from andon.core.progress import default_progress
+    from andon.datasets.published.fetch import announce, check_fetch, fetch
+    from andon.datasets.published.sources import known_set
 
     known = known_set(name)
     target = folder or Path("data") / name
@@ -192,10 +192,10 @@ def data_submission(
     as_json: Json = False,
 ) -> None:
     """Answer for the private pictures of MVTec AD 2: the archive its benchmark server takes."""
+    from andon.core.errors import OutputError
+    from andon.core.progress import default_progress
     from andon.datasets import list_categories, open_dataset
-    from andon.errors import OutputError
-    from andon.progress import default_progress
-    from andon.run_folder import read_recipe
+    from andon.runs.folder import read_recipe
 
     if out.exists() and not overwrite:
         raise OutputError(f"{out} is there already: --overwrite replaces it, --out chooses another name")
@@ -210,8 +210,8 @@ def data_submission(
         by_category[category] = run
     datasets = [open_dataset(data, name, "mvtec_ad_2") for name in names if name in by_category]
 
+    from andon.detectors._saving import load_detector
     from andon.report.submission import write_submission
-    from andon.saving import load_detector
 
     detectors = {category: load_detector(run) for category, run in by_category.items()}
     done = write_submission(detectors, datasets, out, progress=default_progress())

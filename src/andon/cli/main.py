@@ -14,8 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, deploy, limit, pretrain, runs, weights
-from andon.errors import AndonError, UsageError
+from andon.cli import benchmark, catalogue, data, pretrain, runs, weights
+from andon.cli import export as deploy
+from andon.cli import threshold as limit
+from andon.core.errors import AndonError, UsageError
 
 HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from andon.cluster import Cluster
-    from andon.registry import Recipe
-    from andon.tracking import Tracker
+    from andon.detectors._recipes import Recipe
+    from andon.experiments.cluster import Cluster
+    from andon.experiments.trackers import Tracker
 
 DETECTOR = "efficientad_ast"
 DataArgument = Annotated[
@@ -102,7 +102,7 @@ def cluster(address: str | None, cores: int) -> Cluster | None:
     """The cluster named on the command line."""
     if address is None:
         return None
-    from andon.cluster import Cluster
+    from andon.experiments.cluster import Cluster
 
     return Cluster(address, cores)
 
@@ -111,14 +111,15 @@ def tracker(name: str | None) -> Tracker:
     """The tracker named on the command line, or one that shows nothing."""
     if name is None:
         return lambda run: None
-    from andon.tracking import open_tracker
+    from andon.experiments.trackers import open_tracker
 
     return open_tracker(name)
 
 
 def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
     """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
-    from andon.registry import default_recipe, known_detector, load_recipe
+    from andon.detectors._recipes import default_recipe, load_recipe
+    from andon.detectors._registry import known_detector
 
     if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
         return load_recipe(recipe)
@@ -128,7 +129,7 @@ def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
 
 def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]:
     """`--labelled 5` as the setting it is. Raises `UsageError` for what is neither a number of pictures nor `half`."""
-    from andon.errors import UsageError
+    from andon.core.errors import UsageError
 
     if labelled is not None and labelled != "half" and not labelled.isdecimal():
         raise UsageError(f"--labelled takes a number of pictures, or half; not {labelled!r}")
@@ -141,8 +142,8 @@ def with_tile(settings: list[str], tile: int | None) -> list[str]:
 
 
 def resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:
-    from andon.config import parse_assignments
-    from andon.runs import resolve
+    from andon.core.config import parse_assignments
+    from andon.detectors._recipes import resolve
 
     return resolve(recipe, parse_assignments(settings or []))
 
@@ -152,7 +153,7 @@ def say(text: str) -> None:
 
 
 def print_json(values: Any) -> None:
-    from andon.files import to_json
+    from andon.core.files import to_json
 
     print(to_json(values))
 

@@ -11,8 +11,8 @@ import typer
 from andon.cli.options import Device, Json, Settings, print_json
 
 if TYPE_CHECKING:
-    from andon.config import Config
-    from andon.weights import WeightEntry
+    from andon.core.config import Config
+    from andon.nn.weights import WeightEntry
 
 app = typer.Typer(help="Make teachers and feature extractors that serve every product.", no_args_is_help=True)
 
@@ -79,10 +79,9 @@ def pretrain_flow(
     as_json: Json = False,
 ) -> None:
     """Learn one flow teacher for all products; extractor and flow are those of a recipe, `--set steps=...` the training."""
+    from andon.detectors._recipes import load_recipe, resolve
     from andon.pretraining import FlowPretrainingConfig
     from andon.pretraining import pretrain_flow as learn
-    from andon.registry import load_recipe
-    from andon.runs import resolve
 
     whole = resolve(load_recipe(recipe, "efficientad_ast"), {})
 
@@ -153,9 +152,9 @@ def _make(
     **options: Any,
 ) -> None:
     """Call `pretrain` with changed settings and say what came of it; recipes take it as `PART.weights`."""
-    from andon.config import parse_assignments
-    from andon.progress import default_progress
-    from andon.runs import check_device
+    from andon.core.config import parse_assignments
+    from andon.core.progress import default_progress
+    from andon.nn.training import check_device
 
     config = config.updated(parse_assignments(settings or []), where="--set")
     check_device(device)

@@ -40,11 +40,11 @@ from andon.cli.options import (
     with_labelled,
     with_tile,
 )
-from andon.errors import UsageError
+from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from andon.cluster import Cluster
-    from andon.evaluation import Report
+    from andon.experiments.cluster import Cluster
+    from andon.report.evaluation import Report
 
 app = typer.Typer()
 
@@ -61,8 +61,10 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Fit and evaluate on embedded data with embedded weights, offline; prints a table, writes runs/demo."""
-    from andon.progress import default_progress
-    from andon.runs import Source, evaluate_run, fit_run
+    from andon.core.progress import default_progress
+    from andon.runs.evaluate import evaluate_run
+    from andon.runs.fit import fit_run
+    from andon.runs.source import Source
 
     named = chosen_recipe(detector, recipe)
     progress = default_progress()
@@ -92,10 +94,12 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Learn from good pictures and set the thresholds."""
-    from andon.config import parse_assignments
-    from andon.progress import default_progress
-    from andon.run_folder import check_output, read_recipe
-    from andon.runs import Source, fit_run, resolve_own
+    from andon.core.config import parse_assignments
+    from andon.core.progress import default_progress
+    from andon.detectors._recipes import resolve_own
+    from andon.runs.fit import fit_run
+    from andon.runs.folder import check_output, read_recipe
+    from andon.runs.source import Source
 
     settings = with_tile(with_labelled(settings, labelled), tile)
     named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings))
@@ -121,7 +125,7 @@ def fit(
         device=device,
         progress=default_progress(),
     )
-    from andon.evaluation import label_notes
+    from andon.report.evaluation import label_notes
 
     show(out)
     limits = fitted.fitted()
@@ -186,9 +190,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run on its test pictures: metrics, curves, heat maps, masks, report.html."""
-    from andon.errors import ConfigError
-    from andon.progress import default_progress
-    from andon.runs import Source, evaluate_run
+    from andon.core.errors import ConfigError
+    from andon.core.progress import default_progress
+    from andon.runs.evaluate import evaluate_run
+    from andon.runs.source import Source
 
     if pixel_metrics not in (None, "auto", "exact", "histogram"):
         raise ConfigError(f"--pixel-metrics {pixel_metrics!r} is unknown: choose auto, exact or histogram")
@@ -256,10 +261,10 @@ def predict(
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
-    from andon.api import load
-    from andon.prediction import list_inputs, predict_files
-    from andon.progress import default_progress
-    from andon.run_folder import read_recipe
+    from andon.core.progress import default_progress
+    from andon.runs.folder import read_recipe
+    from andon.runs.loading import load
+    from andon.runs.predict import list_inputs, predict_files
 
     records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
@@ -295,8 +300,8 @@ def _predict_archive(
     where: Cluster | None,
     as_json: bool,
 ) -> None:
-    from andon.archive import predict_archive
-    from andon.progress import default_progress
+    from andon.core.progress import default_progress
+    from andon.runs.scoring import predict_archive
 
     new, verdicts = predict_archive(
         run,

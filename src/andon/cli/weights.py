@@ -16,7 +16,7 @@ app = typer.Typer(help="List, add and fetch backbone weights.", no_args_is_help=
 @app.command("list")
 def weights_list(as_json: Json = False) -> None:
     """Known weights, where they come from, and whether they are here."""
-    from andon.weights import entries
+    from andon.nn.weights import entries
 
     rows = entries()
     if as_json:
@@ -50,11 +50,11 @@ def weights_add(
     sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its beginning.")] = "",
 ) -> None:
     """Copy weights from a file into the local store."""
-    from andon.weights import FLOW_NETWORK, PDN_NETWORKS, add
+    from andon.nn.weights import FLOW_NETWORK, PDN_NETWORKS, add
 
     check = None
     if file.is_file() and network not in {*PDN_NETWORKS, FLOW_NETWORK}:
-        from andon.backbones import check_state, known_network  # timm takes seconds to import
+        from andon.nn.backbones import check_state, known_network  # timm takes seconds to import
 
         known_network(network)
         check = partial(check_state, network)
@@ -73,8 +73,9 @@ def weights_add(
 @app.command("fetch")
 def weights_fetch(name: Annotated[str, typer.Argument(help="Name from `andon weights list`.")]) -> None:
     """Download weights after saying what and from where, check their hash, and store them."""
-    from andon.progress import default_progress
-    from andon.weights import entries, fetch, is_offline
+    from andon.core.download import is_offline
+    from andon.core.progress import default_progress
+    from andon.nn.weights import entries, fetch
 
     entry = next((e for e in entries() if e.name == name), None)
     if entry is not None and entry.path is None and not is_offline():

@@ -1,4 +1,4 @@
-"""Data sets: layouts are recognised, split, listed and checked here; pixels are decoded in `andon.images`."""
+"""Data sets: layouts are recognised, split, listed and checked here; pixels are decoded in `andon.core.images`."""
 
 from andon.datasets.check import check_dataset
 from andon.datasets.dataset import Dataset, Records

@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.images import AlphaWarning, decode, read_mask, read_points
+from andon.core.progress import NoProgress, Progress, track
+from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
 from andon.datasets.findings import Findings, FindingsLog, pictures, some
 from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
 from andon.datasets.opening import list_categories, open_dataset
-from andon.errors import DataError
-from andon.images import AlphaWarning, decode, read_mask, read_points
-from andon.progress import NoProgress, Progress, track
-from andon.structures import Record
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
 """Fewer good pictures than these are warned about."""

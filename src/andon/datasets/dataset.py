@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets.findings import Findings
 from andon.datasets.masks import Saturation
-from andon.errors import DataError
-from andon.structures import Record
 
 
 class Records(Sequence[Record]):

@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-from andon.errors import DataError, OutputError, nearest
-from andon.home import cache_dir
+from andon.core.errors import DataError, OutputError, nearest
+from andon.core.paths import cache_dir
 
 PREFIX = "embedded:"
 

@@ -11,9 +11,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal
 
+from andon.core.errors import DataError
 from andon.datasets.dataset import Dataset, Records, file_digest
 from andon.datasets.findings import pictures
-from andon.errors import DataError
 
 Labelled = int | Literal["half"]
 """How many anomalous pictures leave the test; `half` for the bound that full supervision reaches."""

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.images import IGNORED, is_picture, natural_key
 from andon.datasets.findings import FindingsLog
-from andon.errors import DataError
-from andon.images import IGNORED, is_picture, natural_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from andon.datasets.names import TEST, TRAIN, VALIDATION, is_bad, is_good
-from andon.errors import DataError, nearest
-from andon.structures import Split
+from andon.core.errors import DataError, nearest
+from andon.core.records import Split
+from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, is_bad, is_good
 
 COLUMNS = ("image", "split", "label", "category", "defect_type", "mask", "object_id")
 SUFFIXES = (".csv", ".json", ".jsonl")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.errors import DataError
-from andon.images import read_mask
-from andon.inspected import inspected_pixels
-from andon.structures import Record, Region, Regions
+from andon.core.errors import DataError
+from andon.core.images import read_mask
+from andon.core.records import Record, Region, Regions
+from andon.core.region import inspected_pixels
 
 SOFT_ABOVE = 127
 """Values above are anomalous in masks with grey edges (MTD, spec A.8)."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError, nearest
 from andon.datasets.dataset import Dataset
 from andon.datasets.generated import PREFIX, category_of, generated_categories, generated_folder
 from andon.datasets.layouts import Layout, Options, layouts
 from andon.datasets.listing import folders_in
-from andon.errors import DataError, nearest
 
 NAMED_CATEGORIES = 20
 """Categories an error lists before it says how many more there are."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from andon.core.records import MaskKind
 from andon.datasets.findings import FindingsLog, some
+from andon.datasets.folder_names import MASK_MARKS, MASKS
 from andon.datasets.listing import folders_in, has_pictures, named, scan
-from andon.datasets.names import MASK_MARKS, MASKS
-from andon.structures import MaskKind
 
 
 @dataclass(frozen=True, slots=True)

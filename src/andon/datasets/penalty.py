@@ -9,11 +9,11 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from andon.errors import DataError
-from andon.files import writing
-from andon.home import cache_dir
-from andon.images import list_pictures
-from andon.structures import Record
+from andon.core.errors import DataError
+from andon.core.files import writing
+from andon.core.images import list_pictures
+from andon.core.paths import cache_dir
+from andon.core.records import Record
 
 PROCEDURAL = 128
 """Procedural pictures that are made when no folder is given."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record, Split
 from andon.datasets.findings import pictures
-from andon.errors import DataError
-from andon.structures import Record, Split
 
 VALIDATION_PERCENT = 10
 TEST_PERCENT = 20

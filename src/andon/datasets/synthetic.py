@@ -18,13 +18,13 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from andon.core.files import writing
+from andon.core.images import decode, read_size
+from andon.core.paths import cache_dir
+from andon.core.records import Record
 from andon.datasets.dataset import file_digest
 from andon.datasets.masks import load_regions
 from andon.datasets.penalty import draw as draw_texture
-from andon.files import writing
-from andon.home import cache_dir
-from andon.images import decode, read_size
-from andon.structures import Record
 
 Colours = npt.NDArray[np.float32]
 """(H, W, 3) in [0, 1]."""

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.images import natural_key
+from andon.core.records import Group, Record, Split
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.folder_names import GOOD, MASKS, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.layouts import Options
 from andon.datasets.listing import folders_in, named, scan
 from andon.datasets.masks import Saturation
-from andon.datasets.names import GOOD, MASKS, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.pairing import NO_TRUTH, MaskFolders, Truth, split_companions
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
-from andon.errors import DataError
-from andon.images import natural_key
-from andon.structures import Group, Record, Split
 
 
 def is_tree(folder: Path) -> bool:

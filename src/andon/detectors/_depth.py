@@ -17,16 +17,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.config import Amount, Config, Count
+from andon.core.config import Amount, Config, Count
+from andon.core.errors import ConfigError
+from andon.core.images import View, load_depth
+from andon.core.records import Record
 from andon.datasets.depth import network_planes
-from andon.detector import Detector, DetectorConfig, weight_lines
-from andon.errors import ConfigError
-from andon.features import FeatureCache
-from andon.images import View, load_depth
+from andon.detectors._base import Detector, DetectorConfig, weight_lines
 from andon.layers.adapter import FeatureAdapter
-from andon.structures import Record
-from andon.training import Trainer
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.feature_cache import FeatureCache
+from andon.nn.training import Trainer
 
 PLAIN = View()
 CHUNK = 8

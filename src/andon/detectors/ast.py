@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.conditions import STUDENT_EXPLAINS, Explained
-from andon.config import Amount, Config, Count
-from andon.detector import Analysis
+from andon.core.config import Amount, Config, Count
+from andon.core.records import Record
+from andon.detectors._base import Analysis
 from andon.detectors._depth import DepthDetector, DepthDetectorConfig, Inputs
 from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.positional import positional_encoding
-from andon.layers.student import ResidualStudent
-from andon.structures import Record
-from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer
+from andon.layers.residual_student import ResidualStudent
+from andon.nn.sanity_checks import STUDENT_EXPLAINS, Explained
+from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
 
 POSITION_CHANNELS = 32
 ENLARGE = 8

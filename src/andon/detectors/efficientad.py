@@ -22,19 +22,19 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.conditions import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
-from andon.config import Amount, Config, Count, Share
+from andon.core.config import Amount, Config, Count, Share
+from andon.core.errors import WeightsError
+from andon.core.images import Pictures, View, batches
+from andon.core.progress import track
+from andon.core.records import Record
 from andon.datasets.penalty import penalty_records
-from andon.detector import PREDICT_BATCH, Analysis, Detector, DetectorConfig
-from andon.errors import WeightsError
-from andon.images import Pictures, View, batches
+from andon.detectors._base import PREDICT_BATCH, Analysis, Detector, DetectorConfig
 from andon.layers.augment import jitter_one, luma
-from andon.layers.pdn import LOST_CELLS, STRIDE, Size, grid, pdn, teacher_state
-from andon.layers.student import hard_mean
-from andon.progress import track
-from andon.structures import Record
-from andon.training import Draw, EarlyStopping, OptimiserConfig, Trainer
-from andon.weights import IMAGENET_MEAN, IMAGENET_STD, RANDOM, WeightFile, entries, locate
+from andon.layers.residual_student import hard_mean
+from andon.nn.pdn import LOST_CELLS, STRIDE, Size, grid, pdn, teacher_state
+from andon.nn.sanity_checks import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
+from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
+from andon.nn.weights import IMAGENET_MEAN, IMAGENET_STD, RANDOM, WeightFile, entries, locate
 
 TARGET_BYTES = 2 << 30
 """Memory for the teacher's answers to training pictures; those beyond it are computed again at each step."""

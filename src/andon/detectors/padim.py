@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.config import Amount, Count
-from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
-from andon.errors import ConfigError, DataError
-from andon.images import batches
+from andon.core.config import Amount, Count
+from andon.core.errors import ConfigError, DataError
+from andon.core.images import batches
+from andon.core.memory_budget import require_memory
+from andon.core.progress import track
+from andon.core.records import Record
+from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
 from andon.layers.framing import crop_centre, fill_border, frame_side
 from andon.layers.gaussian import PositionGaussians, mahalanobis
-from andon.layers.memory import require_memory
 from andon.layers.smoothing import Smoothing
-from andon.progress import track
-from andon.structures import Record
-from andon.training import Trainer, seeded
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.training import Trainer, seeded
 
 BATCH = 8
 """Pictures whose features are computed at a time."""

@@ -17,19 +17,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.config import Amount, Count
-from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
-from andon.images import batches
+from andon.core.config import Amount, Count
+from andon.core.images import batches
+from andon.core.memory_budget import require_memory
+from andon.core.progress import track
+from andon.core.records import Record
+from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
 from andon.layers.coreset import greedy_centres, random_projection
 from andon.layers.framing import crop_centre, fill_border, frame_side
-from andon.layers.memory import require_memory
 from andon.layers.neighbours import nearest
 from andon.layers.patches import ConcatEmbedding, PatchEmbedding
 from andon.layers.smoothing import Smoothing
-from andon.progress import track
-from andon.structures import Record
-from andon.training import Trainer, seeded
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.training import Trainer, seeded
 
 BATCH = 8
 """Pictures whose features are computed at a time."""

@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.config import Amount, Count
-from andon.detector import Analysis, Detector, DetectorConfig, weight_lines
-from andon.errors import ConfigError
-from andon.errors import nearest as nearest_name
-from andon.images import batches
+from andon.core.config import Amount, Count
+from andon.core.errors import ConfigError
+from andon.core.errors import nearest as nearest_name
+from andon.core.images import batches
+from andon.core.memory_budget import require_memory
+from andon.core.progress import track
+from andon.core.records import Record
+from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
 from andon.layers.framing import crop_centre, fill_border, frame_side
-from andon.layers.memory import require_memory
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.patches import to_grid
 from andon.layers.smoothing import Smoothing
-from andon.progress import track
-from andon.structures import Record
-from andon.training import Trainer
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.training import Trainer
 
 BATCH = 8
 """Pictures whose features are computed at a time."""

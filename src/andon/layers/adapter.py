@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.errors import ConfigError
+from andon.core.errors import ConfigError
 from andon.layers.moments import channel_statistics
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from andon.errors import ConfigError, WeightsError
-from andon.weights import FLOW_NETWORK, WeightFile, locate
+from andon.core.errors import ConfigError, WeightsError
+from andon.nn.weights import FLOW_NETWORK, WeightFile, locate
 
 MEAN, STD, SETTINGS, PART = "features.mean", "features.std", "settings", "flow."
 """Names in the file; `settings` is JSON text as bytes, since the store keeps tensors and nothing else."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.errors import ConfigError
+from andon.core.errors import ConfigError
 
 
 def frame_side(resize: int | None, image_size: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from andon.errors import DataError
+from andon.core.errors import DataError
 
 EXACT_BYTES = 2**30
 """Sums of products are kept in float64 as long as they take no more than this."""

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.errors import nearest
+from andon.core.errors import nearest
+from andon.core.records import Region
 from andon.metrics.counts import Confusion, Curve
 from andon.metrics.pimo import PIMO_RANGE, Pimo, RateCurve, pimo
 from andon.metrics.pixels import (
@@ -33,7 +34,6 @@ from andon.metrics.pixels import (
     region_sizes,
 )
 from andon.metrics.ranking import Piece, summarise
-from andon.structures import Region
 
 BITS = 20
 """Of a key; 12 to 24."""

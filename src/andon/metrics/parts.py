@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from andon.metrics.ranking import auroc
+from andon.metrics.ranking import Scores, auroc
 from andon.metrics.results import Metric
-from andon.metrics.thresholds import largest_per_object
 
 
 def part_metrics(
@@ -30,3 +30,14 @@ def part_metrics(
     if not n_pos or not n_neg:
         return {"part_auroc": Metric(np.nan, n_pos, n_neg, "no_negatives" if n_pos else "no_positives")}
     return {"part_auroc": Metric(auroc(of_parts, truth), n_pos, n_neg)}
+
+
+def largest_per_object(scores: Scores, object_ids: Sequence[Hashable | None]) -> Scores:
+    """Largest score of each object (m,), m <= n; a picture whose id is None is an object of its own."""
+    if len(object_ids) != scores.size:
+        raise ValueError(f"{scores.size} scores but {len(object_ids)} object ids; give one per score")
+    largest: dict[Hashable, np.floating[Any]] = {}
+    for index, (score, identity) in enumerate(zip(scores, object_ids, strict=True)):
+        key = ("own", index) if identity is None else ("object", identity)
+        largest[key] = max(score, largest.get(key, score))
+    return np.array(list(largest.values()), dtype=scores.dtype)

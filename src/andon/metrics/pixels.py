@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from andon.errors import nearest
+from andon.core.errors import nearest
+from andon.core.records import Region
 from andon.metrics.counts import Confusion, Curve, OperatingPoint
 from andon.metrics.pimo import PIMO_RANGE, Pimo, pimo, rate_curve, recalls_at
 from andon.metrics.ranking import CHUNK, Ranking
-from andon.structures import Region
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
 AUPRO_LIMITS = (0.30, 0.05)

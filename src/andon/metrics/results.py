@@ -25,12 +25,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.records import Record
 from andon.metrics.bootstrap import image_draws, intervals
 from andon.metrics.counts import Confusion
 from andon.metrics.pimo import Pimo
 from andon.metrics.pixels import AUPRO_LIMITS, PixelSummary, tag_set
 from andon.metrics.ranking import RankSummary, checked, rank
-from andon.structures import Record
 
 TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
 """Categories of MVTec AD that are textures."""

@@ -20,14 +20,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig, check_state
-from andon.config import Config, Count
-from andon.errors import DataError
-from andon.files import write_bytes
-from andon.home import cache_dir
-from andon.images import load_batch
+from andon.core.config import Config, Count
+from andon.core.errors import DataError
+from andon.core.files import write_bytes
+from andon.core.images import load_batch
+from andon.core.paths import cache_dir
+from andon.core.progress import Progress, track
+from andon.core.records import Record
 from andon.layers.augment import random_view, some_grey
-from andon.pretraining.workplace import (
+from andon.nn.backbones import Backbone, BackboneConfig, check_state
+from andon.nn.training import Draw, OptimiserConfig, Trainer, seeded
+from andon.nn.weights import WeightEntry, add
+from andon.pretraining.jobs import (
     check_name,
     clean_up,
     note_settings,
@@ -35,10 +39,6 @@ from andon.pretraining.workplace import (
     pictures_line,
     resumable,
 )
-from andon.progress import Progress, track
-from andon.structures import Record
-from andon.training import Draw, OptimiserConfig, Trainer, seeded
-from andon.weights import WeightEntry, add
 
 LOADERS = 4
 """Threads that decode the pictures of a step."""

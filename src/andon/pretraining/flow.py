@@ -20,19 +20,23 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.config import Config, Count
-from andon.errors import ConfigError, DataError
-from andon.features import FeatureCache
-from andon.files import write_bytes
-from andon.home import cache_dir
-from andon.images import WHOLE, View
+from andon.core.config import Config, Count
+from andon.core.errors import ConfigError, DataError
+from andon.core.files import write_bytes
+from andon.core.images import WHOLE, View
+from andon.core.paths import cache_dir
+from andon.core.progress import Progress, track
+from andon.core.records import Record
 from andon.layers.adapter import FeatureAdapter
 from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.flow_teacher import flow_interface, flow_teacher_state
 from andon.layers.moments import channel_statistics
 from andon.layers.positional import positional_encoding
-from andon.pretraining.workplace import (
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.feature_cache import FeatureCache
+from andon.nn.training import Draw, OptimiserConfig, Trainer, seeded
+from andon.nn.weights import FLOW_NETWORK, WeightEntry, add
+from andon.pretraining.jobs import (
     check_name,
     clean_up,
     note_settings,
@@ -40,10 +44,6 @@ from andon.pretraining.workplace import (
     pictures_line,
     resumable,
 )
-from andon.progress import Progress, track
-from andon.structures import Record
-from andon.training import Draw, OptimiserConfig, Trainer, seeded
-from andon.weights import FLOW_NETWORK, WeightEntry, add
 
 PIECE = 8
 """Pictures whose features are in memory at once while statistics are taken."""

@@ -18,16 +18,20 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.backbones import Backbone, BackboneConfig
-from andon.config import Config, Count
-from andon.errors import ConfigError, DataError
-from andon.files import write_bytes
-from andon.home import cache_dir
-from andon.images import batches, load_batch, resize
+from andon.core.config import Config, Count
+from andon.core.errors import ConfigError, DataError
+from andon.core.files import write_bytes
+from andon.core.images import batches, load_batch, resize
+from andon.core.paths import cache_dir
+from andon.core.progress import Progress, track
+from andon.core.records import Record
 from andon.layers.augment import random_view, some_grey
 from andon.layers.patches import pooling_window, to_grid
-from andon.layers.pdn import Size, grid, pdn
-from andon.pretraining.workplace import (
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.pdn import Size, grid, pdn
+from andon.nn.training import Draw, OptimiserConfig, Trainer, seeded
+from andon.nn.weights import WeightEntry, add
+from andon.pretraining.jobs import (
     check_name,
     clean_up,
     note_settings,
@@ -35,10 +39,6 @@ from andon.pretraining.workplace import (
     pictures_line,
     resumable,
 )
-from andon.progress import Progress, track
-from andon.structures import Record
-from andon.training import Draw, OptimiserConfig, Trainer, seeded
-from andon.weights import WeightEntry, add
 
 REDUCED = 1024
 """Numbers a tap's 3 x 3 neighbourhood is pooled to before all taps are pooled to the description."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from andon.evaluation import Report
-    from andon.progress import Progress
+    from andon.core.progress import Progress
+    from andon.report.evaluation import Report
 
 __all__ = ["save_report"]
 
@@ -33,10 +33,10 @@ def save_report(
     it is, the rest is complete. Raises `DataError` when a picture can no longer be read, `OutputError` when the folder
     cannot be written.
     """
-    from andon.files import write_bytes, write_json, write_text
-    from andon.progress import NoProgress, track
+    from andon.core.files import write_bytes, write_json, write_text
+    from andon.core.progress import NoProgress, track
     from andon.report.figures import draw_figures
-    from andon.report.names import places, safe_name
+    from andon.report.file_names import places, safe_name
     from andon.report.page import render
     from andon.report.pictures import save_case
 

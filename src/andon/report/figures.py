@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from andon.metrics import Curve, Metric
-from andon.report.wording import percent
+from andon.report.text import percent
 
 if TYPE_CHECKING:
-    from andon.evaluation import Report
-    from andon.training import Stage
+    from andon.nn.training import Stage
+    from andon.report.evaluation import Report
 
 GOOD, ANOMALOUS = "#0072b2", "#d55e00"
 """Blue and vermilion (Okabe and Ito): apart for all kinds of colour vision."""

@@ -12,10 +12,11 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from andon.core.region import inspected_pixels
 from andon.datasets.masks import load_regions
-from andon.evaluation import Case, Report
-from andon.inspected import inspected_pixels
-from andon.report import picks, tables
+from andon.report import examples as picks
+from andon.report import tables
+from andon.report.evaluation import Case, Report
 from andon.report.pictures import (
     FOUND,
     TRUTH,
@@ -28,7 +29,7 @@ from andon.report.pictures import (
     read_picture,
     scale_uri,
 )
-from andon.report.wording import DASH, milliseconds, percent, plural, printable, reason, short, unbroken
+from andon.report.text import DASH, milliseconds, percent, plural, printable, reason, short, unbroken
 
 CURVES = {
     "roc_image": "ROC curve of the pictures",

@@ -20,15 +20,15 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from andon.files import writing
-from andon.images import AlphaWarning, decode
-from andon.inspected import inspected_pixels
-from andon.report.names import single_place
-from andon.structures import Prediction, Record
+from andon.core.files import writing
+from andon.core.images import AlphaWarning, decode
+from andon.core.records import Prediction, Record
+from andon.core.region import inspected_pixels
+from andon.report.file_names import single_place
 
 if TYPE_CHECKING:
-    from andon.calibration import Calibration
-    from andon.evaluation import Case
+    from andon.report.evaluation import Case
+    from andon.thresholds.calibration import Calibration
 
 Pixels = npt.NDArray[np.uint8]
 """(H, W, 3) or, for colours with opacity, (..., 4)."""
@@ -143,7 +143,7 @@ def full_map(case: Case, calibration: Calibration) -> Map:
     """(H, W): the raw map of a case at its picture's own size, as the metrics saw it where it is inspected."""
     import torch
 
-    from andon.detector import enlarge
+    from andon.detectors._base import enlarge
 
     enlarged = enlarge(torch.from_numpy(np.ascontiguousarray(case.raw_map))[None], case.size)
     return calibration.quieted(enlarged)

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.errors import DataError
+from andon.core.files import writing
+from andon.core.progress import NoProgress, Progress
+from andon.core.records import Record
 from andon.datasets.dataset import Dataset
-from andon.errors import DataError
-from andon.files import writing
-from andon.progress import NoProgress, Progress
-from andon.structures import Record
 
 if TYPE_CHECKING:
-    from andon.detector import Detector
+    from andon.detectors._base import Detector
 
 LAYOUT = "mvtec_ad_2"
 DEVIATIONS = 3.0

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from andon.conditions import Condition
-from andon.evaluation import Report
 from andon.metrics import Metric
 from andon.metrics.results import MEAN_OF
-from andon.report.picks import verdict
-from andon.report.wording import DASH, duration, interval, milliseconds, percent, plural, reason, short
+from andon.nn.sanity_checks import Condition
+from andon.report.evaluation import Report
+from andon.report.examples import verdict
+from andon.report.text import DASH, duration, interval, milliseconds, percent, plural, reason, short
 
 MEANINGS = {
     "image_auroc": (

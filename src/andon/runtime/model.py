@@ -9,12 +9,12 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from andon.calibration import Calibration
-from andon.errors import DataError
-from andon.images import decode
+from andon.core.errors import DataError
+from andon.core.images import decode
+from andon.core.records import Prediction, Record
+from andon.core.tiling import BATCH, Map, Pixels, Tiling, enlarge, look
 from andon.runtime.sessions import Outputs, Session, open_session
-from andon.structures import Prediction, Record
-from andon.tiling import BATCH, Map, Pixels, Tiling, enlarge, look
+from andon.thresholds.calibration import Calibration
 
 FORMAT = 1
 """Version of the description inside exported networks."""

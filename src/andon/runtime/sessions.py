@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from andon.errors import ConfigError, DataError
+from andon.core.errors import ConfigError, DataError
 
 RUNTIMES = ("onnx", "openvino")
 """Runtimes of exported networks; a run folder can besides be executed by torch."""

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from andon.datasets.embedded.frame import PROFILES, Profile
+from andon.core.errors import DataError
+from andon.datasets.embedded.drawing import PROFILES, Profile
 from andon.datasets.embedded.rendering import Blob, coverage, turned, value_noise
 from andon.datasets.embedded.streams import SPLIT_IDS
-from andon.errors import DataError
 
 NAME = "dimples"
 VERSION = 1

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from andon.datasets.embedded.frame import TRAY_DEFECTS
+from andon.datasets.embedded.drawing import TRAY_DEFECTS
 from andon.datasets.embedded.pin_tray_parts import (
     COLUMNS,
     HEAD_RADIUS,

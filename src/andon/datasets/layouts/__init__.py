@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from andon.datasets.dataset import Dataset
+from andon.datasets.folder_names import RESERVED
 from andon.datasets.listing import folders_in
-from andon.datasets.names import RESERVED
 
 
 @dataclass(frozen=True, slots=True)

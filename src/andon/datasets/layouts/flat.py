@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures, some
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import has_pictures, scan
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import records_of
-from andon.errors import DataError
-from andon.structures import Record
 
 NAME = "flat"
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.folder_names import BAD, GOOD, MASKS, RESERVED
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import folders_in, has_pictures, named, scan
-from andon.datasets.names import BAD, GOOD, MASKS, RESERVED
 from andon.datasets.pairing import MaskFolders
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks, records_of
-from andon.errors import DataError
-from andon.structures import Record
 
 NAME = "folders"
 

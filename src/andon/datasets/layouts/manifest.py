@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Group, MaskKind, Record, Split
 from andon.datasets.dataset import Dataset
 from andon.datasets.findings import FindingsLog, pictures, some
 from andon.datasets.layouts import Layout, Options
@@ -19,8 +21,6 @@ from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks, ordered
-from andon.errors import DataError
-from andon.structures import Group, MaskKind, Record, Split
 
 NAME = "manifest"
 GROUPS: dict[int | None, Group] = {0: "good", 1: "anomalous", None: "unknown"}

@@ -13,15 +13,15 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures, some
-from andon.datasets.known_counts import MTD, compare
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import folders_in, in_order, scan
+from andon.datasets.published.counts import MTD, compare
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks
-from andon.errors import DataError
-from andon.structures import Record
 
 NAME = "mtd"
 PREFIX = "MT_"

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.depth import point_cloud_beside
 from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.folder_names import GOOD, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import folders_in, named, scan
-from andon.datasets.names import GOOD, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.pairing import MaskFolders
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks, records_of
-from andon.errors import DataError
-from andon.structures import Record, Split
 
 NAME = "mvtec3d"
 COLOUR, POINTS = "rgb", "xyz"

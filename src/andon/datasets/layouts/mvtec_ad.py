@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from andon.datasets.dataset import Dataset
-from andon.datasets.known_counts import BTAD, MPDD, MVTEC_AD, VISA, compare_any
 from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.published.counts import BTAD, MPDD, MVTEC_AD, VISA, compare_any
 from andon.datasets.tree import is_tree, read_tree
 
 NAME = "mvtec_ad"

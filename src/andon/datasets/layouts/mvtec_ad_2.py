@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures
-from andon.datasets.known_counts import MVTEC_AD_2, compare_any
+from andon.datasets.folder_names import GOOD, MASKS, TRAIN, VALIDATION, is_good
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import folders_in, named, scan
-from andon.datasets.names import GOOD, MASKS, TRAIN, VALIDATION, is_good
 from andon.datasets.pairing import MaskFolders
+from andon.datasets.published.counts import MVTEC_AD_2, compare_any
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks, records_of, unique_ids
-from andon.errors import DataError
-from andon.structures import Record, Split
 
 NAME = "mvtec_ad_2"
 PUBLIC = "test_public"

@@ -13,15 +13,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.records import Group
 from andon.datasets.dataset import Dataset
 from andon.datasets.findings import Findings, FindingsLog
-from andon.datasets.known_counts import MVTEC_LOCO, compare
+from andon.datasets.folder_names import MASKS
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.listing import folders_in, named
 from andon.datasets.masks import read_saturation
-from andon.datasets.names import MASKS
+from andon.datasets.published.counts import MVTEC_LOCO, compare
 from andon.datasets.tree import read_tree
-from andon.structures import Group
 
 NAME = "mvtec_loco"
 CONFIG = "defects_config.json"

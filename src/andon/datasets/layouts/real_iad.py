@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from andon.core.errors import DataError
+from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset
 from andon.datasets.findings import FindingsLog, pictures, some
 from andon.datasets.layouts import Layout, Options
@@ -24,8 +26,6 @@ from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import resolve
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks, ordered, present
-from andon.errors import DataError
-from andon.structures import Record, Split
 
 NAME = "real_iad"
 SIZES = ("realiad_1024", "realiad_raw", "realiad_512", "realiad_256")

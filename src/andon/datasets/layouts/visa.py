@@ -17,16 +17,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
+from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset
 from andon.datasets.findings import FindingsLog, pictures
-from andon.datasets.known_counts import VISA, compare_any
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import resolve
+from andon.datasets.published.counts import VISA, compare_any
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import is_tree, log_missing_masks, ordered, present, read_tree
-from andon.errors import DataError
-from andon.structures import Record, Split
 
 NAME = "visa"
 SPLITS = Path("split_csv", "1cls.csv")

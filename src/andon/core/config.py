@@ -1,0 +1,156 @@
+"""Typed configuration: one frozen object is YAML, command-line override, saved file and schema.
+
+pydantic and PyYAML live here. Unknown keys are errors that offer the nearest names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Self, get_origin
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from andon.core.errors import ConfigError, nearest
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+"""A whole number from 1 on."""
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A fraction, 0 included and 1 not."""
+Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+"""A finite number from 0 on."""
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, no unknown keys, every field with a default and a docstring."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
+        """Build from plain values. Raises `ConfigError` with the first problem in one line."""
+        try:
+            return cls.model_validate(dict(values))
+        except pydantic.ValidationError as error:
+            raise ConfigError(_explain(cls, error, where)) from None
+
+    def updated(self, changes: Mapping[str, Any], *, where: str = "", also: Iterable[str] = ()) -> Self:
+        """Return a copy with dotted `changes` applied, e.g. `{"teacher.epochs": 24}`.
+
+        `also` names settings that live elsewhere, to be offered when a name is unknown.
+        """
+        values = self.model_dump(mode="python")
+        for key, value in changes.items():
+            _set_dotted(type(self), values, key, value, [*also])
+        return type(self).parse(values, where=where)
+
+    def settings(self) -> list[tuple[str, Any, str]]:
+        """All settings as (dotted name, value, meaning)."""
+        rows: list[tuple[str, Any, str]] = []
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Config):
+                rows += [(f"{name}.{key}", v, text) for key, v, text in value.settings()]
+            else:
+                rows.append((name, value, " ".join((info.description or "").split())))
+        return rows
+
+
+def _set_dotted(
+    cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, also: Sequence[str]
+) -> None:
+    """Set `a.b.c` in nested plain values; the name is checked against the model."""
+    *groups, leaf = key.split(".")
+    inner: type[BaseModel] = cls
+    for depth, name in enumerate(groups):
+        if name not in inner.model_fields:
+            raise _unknown_setting(cls, key, also)
+        group = _group(inner, name)
+        if group is None:
+            whole = ".".join(groups[: depth + 1])
+            raise ConfigError(
+                f"setting {whole!r} has no part {key.removeprefix(whole + '.')!r}; set {whole} itself"
+            )
+        inner, values = group, values[name]
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"setting {key!r} cannot be changed in a group that was set as a whole; set one of the two"
+            )
+    if leaf not in inner.model_fields:
+        raise _unknown_setting(cls, key, also)
+    values[leaf] = value
+
+
+def _unknown_setting(cls: type[BaseModel], key: str, also: Sequence[str], place: str = "") -> ConfigError:
+    """The error for a name no setting has; offers full dotted names, first those whose last part is the same."""
+    known = [*_dotted_names(cls), *also]
+    leaf = key.rsplit(".", 1)[-1]
+    same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
+    hint = f"did you mean {' or '.join(same_leaf)}?" if same_leaf else nearest(key, known)
+    return ConfigError(f"unknown setting {key!r}{place}; {hint}")
+
+
+def _group(cls: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The settings class of field `name` where it is a group."""
+    inner = cls.model_fields[name].annotation
+    return (
+        inner
+        if get_origin(inner) is None and isinstance(inner, type) and issubclass(inner, BaseModel)
+        else None
+    )
+
+
+def _dotted_names(cls: type[BaseModel]) -> list[str]:
+    names: list[str] = []
+    for name in cls.model_fields:
+        inner = _group(cls, name)
+        names += [name] if inner is None else [f"{name}.{sub}" for sub in _dotted_names(inner)]
+    return names
+
+
+def _explain(cls: type[BaseModel], error: pydantic.ValidationError, where: str) -> str:
+    """One line for the first problem of a validation error."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    place = f" in {where}" if where else ""
+    if first["type"] == "extra_forbidden":
+        return str(_unknown_setting(cls, name, (), place))
+    if first["type"] == "missing":
+        return f"setting {name!r} is missing{place}: add it"
+    if not name:
+        return f"{first['msg'].removeprefix('Value error, ')}{place}"
+    return f"setting {name}={first['input']!r}{place}: {first['msg'].removeprefix('Value error, ')}; see `andon recipes NAME`"
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["teacher.epochs=24", "taps=[layer2, layer3]"]` to a mapping; values are read as YAML scalars or lists."""
+    out: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment!r} is not of the form key=value, e.g. --set seed=1")
+        try:
+            out[key.strip()] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+            raise ConfigError(f"--set {assignment!r}: the value is not valid YAML; quote it") from error
+    return out
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML, keys in the order given."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=110)
+
+
+def from_yaml(text: str, *, where: str) -> dict[str, Any]:
+    """YAML text to a mapping. Raises `ConfigError` when it is not one."""
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"{where} is not valid YAML ({line}): correct it") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} holds no settings (a mapping of names to values is needed)")
+    return values

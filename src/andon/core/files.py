@@ -1,0 +1,88 @@
+"""Writing files so that nothing half-written is ever taken for a result."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from andon.core.errors import OutputError
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and move it there when the block succeeds; otherwise leave no trace.
+
+    Raises `OutputError` when the disk is full or the place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with writing_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into an `OutputError`: full disk, or a place that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise OutputError(
+                f"no space left while writing {path}: free some or choose another folder"
+            ) from error
+        if (
+            isinstance(error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError)
+            or error.errno == errno.EROFS
+        ):
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}): choose another folder"
+            ) from error
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all."""
+    with writing(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text at once or not at all; undecodable bytes of file names become `\\udcXX`, which JSON reads back."""
+    write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write strict JSON (`null` for NaN) at once or not at all."""
+    write_text(path, to_json(values) + "\n")
+
+
+def to_json(values: Any) -> str:
+    """Strict, indented JSON: NaN and infinities become `null`."""
+    return json.dumps(_strict(values), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if hasattr(value, "item"):  # NumPy scalars
+        return _strict(value.item())
+    return value

@@ -1,0 +1,259 @@
+"""The part of a picture that is inspected: one definition for learning, answering, measuring and exported networks.
+
+A region file is a mask (white = inspected, black = ignored) or JSON with polygons in pixels of pictures of one size:
+
+    {"size": [640, 480], "include": [[[20, 20], [620, 20], [620, 460], [20, 460]]], "ignore": [[[0, 0], [90, 0], [0, 90]]]}
+
+Without `include` everything is, but for what `ignore` marks. (0, 0) is the outer corner of the first pixel; a pixel belongs to
+a polygon when its centre does. The region scales with the picture: a pixel takes the value of the one under its centre.
+
+Ignored pixels become one fixed colour in the decoded picture, before it is resized or cut. So nothing in them can reach a
+score, and nothing near them is lost. The colour is the one that normalisation turns into zeros, which is what networks see
+around a picture anyway.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.core.errors import DataError
+from andon.core.images import decode, read_size
+from andon.core.records import Record
+
+Mask = npt.NDArray[np.bool_]
+Map = npt.NDArray[np.float32]
+Polygon = list[tuple[float, float]]
+
+FILL = (124, 116, 104)
+"""Colour of ignored pixels (0-255): the mean of ImageNet."""
+MOST_GREY = 0.2
+"""Share of pixels between black and white above which a file is no mask."""
+KEYS = ("size", "include", "ignore")
+
+
+@dataclass(frozen=True, eq=False)
+class InspectedArea:
+    """Which pixels of a picture are inspected."""
+
+    mask: Mask
+    """(H, W), True = inspected, at the size the region was drawn for."""
+    fill: tuple[int, int, int] = FILL
+    """Colour (0-255) of ignored pixels."""
+
+    def __post_init__(self) -> None:
+        if not self.mask.any():
+            raise DataError(
+                "the region leaves nothing to inspect: white is inspected and black ignored, `ignore` goes over `include`"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InspectedArea) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of mask and colour (hex): what cached features and resumed runs are told apart by."""
+        content = f"{self.mask.shape}{self.fill}".encode() + np.packbits(self.mask).tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    @property
+    def share(self) -> float:
+        """Inspected share of the picture, in (0, 1]."""
+        return float(self.mask.mean())
+
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """Whether a picture (H, W) has the region's proportions, but for the rounding of a side to whole pixels."""
+        off = abs(shape[0] * self.mask.shape[1] - shape[1] * self.mask.shape[0])
+        return bool(off <= max(*shape, *self.mask.shape))
+
+    def at(self, shape: tuple[int, int], who: object = "this picture") -> Mask:
+        """(H, W) inspected pixels of a picture of `shape`. Raises `DataError`, which names `who`, for other proportions."""
+        if not self.fits(shape):
+            raise DataError(
+                f"{who} is {shape[1]} x {shape[0]} pixels and the region was drawn for {self.mask.shape[1]} x "
+                f"{self.mask.shape[0]}: pictures need the proportions of their region, draw one for these or leave them out"
+            )
+        return self.stretched(shape)
+
+    def filled(self, pixels: npt.NDArray[Any], who: object = "this picture") -> npt.NDArray[Any]:
+        """(H, W, C), uint8 or float32 in [0, 1], with the fixed colour in ignored pixels.
+
+        Channels beyond colours get zeros: nothing was seen.
+        """
+        inside = self.at((pixels.shape[0], pixels.shape[1]), who)
+        colour: npt.NDArray[Any] = np.array([*self.fill, *[0] * max(0, pixels.shape[2] - 3)], np.uint8)
+        if pixels.dtype != np.uint8:
+            colour = colour.astype(np.float32) / np.float32(255)
+        return np.where(inside[:, :, None], pixels, colour)
+
+    def without_points(self, points: Map) -> Map:
+        """(H, W, 3) with the points of ignored pixels missing (zeros)."""
+        inside = self.at((points.shape[0], points.shape[1]))
+        return np.where(inside[:, :, None], points, np.float32(0))
+
+    def lowered(self, anomaly_map: Map) -> Map:
+        """(H, W) map whose ignored pixels hold its lowest inspected value, so that they are never its largest."""
+        inside = self.at((anomaly_map.shape[0], anomaly_map.shape[1]))
+        if not inside.any():
+            return anomaly_map
+        return np.where(inside, anomaly_map, anomaly_map[inside].min())
+
+    def values(self, cells: Map) -> Map:
+        """(N,) values of those cells (h, w), of any proportions, whose centre is inspected; of all where none is."""
+        inside = self.stretched((cells.shape[0], cells.shape[1]))
+        return cells[inside] if inside.any() else cells.ravel()
+
+    def check(self, records: Iterable[Record]) -> None:
+        """Raise `DataError` for the first picture whose proportions are not the region's; only headers are read."""
+        for record in records:
+            self.at(read_size(record.image), record.image)
+
+    def stretched(self, shape: tuple[int, int]) -> Mask:
+        """(H, W) inspected pixels of a picture that was forced to `shape`, whatever its proportions were."""
+        if shape == self.mask.shape:
+            return self.mask
+        rows, columns = (nearest_places(new, old) for new, old in zip(shape, self.mask.shape, strict=True))
+        return self.mask[np.ix_(rows, columns)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `detector.json` and the description of exported networks."""
+        packed = base64.b64encode(zlib.compress(np.packbits(self.mask).tobytes(), 9)).decode("ascii")
+        return {"size": [self.mask.shape[1], self.mask.shape[0]], "fill": list(self.fill), "bits": packed}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InspectedArea:
+        """Inverse of `to_json`."""
+        width, height = data["size"]
+        packed = np.frombuffer(zlib.decompress(base64.b64decode(data["bits"])), np.uint8)
+        mask = np.unpackbits(packed, count=width * height).reshape(height, width).astype(np.bool_)
+        red, green, blue = data["fill"]
+        return cls(mask, (red, green, blue))
+
+
+def nearest_places(new: int, old: int) -> npt.NDArray[np.int64]:
+    """(new,): which of `old` pixels lies under the centre of each of `new` pixels, in whole numbers."""
+    return (2 * np.arange(new, dtype=np.int64) + 1) * old // (2 * new)
+
+
+def inspecting(records: Sequence[Record], inspected: InspectedArea | None) -> Sequence[Record]:
+    """The records with that region; unchanged where there is none."""
+    if inspected is None:
+        return records
+    return [replace(record, inspected=inspected) for record in records]
+
+
+def inspected_pixels(record: Record, shape: tuple[int, int]) -> Mask | None:
+    """(H, W) inspected pixels of a record's picture; None = all."""
+    return None if record.inspected is None else record.inspected.at(shape, record.image)
+
+
+# Reading region files ------------------------------------------------------------------------------------------------
+
+
+def read_region(path: str | Path) -> InspectedArea:
+    """The region in a mask or in a JSON file with polygons.
+
+    Raises `DataError` that names the file when it cannot be read, is no mask, or leaves nothing to inspect.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"region {path} does not exist: give a mask picture or a JSON file with polygons")
+    mask = _read_polygons(path) if path.suffix.lower() == ".json" else _read_mask(path)
+    try:
+        return InspectedArea(mask)
+    except DataError as error:
+        raise DataError(f"region {path}: {error}") from None
+
+
+def _read_mask(path: Path) -> Mask:
+    """White above half of the largest value, so that masks of 0 and 1 are understood too."""
+    try:
+        brightness = decode(path).pixels.max(axis=2)
+    except DataError as error:
+        raise DataError(
+            f"region {path} cannot be read: give a mask picture of at least 8 x 8 pixels (white = inspected, black = ignored) "
+            "or a JSON file with polygons"
+        ) from error
+    largest = brightness.max()
+    grey = float(((brightness > 0.25 * largest) & (brightness < 0.75 * largest)).mean())
+    if grey > MOST_GREY:
+        raise DataError(
+            f"region {path} is no mask, {100 * grey:.0f} % of it is neither black nor white: paint what is inspected white and "
+            "the rest black"
+        )
+    return np.asarray(brightness > largest / 2, np.bool_)
+
+
+def _read_polygons(path: Path) -> Mask:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"region {path} cannot be read as JSON ({error}): correct it") from error
+    if not isinstance(data, dict) or not set(data) <= set(KEYS) or "size" not in data:
+        raise DataError(
+            f"region {path} needs the keys size ([width, height] of the pictures it was drawn on) and include or ignore (lists "
+            "of polygons), and no others"
+        )
+    width, height = _read_size(data["size"], path)
+    include, ignore = (_polygons(data.get(key, []), f"region {path}, {key}") for key in KEYS[1:])
+    inside = np.zeros((height, width), np.bool_) if include else np.ones((height, width), np.bool_)
+    for polygon in include:
+        inside |= polygon_pixels(polygon, (height, width))
+    for polygon in ignore:
+        inside &= ~polygon_pixels(polygon, (height, width))
+    return inside
+
+
+def _read_size(size: Any, path: Path) -> tuple[int, int]:
+    whole = (
+        isinstance(size, list) and len(size) == 2 and all(type(side) is int and side >= 8 for side in size)
+    )
+    if not whole:
+        raise DataError(
+            f"region {path}: size is {size!r}, must be [width, height] in whole pixels, from 8 on"
+        )
+    return size[0], size[1]
+
+
+def _polygons(values: Any, where: str) -> list[Polygon]:
+    if not isinstance(values, list):
+        raise DataError(
+            f"{where} is {type(values).__name__}, must be a list of polygons [[[x, y], ...], ...]"
+        )
+    return [_polygon(points, f"{where}, polygon {k}") for k, points in enumerate(values, start=1)]
+
+
+def _polygon(points: Any, where: str) -> Polygon:
+    pairs = isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
+    if not pairs or not all(type(v) in (int, float) and np.isfinite(v) for p in points for v in p):
+        raise DataError(f"{where} must be a list of points [x, y], numbers in pixels: correct it")
+    if len(points) < 3:
+        raise DataError(f"{where} has {len(points)} points, a polygon has at least 3: add the missing ones")
+    return [(float(x), float(y)) for x, y in points]
+
+
+def polygon_pixels(polygon: Polygon, shape: tuple[int, int]) -> Mask:
+    """(H, W) pixels whose centre lies inside a polygon (even-odd rule, its ends are joined)."""
+    height, width = shape
+    crossed = np.zeros((height, width + 1), np.bool_)  # where a row of centres enters or leaves
+    for (x0, y0), (x1, y1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        low, high = np.clip(np.ceil(np.sort([y0, y1]) - 0.5), 0, height).astype(np.int64)
+        if low == high:
+            continue
+        rows = np.arange(low, high)
+        x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+        crossed[rows, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)] ^= True
+    return np.logical_xor.accumulate(crossed, axis=1)[:, :width]

@@ -1,0 +1,329 @@
+"""From category and seed to a data set on disk (spec C.1): profiles, layouts, numbering, processes.
+
+    <root>/embedded_ad/<category>/{train,test,ground_truth}/...      MVTec AD layout
+    <root>/embedded_loco/pin_tray/{train,validation,test,ground_truth}/... and defects_config.json    MVTec LOCO layout
+    <root>/dataset.json                                              generator, arguments, sha256 of every file
+
+A category is the module of that name beside this one, with `DEFECTS`, `MODE` and `scene(streams, defect, height)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from andon.core.errors import DataError, OutputError, nearest
+from andon.core.files import NO_SPACE, to_json
+from andon.datasets.embedded.rendering import Rendered, Scene, finish
+from andon.datasets.embedded.streams import CATEGORY_IDS, SPLIT_IDS, Streams, streams
+
+VERSION = 1
+"""Counts up whenever the same arguments give other pictures or masks."""
+CATEGORIES: tuple[str, ...] = tuple(CATEGORY_IDS)
+MIN_SIZE, MAX_SIZE = 128, 512
+ENOUGH_TO_SHARE = 350
+"""From this many pictures on, starting further processes saves time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How many pictures a category gets."""
+
+    train: int
+    validation: int
+    """Only where the layout has a folder for it."""
+    good: int
+    """Good pictures in test."""
+    defective: int
+    """Pictures of each defect type in test."""
+
+
+PROFILES = {
+    "tiny": Profile(train=8, validation=4, good=4, defective=2),
+    "small": Profile(train=60, validation=15, good=25, defective=10),
+    "standard": Profile(train=200, validation=40, good=50, defective=20),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrayDefect:
+    """A row of the tray's defect table (spec C.7)."""
+
+    name: str
+    group: Literal["logical", "structural"]
+    pixel_value: int | None
+    """Of its mask file; None for `displaced`, which borrows those of the two defects it consists of."""
+    pins: int = 0
+    """Saturation area in footprints of a pin; 0 means the whole defect, relative 1.0."""
+
+
+TRAY = "pin_tray"
+PIN_AREA = 200
+"""Pixels of one pin at f = 1."""
+TRAY_DEFECTS = (
+    TrayDefect("missing_pin", "logical", 255, pins=1),
+    TrayDefect("additional_pin", "logical", 254, pins=1),
+    TrayDefect("two_additional_pins", "logical", 253, pins=2),
+    TrayDefect("wrong_colour", "logical", 252),
+    TrayDefect("missing_separator", "logical", 251),
+    TrayDefect("broken_pin", "structural", 250),
+    TrayDefect("contamination", "structural", 249),
+    TrayDefect("scratch", "structural", 248),
+    TrayDefect("displaced", "logical", None),
+)
+STRUCTURAL_VALUES = {
+    row.name: row.pixel_value
+    for row in TRAY_DEFECTS
+    if row.group == "structural" and row.pixel_value is not None
+}
+"""Pixel values of the masks that are derived from the pictures; logical ones come with theirs."""
+
+
+class Category(Protocol):
+    """What the module of a category offers."""
+
+    DEFECTS: tuple[str, ...]
+    MODE: str
+
+    def scene(self, streams: Streams, defect: str | None, height: int) -> Scene:
+        """Scene of the good picture (None) or with one of `DEFECTS` in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture to draw, and where its files go, relative to the root."""
+
+    category: str
+    split: str
+    defect: str | None
+    index: int
+    """Number in its random stream: among the pictures of this split and defect."""
+    image: str
+    masks: str = ""
+    """Mask file, or with a trailing `/` a folder of numbered ones; empty for good pictures."""
+
+
+def category_module(name: str) -> Category:
+    """The module that draws a category. Raises `DataError` for unknown names."""
+    if name not in CATEGORY_IDS:
+        raise DataError(f"unknown generated category {name!r}; {nearest(name, CATEGORIES)}")
+    return cast(Category, importlib.import_module(f"{__package__}.{name}"))
+
+
+def render(
+    category: str, split: str, defect: str | None, index: int, *, size: int = 256, seed: int = 0
+) -> Rendered:
+    """Draw one picture with its good twin and its masks, as `generate` does.
+
+    `split` is train, validation or test; `defect` one of the category's defect types, None or "good" for a good picture;
+    `index` counts the pictures of that split and defect from 0; `size` is the height in pixels. Raises `DataError` for
+    unknown names and for sizes outside 128 to 512.
+    """
+    module = category_module(category)
+    if split not in SPLIT_IDS:
+        raise DataError(f"unknown split {split!r}; {nearest(split, SPLIT_IDS)}")
+    if defect == "good":
+        defect = None
+    if defect is not None and defect not in module.DEFECTS:
+        raise DataError(f"{category} has no defect type {defect!r}; {nearest(defect, module.DEFECTS)}")
+    _check_size(size)
+
+    defect_id = 0 if defect is None else 1 + sorted(module.DEFECTS).index(defect)
+    anew = partial(streams, seed, category, split, defect_id, index)
+    good = module.scene(anew(), None, size)
+    rendered = finish(good if defect is None else module.scene(anew(), defect, size), good, anew, size / 256)
+    if category == TRAY and defect in STRUCTURAL_VALUES:
+        masks = tuple((STRUCTURAL_VALUES[defect], mask) for _, mask in rendered.masks)
+        return replace(rendered, masks=masks)
+    return rendered
+
+
+def pictures(category: str, profile: Profile) -> Iterator[Picture]:
+    """All pictures of a category, good ones first."""
+    folder = f"{'embedded_loco' if category == TRAY else 'embedded_ad'}/{category}"
+    validation = profile.validation if category == TRAY else 0
+    for split, count in (("train", profile.train), ("validation", validation), ("test", profile.good)):
+        for index in range(count):
+            yield Picture(category, split, None, index, f"{folder}/{split}/good/{index:03d}.png")
+    if category == TRAY:
+        yield from _tray_defects(folder, profile.defective)
+        return
+    for defect in category_module(category).DEFECTS:
+        for index in range(profile.defective):
+            image, mask = (f"{folder}/{top}/{defect}/{index:03d}" for top in ("test", "ground_truth"))
+            yield Picture(category, "test", defect, index, f"{image}.png", f"{mask}_mask.png")
+
+
+def _tray_defects(folder: str, count: int) -> Iterator[Picture]:
+    """Defective trays, numbered through each of the two groups."""
+    numbers = {"logical": 0, "structural": 0}
+    for row in TRAY_DEFECTS:
+        for index in range(count):
+            place = f"{row.group}_anomalies/{numbers[row.group]:03d}"
+            numbers[row.group] += 1
+            image, masks = f"{folder}/test/{place}.png", f"{folder}/ground_truth/{place}/"
+            yield Picture(TRAY, "test", row.name, index, image, masks)
+
+
+def generate(
+    root: Path | str,
+    profile: str = "small",
+    size: int = 256,
+    seed: int = 0,
+    categories: Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the embedded data sets below `root` and return it.
+
+    `profile` is tiny, small or standard; `size` the height in pixels, 128 to 512; `categories` all of `CATEGORIES` by
+    default. `workers` processes draw, by default one per core where there is enough to do; the files do not depend on it.
+    `progress` gets (pictures drawn, pictures in all). An interrupted call leaves no data set behind.
+
+    Raises `DataError` for wrong arguments, `OutputError` when `root` already holds such data or cannot be written.
+    """
+    if profile not in PROFILES:
+        raise DataError(f"unknown profile {profile!r}; {nearest(profile, PROFILES)}")
+    _check_size(size)
+    if seed < 0:
+        raise DataError(f"seed is {seed}, must be 0 or more")
+    if workers is not None and workers < 1:
+        raise DataError(f"workers is {workers}, must be 1 or more")
+    chosen = list(CATEGORIES) if categories is None else list(dict.fromkeys(categories))
+    for name in chosen:
+        category_module(name)
+    if not chosen:
+        raise DataError(f"no categories to generate; {nearest('', CATEGORIES)}")
+
+    root = Path(root)
+    for name in ("embedded_ad", "embedded_loco", "dataset.json"):
+        if (root / name).exists():
+            raise OutputError(f"{root / name} is already there: delete it or choose another folder")
+    part = root / f".{os.getpid()}.part"
+    try:
+        part.mkdir(parents=True)
+        work = [picture for name in chosen for picture in pictures(name, PROFILES[profile])]
+        files = _draw_all(part, work, size, seed, workers, progress)
+        if TRAY in chosen:
+            files.update(_write(part, f"embedded_loco/{TRAY}/defects_config.json", defects_config(size)))
+        arguments = {"profile": profile, "size": size, "seed": seed, "categories": chosen}
+        _write(part, "dataset.json", _description(arguments, files))
+        for made in sorted(
+            part.iterdir(), reverse=True
+        ):  # dataset.json, which says it is complete, at the end
+            if made.is_dir():
+                made.rename(root / made.name)
+        (part / "dataset.json").rename(root / "dataset.json")
+    except OSError as error:
+        advice = "free some space" if error.errno in NO_SPACE else "choose another folder"
+        raise OutputError(f"{root} cannot be written ({error.strerror}): {advice}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return root
+
+
+def defects_config(size: int) -> str:
+    """`defects_config.json` of the tray: pixel value and saturation area of every defect type, as JSON."""
+    scale = (size / 256) ** 2
+    rows = [
+        {
+            "defect_name": row.name,
+            "pixel_value": row.pixel_value,
+            "saturation_threshold": round(row.pins * PIN_AREA * scale) if row.pins else 1.0,
+            "relative_saturation": not row.pins,
+        }
+        for row in TRAY_DEFECTS
+        if row.pixel_value is not None
+    ]
+    return to_json(rows) + "\n"
+
+
+def _description(arguments: dict[str, object], files: dict[str, str]) -> str:
+    return (
+        to_json(
+            {
+                "generator": "andon embedded data sets",
+                "generator_version": VERSION,
+                "numpy_version": np.__version__,
+                "licence": "Apache-2.0",
+                "arguments": arguments,
+                "files": dict(sorted(files.items())),
+            }
+        )
+        + "\n"
+    )
+
+
+def _draw_all(
+    root: Path,
+    work: Sequence[Picture],
+    size: int,
+    seed: int,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, str]:
+    """Draw and write all pictures, in this process or in others; returns path -> sha256."""
+    if workers is None:
+        workers = (os.cpu_count() or 1) if len(work) >= ENOUGH_TO_SHARE else 1
+    draw = partial(_draw, root, size, seed)
+    files: dict[str, str] = {}
+
+    def collect(results: Iterator[dict[str, str]]) -> None:
+        for done, written in enumerate(results, start=1):
+            files.update(written)
+            if progress is not None:
+                progress(done, len(work))
+
+    if workers == 1:
+        collect(map(draw, work))
+        return files
+    pool = ProcessPoolExecutor(min(workers, len(work)), multiprocessing.get_context("spawn"))
+    try:
+        collect(pool.map(draw, work, chunksize=4))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return files
+
+
+def _draw(root: Path, size: int, seed: int, picture: Picture) -> dict[str, str]:
+    """Draw one picture and write its files; returns path -> sha256."""
+    rendered = render(picture.category, picture.split, picture.defect, picture.index, size=size, seed=seed)
+    files = _write(root, picture.image, _png(rendered.image))
+    for number, (value, mask) in enumerate(rendered.masks):
+        path = f"{picture.masks}{number:03d}.png" if picture.masks.endswith("/") else picture.masks
+        files |= _write(root, path, _png(np.where(mask, value, 0).astype(np.uint8)))
+    return files
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _write(root: Path, name: str, content: bytes | str) -> dict[str, str]:
+    """Write one file below `root`; returns its name -> sha256."""
+    data = content.encode() if isinstance(content, str) else content
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return {name: hashlib.sha256(data).hexdigest()}
+
+
+def _check_size(size: int) -> None:
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise DataError(f"size is {size}, must be {MIN_SIZE} to {MAX_SIZE} pixels (height of the pictures)")

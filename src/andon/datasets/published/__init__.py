@@ -1,0 +1,1 @@
+"""Published data sets: sources, licences, download, counts."""

@@ -1,0 +1,273 @@
+"""Getting a published data set: download that continues, checked archive, new folder that appears when it is complete.
+
+Nothing is sent but the request for the archive. Whoever calls this has shown the licence and has it agreed
+(`andon data fetch` asks).
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import hashlib
+import os
+import shutil
+import time
+import urllib.error
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from andon.core.download import WrongFile, download, is_offline
+from andon.core.errors import DataError, OutputError, UsageError
+from andon.core.files import NO_SPACE, write_json
+from andon.datasets.findings import pictures
+from andon.datasets.opening import list_categories, open_dataset
+from andon.datasets.published.sources import KnownSet
+from andon.datasets.published.unpack import extract
+
+ORIGIN = "andon-origin.json"
+"""Written into the folder: name, page, licence, archive and its hash."""
+ATTEMPTS = 4
+"""Failures in a row, without a byte more, before a link is given up."""
+PAUSE = 2.0
+"""Seconds before the second attempt; twice as long before each further one."""
+Show = Callable[[str, int, int], None]
+"""Told (what is being done, bytes done, bytes in all or 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A data set that is now here."""
+
+    folder: Path
+    sha256: str
+    """Of the archive."""
+    categories: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """What differs from the published counts, and whatever else reading it noticed."""
+
+
+def announce(known: KnownSet, folder: Path) -> list[str]:
+    """What somebody should read before agreeing: page first, since links are only hints."""
+    size = f"{known.size / 1e9:.2f} GB" if known.size else "size not known"
+    lines = [f"{known.title}: {known.page}", f"licence: {known.licence}", f"cite: {known.cite}"]
+    if known.pictures:
+        lines.append(f"content: {len(known.counts)} categories, {pictures(known.pictures)}")
+    if known.archive:
+        lines.append(f"archive: {known.archive}, {size}, sha256 {known.sha256 or 'not known'}")
+    return [*lines, f"folder: {folder}"]
+
+
+def check_fetch(
+    known: KnownSet, folder: Path, *, url: str = "", archive: Path | None = None, sha256: str = ""
+) -> None:
+    """Refuse what cannot work before anything is asked or fetched: raises `UsageError` kinds."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(
+            f"{folder} is there already and is left alone: choose another folder, or move it away"
+        )
+    if sha256 and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
+        raise DataError(f"{sha256!r} is no sha256: give 64 hexadecimal digits")
+    if archive is not None:
+        if not archive.is_file():
+            raise DataError(f"{archive} is no file: give the archive downloaded from {known.page}")
+        return
+    if is_offline():
+        raise DataError(
+            f"downloads are forbidden (offline): bring the archive here from {known.page}, then "
+            f"`andon data fetch {known.name} {folder} --from-archive FILE`"
+        )
+    if url:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise DataError(f"{url!r} is no link: give one that begins with https://, or --from-archive FILE")
+    elif not known.links:
+        way = "pass --from-archive FILE" if known.archive else "nothing is fetched"
+        raise DataError(f"{known.title} has no direct link ({known.page}); {known.how}; {way}")
+
+
+def fetch(
+    known: KnownSet,
+    folder: Path,
+    *,
+    url: str = "",
+    archive: Path | None = None,
+    sha256: str = "",
+    keep_archive: bool = False,
+    show: Show = lambda what, done, total: None,
+    pause: float = PAUSE,
+) -> Fetched:
+    """Download (or take `archive`), check, unpack beside `folder`, and move it there when it is complete.
+
+    A download that stopped is continued by the next call. `url` replaces the known links. `sha256` (64 hex digits) replaces
+    the known hash and size, for an archive that its publisher changed. Raises `UsageError` kinds that say what to do.
+    """
+    check_fetch(known, folder, url=url, archive=archive, sha256=sha256)
+    size, expected = (0, sha256.lower()) if sha256 else (known.size, known.sha256)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = archive or _download(known, folder, (url,) if url else known.links, size, show, pause)
+        found = _check(known, file, size, expected, is_ours=archive is None, show=show)
+        try:
+            _unpack(known, file, folder, found, url, show)
+        except DataError as error:
+            if archive is not None:
+                raise
+            file.unlink()  # not to be taken for a good download next time
+            raise DataError(f"{error}; if it is so again, get the present link from {known.page}") from error
+        if archive is None:
+            _put_away(file, folder.parent / known.archive if keep_archive and known.archive else None)
+    except OSError as error:
+        raise _disk_error(error, folder) from error
+    return Fetched(folder, found, *_look(folder))
+
+
+def _download(
+    known: KnownSet, folder: Path, links: tuple[str, ...], size: int, show: Show, pause: float
+) -> Path:
+    """The archive beside `folder`, from the first link that gives it; one that an earlier call completed is taken."""
+    file = folder.with_name(f"{folder.name}.download")
+    if file.is_file():
+        return file
+    part = file.with_name(f"{file.name}.part")
+    _check_room(folder.parent, size, part)
+    reasons = []
+    for link in links:
+        try:
+            _persist(link, file, part, size, show, pause)
+            return file
+        except OSError as error:
+            if error.errno in NO_SPACE or isinstance(error, PermissionError):
+                raise
+            reasons.append(f"{urllib.parse.urlsplit(link).hostname}: {' '.join(str(error).split())}")
+    kept = f" ({part.stat().st_size} bytes are kept and continued from)" if part.is_file() else ""
+    raise DataError(
+        f"{known.title} could not be fetched{kept}: {'; '.join(reasons)}. Run the command again, or get the present link "
+        f"from {known.page} and pass --url LINK, or download it in a browser and pass --from-archive FILE"
+    )
+
+
+def _persist(link: str, file: Path, part: Path, size: int, show: Show, pause: float) -> None:
+    """Try until the file is whole, or `ATTEMPTS` times in a row nothing more came."""
+    failures, most = 0, _size(part)
+    while True:
+        try:
+            download(link, file, size=size, progress=lambda done, total: show("downloading", done, total))
+            return
+        except WrongFile:
+            raise
+        except OSError as error:
+            refused = (
+                isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
+            )
+            if refused or error.errno in NO_SPACE or isinstance(error, PermissionError):
+                raise
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
+            if failures >= ATTEMPTS:
+                raise
+            time.sleep(pause * 2 ** (failures - 1))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _check_room(folder: Path, size: int, part: Path) -> None:
+    """The archive and what is in it need about twice its size; pictures hardly compress."""
+    free, needed = shutil.disk_usage(folder).free, 2 * size - _size(part)
+    if free < needed:
+        raise OutputError(
+            f"{folder} has {free / 1e9:.1f} GB free, archive and content need about {needed / 1e9:.1f} GB: "
+            "free some or choose another folder"
+        )
+
+
+def _check(known: KnownSet, file: Path, size: int, expected: str, *, is_ours: bool, show: Show) -> str:
+    """The sha256 of the archive. One that was downloaded here and is not the expected one is removed."""
+    found_size = file.stat().st_size
+    if size and found_size != size:
+        raise _wrong(known, file, f"has {found_size} bytes, the published archive has {size}", is_ours)
+    digest, done = hashlib.sha256(), 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            done += len(block)
+            show("checking", done, found_size)
+    found = digest.hexdigest()
+    if expected and found != expected:
+        raise _wrong(known, file, f"has sha256 {found}, expected {expected}", is_ours)
+    return found
+
+
+def _wrong(known: KnownSet, file: Path, what: str, is_ours: bool) -> DataError:
+    removed = ""
+    if is_ours:
+        file.unlink()
+        removed = " and was removed"
+    return DataError(
+        f"{file} {what}: it is damaged or another file{removed}; fetch it again, or, if {known.page} names a new archive, "
+        "pass its --sha256"
+    )
+
+
+def _put_away(file: Path, kept: Path | None) -> None:
+    """Remove the downloaded archive, or give it its own name where that is free."""
+    if kept is None:
+        file.unlink()
+    elif not kept.exists():
+        file.rename(kept)
+
+
+def _unpack(known: KnownSet, file: Path, folder: Path, sha256: str, url: str, show: Show) -> None:
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        extract(file, part, progress=lambda done, total: show("unpacking", done, total))
+        inside = list(part.iterdir())
+        enclosed = len(inside) == 1 and inside[0].is_dir() and bool(known.enclosing)
+        enclosed = enclosed and inside[0].match(known.enclosing)
+        content = inside[0] if enclosed else part
+        origin = {
+            "name": known.name,
+            "title": known.title,
+            "page": known.page,
+            "licence": known.licence,
+            "cite": known.cite,
+            "archive": known.archive or file.name,
+            "url": url,
+            "bytes": file.stat().st_size,
+            "sha256": sha256,
+            "unpacked": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        write_json(content / ORIGIN, origin)
+        content.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise OutputError(
+                f"{folder} appeared meanwhile and is left alone: choose another folder, or move it away"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _look(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Categories, and warnings of reading them."""
+    try:
+        names = list_categories(folder)
+        found = [open_dataset(folder, name).findings for name in names]
+    except UsageError as error:
+        return (), (f"unpacked, but not recognised: {error}",)
+    return tuple(names), tuple(line for each in found for line in each.errors + each.warnings)
+
+
+def _disk_error(error: OSError, folder: Path) -> OutputError:
+    if error.errno in NO_SPACE:
+        return OutputError(
+            f"no space left while fetching into {folder}: free some, then run the command again to continue"
+        )
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(
+        f"{error.filename or folder} cannot be read or written ({reason}): choose another folder"
+    )

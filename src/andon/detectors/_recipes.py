@@ -1,0 +1,163 @@
+"""Recipes: everything needed to repeat a run, apart from the data. A recipe is a YAML file in `andon/recipes`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from andon.core.config import Amount, Config, from_yaml
+from andon.core.errors import ConfigError, nearest
+from andon.detectors._registry import detector_class, detector_names
+
+if TYPE_CHECKING:
+    from andon.detectors._base import Detector
+
+
+class Recipe(Config):
+    """Everything needed to repeat a run, apart from the data."""
+
+    detector: str
+    """Name of the detector."""
+    name: str = ""
+    """`detector/variant`."""
+    summary: str = ""
+    """One sentence for `andon recipes`."""
+    seed: int = 0
+    """Seeds the split, the initialisation, the order and every draw."""
+    hold_out: bool = True
+    """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
+    labelled: Annotated[int, Field(ge=0, strict=True)] | Literal["half"] = 0
+    """Anomalous test pictures that are learned from instead, and taken out of the test; the seed chooses them."""
+    region: str | None = None
+    """File that says which part of the pictures is inspected: a mask (white = inspected) or JSON with polygons."""
+    gate: bool = False
+    """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""
+    pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"
+    """How pixel metrics are computed: from all scores, in bins with a bound of the error, or `auto` by `pixel_memory`."""
+    pixel_memory: Amount = 2.0
+    """Gigabytes that the scores of all test pixels may take before `auto` counts them in bins."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the detector; those not named keep their defaults."""
+
+
+OWN_SETTINGS = tuple(
+    name for name in Recipe.model_fields if name not in {"detector", "name", "summary", "config"}
+)
+"""Settings of the recipe itself; all others are the detector's."""
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes of the package, `detector/variant`."""
+    root = resources.files("andon").joinpath("recipes")
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.yaml')}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, detector: str | None = None) -> Recipe:
+    """Read a recipe by name (`detector/variant`, or `variant` when the detector is given) or from a YAML file.
+
+    Raises `ConfigError` when it is unknown, unreadable, or for another detector.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(
+                f"recipe file {name} does not exist: check the path, or take one of `andon recipes`"
+            )
+        recipe = parse_recipe(_read_text(path), name, where=name)
+    else:
+        full = name if "/" in name or detector is None else f"{detector}/{name}"
+        known = recipe_names()
+        if full not in known:
+            raise ConfigError(f"unknown recipe {full!r}; {nearest(full, known)}")
+        text = resources.files("andon").joinpath(f"recipes/{full}.yaml").read_text(encoding="utf-8")
+        recipe = parse_recipe(text, full, where=f"recipe {full}")
+    if detector is not None and recipe.detector != detector:
+        raise ConfigError(
+            f"recipe {name!r} is for {recipe.detector}, not for {detector}: choose another (`andon recipes`)"
+        )
+    return recipe
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe file {path} is not UTF-8 text: save it as such") from error
+
+
+def parse_recipe(text: str, name: str, *, where: str) -> Recipe:
+    """YAML text to a recipe; `name` is used where the text has none."""
+    values = {"name": name, **from_yaml(text, where=where)}
+    return Recipe.parse(values, where=where)
+
+
+def default_recipe(detector: str) -> str:
+    """The recipe a detector is used with when none is named: the one that needs no weights beyond the package's."""
+    names = [name for name in recipe_names() if name.startswith(f"{detector}/")]
+    return next((name for name in names if name.endswith("/starter")), names[0] if names else "")
+
+
+def resolve_own(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Apply those of the `--set` changes that name the recipe's own fields (seed, ...); needs no torch."""
+    return recipe.updated({k: v for k, v in changes.items() if k in OWN_SETTINGS}, where="--set")
+
+
+def resolve(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """Apply `--set` changes: to the recipe's own fields by their name, to the detector's settings otherwise."""
+    recipe = resolve_own(recipe, changes)
+    config_class = detector_class(recipe.detector).Config
+    where = f"recipe {recipe.name}" if recipe.name else ""
+    config = config_class.parse(_merged(config_class().model_dump(mode="python"), recipe.config), where=where)
+    changes = {k: v for k, v in changes.items() if k not in OWN_SETTINGS}
+    config = config.updated(changes, where="--set", also=OWN_SETTINGS)
+    return recipe.model_copy(update={"config": config.model_dump(mode="json")})
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, group by group: a recipe names only what differs from the defaults."""
+    out = dict(base)
+    for key, value in changes.items():
+        inside = out.get(key)
+        out[key] = (
+            _merged(inside, value) if isinstance(inside, Mapping) and isinstance(value, Mapping) else value
+        )
+    return out
+
+
+def create(recipe: Recipe, changes: Mapping[str, Any] | None = None) -> Detector:
+    """Build the detector of a recipe, untrained."""
+    cls = detector_class(recipe.detector)
+    return cls(cls.Config.parse(resolve(recipe, changes or {}).config, where=recipe.name))
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """One line of `andon detectors`."""
+
+    name: str
+    summary: str
+    recipes: tuple[str, ...]
+
+
+def detectors() -> list[DetectorInfo]:
+    """All detectors with the first line of their file's docstring and their recipes."""
+    infos = []
+    for name in detector_names():
+        doc = (importlib.import_module(f"andon.detectors.{name}").__doc__ or name).strip().splitlines()[0]
+        own = tuple(recipe for recipe in recipe_names() if recipe.startswith(f"{name}/"))
+        infos.append(DetectorInfo(name, doc, own))
+    return infos

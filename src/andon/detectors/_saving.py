@@ -1,0 +1,115 @@
+"""The saved form of a detector: `detector.json` and `state.safetensors`, each known by its hash; no pickle anywhere.
+
+The description is read without PyTorch too, for the limits of a run that an exported network answers for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from andon.core.errors import DataError
+from andon.core.files import write_bytes, write_json
+from andon.thresholds.calibration import Calibration
+from andon.thresholds.history import in_force, read_changes
+
+if TYPE_CHECKING:
+    from andon.detectors._base import Detector
+
+FORMAT = 1
+"""Version of the saved form."""
+
+
+def save_detector(detector: Detector, folder: Path) -> None:
+    """Write a fitted detector into `folder`. Raises `NotFittedError` before `fit`."""
+    from safetensors.torch import save
+
+    found = detector.fitted()
+    content = save(
+        {key: value.detach().cpu().contiguous().clone() for key, value in detector.state_dict().items()}
+    )
+    write_bytes(folder / "state.safetensors", content)
+    description = {
+        "format": FORMAT,
+        "detector": detector.name,
+        "config": detector.config.model_dump(mode="json"),
+        "calibration": found.to_json(),
+        "weights": list(detector.used_weights),
+        "input_size": list(detector.input_size),
+        "state_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    checksum = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    write_json(folder / "detector.json", description | {"sha256": checksum})
+
+
+def load_detector(folder: str | Path) -> Detector:
+    """Bring back a saved detector, ready to predict, with the limits in force.
+
+    Raises `DataError` when the folder holds none, or when a file was changed since it was saved.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from andon.detectors._registry import detector_class
+
+    source = detector_folder(folder)
+    description = read_description(source)
+    try:
+        content = (source / "state.safetensors").read_bytes()
+    except FileNotFoundError as error:
+        raise _missing(folder, error) from error
+    except OSError as error:
+        raise DataError(
+            f"{folder} holds a state.safetensors that cannot be read: fit again or bring back the original"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != description["state_sha256"]:
+        raise DataError(
+            f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again"
+        )
+    cls = detector_class(description["detector"])
+    detector = cls(cls.Config.parse(description["config"], where=str(source)), pretrained=False)
+    try:
+        detector.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(
+            f"{source} holds a state that does not fit its settings: bring back the original or fit again"
+        ) from error
+    detector.used_weights = tuple(description["weights"])
+    detector.calibration = in_force(Calibration.from_json(description["calibration"]), read_changes(source))
+    return detector.eval()
+
+
+def detector_folder(path: str | Path) -> Path:
+    """Where the detector of a run folder lies; `path` itself where it is one already."""
+    inside = Path(path) / "detector"
+    return inside if (inside / "detector.json").is_file() else Path(path)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`detector.json` but for its hash. Raises `DataError` where there is none, or one that this andon did not write so."""
+    try:
+        description = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _missing(folder, error) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} holds a detector.json that cannot be read: fit again or bring back the original"
+        ) from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise DataError(
+            f"{folder} has detector format {found}, this andon reads {FORMAT}: use the andon that wrote it, or fit again"
+        )
+    checksum = description.pop("sha256", "")
+    if hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest() != checksum:
+        raise DataError(
+            f"{folder / 'detector.json'} was changed after it was saved: bring back the original or fit again"
+        )
+    return description
+
+
+def _missing(folder: str | Path, error: FileNotFoundError) -> DataError:
+    name = Path(str(error.filename)).name
+    return DataError(f"{folder} holds no detector ({name} is missing): give a folder made by `andon fit`")

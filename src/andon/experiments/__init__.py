@@ -1,0 +1,1 @@
+"""Many runs: sweeps, clusters, ablations, reproduced tables, comparison tables, trackers."""

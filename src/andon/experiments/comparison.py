@@ -1,0 +1,396 @@
+"""Tables over many runs: detectors side by side, mean and deviation over seeds, as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from andon.core.files import write_text
+from andon.datasets.published.counts import MVTEC_AD, MVTEC_LOCO
+from andon.experiments.published import Published, published_for
+
+if TYPE_CHECKING:
+    from andon.experiments.sweep import Result
+
+TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood", "fabric", "brushed_metal"})
+"""Categories of MVTec AD, and of the embedded sets, that are textures; all others are objects (spec B.8)."""
+COMPARED = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro_0.30": "AUPRO 0.30",
+    "fit_seconds": "fit seconds",
+    "latency_ms": "latency p50 (ms)",
+    "peak_memory": "peak memory (GB)",
+}
+"""What the comparison has a table for each."""
+PER_CATEGORY = {
+    "pixel_auroc": "px AUROC",
+    "pixel_f1": "px F1",
+    "pixel_recall": "px recall",
+    "pixel_precision": "px precision",
+    "pixel_f1_gated": "px F1 (gated)",
+    "pixel_recall_gated": "px recall (gated)",
+    "pixel_precision_gated": "px precision (gated)",
+    "defects_lost": "defects lost to the gate",
+    "image_auroc": "im AUROC",
+    "image_f1": "im F1",
+    "image_recall": "im recall",
+    "image_precision": "im precision",
+    "pixel_f1_max": "px F1-max (oracle)",
+    "image_f1_max": "im F1-max (oracle)",
+    "latency_ms": "latency (ms)",
+    "fit_seconds": "fit (s)",
+    "student_seconds": "student (s)",
+    "final_epoch": "final epoch",
+    "teacher_mean": "T AUC mean",
+    "teacher_max": "T AUC max",
+    "teacher_seconds": "teacher (s)",
+}
+"""Columns of a detector's own table, those of the published tables."""
+BY_GROUP = {
+    "image_auroc@mean": "mean",
+    "image_auroc@logical": "logical",
+    "image_auroc@structural": "structural",
+    "auspro_0.05@mean": "AU-sPRO mean",
+    "auspro_0.05@logical": "AU-sPRO logical",
+    "auspro_0.05@structural": "AU-sPRO structural",
+}
+"""Columns of the table by kind of anomaly; the two means are the headline of MVTec LOCO AD."""
+SMALL = {
+    "fit_seconds": 0,
+    "latency_ms": 1,
+    "peak_memory": 2,
+    "student_seconds": 0,
+    "teacher_seconds": 0,
+    "final_epoch": 1,
+}
+"""Decimals of what is not a fraction; fractions are shown as percent with one decimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Text in rows and columns, with what has to be said beside it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """As a GitHub table."""
+        lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
+        lines.insert(1, "|" + "---|" * len(self.columns))
+        return "\n".join([f"### {self.title}", "", *lines, "", *(f"{note}\n" for note in self.notes)])
+
+    def latex(self) -> str:
+        """As a `tabular` in a `table`."""
+        body = " \\\\\n".join(" & ".join(map(_latex, row)) for row in (self.columns, *self.rows))
+        head, _, rest = body.partition("\n")
+        notes = "".join(f"\\par\\footnotesize {_latex(note)}\n" for note in self.notes)
+        return (
+            f"\\begin{{table}}\n\\caption{{{_latex(self.title)}}}\n\\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}\n"
+            f"{head}\n\\hline\n{rest} \\\\\n\\end{{tabular}}\n{notes}\\end{{table}}\n"
+        )
+
+    def cells(self) -> list[tuple[str, str, str, str]]:
+        """Every cell as (table, row, column, text)."""
+        return [
+            (self.title, row[0], column, text)
+            for row in self.rows
+            for column, text in zip(self.columns[1:], row[1:], strict=True)
+        ]
+
+
+def measured(result: Result, name: str) -> float:
+    """A number of a run: a metric by name, or one of time, memory and teacher."""
+    report = result.report
+    stages: Mapping[str, Mapping[str, Any]] = report["time"].get("stages", {})
+    student = stages.get("student", {})
+    own: Mapping[str, Callable[[], float | None]] = {
+        "fit_seconds": lambda: report["time"]["fit_seconds"],
+        "latency_ms": lambda: (report["latency_ms"] or {}).get("p50"),
+        "peak_memory": lambda: result.peak_memory / 1e9,
+        "teacher_mean": lambda: report["teacher"].get("auroc_mean"),
+        "teacher_max": lambda: report["teacher"].get("auroc_max"),
+        "teacher_seconds": lambda: stages.get("teacher", {}).get("seconds"),
+        "student_seconds": lambda: student.get("seconds"),
+        "final_epoch": lambda: student.get("kept_epoch") or student.get("epochs") or None,
+    }
+    if name not in own:
+        return result.value(name)
+    value = own[name]()
+    return float("nan") if value is None else float(value)
+
+
+def write_tables(results: Sequence[Result], out: Path) -> list[Table]:
+    """Write the tables into `out`; returns them.
+
+    `results.csv` has a row per run, `tables.md` and `tables.tex` are for readers, `tables.csv` has a row per cell of them,
+    published ones included.
+    """
+    tables = [*comparison(results), *(per_category(results, name) for name in _names(results))]
+    write_text(out / "results.csv", _csv(results))
+    write_text(out / "tables.md", "\n".join(table.markdown() for table in tables))
+    write_text(out / "tables.tex", "\n".join(table.latex() for table in tables))
+    cells = [cell for table in tables for cell in table.cells()]
+    write_text(out / "tables.csv", _as_csv([("table", "row", "column", "value"), *cells]))
+    return tables
+
+
+def comparison(results: Sequence[Result]) -> list[Table]:
+    """One table for each of `COMPARED`: detectors by categories, with averages over all, textures and objects.
+
+    Published averages stand below measured ones (the published table 16).
+    """
+    categories = list(dict.fromkeys(result.job.category for result in results))
+    groups = _groups(categories)
+    published = _published(results) if groups else ()
+    tables = []
+    for metric, title in COMPARED.items():
+        rows = []
+        for name in _names(results):
+            mine = [result for result in results if result.job.name == name]
+            cells = [_over_seeds(mine, metric, (category,)) for category in categories]
+            cells += [_over_seeds(mine, metric, members) for members in groups.values()]
+            rows.append((name, *cells, mine[0].weights, _selected(mine)))
+        beside = [] if metric in SMALL else [line for line in published if line.has(metric)]
+        for line in beside:
+            cells = [*("–" for _ in categories), *(line.cell(metric, group) for group in groups)]
+            rows.append((f"{line.name} (published)", *cells, line.weights, line.selected))
+        columns = ("detector", *categories, *groups, "weights", "selected on")
+        notes = (*_notes(results), *_sources(beside))
+        tables.append(Table(_unit(metric, title), columns, tuple(rows), notes))
+    logical = _by_group(results)
+    return [*tables, logical] if logical is not None else tables
+
+
+def _by_group(results: Sequence[Result]) -> Table | None:
+    """Logical beside structural, where the data tells them apart (the published table 20)."""
+    told = [result for result in results if not math.isnan(result.value("image_auroc@logical"))]
+    if not told:
+        return None
+    metrics = {
+        key: title
+        for key, title in BY_GROUP.items()
+        if any(not math.isnan(result.value(key)) for result in told)
+    }
+    categories = tuple(dict.fromkeys(result.job.category for result in told))
+    published = _published(told)
+    rows = []
+    for name in _names(told):
+        mine = [result for result in told if result.job.name == name]
+        rows.append(
+            (
+                name,
+                *(_over_seeds(mine, metric, categories) for metric in metrics),
+                mine[0].weights,
+                _selected(mine),
+            )
+        )
+    rows += [
+        (f"{line.name} (published)", *(line.cell(metric) for metric in metrics), line.weights, line.selected)
+        for line in published
+    ]
+    return Table(
+        "By kind of anomaly: image AUROC, AU-sPRO up to an FPR of 0.05 (%)",
+        ("detector", *metrics.values(), "weights", "selected on"),
+        tuple(rows),
+        (*_notes(told), *_sources(published)),
+    )
+
+
+def per_category(results: Sequence[Result], name: str) -> Table:
+    """One detector, a row per category and the averages: the columns of the published tables 3 to 6."""
+    mine = [result for result in results if result.job.name == name]
+    categories = list(dict.fromkeys(result.job.category for result in mine))
+    shown = {
+        metric: title
+        for metric, title in PER_CATEGORY.items()
+        if any(not math.isnan(measured(r, metric)) for r in mine)
+    }
+    rows = [
+        (category, *(_over_seeds(mine, metric, (category,)) for metric in shown)) for category in categories
+    ]
+    rows += [
+        (f"average, {group}", *(_over_seeds(mine, metric, members) for metric in shown))
+        for group, members in _groups(categories).items()
+    ]
+    published = [line for line in _published(mine) if line.detector == mine[0].report["detector"]]
+    rows += [(f"{line.name} (published)", *(line.cell(metric) for metric in shown)) for line in published]
+    notes = (
+        f"Weights: {mine[0].weights}. Epoch selected on: {_selected(mine)}.",
+        *_notes(mine),
+        *_sources(published, whose=True),
+    )
+    return Table(f"{name}, per category (%)", ("category", *shown.values()), tuple(rows), notes)
+
+
+def _published(results: Sequence[Result]) -> tuple[Published, ...]:
+    """Published figures on the data set of the results; none where only its layout is that of a published one."""
+    dataset = str(results[0].report["dataset"])
+    categories = {"mvtec_ad": set(MVTEC_AD), "mvtec_loco": set(MVTEC_LOCO)}
+    known = categories.get(dataset, set())
+    return published_for(dataset) if all(result.job.category in known for result in results) else ()
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(result.job.name for result in results))
+
+
+def _groups(categories: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Averages to show: all, and textures and objects where there are both."""
+    textures = tuple(c for c in categories if c in TEXTURES)
+    objects = tuple(c for c in categories if c not in TEXTURES)
+    groups = {"all": tuple(categories)} if len(categories) > 1 else {}
+    return groups | ({"texture": textures, "object": objects} if textures and objects else {})
+
+
+def _over_seeds(results: Sequence[Result], metric: str, categories: Sequence[str]) -> str:
+    """Mean over the categories for each seed, then mean and deviation over the seeds; a dash where there is none.
+
+    A category whose metric is undefined is left out and counted (spec B.8); a seed that lacks a run does not enter.
+    """
+    by_seed: dict[int, list[float]] = {}
+    for result in results:
+        if result.job.category in categories:
+            by_seed.setdefault(result.job.seed, []).append(measured(result, metric))
+    complete = [values for values in by_seed.values() if len(values) == len(categories)]
+    defined = [[value for value in values if not math.isnan(value)] for values in complete]
+    means = [statistics.fmean(values) for values in defined if values]
+    fewest = min((len(values) for values in defined if values), default=0)
+    counted = f" ({fewest} of {len(categories)})" if 0 < fewest < len(categories) else ""
+    return spread(means, metric) + counted
+
+
+def spread(values: Sequence[float], metric: str) -> str:
+    """Mean and sample deviation as text in the metric's unit."""
+    if not values:
+        return "–"
+    scale, decimals = (1.0, SMALL[metric]) if metric in SMALL else (100.0, 1)
+    text = f"{scale * statistics.fmean(values):.{decimals}f}"
+    if len(values) > 1:
+        text += f" ± {scale * statistics.stdev(values):.{decimals}f}"
+    return text
+
+
+def _unit(metric: str, title: str) -> str:
+    return title if metric in SMALL else f"{title} (%)"
+
+
+def _selected(results: Sequence[Result]) -> str:
+    uses = sorted(
+        {f"{result.labelled} labelled ({result.label_use})" for result in results if result.label_use}
+    )
+    return "; ".join(["test labels"] * any(result.on_test for result in results) + uses) or "–"
+
+
+def _notes(results: Sequence[Result]) -> tuple[str, ...]:
+    seeds = sorted({result.job.seed for result in results})
+    notes = [f"Mean ± deviation over {len(seeds)} seeds." if len(seeds) > 1 else f"One seed ({seeds[0]})."]
+    machines = sorted({str(result.report["machine"]) for result in results})
+    notes.append("Machine: " + "; ".join(machines) + ".")
+    counts = sorted({result.labelled for result in results} - {0})
+    if counts:
+        notes.append(
+            f"{' or '.join(map(str, counts))} labelled anomalous pictures per category were taken out of the test, chosen by the "
+            "seed; who used them is said under “selected on”."
+        )
+    if any(result.on_test for result in results):
+        notes.append(
+            "“test labels”: the epoch was selected on test labels, as published; such numbers are optimistic."
+        )
+    return tuple(notes)
+
+
+def _sources(lines: Sequence[Published], *, whose: bool = False) -> tuple[str, ...]:
+    """Where published figures come from; `whose` names their weights and selection too, where no column does."""
+    if not lines:
+        return ()
+    told = [
+        f"{line.name}: {line.source}" + (f" ({line.weights} weights{_on(line)})" if whose else "")
+        for line in lines
+    ]
+    return (f"Published averages are over the whole data set. {'; '.join(told)}.",)
+
+
+def _on(line: Published) -> str:
+    return "" if line.selected == "–" else f", epoch selected on {line.selected}"
+
+
+def _csv(results: Sequence[Result]) -> str:
+    """One row per run with every metric of any run."""
+    names = list(dict.fromkeys(name for result in results for name in result.report["metrics"]))
+    own = [
+        "fit_seconds",
+        "latency_ms",
+        "peak_memory",
+        "teacher_mean",
+        "teacher_max",
+        "teacher_seconds",
+        "student_seconds",
+        "final_epoch",
+    ]
+    rows: list[Sequence[object]] = [
+        [
+            "recipe",
+            "label",
+            "category",
+            "seed",
+            "weights",
+            "selected_on_test_labels",
+            "labelled_anomalous",
+            "label_use",
+            *own,
+            *names,
+        ]
+    ]
+    for result in results:
+        numbers = [measured(result, name) for name in [*own, *names]]
+        cells = ["" if math.isnan(number) else repr(number) for number in numbers]
+        job = result.job
+        rows.append(
+            [
+                job.recipe,
+                job.name,
+                job.category,
+                job.seed,
+                result.weights,
+                result.on_test,
+                result.labelled,
+                result.label_use,
+                *cells,
+            ]
+        )
+    return _as_csv(rows)
+
+
+def _as_csv(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+LATEX = str.maketrans(
+    {
+        "\\": "\\textbackslash{}",
+        "_": "\\_",
+        "%": "\\%",
+        "&": "\\&",
+        "#": "\\#",
+        "±": "$\\pm$",
+        "–": "--",
+        "“": "``",
+        "”": "''",
+    }
+)
+"""Characters that mean something else in LaTeX."""

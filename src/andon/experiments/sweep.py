@@ -1,0 +1,293 @@
+"""Many runs: every detector on every category with every seed, one folder each, and the tables over them.
+
+A run is made in a process of its own, so that its peak memory is its own and a crash takes nothing else along. What is
+finished is never made again: a second call with the same folder continues, an unfinished run resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun, nearest
+from andon.core.files import write_json
+from andon.core.progress import NoProgress, Progress
+from andon.datasets import list_categories
+from andon.detectors._recipes import default_recipe, load_recipe, resolve
+from andon.detectors._registry import known_detector
+from andon.runs.evaluate import evaluate_run
+from andon.runs.fit import fit_run
+from andon.runs.source import Source
+
+RESULT = "result.json"
+"""Written into a run folder when the run is complete; holds what the report does not: peak memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a sweep."""
+
+    recipe: str
+    """Full name, `detector/variant`."""
+    data: str
+    category: str
+    layout: str
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """What tables call the row; default: the recipe."""
+
+    @property
+    def name(self) -> str:
+        """The row's name."""
+        return self.label or self.recipe
+
+    def folder(self, out: Path) -> Path:
+        """Where the run lies below the sweep's folder."""
+        return out / "runs" / _file_name(self.name) / _file_name(self.category) / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished run contributes to the tables."""
+
+    job: Job
+    report: Mapping[str, Any]
+    """`report.json`."""
+    peak_memory: int
+    """Bytes: largest resident set of the run's process, on a CUDA device also its allocation."""
+
+    def value(self, name: str) -> float:
+        """A metric by its name in the report, NaN where it is undefined or was not computed."""
+        value = self.report["metrics"].get(name, {}).get("value")
+        return float("nan") if value is None else float(value)
+
+    @property
+    def weights(self) -> str:
+        """Names of the weights the detector builds on."""
+        return ", ".join(line["name"] for line in self.report["weights"]) or "none"
+
+    @property
+    def on_test(self) -> bool:
+        """Whether the epoch was selected on test labels."""
+        return bool(self.report["protocol"]["selected_on_test_labels"])
+
+    @property
+    def labelled(self) -> int:
+        """Anomalous pictures that were taken out of the test to be learned from."""
+        return int(self.report["protocol"].get("labelled_anomalous", 0))
+
+    @property
+    def label_use(self) -> str:
+        """What they were used for; empty where the detector learns from good pictures only."""
+        return str(self.report["protocol"].get("label_use", ""))
+
+
+def plan(
+    data: str,
+    recipes: Sequence[str],
+    *,
+    categories: Sequence[str] = (),
+    seeds: int = 1,
+    layout: str = "auto",
+    budget: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Job]:
+    """All runs of a sweep, seeds outermost so that an early stop leaves complete rows.
+
+    `recipes` are detector names (their default recipe) or `detector/variant`; no `categories` means all of `data`.
+    `budget` is the share of each recipe's training that is spent. Raises `ConfigError` or `DataError` for names that are
+    not there.
+    """
+    known = list_categories(data, layout)
+    for category in categories:
+        if category not in known:
+            raise DataError(f"{data} has no category {category!r}; {nearest(category, known)}")
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}: at least one seed is needed")
+    chosen: dict[str, dict[str, Any]] = {}
+    for name in recipes:
+        if "/" not in name:
+            known_detector(name)
+        full = name if "/" in name else default_recipe(name)
+        chosen[full] = budgeted(full, budget, settings or {})
+    return [
+        Job(name, data, category, layout, seed, changes)
+        for seed in range(seeds)
+        for category in (categories or known)
+        for name, changes in chosen.items()
+    ]
+
+
+def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` plus those that make every training stage of a recipe `budget` times as long: its epochs and steps.
+
+    What `settings` names is left as it says. Raises `ConfigError` when a setting is not there or the budget not positive.
+    """
+    if not budget > 0:
+        raise ConfigError(f"budget is {budget}: give a positive share of the recipe's training, e.g. 0.5")
+    resolved = resolve(load_recipe(recipe), settings).config
+    lengths = {} if budget == 1 else _lengths(resolved)
+    return {name: max(1, round(budget * length)) for name, length in lengths.items()} | dict(settings)
+
+
+def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
+    """Dotted names of all settings that count epochs or steps, with their values."""
+    found: dict[str, int] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found |= _lengths(value, f"{prefix}{name}.")
+        elif name in {"epochs", "steps"} and value:
+            found[prefix + name] = value
+    return found
+
+
+def run_job(
+    job: Job, out: Path, device: str = "auto", progress: Progress | None = None, *, data: str | None = None
+) -> None:
+    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise.
+
+    `data` is where the pictures are found by this process, where that is not `job.data` (a relative path, elsewhere).
+    """
+    run = job.folder(out)
+    recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
+    source = Source(data or job.data, job.category or None, job.layout)
+    fit_run(run, source, recipe, resume=True, device=device, progress=progress)
+    evaluate_run(run, progress=progress)
+    write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
+
+
+def peak_memory() -> int:
+    """Bytes this process held at most: resident set plus, on CUDA, the device's allocation."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return resident + int(torch.cuda.max_memory_allocated())
+    return resident
+
+
+def finished(job: Job, out: Path) -> Result | None:
+    """The result of a run that is complete, else None. Raises `ConfigError` when it was made with other settings."""
+    run = job.folder(out)
+    if not (run / RESULT).is_file():
+        return None
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    more = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    if more["job"] != _identity(job):
+        raise ConfigError(
+            f"{run} was made with other data or settings: repeat the original command or choose another --out"
+        )
+    return Result(job, report, int(more["peak_memory"]))
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    return {"recipe": job.recipe, "data": job.data, "layout": job.layout, "settings": dict(job.settings)}
+
+
+Runner = Callable[[Sequence[Job], Path, str], Iterator[tuple[Job, str]]]
+"""Makes runs (jobs, the sweep's folder, device) and yields each with why it failed, or nothing, as it ends."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a sweep left: the finished runs, and why others failed."""
+
+    results: list[Result]
+    failures: dict[str, str]
+    """Folder of the run to one line."""
+
+
+def sweep(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    device: str = "auto",
+    runner: Runner | None = None,
+    after: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Make the runs that are not finished: one after the other, each in its own process, or where `runner` makes them.
+
+    A run that fails is named in the outcome and does not stop the others. `after` is called here with the folder of each run
+    that this call completed. Raises `InterruptedRun` after Ctrl-C.
+    """
+    failures: dict[str, str] = {}
+    todo = [job for job in jobs if finished(job, out) is None]
+    with (progress or NoProgress()).task("runs", len(jobs), done=len(jobs) - len(todo)) as task:
+        for job, failure in (runner or one_by_one)(todo, out, device):
+            if failure:
+                failures[str(job.folder(out))] = failure
+            elif after is not None:
+                after(job.folder(out))
+            task.advance(1, f"{job.name} {job.category} seed {job.seed}")
+    results = [result for job in jobs if (result := finished(job, out)) is not None]
+    return Outcome(results, failures)
+
+
+def one_by_one(jobs: Sequence[Job], out: Path, device: str) -> Iterator[tuple[Job, str]]:
+    """The `Runner` of one machine."""
+    for job in jobs:
+        yield job, _in_own_process(job, out, device)
+
+
+def _in_own_process(job: Job, out: Path, device: str) -> str:
+    """Run a job in a fresh process; returns why it failed, or nothing.
+
+    Ctrl-C and SIGTERM stop the job too, which keeps the state it reached. Raises `InterruptedRun` then.
+    """
+    context = get_context("spawn")
+    answer, answering = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_answer, args=(answering, job, out, device))
+    with _interruptible():
+        try:
+            process.start()
+            answering.close()  # the other process has it: when that ends without a word, `recv` ends too
+            failure: str | None = answer.recv()
+        except EOFError:
+            failure = "its process was killed (out of memory?)"
+        except KeyboardInterrupt:
+            process.terminate()
+            failure = None
+        process.join()
+    if failure is None:
+        raise InterruptedRun("stopped; the same command continues")
+    return failure
+
+
+def _run_and_answer(answering: Connection, job: Job, out: Path, device: str) -> None:
+    """In the other process: make the run and answer why it failed, with nothing, or with None when it was stopped."""
+    try:
+        with _interruptible():
+            run_job(job, out, device)
+        answering.send("")
+    except (InterruptedRun, KeyboardInterrupt):
+        answering.send(None)
+    except (AndonError, OSError) as error:
+        answering.send(str(error))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM stop what is inside like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text) or "all"

@@ -1,0 +1,213 @@
+"""Runs in TensorBoard and MLflow: losses by step, settings, and the numbers of the report. Both libraries live here.
+
+A tracker is a function of a run folder: it shows what `training.json`, `recipe.yaml` and, once there is one, `report.json`
+hold. Showing a run again replaces what was shown of it before: it is there once, however often it is evaluated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from andon.core.errors import AndonError, ConfigError, nearest
+from andon.runs.folder import read_recipe, read_stages
+
+T = TypeVar("T")
+
+Tracker = Callable[[Path], None]
+"""Shows a run folder."""
+FOLDER = "tensorboard"
+"""Folder of the event files, inside the run's."""
+NUMBERS = ("thresholds", "teacher", "time", "latency_ms", "throughput_ips", "parameters", "multiply_adds")
+"""Parts of the report besides `metrics` whose numbers are shown."""
+LONGEST = 500
+"""Characters of a setting that every MLflow server takes."""
+AT_ONCE = 100
+"""Settings in one call to MLflow."""
+POINTS_AT_ONCE = 1000
+"""Values in one call to MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a curve."""
+
+    name: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a tracker shows of a run."""
+
+    name: str
+    """Recipe, category and seed."""
+    dataset: str
+    settings: dict[str, str]
+    """Resolved settings, dotted, and versions and weights."""
+    curves: list[Point]
+    """Losses by step (`loss/STAGE/TERM`) and what judged epochs (`judged/STAGE/NAME`, by epoch)."""
+    numbers: dict[str, float]
+    """`test/METRIC` and the other numbers of the report; those that are undefined are left out."""
+
+
+def open_tracker(name: str) -> Tracker:
+    """The tracker called `tensorboard`, `mlflow`, or `mlflow:URI`.
+
+    TensorBoard's files go into the run folder; without a URI MLflow takes its own default (`MLFLOW_TRACKING_URI`).
+    Raises `ConfigError` when there is no such tracker or its library is not installed.
+    """
+    kind, colon, uri = name.partition(":")
+    if kind not in ("tensorboard", "mlflow"):
+        raise ConfigError(f"unknown tracker {kind!r}; {nearest(kind, ['tensorboard', 'mlflow'])}")
+    if kind == "tensorboard" and colon:
+        raise ConfigError(
+            f"tracker {name!r}: tensorboard takes no place, its files go into {FOLDER}/ of the run folder"
+        )
+    try:
+        return _tensorboard() if kind == "tensorboard" else _mlflow(uri)
+    except ImportError as error:
+        raise ConfigError(
+            f'{kind} is not installed ({error.name or error}): pip install "andon[track]"'
+        ) from error
+
+
+def read_shown(run: Path) -> Shown:
+    """What the files of a run folder hold. Raises `DataError` when it is no finished run."""
+    recipe = read_recipe(run)
+    data = recipe["data"]
+    settings: dict[str, Any] = {
+        **dict(_flat(recipe["config"])),
+        **{key: recipe[key] for key in ("detector", "seed", "hold_out", "precision") if key in recipe},
+        **{f"data.{key}": data[key] for key in ("path", "category", "layout", "fingerprint")},
+        **{f"version.{key}": value for key, value in recipe.get("versions", {}).items()},
+        "weights": ", ".join(line["name"] for line in recipe.get("weights", ())) or "none",
+    }
+    report = run / "report.json"
+    return Shown(
+        name=f"{recipe['name']} {data['category']} seed {recipe['seed']}",
+        dataset=data.get("dataset") or "data",
+        settings={key: str(value) for key, value in settings.items()},
+        curves=list(_curves(run)),
+        numbers=_numbers(json.loads(report.read_text(encoding="utf-8"))) if report.is_file() else {},
+    )
+
+
+def _curves(run: Path) -> Iterator[Point]:
+    for name, stage in read_stages(run).items():
+        for kind, key, points in (("loss", "step", stage.curve), ("judged", "epoch", stage.judged)):
+            for point in points:
+                yield from (
+                    Point(f"{kind}/{name}/{term}", int(point[key]), value)
+                    for term, value in point.items()
+                    if term != key and value is not None and math.isfinite(value)
+                )
+
+
+def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
+    """Finite numbers of a report by name."""
+    tested = {f"test/{name}": values["value"] for name, values in report["metrics"].items()}
+    others = dict(_flat({key: report[key] for key in NUMBERS if key in report}))
+    return {
+        name: float(value)
+        for name, value in (tested | others).items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested groups as dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _tensorboard() -> Tracker:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def show(run: Path) -> None:
+        shown = read_shown(run)
+        before = list((run / FOLDER).glob("events.out.tfevents.*"))
+        with SummaryWriter(str(run / FOLDER)) as writer:
+            rows = [f"| {key} | {value} |" for key, value in shown.settings.items()]
+            table = "\n".join(["| setting | value |", "|---|---|", *rows])
+            writer.add_text("run", f"{shown.name}\n\n{table}")
+            for point in shown.curves:
+                writer.add_scalar(point.name, point.value, point.step)
+            for name, value in shown.numbers.items():
+                writer.add_scalar(name, value, 0)
+        for file in before:
+            file.unlink()
+
+    return show
+
+
+def _mlflow(uri: str) -> Tracker:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is reported to anybody else
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        client = MlflowClient(uri or None)
+    except MlflowException as error:
+        raise ConfigError(
+            f"MLflow cannot use {uri or 'its default place'}: {_first_sentence(error)}"
+        ) from error
+
+    def show(run: Path) -> None:
+        try:
+            _send(client, run, read_shown(run))
+        except MlflowException as error:
+            raise AndonError(
+                f"MLflow did not take {run} ({_first_sentence(error)}): the run itself is kept, "
+                "`andon evaluate` with --track shows it again"
+            ) from error
+
+    return show
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].split(". ")[0]
+
+
+def _send(client: Any, run: Path, shown: Shown) -> None:
+    """Make a run in the experiment of the data set, fill it, and remove the one it replaces."""
+    from mlflow.entities import Metric, Param
+
+    name = f"andon {shown.dataset}"
+    found = client.get_experiment_by_name(name)
+    experiment = found.experiment_id if found is not None else client.create_experiment(name)
+    own = hashlib.sha256(f"{platform.node()}:{run.resolve()}".encode()).hexdigest()[:16]
+    before = client.search_runs([experiment], filter_string=f"tags.andon_run = '{own}'")
+    tags = {"andon_run": own, "andon_folder": str(run.resolve())[-LONGEST:]}
+    made = client.create_run(experiment, run_name=shown.name, tags=tags).info.run_id
+    now = round(time.time() * 1000)
+    points = [*shown.curves, *(Point(key, 0, value) for key, value in shown.numbers.items())]
+    for some in _parts(list(shown.settings.items()), AT_ONCE):
+        client.log_batch(made, params=[Param(_plain(key), value[:LONGEST]) for key, value in some])
+    for part in _parts(points, POINTS_AT_ONCE):
+        client.log_batch(made, metrics=[Metric(_plain(p.name), p.value, now, p.step) for p in part])
+    client.set_terminated(made)
+    for old in before:
+        client.delete_run(old.info.run_id)
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _plain(name: str) -> str:
+    """A name MLflow takes: `@` and other signs become a full stop."""
+    return re.sub(r"[^\w\-. :/]", ".", name)

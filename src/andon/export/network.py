@@ -1,0 +1,336 @@
+"""From a detector to one file that other runtimes execute. The onnx package and PyTorch's exporter live here.
+
+The exported network takes pictures as they come from a camera, uint8 of any size, and holds everything else: resizing,
+normalisation, the detector, the scale of the displayed score, the map at the picture's own size. Before a file is handed
+out it is executed and compared with the detector.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from andon.core.errors import AndonError, ConfigError
+from andon.core.files import writing
+from andon.core.records import Prediction
+from andon.core.region import InspectedArea
+from andon.detectors._base import Detector
+from andon.runtime.model import FORMAT, Model, open_model
+from andon.runtime.sessions import METADATA, Outputs
+from andon.thresholds.display import AffineDisplay
+
+Image = npt.NDArray[np.uint8]
+Format = Literal["onnx", "openvino"]
+
+OPSET = 18
+LARGEST = 1_900_000_000
+"""Bytes of learned numbers that an ONNX file is given; the format ends at 2 GiB."""
+TOLERANCE = 1e-3
+"""Largest difference of scores and maps to the detector's, in display units (0 = typical good, 1 = threshold)."""
+OUTPUTS = {
+    "raw_score": "(B,), higher is more anomalous",
+    "score": "(B,): 0 = a typical good picture, 1 = the threshold at the time of the export",
+    "anomaly_map": "(B, H, W): 0 = a typical good pixel, 1 = the pixel threshold at the time of the export",
+}
+OUTPUTS_OF_TILES = {
+    "raw_score": "(B,), largest cell of a tile's map; the picture's score follows from all tiles, see score_rule",
+    "score": "(B,), the same on the scale of anomaly_map",
+    "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
+}
+SIZES = ((60, 97), (311, 140), (480, 640))
+"""(H, W) of the made-up pictures a file is tried on, beside those that are given; of tiles, one and a quarter of these sides."""
+
+
+class ExportError(AndonError):
+    """The exported network does not answer as the detector does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file that was written and compared with its detector."""
+
+    path: Path
+    runtime: str
+    difference: float
+    """Largest difference of a score, in display units."""
+    map_difference: float
+    pictures: int
+    """Number of pictures compared."""
+
+
+class ExportedDetector(nn.Module):
+    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W).
+
+    Of a detector that cuts pictures into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the
+    detector's own grid, and `andon.runtime` fills what is not inspected, cuts and blends.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.calibration = detector.fitted()
+        area = self.calibration.inspected
+        self.inspected = None if area is None or detector.tiling is not None else Inspected(area)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        height, width = images.shape[1], images.shape[2]
+        inside = None if self.inspected is None else self.inspected(height, width)
+        if self.inspected is not None and inside is not None:
+            images = torch.where(inside[None, :, :, None], images, self.inspected.fill)
+        analysis = self.detector.analyse(resized(images, self.detector.input_size))
+        if self.detector.tiling is not None:
+            return self._of_tiles(analysis.anomaly_map[:, 0].float())
+        maps = F.interpolate(
+            analysis.anomaly_map.float(), size=(height, width), mode="bilinear", align_corners=False
+        )[:, 0]
+        raw = analysis.score.float()
+        shown = displayed(maps, self.calibration.pixel_display)
+        if inside is not None:
+            shown = torch.where(inside[None], shown, torch.zeros_like(shown))
+        return raw, displayed(raw, self.calibration.score_display), shown
+
+    def _of_tiles(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps (B, h, w) of single tiles as they are to be blended; scores stand for the largest cell of each."""
+        largest = maps.flatten(1).amax(1)
+        display = self.calibration.pixel_display
+        return largest, displayed(largest, display), displayed(maps, display)
+
+
+class Inspected(nn.Module):
+    """Sides of a picture to its inspected pixels (H, W), as `InspectedArea.at` but for the check of the proportions."""
+
+    mask: Tensor
+    fill: Tensor
+
+    def __init__(self, area: InspectedArea) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.from_numpy(area.mask.copy()))
+        self.register_buffer("fill", torch.tensor(area.fill, dtype=torch.uint8))
+
+    def forward(self, height: int, width: int) -> Tensor:
+        rows, columns = (
+            places(new, old, self.mask.device)
+            for new, old in zip((height, width), self.mask.shape, strict=True)
+        )
+        return self.mask[rows][:, columns]
+
+
+def places(new: int, old: int, device: torch.device) -> Tensor:
+    """(new,): as `andon.core.region.nearest_places`."""
+    twice = 2 * torch.arange(new, dtype=torch.int64, device=device) + 1
+    sides = torch.scalar_tensor(2 * new, dtype=torch.int64, device=device)
+    return torch.div(twice * old, sides, rounding_mode="floor")
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, h, w) in [0, 1]: `andon.core.images.resize` as two products, the same in every runtime.
+
+    Runtimes disagree about antialiased resizing as an operator; about products of matrices they agree.
+    """
+    (height, width), (h, w) = images.shape[1:3], size
+    rows = shrinking(height, h, images.device) @ images.float().flatten(2)  # (B, h, W·3)
+    planes = rows.reshape(-1, h, width, 3).permute(0, 3, 1, 2)
+    return planes @ shrinking(width, w, images.device).T / 255
+
+
+def shrinking(before: int, after: int, device: torch.device) -> Tensor:
+    """(after, before): weights of each old pixel in each new one, bilinear, antialiased, half-pixel centres."""
+    scale = torch.scalar_tensor(before, dtype=torch.float32, device=device) / after
+    centres = (torch.arange(after, dtype=torch.float32, device=device) + 0.5) * scale
+    places = torch.arange(before, dtype=torch.float32, device=device) + 0.5
+    reach = scale.clamp_min(1.0)  # a new pixel looks at all the old ones it covers
+    weights = (1 - (places[None] - centres[:, None]).abs() / reach).clamp_min(0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def displayed(raw: Tensor, display: AffineDisplay) -> Tensor:
+    """As `AffineDisplay`, in tensors: exactly 1 at the threshold, below 1 for everything below it."""
+    shown = 1 + (raw - display.threshold) / display.span
+    just_below = float(np.nextafter(np.float32(1), np.float32(0)))
+    return torch.where(raw < display.threshold, shown.clamp_max(just_below), shown)
+
+
+def export(
+    detector: Detector, path: Path, *, form: Format = "onnx", pictures: Sequence[Image] = ()
+) -> Exported:
+    """Write a detector as .onnx, or as .xml and .bin for OpenVINO, and compare the file's answers with the detector's.
+
+    Compared are `pictures` and made-up ones of other sizes. Raises `ConfigError` for a detector that cannot be exported and
+    for missing packages, `ExportError` (and leaves no file) where the answers differ by more than `TOLERANCE`.
+    """
+    _check_exportable(detector)
+    needs = ("onnx", "onnxscript", "onnxruntime" if form == "onnx" else "openvino")
+    missing = [name for name in needs if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"exporting needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            "pip install 'andon[export]'"
+        )
+    if form == "onnx":
+        _write_onnx(detector, path)
+    else:
+        with _beside(path, ".part.onnx") as between:
+            _write_onnx(detector, between)
+            _write_openvino(between, path)
+    try:
+        return compare(detector, open_model(path), path, pictures)
+    except BaseException:
+        remove(path)
+        raise
+
+
+def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Image]) -> Exported:
+    """Raise `ExportError` unless a model answers as the detector does, on `pictures` and on made-up ones."""
+    tried = [*(picture[None] for picture in pictures), *_made_up(detector)]
+    largest = largest_map = 0.0
+    for images in tried:
+        for answer, expected in zip(_answers(model, images), detector.predict(list(images)), strict=True):
+            scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
+            worst = float((np.abs(answer.anomaly_map - expected.anomaly_map) / scale).max())
+            largest_map = max(largest_map, worst)
+            largest = max(largest, abs(answer.score - expected.score) / max(1.0, abs(expected.score)))
+            if max(largest, largest_map) > TOLERANCE or answer.is_anomalous != expected.is_anomalous:
+                raise ExportError(
+                    f"the exported {detector.name} differs from the detector by {max(largest, largest_map):.2g} of the scale "
+                    f"between a good picture and the threshold (at most {TOLERANCE:g} is allowed): it was not written"
+                )
+    return Exported(path, model.session.name, largest, largest_map, sum(len(images) for images in tried))
+
+
+def _sides(detector: Detector) -> str:
+    if detector.tiling is None:
+        return "any H and W from 8 pixels on"
+    return f"tiles of H = W = {detector.tiling.size} pixels of the picture"
+
+
+def _answers(model: Model, images: Image) -> list[Prediction]:
+    """Of all pictures (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
+    if model.tiling is not None:
+        return model.predict(list(images))
+    found = model.session(images)
+    return [model.judge(Outputs(*(values[k : k + 1] for values in found))) for k in range(len(images))]
+
+
+def describe(detector: Detector, **more: Any) -> dict[str, Any]:
+    """What an exported network says about itself: everything but the numbers of the network."""
+    return {
+        "format": FORMAT,
+        "andon": version("andon"),
+        "detector": detector.name,
+        "score_rule": detector.stated_rule,
+        "tiles": detector.tiling.to_json() if detector.tiling is not None else None,
+        "input": f"images: uint8 (B, H, W, 3), RGB, {_sides(detector)}",
+        "batch": 1 if detector.one_at_a_time else "any",
+        "outputs": OUTPUTS if detector.tiling is None else OUTPUTS_OF_TILES,
+        "opset": OPSET,
+        "calibration": detector.fitted().to_json(),
+        "weights": list(detector.used_weights),
+        **more,
+    }
+
+
+def remove(path: Path) -> None:
+    """Remove an exported network, both files of it where there are two."""
+    path.unlink(missing_ok=True)
+    if path.suffix == ".xml":
+        path.with_suffix(".bin").unlink(missing_ok=True)
+
+
+def _check_exportable(detector: Detector) -> None:
+    detector.fitted()
+    if detector.depth_planes is not None:
+        raise ConfigError(
+            f"this {detector.name} looks at depth, and a network file takes pictures alone: use the run, or fit without depth"
+        )
+    size = sum(tensor.numel() * tensor.element_size() for tensor in detector.state_dict().values())
+    if size > LARGEST:
+        raise ConfigError(
+            f"this {detector.name} holds {size / 1e9:.1f} GB of learned numbers and an ONNX file at most 2: fit a smaller one "
+            "(`andon recipes`), or use the run itself"
+        )
+
+
+def _write_onnx(detector: Detector, path: Path) -> None:
+    import onnx
+
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    height, width = (torch.export.Dim(name, min=8, max=65536) for name in ("height", "width"))
+    sides: dict[int, Any] = {1: height, 2: width}
+    shape = (96, 80)
+    if detector.tiling is not None:  # runtimes then refuse a whole picture instead of resizing it
+        sides, shape = {}, (detector.tiling.size, detector.tiling.size)
+    example = torch.zeros(1 if detector.one_at_a_time else 2, *shape, 3, dtype=torch.uint8)
+    with _silence(), torch.no_grad():
+        program = torch.onnx.export(
+            ExportedDetector(detector).eval(),
+            (example,),
+            dynamic_shapes=(sides if detector.one_at_a_time else {0: batch, **sides},),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(Outputs._fields),
+            verbose=False,
+        )
+        assert program is not None
+        model = program.model_proto
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(describe(detector))})
+    onnx.checker.check_model(model)
+    with writing(path) as part:
+        part.write_bytes(model.SerializeToString())
+
+
+def _write_openvino(source: Path, path: Path) -> None:
+    import openvino
+
+    model = openvino.Core().read_model(str(source))
+    with writing(path) as part:
+        xml = part.with_suffix(".xml")
+        openvino.save_model(model, str(xml), compress_to_fp16=False)
+        xml.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        xml.replace(part)
+
+
+def _made_up(detector: Detector) -> Iterator[Image]:
+    """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
+    rng, area = np.random.default_rng(0), detector.fitted().inspected
+    tile = 0 if detector.tiling is None else detector.tiling.size
+    for height, width in ((tile + h // 4, tile + w // 4) if tile else (h, w) for h, w in SIZES):
+        if area is not None:  # which has proportions of its own
+            scale = max(height / area.mask.shape[0], tile / min(area.mask.shape))
+            height, width = (max(8, round(side * scale)) for side in area.mask.shape)
+        count = 1 if detector.one_at_a_time or tile else 3
+        coarse = rng.integers(0, 256, (count, height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        yield np.ascontiguousarray(coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width])
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter reports its own inner affairs."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _beside(path: Path, suffix: str) -> Iterator[Path]:
+    """A file of another suffix beside `path`, removed afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    between = path.with_name(path.stem + suffix)
+    try:
+        yield between
+    finally:
+        between.unlink(missing_ok=True)

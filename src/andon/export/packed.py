@@ -1,0 +1,374 @@
+"""One file that holds a detector, and proves on every machine that it answers as where it was made.
+
+PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all others:
+
+    manifest.json        format, versions, origin of weights and data, size and hash of every member
+    recipe.yaml          how the detector was fitted
+    detector/            detector.json (settings, thresholds, the scores behind them), state.safetensors, limits.json
+    model.onnx           the same network for other runtimes, where it can be exported
+    checks.json          expected raw score and verdict of the check pictures
+    checks/000.png ...   the check pictures, as decoded
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from andon.core.errors import AndonError, ConfigError, DataError
+from andon.core.files import write_bytes
+from andon.core.images import decode
+from andon.core.records import Record
+from andon.runtime import Model
+from andon.runtime.sessions import known_runtime, open_session
+from andon.thresholds.calibration import Calibration
+from andon.thresholds.history import FILE, in_force, read_changes
+
+if TYPE_CHECKING:
+    from andon.detectors._base import Detector
+
+FORMAT = 1
+SUFFIX = ".andon"
+MEMBERS = re.compile(
+    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|limits\.json)|checks/\d{3}\.png"
+)
+"""What a packed file may hold, and nothing else."""
+NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
+LARGEST = 8_000_000_000
+"""Bytes a packed file may unpack to."""
+FEWEST_CHECKS, MOST_CHECKS = 10, 50
+TOLERANCE = 1e-3
+"""Largest difference of a check picture's score, in display units (0 = typical good, 1 = threshold)."""
+DIGEST = 64
+"""Hexadecimal digits at the end of the file."""
+RUNTIMES = ("torch", "onnx", "openvino")
+
+
+class ProofError(AndonError):
+    """A packed detector does not answer here as it did where it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A picture of known answer."""
+
+    file: str
+    raw_score: float
+    is_anomalous: bool
+    origin: str
+    """Path of the picture it was taken from, relative to its data set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What came out when the check pictures were scored here."""
+
+    runtime: str
+    pictures: int
+    difference: float
+    """Largest difference of a score, in display units."""
+
+
+def pack(
+    run: Path,
+    path: Path,
+    good: Sequence[Record],
+    others: Sequence[Record] = (),
+    *,
+    recipe: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the fitted detector of a run, whose recipe.yaml says `recipe`, as one file; returns its manifest.
+
+    Check pictures are taken evenly from `good` and from `others` (defective ones, where there are some). Raises `DataError`
+    where there are too few.
+    """
+    from andon.detectors._saving import load_detector
+
+    detector = load_detector(run)
+    chosen = _chosen(good, others)
+    members: dict[str, bytes] = {
+        "recipe.yaml": (run / "recipe.yaml").read_bytes(),
+        **{
+            f"detector/{name}": (run / "detector" / name).read_bytes()
+            for name in ("detector.json", "state.safetensors", FILE)
+            if name != FILE or (run / "detector" / name).exists()
+        },
+    }
+    checks, pictures = [], []
+    for k, record in enumerate(chosen):
+        pixels = np.round(decode(record.image).pixels * 255).astype(np.uint8)
+        answer, name = detector.predict(pixels), f"checks/{k:03d}.png"
+        checks.append(
+            {
+                "file": name,
+                "raw_score": answer.raw_score,
+                "is_anomalous": answer.is_anomalous,
+                "origin": record.id,
+            }
+        )
+        members[name] = _png(pixels)
+        pictures.append(pixels)
+    members["checks.json"] = _json(checks)
+    network, why_not = _network(detector, pictures)
+    if network is not None:
+        members["model.onnx"] = network
+    manifest = _manifest(recipe, detector, members, why_not)
+    members["manifest.json"] = _json(manifest)
+    write_bytes(path, _sealed(members))
+    return manifest
+
+
+def _chosen(good: Sequence[Record], others: Sequence[Record]) -> list[Record]:
+    """Up to `FEWEST_CHECKS` pictures, spread evenly over those given, half of them defective where there are some."""
+    half = min(len(others), FEWEST_CHECKS // 2)
+    found = [*_spread(good, FEWEST_CHECKS - half), *_spread(others, half)]
+    if len(found) < FEWEST_CHECKS:
+        found = [*_spread(good, len(good)), *_spread(others, len(others))][:MOST_CHECKS]
+    if len(found) < FEWEST_CHECKS:
+        raise DataError(
+            f"a packed detector carries at least {FEWEST_CHECKS} check pictures and there are {len(found)}: "
+            "name a folder with more of them with --data"
+        )
+    return found
+
+
+def _spread(records: Sequence[Record], count: int) -> list[Record]:
+    return [
+        records[k]
+        for k in sorted({round(x) for x in np.linspace(0, len(records) - 1, min(count, len(records)))})
+    ]
+
+
+def _network(detector: Detector, pictures: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes | None, str]:
+    """The detector as ONNX file, or why there is none."""
+    from andon.export.network import export
+
+    with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
+        path = Path(scratch) / "model.onnx"
+        try:
+            export(detector, path, pictures=pictures)
+        except AndonError as error:
+            return None, str(error)
+        return path.read_bytes(), ""
+
+
+def _manifest(
+    recipe: Mapping[str, Any], detector: Detector, members: Mapping[str, bytes], why_not: str
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "andon": version("andon"),
+        "detector": detector.name,
+        "recipe": recipe["name"],
+        "versions": recipe.get("versions", {}),
+        "weights": list(detector.used_weights),
+        "data": recipe["data"],
+        "network": why_not or "model.onnx",
+        "members": {
+            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in sorted(members.items())
+        },
+    }
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _json(values: Any) -> bytes:
+    return json.dumps(values, indent=1, allow_nan=False).encode()
+
+
+def _sealed(members: Mapping[str, bytes]) -> bytes:
+    """A zip archive, the same for the same members, that ends with its own hash."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in sorted(members, key=lambda name: (name != "manifest.json", name)):
+            entry = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
+            archive.writestr(entry, members[name], zipfile.ZIP_STORED)
+        archive.comment = b"0" * DIGEST
+    content = stream.getvalue()[:-DIGEST]
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+# Opening -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A packed file whose content was found whole."""
+
+    path: Path
+    manifest: dict[str, Any]
+    members: dict[str, bytes]
+
+    def checks(self) -> list[Check]:
+        """The check pictures and their answers."""
+        return [Check(**values) for values in json.loads(self.members["checks.json"])]
+
+    def picture(self, check: Check) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) pixels of a check picture."""
+        with Image.open(io.BytesIO(self.members[check.file])) as opened:
+            return np.asarray(opened)
+
+    def open(self, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
+        """The detector (torch), or its network (onnx, openvino); by default torch where it is installed.
+
+        Raises `ConfigError` for a runtime that is not here, `DataError` where the file holds no network.
+        """
+        chosen = runtime or ("torch" if find_spec("torch") is not None else "onnx")
+        if chosen not in RUNTIMES:
+            raise ConfigError(f"runtime {chosen!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+        with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
+            if chosen == "torch":
+                return self._torch(Path(scratch), threads)
+            return self._network(Path(scratch), chosen, threads)
+
+    def _torch(self, scratch: Path, threads: int | None) -> Detector:
+        if find_spec("torch") is None:
+            raise ConfigError("runtime torch is not installed: use --runtime onnx, or pip install andon")
+        from andon.detectors._saving import load_detector
+
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        self._unpack_detector(scratch)
+        return load_detector(scratch)
+
+    def _unpack_detector(self, scratch: Path) -> None:
+        for name, content in self.members.items():
+            if name.startswith("detector/"):
+                write_bytes(scratch / name.removeprefix("detector/"), content)
+
+    def _network(self, scratch: Path, runtime: str, threads: int | None) -> Model:
+        if "model.onnx" not in self.members:
+            raise DataError(
+                f"{self.path} holds no network for other runtimes ({self.manifest['network']}): use torch"
+            )
+        known_runtime(runtime)
+        write_bytes(scratch / "model.onnx", self.members["model.onnx"])
+        found = open_session(scratch / "model.onnx", runtime, threads=threads)
+        self._unpack_detector(scratch)
+        fitted = Calibration.from_json(json.loads(self.members["detector/detector.json"])["calibration"])
+        limits = in_force(fitted, read_changes(scratch)).to_json()
+        return Model(found.session, found.description | {"calibration": limits}, str(self.path))
+
+    def prove(self, judge: Detector | Model, runtime: str) -> Proof:
+        """Score the check pictures here. Raises `ProofError` where a score or a verdict is not as it was."""
+        display, largest = judge.fitted().score_display, 0.0
+        for check in self.checks():
+            answer = judge.predict(self.picture(check))
+            expected = float(display(np.float32(check.raw_score)))
+            difference = abs(answer.score - expected) / max(1.0, abs(expected))
+            if not difference <= TOLERANCE or answer.is_anomalous != check.is_anomalous:
+                raise ProofError(
+                    f"{self.path} does not answer here ({runtime}) as where it was made: {check.file} scores {answer.score:.4f} "
+                    f"({_verdict(answer.is_anomalous)}) instead of {expected:.4f} ({_verdict(check.is_anomalous)}); "
+                    "do not use it on this machine with this runtime"
+                )
+            largest = max(largest, difference)
+        return Proof(runtime, len(self.checks()), largest)
+
+
+def _verdict(is_anomalous: bool) -> str:
+    return "NG" if is_anomalous else "OK"
+
+
+def read_pack(path: Path) -> Packed:
+    """Read a packed file and check that it is whole.
+
+    Raises `DataError` for a file that is none, is damaged or was changed, holds what this andon does not know, or lacks
+    what it needs.
+    """
+    try:
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            _check_members(path, sizes)
+            members = {name: archive.read(name) for name in sizes}
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: check the path, or make it with `andon pack`") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{path} is no packed detector, or damaged ({error}): bring back the original"
+        ) from error
+    manifest = _checked_manifest(path, members)
+    whole = hashlib.sha256(content[:-DIGEST]).hexdigest().encode() == content[-DIGEST:]
+    if not whole:
+        raise DataError(
+            f"{path} was changed after it was made: bring back the original, or pack the run again"
+        )
+    return Packed(path, manifest, members)
+
+
+def _check_members(path: Path, sizes: Mapping[str, int]) -> None:
+    for name in sizes:
+        if not MEMBERS.fullmatch(name):
+            raise DataError(f"{path} holds {name!r}, which this andon does not know: nothing of it is used")
+    if sum(sizes.values()) > LARGEST:
+        raise DataError(
+            f"{path} would unpack to {sum(sizes.values()) / 1e9:.0f} GB: it is no packed detector"
+        )
+    if "manifest.json" not in sizes:
+        raise DataError(
+            f"{path} holds no manifest.json, so it is no packed detector: make one with `andon pack`"
+        )
+
+
+def _checked_manifest(path: Path, members: Mapping[str, bytes]) -> dict[str, Any]:
+    """The manifest, after every member was found to be as it says."""
+    try:
+        manifest = json.loads(members["manifest.json"])
+        made, stated = manifest["format"], dict(manifest.get("members", {}))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} has a damaged manifest: bring back the original") from error
+    if made != FORMAT:
+        raise DataError(
+            f"{path} has pack format {made} (made by andon {manifest.get('andon', '?')}), this andon reads {FORMAT}: "
+            "use that andon, or pack the run again"
+        )
+    missing = [name for name in (*stated, *NEEDED) if name not in members]
+    if missing:
+        raise DataError(f"{path} lacks {missing[0]}: bring back the original, or pack the run again")
+    for name, content in members.items():
+        if name == "manifest.json":
+            continue
+        if hashlib.sha256(content).hexdigest() != stated.get(name, {}).get("sha256"):
+            raise DataError(
+                f"{path}: {name} was changed after it was made: bring back the original, or pack the run again"
+            )
+    return dict(manifest)
+
+
+def open_pack(path: Path, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
+    """Read a packed detector, let it prove itself on this machine with a runtime, and return it.
+
+    Raises `DataError` where the file is not whole, `ConfigError` where the runtime is not here, `ProofError` where the
+    answers are not those of the machine that made it.
+    """
+    packed = read_pack(path)
+    judge = packed.open(runtime, threads=threads)
+    packed.prove(judge, runtime_name(judge))
+    return judge
+
+
+def runtime_name(judge: Detector | Model) -> str:
+    """What executes a detector: torch, ONNX Runtime or OpenVINO, with the version."""
+    return judge.session.name if isinstance(judge, Model) else f"torch {version('torch')}"

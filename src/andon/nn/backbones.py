@@ -1,0 +1,288 @@
+"""Frozen feature extractors: any timm network by name, cut off after the taps.
+
+timm lives here. A backbone takes pictures in [0, 1] and normalises them itself, exactly once. It stays in eval mode
+whatever its parent does, its parameters are frozen and its buffers never change, so its features are deterministic
+and may be cached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, cast
+
+import timm
+import torch
+from pydantic import Field
+from timm.layers.conv2d_same import Conv2dSame
+from timm.models import create_feature_extractor  # torchvision's keeps everything before the last assertion
+from torch import Tensor, nn
+
+from andon.core.config import Config
+from andon.core.errors import ConfigError, WeightsError, nearest
+from andon.nn.weights import RANDOM, WeightFile, locate
+
+DROP_PATH = 0.2
+"""Stochastic depth of the EfficientNets in the published train-mode extractor (efficientnet_pytorch's default)."""
+
+
+class BackboneConfig(Config):
+    """Which network, which weights, which outputs."""
+
+    network: str = "resnet18"
+    """timm architecture, without tag."""
+    weights: str = "starter"
+    """Name in the weight store (`andon weights list`), or `random` for untrained weights drawn from seed 0."""
+    taps: tuple[str, ...] = Field(("layer3",), min_length=1)
+    """Modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
+    image_size: int = Field(256, ge=8)
+    """Both sides of the picture are forced to this many pixels."""
+    edges: Literal["zeros", "mirror"] = "zeros"
+    """What convolutions see beyond the edge of a map: zeros, as trained, or the map mirrored. Good pictures hold no zeros, so
+    with zeros the outermost cells are the least familiar ones."""
+    static_same_padding: bool = False
+    """Pad as for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
+
+
+class StaticPadConv2d(nn.Conv2d):
+    """A "same" convolution whose padding was decided once."""
+
+    def __init__(self, conv: nn.Conv2d, padding: tuple[int, int, int, int]) -> None:
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            (conv.kernel_size[0], conv.kernel_size[1]),
+            (conv.stride[0], conv.stride[1]),
+            0,
+            (conv.dilation[0], conv.dilation[1]),
+            conv.groups,
+            bias=conv.bias is not None,
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+        self.pad = nn.ZeroPad2d(padding)  # left, right, top, bottom
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pad(x))
+
+
+def _same_padding(conv: nn.Conv2d, height: int, width: int) -> tuple[int, int, int, int]:
+    """TensorFlow's "same" padding of a convolution for an input of this size, as (left, right, top, bottom)."""
+
+    def total(size: int, axis: int) -> int:
+        kernel, stride, dilation = conv.kernel_size[axis], conv.stride[axis], conv.dilation[axis]
+        return max((math.ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+
+    vertical, horizontal = total(height, 0), total(width, 1)
+    return horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2
+
+
+def _fix_padding(network: nn.Module, architecture: str, nominal: int) -> None:
+    """Replace timm's dynamic "same" convolutions by fixed ones, as decided by a picture of `nominal` pixels a side."""
+    if not any(isinstance(m, Conv2dSame) for m in network.modules()):
+        return
+    with torch.device("meta"):
+        shadow = timm.create_model(architecture, pretrained=False).eval()
+    paddings: dict[str, tuple[int, int, int, int]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(conv, nn.Conv2d)
+            paddings[name] = _same_padding(conv, *inputs[0].shape[-2:])
+
+        return hook
+
+    for name, module in shadow.named_modules():
+        if isinstance(module, Conv2dSame):
+            module.register_forward_pre_hook(note(name))
+    shadow(torch.empty(1, 3, nominal, nominal, device="meta"))
+    for name, padding in paddings.items():
+        parent_name, _, leaf = name.rpartition(".")
+        parent = network.get_submodule(parent_name)
+        setattr(parent, leaf, StaticPadConv2d(getattr(parent, leaf), padding))
+
+
+class Backbone(nn.Module):
+    """A frozen trunk. Build it with `Backbone.create`.
+
+    `train_mode=True` reproduces defect D1 of the published EfficientAD-AST: the trunk follows its parent into train
+    mode, its batch statistics drift and stochastic depth drops branches. Everything else keeps eval mode.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, trunk: nn.Module, config: BackboneConfig, weights: WeightFile, *, train_mode: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.weights = weights
+        self.train_mode = train_mode
+        self.trunk = trunk.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(weights.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(weights.std).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+        self.shapes: dict[str, tuple[int, int, int]] = self._measure()
+        """(C, H, W) of each tap."""
+
+    @classmethod
+    def create(cls, config: BackboneConfig, *, train_mode: bool = False, pretrained: bool = True) -> Self:
+        """Build the network, cut it off after the taps and load its weights.
+
+        `pretrained=False` leaves the weights untrained: a saved detector brings its own.
+        Raises `ConfigError` for an unknown network or tap, `WeightsError` when the weights are missing or of another network.
+        """
+        known_network(config.network)
+        weights = locate(config.weights if pretrained else RANDOM, config.network)
+        network = _create_network(config.network, drop_path=DROP_PATH if train_mode else 0.0)
+        nominal = _nominal_size(network) if config.static_same_padding else config.image_size
+        _fix_padding(network, config.network, nominal)
+        known = [name for name, _ in network.named_modules() if name]
+        for tap in config.taps:
+            if tap not in known:
+                candidates = [name for name in known if name.count(".") <= 1]
+                raise ConfigError(f"network {config.network} has no tap {tap!r}; {nearest(tap, candidates)}")
+        trunk = _cut(network, config)
+        if weights.state is not None:
+            _load(trunk, weights, config)
+        if config.edges == "mirror":
+            _mirror_edges(trunk)
+        return cls(trunk, config, weights, train_mode=train_mode)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode, unless the published defect is asked for."""
+        return super().train(mode and self.train_mode)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) in [0, 1] to the tapped features {tap: (B, C, h, w)}."""
+        x = (images - self.mean) / self.std
+        outputs: dict[str, Tensor] = self.trunk(
+            x.contiguous(memory_format=torch.channels_last)
+        )  # faster on CPUs and GPUs
+        return {tap: f.contiguous() for tap, f in outputs.items()}
+
+    def _measure(self) -> dict[str, tuple[int, int, int]]:
+        """Shapes of the taps for one picture. Raises `ConfigError` when the network cannot take it or a tap is no map."""
+        size = self.config.image_size
+        try:
+            with torch.inference_mode():
+                outputs = self(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"network {self.config.network} takes no pictures of {size} x {size} pixels ({error}): choose another image_size"
+            ) from error
+        return {tap: _chw(features) for tap, features in outputs.items()}
+
+    def fingerprint(self) -> str:
+        """Identity of the features: everything that changes them, hashed (weights, network, taps, padding, size)."""
+        text = f"{self.config.model_dump_json()}|{self.weights.sha256}|bilinear-antialias-1"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _mirror_edges(trunk: nn.Module) -> None:
+    """Let every convolution that pads see its own input mirrored beyond the edge."""
+    for parent in list(trunk.modules()):
+        if isinstance(parent, nn.Conv2d) and parent.padding not in ((0, 0), "valid"):
+            parent.padding_mode = "reflect"
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ZeroPad2d):  # of a `StaticPadConv2d`
+                setattr(parent, name, nn.ReflectionPad2d(child.padding))
+
+
+def _chw(features: Tensor) -> tuple[int, int, int]:
+    if features.ndim != 4:
+        raise ConfigError(
+            f"a tap must give (B, C, H, W) features, this one gives {tuple(features.shape)}; choose another"
+        )
+    return features.shape[1], features.shape[2], features.shape[3]
+
+
+def known_network(architecture: str) -> str:
+    """Return `architecture`. Raises `ConfigError` when timm has no such network."""
+    if not timm.is_model(architecture):
+        raise ConfigError(
+            f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}"
+        )
+    return architecture
+
+
+def _create_network(architecture: str, drop_path: float) -> nn.Module:
+    extra: Mapping[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = timm.create_model(architecture, pretrained=False, **extra)
+    return network
+
+
+def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:
+    """The network up to its taps, everything after them left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # train and eval graphs differ only by dropout
+            trunk: nn.Module = create_feature_extractor(network.eval(), {tap: tap for tap in config.taps})
+    except Exception as error:  # networks whose course depends on their input cannot be traced
+        raise ConfigError(
+            f"network {config.network} cannot be cut off at {', '.join(config.taps)} ({type(error).__name__}): "
+            "choose a convolutional network"
+        ) from error
+    return trunk
+
+
+def _nominal_size(network: nn.Module) -> int:
+    """Side of the pictures the network was made for."""
+    return int(cast("Mapping[str, Any]", network.pretrained_cfg)["input_size"][-1])
+
+
+def _load(trunk: nn.Module, weights: WeightFile, config: BackboneConfig) -> None:
+    """Load a state dict that may hold more than the trunk, but not less and not other shapes."""
+    assert weights.state is not None
+    wanted = {key: tuple(value.shape) for key, value in trunk.state_dict().items()}
+    missing = [k for k in wanted if k not in weights.state and not k.endswith("num_batches_tracked")]
+    wrong = [
+        k for k, shape in wanted.items() if k in weights.state and tuple(weights.state[k].shape) != shape
+    ]
+    if missing or wrong:
+        why = f"lack {_some(missing)}" if missing else f"have another shape at {_some(wrong)}"
+        raise WeightsError(
+            f"weights {weights.name!r} do not fit {config.network} up to {', '.join(config.taps)}: they {why}; "
+            "choose other taps or weights (`andon weights list`)"
+        )
+    trunk.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in weights.state.items() if k in wanted},
+        strict=False,
+    )
+
+
+def check_state(architecture: str, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of a network; a part of it, from its beginning, is enough. Raises `WeightsError`."""
+    with torch.device("meta"):
+        network = timm.create_model(known_network(architecture), pretrained=False)
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    first = next(iter(wanted))
+    wrong = [key for key, value in state.items() if wanted.get(key, tuple(value.shape)) != tuple(value.shape)]
+    if first not in state or wrong:
+        why = f"lack {first}" if first not in state else f"have another shape at {_some(wrong)}"
+        raise WeightsError(
+            f"these weights are not those of {architecture}: they {why}; name the network they belong to with --network"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, frozen ones included."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-adds of one call: convolutions and matrix products only (spec 0)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    return int(counter.get_total_flops()) // 2

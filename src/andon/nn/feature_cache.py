@@ -1,0 +1,127 @@
+"""Frozen features, computed once per picture and kept on disk.
+
+The key of a cached file is the hash of the picture's bytes, with that of the inspected area where there is one, under the
+fingerprint of the extractor (network, weights, taps, padding, size). Features are float32: the cache never changes a
+result. A file is safetensors behind its own sha256, so that a damaged one is noticed and computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from andon.core.errors import OutputError
+from andon.core.files import write_bytes
+from andon.core.images import WHOLE, View, batches
+from andon.core.paths import cache_dir
+from andon.core.progress import NoProgress, Progress, track
+from andon.core.records import Record
+from andon.nn.backbones import Backbone
+
+BATCH_SIZE = 4
+CHECKSUM_BYTES = 32
+
+
+class FeatureCache:
+    """Features of pictures under one backbone.
+
+    `directory=None` uses `<home>/features`; `enabled=False` computes without touching the disk.
+    """
+
+    def __init__(self, backbone: Backbone, *, directory: Path | None = None, enabled: bool = True) -> None:
+        self.backbone = backbone
+        root = directory if directory is not None else cache_dir() / "features"
+        self.directory = root / backbone.fingerprint()[:32]
+        self.enabled = enabled
+        self.computed = 0
+        """Pictures that had to be extracted by this object."""
+
+    def load(
+        self,
+        records: Sequence[Record],
+        *,
+        view: View = WHOLE,
+        progress: Progress | None = None,
+        what: str = "features",
+    ) -> dict[str, Tensor]:
+        """Features of all records, {tap: (N, C, h, w)} float32 on the CPU; each picture is extracted at most once ever."""
+        files = self._files(records, view)
+        out = {tap: torch.empty(len(records), *shape) for tap, shape in self.backbone.shapes.items()}
+        missing = [k for k, file in enumerate(files) if not (self.enabled and self._read(file, out, k))]
+        first = {files[k]: k for k in reversed(missing)}  # pictures with the same content are extracted once
+        self._extract(records, files, sorted(first.values()), out, view, progress or NoProgress(), what)
+        for k in sorted(set(missing) - set(first.values())):
+            for tap in out.values():
+                tap[k] = tap[first[files[k]]]
+        return out
+
+    def _files(self, records: Sequence[Record], view: View) -> list[Path]:
+        with ThreadPoolExecutor(2) as pool:
+            digests = list(pool.map(_picture_hash, (record.image for record in records)))
+        view_key = f"-{view.key}" if view.key else ""
+        keys = [
+            digest + view_key + _area_key(record) for digest, record in zip(digests, records, strict=True)
+        ]
+        return [self.directory / key[:2] / f"{key}.features" for key in keys]
+
+    def _read(self, file: Path, out: dict[str, Tensor], k: int) -> bool:
+        """Copy a cached file into row k; False where there is none, or a damaged one."""
+        try:
+            content = file.read_bytes()
+        except OSError:
+            return False
+        checksum, body = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+        if hashlib.sha256(body).digest() != checksum:
+            return False
+        for tap, value in load(body).items():
+            out[tap][k] = value
+        return True
+
+    def _extract(
+        self,
+        records: Sequence[Record],
+        files: Sequence[Path],
+        missing: Sequence[int],
+        out: dict[str, Tensor],
+        view: View,
+        progress: Progress,
+        what: str,
+    ) -> None:
+        size = self.backbone.config.image_size
+        position = 0
+        stream = batches([records[k] for k in missing], (size, size), BATCH_SIZE, view=view)
+        for batch in track(progress, stream, f"extracting {what}", -(-len(missing) // BATCH_SIZE)):
+            with torch.inference_mode():
+                features = self.backbone(batch.image.to(self.backbone.mean.device))
+            for row in range(len(batch.records)):
+                k = missing[position]
+                single = {tap: value[row].float().cpu().contiguous() for tap, value in features.items()}
+                for tap, value in single.items():
+                    out[tap][k] = value
+                if self.enabled:
+                    self._write(files[k], single)
+                position += 1
+                self.computed += 1
+
+    def _write(self, file: Path, features: dict[str, Tensor]) -> None:
+        body = save(features)
+        with contextlib.suppress(OutputError, OSError):  # a full disk costs speed, not the run
+            write_bytes(file, hashlib.sha256(body).digest() + body)
+
+
+def _area_key(record: Record) -> str:
+    """Tells features of partly inspected pictures from those of whole ones."""
+    return "" if record.inspected is None else f"-area{record.inspected.sha256[:32]}"
+
+
+def _picture_hash(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return "unreadable"  # decoding it will say why

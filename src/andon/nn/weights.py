@@ -1,0 +1,296 @@
+"""The local weight store: which weight files are here, where they come from, and how others get in.
+
+Weights are safetensors files with an origin, a licence and a hash. Nothing is downloaded unless `fetch` is called;
+`ANDON_OFFLINE=1` forbids that too. Pickled PyTorch files are read once, without running code, and stored as safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from andon.core.config import from_yaml
+from andon.core.download import download, is_offline
+from andon.core.errors import WeightsError, nearest
+from andon.core.paths import weights_dir
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RANDOM = "random"
+FLOW_NETWORK = "flow"
+"""Flow teachers of `andon pretrain flow`."""
+PDN_NETWORKS = ("pdn_small", "pdn_medium")
+"""Networks that are not timm's: EfficientAD's teachers."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What may name weights: it becomes the name of a file."""
+
+
+class WeightsWarning(UserWarning):
+    """A file in the weight store is damaged and left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightEntry:
+    """One line of `andon weights list`."""
+
+    name: str
+    network: str
+    origin: str
+    licence: str
+    sha256: str = ""
+    """Of the file, or the prefix its publisher pins."""
+    url: str = ""
+    path: Path | None = None
+    """Where the file is; None when it has to be fetched or added first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightFile:
+    """Weights in memory."""
+
+    name: str
+    origin: str
+    licence: str
+    sha256: str
+    state: Mapping[str, Tensor] | None
+    """State dict; None for `random`."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def describe(self) -> dict[str, str]:
+        """Origin line for reports: name, origin, licence, sha256."""
+        return {"name": self.name, "origin": self.origin, "licence": self.licence, "sha256": self.sha256}
+
+
+@cache
+def _catalogue() -> Mapping[str, Mapping[str, str]]:
+    text = resources.files("andon").joinpath("assets/weights.yaml").read_text(encoding="utf-8")
+    return from_yaml(text, where="assets/weights.yaml")
+
+
+def entries() -> list[WeightEntry]:
+    """All known weights: those of the catalogue and those added by the user."""
+    known: dict[str, WeightEntry] = {}
+    for name, row in _catalogue().items():
+        embedded = resources.files("andon").joinpath(f"assets/{row['file']}") if "file" in row else None
+        path = Path(str(embedded)) if embedded is not None else None
+        origin = " ".join(row["origin"].split())
+        known[name] = WeightEntry(
+            name, row["network"], origin, row["licence"], row["sha256"], row.get("url", ""), path
+        )
+    folder = weights_dir()
+    for note in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        added = _read_note(note)
+        if added is not None:
+            known[added.name] = added
+    return sorted(known.values(), key=lambda entry: (entry.path is None, entry.name))
+
+
+def _read_note(note: Path) -> WeightEntry | None:
+    """The entry of added weights; None where the weights are gone, or the note is damaged (with a warning)."""
+    file = note.with_name(f"{note.stem}.safetensors")
+    if not file.is_file():
+        return None
+    try:
+        row = json.loads(note.read_text(encoding="utf-8"))
+        return WeightEntry(
+            row["name"],
+            row["network"],
+            row["origin"],
+            row["licence"],
+            row["sha256"],
+            row.get("url", ""),
+            file,
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        warnings.warn(
+            f"{note} is damaged, its weights are left out: add them again", WeightsWarning, stacklevel=2
+        )
+        return None
+
+
+def locate(name: str, network: str) -> WeightFile:
+    """Load weights by name for a network. Raises `WeightsError` when they are unknown, absent, damaged or of another network."""
+    if name == RANDOM:
+        return WeightFile(RANDOM, "untrained, drawn from seed 0", "none", RANDOM, None)
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        raise WeightsError(f"unknown weights {name!r}; {nearest(name, [*known, RANDOM])}")
+    entry = known[name]
+    if entry.network != network:
+        raise WeightsError(
+            f"weights {name!r} belong to {entry.network}, not to {network}: choose others (`andon weights list`) "
+            "or set the network"
+        )
+    if entry.path is None:
+        raise WeightsError(
+            f"weights {name!r} are not on this machine and nothing is downloaded silently: bring them with "
+            f"`andon weights fetch {name}` or `andon weights add FILE --name {name} --network {network}`; "
+            "a */starter recipe works without"
+        )
+    content = entry.path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != entry.sha256:
+        raise WeightsError(
+            f"weights {name!r} are damaged: {entry.path} has sha256 {digest[:12]}…, expected {entry.sha256[:12]}…; "
+            "fetch or add them again"
+        )
+    from safetensors.torch import load
+
+    return WeightFile(name, entry.origin, entry.licence, digest, load(content))
+
+
+def add(
+    file: Path,
+    *,
+    name: str,
+    network: str,
+    origin: str = "",
+    licence: str = "",
+    expected_sha256: str = "",
+    check: Callable[[Mapping[str, Tensor]], None] | None = None,
+) -> WeightEntry:
+    """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
+
+    `expected_sha256` may be a prefix; a name of the catalogue brings its own. `check` gets the tensors before they are
+    stored, and raises when they are not the network's. Raises `WeightsError` when the file cannot be read or has another
+    hash.
+    """
+    if not file.is_file():
+        raise WeightsError(f"{file} does not exist: give the file that holds the weights")
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
+    known = _catalogue().get(name)
+    if name in {RANDOM, "starter"}:
+        raise WeightsError(f"the name {name!r} is taken by the package: choose another with --name")
+    if known is not None and known["network"] != network:
+        raise WeightsError(
+            f"the name {name!r} is pinned to {known['network']}: choose another name for {network} weights"
+        )
+    expected = (expected_sha256 or (known["sha256"] if known else "")).lower()
+    digest = _file_hash(file)
+    if not digest.startswith(expected):
+        raise WeightsError(
+            f"{file} has sha256 {digest[:12]}…, {name} must start with {expected[:12]}: it is another file or damaged; "
+            "fetch it again, or add it under another name"
+        )
+    state: Mapping[str, Tensor] = _read_state(file)
+    if network in PDN_NETWORKS:
+        from andon.nn.pdn import teacher_state
+
+        state = teacher_state(state, network, what=str(file))
+    if check is not None:
+        check(state)
+    content = _to_safetensors(file, state)
+
+    from andon.core.files import write_bytes, write_json
+
+    folder = weights_dir()
+    entry = WeightEntry(
+        name,
+        network,
+        origin or (" ".join(known["origin"].split()) if known else f"added from {file.name}"),
+        licence or (known["licence"] if known else "not stated"),
+        hashlib.sha256(content).hexdigest(),
+        known.get("url", "") if known else "",
+        folder / f"{name}.safetensors",
+    )
+    assert entry.path is not None
+    write_bytes(entry.path, content)
+    note: dict[str, Any] = {k: v for k, v in asdict(entry).items() if k != "path"}
+    write_json(folder / f"{name}.json", note | {"source_sha256": digest})
+    return entry
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    import pickle
+
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols
+            state: Any = (
+                load_file(file)
+                if file.suffix == ".safetensors"
+                else torch.load(file, map_location="cpu", weights_only=True)
+            )
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file} is damaged, or holds more than tensors and would run code when read: save `model.state_dict()` and add that"
+        ) from error
+    except Exception as error:  # readers of damaged files raise many kinds
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{file} cannot be read as weights ({reason}): give a state dict, safetensors or PyTorch"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+    ):
+        raise WeightsError(
+            f"{file} is not a state dict (names to tensors): save `model.state_dict()` and add that"
+        )
+    return state
+
+
+def _to_safetensors(file: Path, state: Mapping[str, Tensor]) -> bytes:
+    """The content of a safetensors file; tensors that share memory are stored apart."""
+    from safetensors.torch import save
+
+    try:
+        return save({key: value.detach().clone().contiguous() for key, value in state.items()})
+    except Exception as error:  # sparse, quantised or otherwise unusual tensors
+        raise WeightsError(
+            f"{file} holds tensors that cannot be stored ({type(error).__name__}): save ordinary dense ones"
+        ) from error
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fetch(name: str, *, progress: Callable[[int, int], None] | None = None) -> WeightEntry:
+    """Download weights of the catalogue, check their hash and store them. Continues a partial download."""
+    known = {entry.name: entry for entry in entries()}
+    if name not in known:
+        raise WeightsError(f"unknown weights {name!r}; {nearest(name, known)}")
+    entry = known[name]
+    if entry.path is not None:
+        return entry
+    if is_offline():
+        raise WeightsError(
+            f"downloads are forbidden (offline): bring {entry.url} here by other means, then "
+            f"`andon weights add FILE --name {name} --network {entry.network}`"
+        )
+
+    folder = weights_dir()
+    target = folder / f"{name}.download{Path(entry.url).suffix}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        download(entry.url, target, progress=progress)
+    except OSError as error:
+        raise WeightsError(
+            f"{entry.url} could not be fetched ({error}): run the command again to continue, "
+            "or bring the file and `andon weights add` it"
+        ) from error
+    try:
+        return add(target, name=name, network=entry.network)
+    finally:
+        target.unlink(missing_ok=True)

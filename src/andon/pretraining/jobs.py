@@ -1,0 +1,86 @@
+"""What making a teacher takes beside the learning: pictures, a free name, and notes that let an interrupted one go on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+from andon.core.config import Config
+from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.files import write_text
+from andon.core.images import is_picture, natural_key
+from andon.core.paths import cache_dir, weights_dir
+from andon.core.records import Record
+from andon.datasets.penalty import VERSION as PROCEDURAL_VERSION
+from andon.datasets.penalty import procedural_pictures
+from andon.nn.weights import NAME, RANDOM, entries
+
+
+def picture_records(folders: Sequence[Path], procedural: int) -> list[Record]:
+    """Records of all pictures below the folders, in natural order, or of `procedural` drawn ones where none is given.
+
+    Raises `DataError` for what is no folder, and where there are no pictures.
+    """
+    if not folders:
+        made = cache_dir() / "pretraining-pictures" / f"v{PROCEDURAL_VERSION}-{procedural}"
+        folders = [procedural_pictures(made, procedural)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder: give folders with pictures, or none for procedural ones")
+    found = chain.from_iterable(
+        sorted(
+            (p for p in folder.rglob("*") if is_picture(p) and p.is_file()), key=lambda p: natural_key(str(p))
+        )
+        for folder in folders
+    )
+    records = [Record(image=path, id=path.as_posix(), split="train") for path in found]
+    if not records:
+        raise DataError(f"{', '.join(map(str, folders))}: no pictures there; give another folder")
+    return records
+
+
+def pictures_line(records: Sequence[Record], folders: Sequence[Path]) -> str:
+    """For the origin of the weights: how many pictures, from where."""
+    where = ", ".join(folder.name for folder in folders) or "procedural"
+    return f"{len(records)} pictures ({where})"
+
+
+def check_name(name: str) -> None:
+    """Refuse before the work what `weights.add` would refuse after it."""
+    if not NAME.fullmatch(name):
+        raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
+    known = {entry.name: entry for entry in entries()}
+    own = weights_dir() / f"{name}.safetensors"
+    if name == RANDOM or (name in known and known[name].path != own):
+        raise WeightsError(f"the name {name!r} is taken: choose another with --name")
+
+
+def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Record], resume: bool) -> None:
+    """Note in `folder` what is being learned; with `resume`, refuse to mix it with anything else."""
+    pictures = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
+    text = f"seed {seed}\npictures {len(records)} {pictures}\n{config.model_dump_json()}\n"
+    note = folder / "settings.txt"
+    if resume and note.is_file() and note.read_text(encoding="utf-8") != text:
+        raise ConfigError(
+            f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
+        )
+    write_text(note, text)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Let an interruption inside say how to go on."""
+    try:
+        yield
+    except InterruptedRun as error:
+        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
+
+
+def clean_up(folder: Path) -> None:
+    """Remove what lies in `folder`, and the folder."""
+    for used in folder.iterdir():
+        used.unlink()
+    folder.rmdir()

@@ -1,0 +1,467 @@
+"""One evaluation for every detector: pictures in, a `Report` out. The only place that looks at `test`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.core.errors import DataError
+from andon.core.images import decode, read_size
+from andon.core.progress import NoProgress, Progress
+from andon.core.records import Record
+from andon.core.region import inspected_pixels
+from andon.core.tiling import Tiling
+from andon.datasets.findings import pictures, some
+from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
+from andon.metrics import (
+    Curve,
+    Gate,
+    Metric,
+    Pimo,
+    PixelHistogram,
+    PixelRanking,
+    UndefinedMetricWarning,
+    auroc,
+    curve,
+    image_metrics,
+    record_tags,
+)
+from andon.metrics.bootstrap import CONFIDENCE, DRAWS
+from andon.metrics.parts import part_metrics
+from andon.metrics.pimo import RELIABLE_VERTICES
+from andon.metrics.results import pixel_metrics as measure_pixels
+from andon.nn.sanity_checks import Condition
+
+if TYPE_CHECKING:
+    from andon.datasets import Dataset
+    from andon.detectors._base import Detector
+    from andon.export.latency import Latency
+    from andon.nn.training import Stage
+    from andon.thresholds.calibration import Calibration
+
+
+PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
+PIXEL_MEMORY = 2.0
+"""Gigabytes that the scores of all test pixels may take before they are counted in bins instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One evaluated picture."""
+
+    record: Record
+    raw_score: float
+    score: float
+    """0 = typical good, 1 = threshold."""
+    is_anomalous: bool
+    raw_map: npt.NDArray[np.float32]
+    """(h, w) at the detector's own grid; `detector.enlarge` brings it to `size`."""
+    size: tuple[int, int]
+    """(H, W) of the picture."""
+    has_mask: bool
+    """Whether the picture took part in the pixel metrics."""
+    gated: bool | None = None
+    """Verdict behind the gate; where it is False no pixel is marked. None: evaluated without a gate."""
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything an evaluation found. `save` writes it as files."""
+
+    detector: str
+    recipe: str
+    dataset: str
+    category: str
+    seed: int
+    selection: str
+    """`budget`, `validation`, or `test`: then the epoch was chosen on test labels, and every table says so."""
+    score_rule: str
+    calibration: Calibration
+    metrics: dict[str, Metric]
+    alternatives: dict[str, Metric]
+    """Image AUROC of further scores (mean, maximum, teacher likelihood); none was chosen by it."""
+    cases: list[Case]
+    image_curve: Curve | None
+    pixel_curve: Curve | None
+    stages: dict[str, Stage]
+    weights: tuple[dict[str, str], ...]
+    input_size: tuple[int, int]
+    evaluate_seconds: float
+    parameters: int
+    multiply_adds: int
+    machine: str
+    latency: Latency | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Pictures that could not be read, with the reason."""
+    notes: tuple[str, ...] = ()
+    gate: bool = False
+    """Whether the metrics are there a second time behind SPADE's gate, and the masks are those it lets through."""
+    labelled: int = 0
+    """Anomalous pictures that were taken out of the test to be learned from."""
+    label_use: str = ""
+    """What they were used for; empty where the detector does not use them."""
+    pixel_metrics: str = "exact"
+    """`exact` or `histogram`: then pixel metrics carry the largest error that bins can have made."""
+    tiling: Tiling | None = None
+    """How pictures were cut into tiles; None: they were looked at as a whole."""
+    aupimo: dict[str, float] = field(default_factory=dict)
+    """AUPIMO of each anomalous picture with a mask, by its id; empty where it is undefined."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `report.json`."""
+        area = self.calibration.inspected
+        stages = {
+            name: {"seconds": s.seconds, "epochs": s.epochs, "steps": s.steps, "kept_epoch": s.kept_epoch}
+            for name, s in self.stages.items()
+        }
+        teacher = {
+            name.replace("teacher_", "auroc_"): metric.to_json()["value"]
+            for name, metric in self.alternatives.items()
+            if name.startswith("teacher_")
+        } | (self.stages["teacher"].measured if "teacher" in self.stages else {})
+        return {
+            "detector": self.detector,
+            "recipe": self.recipe,
+            "dataset": self.dataset,
+            "category": self.category,
+            "seed": self.seed,
+            "protocol": {
+                "selection": self.selection,
+                "selected_on_test_labels": self.selection == "test",
+                "threshold_source": self.calibration.source,
+                "evaluation_size": "original",
+                "map_interpolation": "bilinear, half-pixel centres",
+                "score_rule": self.score_rule,
+                "tiles": self.tiling.to_json() if self.tiling is not None else None,
+                "gate": self.gate,
+                "labelled_anomalous": self.labelled,
+                "label_use": self.label_use,
+                "pixel_metrics": self.pixel_metrics,
+                "region": {"sha256": area.sha256, "inspected": area.share} if area is not None else None,
+                "interval": {
+                    "kind": "bootstrap, percentile, stratified",
+                    "confidence": CONFIDENCE,
+                    "draws": DRAWS,
+                },
+            },
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
+            "alternative_scores": {name: metric.to_json() for name, metric in self.alternatives.items()},
+            "aupimo_of_pictures": self.aupimo,
+            "thresholds": {
+                "image": self.calibration.image.to_json() | {"text": self.calibration.image.describe()},
+                "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
+            },
+            "teacher": teacher,
+            "conditions": [
+                {**values, "passed": Condition.from_json(values).passed}
+                for stage in self.stages.values()
+                for values in stage.conditions
+            ],
+            "time": {
+                "stages": stages,
+                "fit_seconds": sum(stage.seconds for stage in self.stages.values()),
+                "evaluate_seconds": self.evaluate_seconds,
+            },
+            "latency_ms": self.latency.to_json() if self.latency is not None else None,
+            "throughput_ips": self.latency.throughput if self.latency is not None else None,
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+            "input_size": list(self.input_size),
+            "machine": self.machine,
+            "weights": list(self.weights),
+            "images": {"evaluated": len(self.cases), "skipped": self.skipped},
+            "notes": list(self.notes),
+        }
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        maps: bool = False,
+        pictures: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write report.json, report.html, predictions.csv, figures, heat maps and masks (and float maps) into `folder`."""
+        from andon.report import save_report
+
+        save_report(self, Path(folder), maps=maps, pictures=pictures, progress=progress)
+
+
+@dataclass(slots=True)
+class Origin:
+    """Where a detector comes from, as its run folder tells."""
+
+    recipe: str = ""
+    dataset: str = ""
+    category: str = ""
+    seed: int = 0
+    stages: dict[str, Stage] = field(default_factory=dict)
+    labelled: int = 0
+    """Anomalous pictures that were taken out of the test to be learned from."""
+
+
+def evaluate(
+    detector: Detector,
+    test: Sequence[Record] | Dataset,
+    *,
+    origin: Origin | None = None,
+    saturation: dict[int, Saturation] | None = None,
+    gate: bool = False,
+    skip_unreadable: bool = False,
+    latency: bool = True,
+    pixel_metrics: PixelMetrics = "auto",
+    pixel_memory: float = PIXEL_MEMORY,
+    progress: Progress | None = None,
+) -> Report:
+    """Score every test picture and measure (spec B): image and pixel metrics with their break-down, time and cost.
+
+    Metrics see raw scores and raw maps at the pictures' own size. `pixel_metrics` are exact or, in memory that does not
+    grow with the pixels, from bins with a bound of the error; `auto` takes bins where the pixels' scores would need more
+    than `pixel_memory` gigabytes. AU-sPRO is measured where the data tells single defects of a picture apart. With
+    `gate` all metrics are there a second time as they are behind SPADE's gate (`andon.metrics.gate`), at the cost of a
+    second, exact ranking of all pixels.
+
+    Raises `DataError` when there is nothing to evaluate or a picture cannot be read (`skip_unreadable` leaves it out and
+    reports it).
+    """
+    from andon.export.latency import describe_machine, predict_latency
+    from andon.nn.backbones import count_parameters, multiply_adds
+
+    records, origin = _records(test), origin or Origin()
+    calibration = detector.fitted()
+    records, skipped = readable(records, skip=skip_unreadable)
+    if not records:
+        raise DataError(
+            "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
+        )
+    start = time.perf_counter()
+    behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
+    ranking = pixel_scores(records, pixel_metrics, pixel_memory, calibration.pixel.value)
+    cases, extras, tags = _score(detector, records, saturation, ranking, behind, progress or NoProgress())
+    scores = np.asarray([case.raw_score for case in cases], np.float32)
+    labels = [int(record.label or 0) for record in records]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report carries the reasons
+        objects = [record.object_id for record in records]
+        metrics = image_metrics(
+            scores, labels, calibration.image.value, tags=tags, object_ids=objects, draws=DRAWS
+        )
+        metrics |= part_metrics(scores, labels, objects)
+        metrics |= measure_pixels(ranking, calibration.pixel.value)
+        metrics |= behind.metrics() if behind is not None else {}
+        n_pos, n_neg = labels.count(1), labels.count(0)
+        reason = None if n_pos and n_neg else ("no_negatives" if n_pos else "no_positives")
+        alternatives = {
+            name: Metric(auroc(values, labels), n_pos, n_neg, reason) for name, values in extras.items()
+        }
+    pimo = ranking.aupimo()
+    seconds = time.perf_counter() - start
+    device = detector.device()
+    zeros = _zeros(detector)
+    return Report(
+        detector=detector.name,
+        recipe=origin.recipe,
+        dataset=origin.dataset,
+        category=origin.category or (records[0].category if records else ""),
+        seed=origin.seed,
+        selection=detector.config.selection,
+        score_rule=detector.stated_rule,
+        tiling=detector.tiling,
+        calibration=calibration,
+        metrics=metrics,
+        alternatives=alternatives,
+        cases=cases,
+        image_curve=curve(scores, labels) if n_pos and n_neg else None,
+        pixel_curve=ranking.curve() if metrics["pixel_auroc"].reason is None else None,
+        stages=origin.stages,
+        weights=detector.used_weights,
+        input_size=detector.input_size,
+        evaluate_seconds=seconds,
+        parameters=count_parameters(detector),
+        multiply_adds=multiply_adds(detector, zeros),
+        machine=describe_machine(device),
+        latency=predict_latency(detector, records) if latency else None,
+        skipped=skipped,
+        notes=(
+            *label_notes(detector, origin.labelled),
+            *_region_notes(calibration, cases),
+            *_notes(records, cases, skipped),
+            *_pixel_notes(ranking, metrics, pimo),
+        ),
+        gate=gate,
+        labelled=origin.labelled,
+        label_use=detector.label_use if origin.labelled else "",
+        pixel_metrics="exact" if isinstance(ranking, PixelRanking) else "histogram",
+        aupimo={} if np.isnan(pimo.mean) else dict(pimo.scores),
+    )
+
+
+def pixel_scores(
+    records: Sequence[Record], mode: PixelMetrics, memory: float, threshold: float
+) -> PixelRanking | PixelHistogram:
+    """What collects the maps: exact, or bins where `mode` says so or all pixels need more than `memory` gigabytes."""
+    if mode == "exact":
+        return PixelRanking()
+    if mode == "auto":
+        pixels = 0
+        for record in records:
+            height, width = read_size(record.image)
+            pixels += height * width
+        if 4 * pixels <= memory * 1e9:
+            return PixelRanking()
+    return PixelHistogram(thresholds=[threshold])
+
+
+def readable(records: Sequence[Record], *, skip: bool) -> tuple[list[Record], dict[str, str]]:
+    """Records whose pictures can be decoded, and the others with the reason. Without `skip` the first failure raises."""
+    good: list[Record] = []
+    skipped: dict[str, str] = {}
+    for record in records:
+        if record.label is None:
+            continue
+        if skip:
+            try:
+                decode(record.image)
+            except DataError as error:
+                skipped[record.id] = str(error)
+                continue
+        good.append(record)
+    return good, skipped
+
+
+def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
+    return test.test if hasattr(test, "test") else test
+
+
+def _zeros(detector: Detector) -> Any:
+    import torch
+
+    return torch.zeros(1, detector.input_channels, *detector.input_size, device=detector.device())
+
+
+def _score(
+    detector: Detector,
+    records: Sequence[Record],
+    saturation: dict[int, Saturation] | None,
+    ranking: PixelRanking | PixelHistogram,
+    gate: Gate | None,
+    progress: Progress,
+) -> tuple[list[Case], dict[str, list[float]], list[tuple[str, ...]]]:
+    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept.
+
+    Also returns the subsets each picture counts in: those of its record and, where `saturation` names the defects of
+    its masks, these.
+    """
+    calibration = detector.fitted()
+    cases: list[Case] = []
+    extras: dict[str, list[float]] = {}
+    tags: list[tuple[str, ...]] = []
+    with progress.task("evaluating", len(records)) as task:
+        for batch, analysis, maps in detector.scan(records):
+            for name, values in analysis.extras.items():
+                extras.setdefault(name, []).extend(float(v) for v in values)
+            for k, record in enumerate(batch.records):
+                regions = load_regions(record, batch.sizes[k], saturation)
+                known = has_pixel_truth(record, regions)
+                channels = regions.regions if saturation or record.mask_kind == "channels" else ()
+                named = [region.defect_name for region in channels] if saturation else []
+                tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
+                raw, mask, label = float(analysis.score[k]), regions.union, record.label or 0
+                inside = inspected_pixels(record, batch.sizes[k])
+                common: dict[str, Any] = {
+                    "label": label,
+                    "tags": tags[-1],
+                    "name": record.id,
+                    "inspected": inside,
+                }
+                ranking.add(maps[k], mask, channels=channels, **common)
+                if gate is not None:
+                    gate.add(maps[k], mask, score=raw, **common)
+                cases.append(
+                    Case(
+                        record=record,
+                        raw_score=raw,
+                        score=float(calibration.score_display(np.float32(raw))),
+                        is_anomalous=raw >= calibration.image.value,
+                        raw_map=np.asarray(analysis.anomaly_map[k, 0].numpy(), np.float32),
+                        size=batch.sizes[k],
+                        has_mask=known,
+                        gated=gate.verdicts[-1] if gate is not None else None,
+                    )
+                )
+            task.advance(len(batch.records))
+    return cases, extras, tags
+
+
+def _pixel_notes(
+    ranking: PixelRanking | PixelHistogram, metrics: dict[str, Metric], pimo: Pimo
+) -> Iterator[str]:
+    bounds = [metric.error_bound for metric in metrics.values() if metric.error_bound is not None]
+    if isinstance(ranking, PixelHistogram) and bounds:
+        yield (
+            "pixel metrics were counted in bins, in bounded memory: they are wrong by at most "
+            f"{max(bounds):.1g}"
+        )
+    if not np.isnan(pimo.mean) and pimo.n_vertices < RELIABLE_VERTICES:
+        yield (
+            f"AUPIMO rests on {pimo.n_vertices} thresholds, fewer than the {RELIABLE_VERTICES} that make it "
+            "reliable: it takes more good test pixels"
+        )
+
+
+def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
+    """One line on the labelled pictures, where any were taken out of the test."""
+    if not labelled:
+        return ()
+    use = detector.label_use
+    what = f"used for {use}" if use else f"not used: this {detector.name} learns from good pictures only"
+    return (f"{labelled} labelled anomalous pictures were taken out of the test and {what}",)
+
+
+def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[str]:
+    if calibration.inspected is None:
+        return
+    yield (
+        f"{100 * calibration.inspected.share:.3g} % of each picture is inspected; the rest (hatched in heat maps) changes no "
+        "score and counts in no pixel metric"
+    )
+    hidden = [case.record.id for case in cases if _hidden(case)]
+    if hidden:
+        yield (
+            f"{pictures(len(hidden))} with defects that lie wholly outside the inspected region still count as anomalous: "
+            f"{some(hidden)}"
+        )
+
+
+def _hidden(case: Case) -> bool:
+    """Whether the masks of a picture mark something, and nothing that is inspected."""
+    if case.has_mask or case.record.inspected is None:
+        return False
+    return bool(load_regions(replace(case.record, inspected=None), case.size).regions)
+
+
+def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:
+    notes = []
+    without = sum(1 for case in cases if case.record.label == 1 and not case.has_mask and not _hidden(case))
+    anomalous = sum(1 for record in records if record.label == 1)
+    if anomalous and without == anomalous:
+        notes.append("no masks were given, so only image metrics are computed")
+    elif without:
+        notes.append(
+            f"{without} anomalous pictures have no mask or an empty one and are left out of the pixel metrics"
+        )
+    hidden = sum(1 for case in cases if case.gated is False and case.is_anomalous)
+    if hidden:
+        notes.append(
+            f"behind the gate {hidden} flagged pictures count as good, since none of their pixels is marked"
+        )
+    if skipped:
+        notes.append(f"{len(skipped)} unreadable pictures were skipped")
+    return tuple(notes)

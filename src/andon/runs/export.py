@@ -1,0 +1,134 @@
+"""Carrying a run to where it is used: what `andon export`, `andon pack` and `andon latency` do with a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.datasets import Dataset
+from andon.core.errors import DataError
+from andon.core.images import decode
+from andon.export.latency import Effort, Latency
+from andon.runs.predict import list_inputs
+from andon.core.progress import Progress
+from andon.runs.folder import read_recipe
+from andon.runs.source import Source, own_source
+from andon.runs.source import run_data
+from andon.core.records import Record
+
+if TYPE_CHECKING:
+    from andon.export.network import Exported
+
+COMPARED = 8
+"""Own pictures on which an exported network is compared with its detector."""
+
+
+def export_run(
+    run: Path,
+    path: Path,
+    *,
+    int8_limit: float | None = None,
+    data: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Export the detector of a run to `path`; with `int8_limit` in 8-bit integers, if that costs no more image AUROC.
+
+    The file is compared on held-out good pictures of the run where they can be found. Raises what `export` raises.
+    """
+    from andon.export.network import export
+    from andon.detectors._saving import load_detector
+
+    detector, notes = load_detector(run), []
+    pictures: list[npt.NDArray[np.uint8]] = []
+    try:
+        dataset = run_data(run, data)
+    except DataError as error:
+        if data is not None or int8_limit is not None:
+            raise
+        notes.append(f"compared on made-up pictures alone ({error})")
+    else:
+        pictures = [pixels(record) for record in _good(dataset)[:COMPARED]]
+    if int8_limit is None:
+        found = export(
+            detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
+        )
+        return _summary(found) | {"notes": notes}
+    from andon.export.int8 import export_int8
+
+    loss = export_int8(detector, path, dataset, limit=int8_limit, progress=progress)
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "int8": asdict(loss),
+        "said": loss.describe(),
+        "notes": notes,
+    }
+
+
+def _summary(found: Exported) -> dict[str, Any]:
+    size = found.path.stat().st_size
+    if found.path.suffix == ".xml":
+        size += found.path.with_suffix(".bin").stat().st_size
+    return {
+        "path": str(found.path),
+        "bytes": size,
+        "runtime": found.runtime,
+        "difference": found.difference,
+        "map_difference": found.map_difference,
+        "compared": found.pictures,
+        "said": f"{found.pictures} pictures scored by {found.runtime}, largest difference to the detector "
+        f"{found.difference:.2g} of the way from a good picture to the threshold",
+    }
+
+
+def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any]:
+    """Pack a run with check pictures from its own data set, or from `data`; returns the manifest."""
+    from andon.export.packed import pack
+
+    dataset = run_data(run, data)
+    bad = [record for record in dataset.test if record.label == 1]
+    return pack(run, path, _good(dataset), bad, recipe=read_recipe(run))
+
+
+def run_latency(
+    run: Path,
+    images: Sequence[Path] = (),
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    effort: Effort | None = None,
+) -> dict[str, Latency]:
+    """Milliseconds of each stage, on the pictures named or on test pictures of the run (good ones where it has none)."""
+    from andon.runs.loading import load
+    from andon.export.stage_latency import stage_latency
+
+    if not images and not run.is_dir():
+        raise DataError(f"{run} has no pictures of its own: name some, or a folder of them")
+    records = list_inputs(images) if images else _test_pictures(run)
+    return stage_latency(load(run, runtime, threads=threads), records, effort=effort)
+
+
+def _test_pictures(run: Path) -> list[Record]:
+    dataset = run_data(run)
+    return list(dataset.test) or _good(dataset)
+
+
+
+
+def _good(dataset: Dataset) -> list[Record]:
+    """Good pictures, those that were not learned from first."""
+    return [
+        *dataset.validation,
+        *(record for record in dataset.test if record.label == 0),
+        *dataset.train,
+    ]
+
+
+def pixels(record: Record) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) of a picture as exported networks take it."""
+    return np.round(decode(record.image).pixels * 255).astype(np.uint8)

@@ -1,0 +1,218 @@
+"""A run: from data and recipe to a fitted detector in a folder, and from the folder to a report.
+
+What lies in the folder is described in `andon.runs.folder`.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from andon.core.config import to_yaml
+from andon.datasets import Dataset, open_dataset
+from andon.datasets.dataset import file_digest
+from andon.datasets.labelled import Labelled, move_labelled, without_copies
+from andon.core.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
+from andon.core.files import write_json, write_text
+from andon.core.images import decode
+from andon.core.region import InspectedArea, read_region
+from andon.core.progress import NoProgress, Progress
+from andon.detectors._recipes import Recipe
+from andon.detectors._registry import detector_class
+from andon.runs.source import Source
+from andon.runs.folder import (
+    check_output,
+    clear,
+    make_folder,
+    read_recipe,
+    read_settings,
+    read_stages,
+    remove_empty,
+)
+from andon.core.records import Record
+
+if TYPE_CHECKING:
+    from andon.detectors._base import Detector
+    from andon.report.evaluation import PixelMetrics, Report
+
+PACKAGES = ("andon", "torch", "torchvision", "timm", "numpy")
+
+
+
+
+
+
+
+
+
+
+
+
+def fit_run(
+    run: Path,
+    source: Source,
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    skip_unreadable: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Detector, Dataset]:
+    """Fit the (resolved) recipe on the data and write the run folder.
+
+    Returns the detector and the data set it learned from, without pictures that were skipped. Raises `InterruptedRun`
+    after Ctrl-C, with everything learned so far kept for `resume`. After any other error a folder that this call made is
+    removed again (but for checkpoints that are of use), and a run that was to be replaced is still there if the fault was
+    found before learning.
+    """
+    from andon.nn.training import Trainer, check_device
+
+    check_output(run, overwrite=overwrite, resume=resume)
+    check_device(device)
+    dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out, labelled=recipe.labelled)
+    skipped: dict[str, str] = {}
+    if skip_unreadable:
+        dataset, skipped = _without_unreadable(dataset)
+    train, validation, test = dataset.train, dataset.validation, dataset.test
+    region = read_region(recipe.region) if recipe.region is not None else None
+    if region is not None:
+        region.check([*train, *validation, *dataset.labelled])
+    cls = detector_class(recipe.detector)
+    detector = cls(cls.Config.parse(recipe.config, where=f"recipe {recipe.name}"))
+    used = [*train, *validation, *dataset.labelled]
+    description = describe(recipe, source, dataset, used, detector, skipped, region)
+    finished = resume and _check_resume(run, description)
+    if finished:
+        from andon.detectors._saving import load_detector
+
+        return load_detector(run / "detector"), dataset
+    if overwrite and not resume and run.exists():
+        for record in used:
+            decode(record.image)  # an old run is not given up for pictures that cannot be learned from
+    trainer = Trainer(
+        seed=recipe.seed,
+        device=device,
+        precision=recipe.precision,
+        checkpoints=run / "checkpoints",
+        resume=resume,
+        progress=progress or NoProgress(),
+    )
+    if overwrite and not resume:
+        clear(run)
+    fresh = not (run / "recipe.yaml").exists()
+    made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
+    try:
+        make_folder(run / "checkpoints")
+        write_text(run / "recipe.yaml", to_yaml(description))
+        detector.fit(
+            train,
+            validation,
+            test=test if detector.config.selection == "test" else (),
+            labelled=dataset.labelled,
+            trainer=trainer,
+            region=region,
+        )
+        write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
+        detector.save(run / "detector")
+    except (InterruptedRun, KeyboardInterrupt) as error:
+        raise InterruptedRun(
+            f"{error or 'stopped'}; run the same command with --resume to continue"
+        ) from None
+    except Exception as error:
+        nothing_learned = not any((run / "checkpoints").glob("*.safetensors"))
+        if fresh and (nothing_learned or isinstance(error, UsageError | OSError)):
+            clear(run)
+            remove_empty(made)
+        raise
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return detector, dataset
+
+
+
+
+def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
+    """The data set without training and validation pictures that cannot be decoded, and those with the reason."""
+    from andon.datasets import Records
+    from andon.report.evaluation import readable
+
+    (train, a), (validation, b) = readable(dataset.train, skip=True), readable(dataset.validation, skip=True)
+    return replace(dataset, train=Records(train), validation=Records(validation)), a | b
+
+
+def describe(
+    recipe: Recipe,
+    source: Source,
+    dataset: Dataset,
+    used: Sequence[Record],
+    detector: Detector,
+    skipped: Mapping[str, str],
+    region: InspectedArea | None = None,
+) -> dict[str, Any]:
+    """The content of recipe.yaml: everything needed to repeat the run."""
+    from andon.datasets import Records
+
+    data: dict[str, Any] = {
+        "path": source.path if source.path.startswith("embedded:") else str(Path(source.path).resolve()),
+        "category": dataset.category,
+        "layout": dataset.layout,
+        "dataset": dataset.name,
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "fingerprint": Records(used).fingerprint(),
+    }
+    if skipped:
+        data["skipped"] = dict(skipped)
+    if dataset.labelled:
+        data["labelled"] = {record.id: file_digest(record.image) for record in dataset.labelled}
+    settings = recipe.model_dump(mode="json")
+    if region is not None and recipe.region is not None:
+        settings["region"] = str(Path(recipe.region).resolve())
+        data["region"] = {"sha256": region.sha256, "inspected": region.share}
+    return {
+        **settings,
+        "data": data,
+        "weights": [dict(line) for line in detector.used_weights],
+        "versions": {name: metadata.version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+    }
+
+
+def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
+    """Whether the run is finished. Raises `ConfigError` when it was started with other settings or data."""
+    file = run / "recipe.yaml"
+    if not file.is_file():
+        if run.exists() and any(run.iterdir()):
+            raise OutputError(
+                f"{run} holds no run to continue: leave --resume out, or give the folder of the interrupted run"
+            )
+        return False
+    before = read_settings(file)
+    for key in ("detector", "config", "seed", "hold_out", "precision"):
+        if before.get(key) != description[key]:
+            raise ConfigError(
+                f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew"
+            )
+    if before["data"]["fingerprint"] != description["data"]["fingerprint"]:
+        raise DataError(
+            f"the pictures changed since {run} was started: bring them back, or --overwrite to start anew"
+        )
+    if before["data"].get("region") != description["data"].get("region"):
+        raise ConfigError(
+            f"{run} was started with another region: bring back the file, or --overwrite to start anew"
+        )
+    return (run / "detector" / "detector.json").is_file()
+
+
+
+
+
+
+def _plain(stage: Any) -> dict[str, Any]:
+    return {name: getattr(stage, name) for name in stage.__slots__}

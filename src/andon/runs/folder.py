@@ -1,0 +1,163 @@
+"""The folder of a run: what lies in it, whether it may be written, and reading it back.
+
+RUN/recipe.yaml      resolved settings, seed, versions, data fingerprint, weights
+RUN/detector/        detector.json and state.safetensors, limits.json where limits were changed
+RUN/training.json    loss curves, time and steps of each stage
+RUN/checkpoints/     only while a fit is unfinished
+RUN/report.json ...  written by `evaluate`
+RUN/model.onnx ...   written by `export`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from andon.core.config import from_yaml
+from andon.core.errors import ConfigError, DataError, OutputError
+from andon.core.images import is_picture
+
+if TYPE_CHECKING:
+    from andon.nn.training import Stage
+
+OWN = (
+    "recipe.yaml",
+    "training.json",
+    "report.json",
+    "report.html",
+    "predictions.csv",
+    "detector/detector.json",
+    "detector/state.safetensors",
+    "detector/limits.json",
+    "model.onnx",
+    "model.xml",
+    "model.bin",
+    "model-int8.onnx",
+    "checkpoints/*.safetensors",
+    "figures/*.png",
+    "heatmaps/**/*.png",
+    "masks/**/*.png",
+    "maps/**/*.tiff",
+    "tensorboard/events.out.tfevents.*",
+    "**/.*.part",
+)
+"""Files andon writes into a run folder; `--overwrite` removes these and nothing else."""
+
+
+def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
+    """Check that a run may be written there. Raises `OutputError` when the folder is in use."""
+    if run.exists() and not run.is_dir():
+        raise OutputError(f"{run} is a file, a folder is needed: choose another --out")
+    if not run.exists() or not any(run.iterdir()) or resume:
+        return
+    if not overwrite:
+        unfinished = (run / "checkpoints").is_dir()
+        hint = "--resume continues it, " if unfinished else ""
+        state = "holds an unfinished run" if unfinished else "is not empty"
+        raise OutputError(
+            f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder"
+        )
+    if (run / "recipe.yaml").is_file():
+        return
+    pictures = (path for path in run.rglob("*") if is_picture(path))
+    found = next(itertools.chain(_own_files(run), pictures), None)
+    if found is not None:
+        raise OutputError(
+            f"{run} holds {found.relative_to(run)} but no recipe.yaml, so it is no run of andon and nothing in it is replaced: "
+            "choose another --out"
+        )
+
+
+def clear(run: Path) -> None:
+    """Remove the files andon wrote into a run folder, and folders that are empty then."""
+    for path in list(_own_files(run)):
+        path.unlink()
+    tops = {run / pattern.split("/")[0] for pattern in OWN if "/" in pattern and not pattern.startswith("*")}
+    inside = sorted(
+        (path for top in tops for path in top.rglob("*") if path.is_dir()), reverse=True
+    )  # deepest first
+    remove_empty([*inside, *tops, run])
+
+
+def _own_files(run: Path) -> Iterator[Path]:
+    return (path for pattern in OWN for path in run.glob(pattern) if path.is_file())
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders, in this order, that are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not empty, or not there
+            folder.rmdir()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises `OutputError` when that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise OutputError(
+            f"{folder} cannot be made ({error.strerror}): choose another folder with --out"
+        ) from error
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """recipe.yaml of a finished run. Raises `DataError` when the folder holds none."""
+    file = run / "recipe.yaml"
+    if not file.is_file():
+        raise DataError(f"{run} is not a run folder (no recipe.yaml): give one made by `andon fit`")
+    if (run / "checkpoints").is_dir() and not (run / "detector").is_dir():
+        raise DataError(
+            f"{run} holds an unfinished run: continue it with `andon fit ... --out {run} --resume`"
+        )
+    return read_settings(file)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """recipe.yaml as written by `describe`. Raises `DataError` when it was changed so that it no longer says what it has to."""
+    try:
+        values = from_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{file} is damaged: bring back the original or fit again with --overwrite"
+        ) from error
+    data = values.get("data")
+    if (
+        not isinstance(data, dict)
+        or not values.keys() >= {"detector", "name", "seed", "hold_out", "config"}
+        or not data.keys() >= {"path", "category", "layout", "fingerprint"}
+    ):
+        raise DataError(
+            f"{file} lacks settings that andon wrote: bring back the original or fit again with --overwrite"
+        )
+    return values
+
+
+def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
+    """Whether each test picture is anomalous, and its raw score, by id. Raises `DataError` when they are missing or damaged."""
+    file = run / "predictions.csv"
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        return {row["id"]: (row["label"] == "1", float(row["raw_score"])) for row in rows if row["label"]}
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({error}): evaluate the run again") from None
+
+
+def read_stages(run: Path) -> dict[str, Stage]:
+    """Curves and times of the stages. Raises `DataError` when they are missing or damaged."""
+    from andon.nn.training import Stage
+
+    file = run / "training.json"
+    try:
+        return {
+            name: Stage(**values) for name, values in json.loads(file.read_text(encoding="utf-8")).items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file} is missing or damaged: bring back the original or fit again with --overwrite"
+        ) from error

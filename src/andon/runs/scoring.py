@@ -1,0 +1,239 @@
+"""Answers for an archive: any number of pictures, one line of a table each; may be stopped at any moment and continued.
+
+The table (CSV) is also the record of what is done: lines are only ever added, each is handed to the operating system before
+the next picture's, and a last line that was torn by a kill is dropped. The same command continues; every picture is answered
+once. Held in memory are one batch of pictures and the paths of those that are done (about 0.2 kB each).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from andon.datasets.depth import point_cloud_beside
+from andon.core.errors import DataError, InterruptedRun, OutputError
+from andon.core.files import writing_errors
+from andon.core.images import is_picture, natural_key
+from andon.runs.predict import Answer, answers
+from andon.core.progress import NoProgress, Progress
+from andon.detectors._saving import detector_folder
+from andon.core.records import Record
+
+
+COLUMNS = (*Answer.__dataclass_fields__, "detector")
+"""The answer, and the beginning of the hash of the detector that gave it."""
+SYNC_EVERY = 256
+"""Lines after which the table is forced to the disk, so that a power cut costs no more."""
+
+
+class Workers(Protocol):
+    """Machines that answer in place of this process: `andon.experiments.cluster.Cluster`."""
+
+    def answers(
+        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, skip_unreadable: bool
+    ) -> Iterator[Answer]:
+        """One answer for each record, in the order they end."""
+
+
+class Table:
+    """The table on disk, open for adding lines; see `open_table`."""
+
+    def __init__(self, stream: BinaryIO, path: Path, detector: str) -> None:
+        self.stream, self.path, self.detector = stream, path, detector
+        self.taken: set[str] = set()
+        """Paths that have a line or are being answered."""
+        self.verdicts: Counter[str] = Counter()
+        """Lines by verdict."""
+        self._since = 0
+        self._read()
+
+    def _read(self) -> None:
+        """Take in the whole lines and drop a torn one. Raises `OutputError` when they are not this detector's."""
+        header, end = _line(COLUMNS), 0
+        self.stream.seek(0)
+        for number, line in enumerate(self.stream, 1):
+            if not line.endswith(b"\n"):
+                break
+            self._take(line, number, header)
+            end += len(line)
+        self.stream.seek(end)
+        if end == 0 and not header.startswith(self.stream.read(len(header))):
+            raise self._foreign()
+        self.stream.truncate(end)
+        self.stream.seek(end)
+        if end == 0:
+            self.stream.write(header)
+            self.stream.flush()
+
+    def _take(self, line: bytes, number: int, header: bytes) -> None:
+        if number == 1:
+            if line != header:
+                raise self._foreign()
+            return
+        values = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
+        if len(values) != len(COLUMNS):
+            raise OutputError(
+                f"line {number} of {self.path} is damaged: bring back the original or choose another --out"
+            )
+        found = dict(zip(COLUMNS, values, strict=True))
+        if found["detector"] != self.detector:
+            raise OutputError(
+                f"{self.path} holds answers of another detector ({found['detector']}, this one is {self.detector}): "
+                "choose another --out"
+            )
+        self.taken.add(found["path"])
+        self.verdicts[found["verdict"]] += 1
+
+    def _foreign(self) -> OutputError:
+        return OutputError(
+            f"{self.path} is no table of `andon predict`, so it is left alone: choose another --out"
+        )
+
+    def add(self, answer: Answer) -> None:
+        """Add the line of a picture that has none."""
+        values = asdict(answer) | {"reason": " ".join(answer.reason.split()), "detector": self.detector}
+        with writing_errors(self.path):
+            self.stream.write(_line([values[name] for name in COLUMNS]))
+            self.stream.flush()
+            self._since += 1
+            if self._since >= SYNC_EVERY:
+                os.fsync(self.stream.fileno())
+                self._since = 0
+        self.verdicts[answer.verdict] += 1
+
+
+def _line(values: Sequence[object]) -> bytes:
+    """One line of CSV; bytes of file names that are no UTF-8 stay as they are."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def open_table(path: Path, detector: str) -> Iterator[Table]:
+    """Open or begin the table of a detector.
+
+    Raises `OutputError` when it cannot be written, is in use by another process, or holds something else.
+    """
+    with writing_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        stream = path.open("r+b")
+    with stream:
+        _lock(stream, path)
+        yield Table(stream, path, detector)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _lock(stream: BinaryIO, path: Path) -> None:
+    """Keep other processes from adding to the table, where the system can (POSIX); ends with the process."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"another process is writing {path}: wait for it or choose another --out"
+        ) from error
+
+
+def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
+    """Records of the named pictures and of those below the named folders: folder by folder, in natural order.
+
+    Names are read as they are needed. The id is the path below the folder, or the whole path where several inputs are given."""
+    for path in inputs:
+        for picture in _pictures(path) if path.is_dir() else [path]:
+            if len(inputs) > 1:
+                place = "/".join(picture.resolve().parts[1:])
+            else:
+                place = picture.relative_to(path).as_posix() if path.is_dir() else picture.name
+            yield Record(image=picture, id=place, depth=point_cloud_beside(picture))
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    """Pictures of a folder, then those of the folders in it."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: natural_key(entry.name))
+    yield from (folder / entry.name for entry in found if is_picture(Path(entry.name)) and entry.is_file())
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _pictures(folder / entry.name)
+
+
+def predict_archive(
+    run: Path,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    save: Path | None = None,
+    maps: bool = False,
+    skip_unreadable: bool = False,
+    cluster: Workers | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, Counter[str]]:
+    """Answer for every picture that has no line in the table `out`; heat maps and masks go to `save`.
+
+    Returns the number of new lines, and all lines by verdict. With a `cluster` its workers answer, and lines stand in the
+    order they end. Raises `DataError` for a picture that cannot be read, unless `skip_unreadable`; what is done by then is kept.
+    """
+    from andon.detectors._saving import load_detector
+
+    _check_places(inputs, save)
+    detector = load_detector(run)
+    with open_table(out, detector_key(run)) as table:
+        before, records = table.verdicts.total(), _without_line(inputs, table)
+        found = (
+            answers(detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
+            if cluster is None
+            else cluster.answers(run, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
+        )
+        try:
+            with (progress or NoProgress()).task("predicting", 0, done=before) as task:
+                for answer in found:
+                    table.add(answer)
+                    task.advance()
+        except KeyboardInterrupt:
+            raise InterruptedRun("stopped; the same command continues") from None
+        if not table.verdicts:
+            raise DataError(
+                f"{', '.join(map(str, inputs))} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
+            )
+        return table.verdicts.total() - before, table.verdicts
+
+
+def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
+    """Pictures that have no line yet, each once."""
+    for record in list_archive(inputs):
+        path = str(record.image)
+        if "\n" in path or "\r" in path:
+            raise DataError(f"{path!r} has a line break in its name: rename it")
+        if path not in table.taken:
+            table.taken.add(path)
+            yield record
+
+
+def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
+    """Raise `DataError` for an input that is not there, `OutputError` where heat maps would be taken for pictures."""
+    for path in inputs:
+        if not path.exists():
+            raise DataError(f"{path} does not exist: check the path")
+        if save is not None and path.is_dir() and save.resolve().is_relative_to(path.resolve()):
+            raise OutputError(
+                f"--save {save} lies inside {path}, whose pictures are answered: choose a folder outside"
+            )
+
+
+def detector_key(run: Path) -> str:
+    """Twelve hexadecimal digits that name a saved detector: settings, state and thresholds."""
+    return hashlib.sha256((detector_folder(run) / "detector.json").read_bytes()).hexdigest()[:12]

@@ -1,0 +1,174 @@
+"""Setting the limits of a run anew: what `andon limit` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from andon.thresholds.calibration import Calibration
+from andon.datasets.dataset import Records, file_digest
+from andon.datasets.labelled import without_copies
+from andon.runs.source import run_data
+from andon.core.errors import ConfigError, DataError
+from andon.thresholds.history import Change, change
+from andon.thresholds.rules import Threshold, conformal
+from andon.thresholds.costs import CostLimit, cheapest
+from andon.thresholds.rules import smallest_n, with_room
+from andon.runs.predict import list_inputs
+from andon.core.progress import NoProgress, Progress, track
+from andon.runs.source import Source
+from andon.core.records import Record
+
+if TYPE_CHECKING:
+    from andon.detectors._base import Detector
+
+
+def detector_folder(run: Path) -> Path:
+    """Where a run keeps its detector."""
+    return run / "detector" if (run / "detector" / "detector.json").is_file() else run
+
+
+def promise(n: int) -> str:
+    """What `n` good pictures can promise, in words."""
+    wanted = next(rate for rate in (0.05, 0.01, 0.001, 0.0001) if smallest_n(rate) > n)
+    return (
+        f"{n} good pictures support at most {100 / (n + 1):.2g} % false rejects on average; "
+        f"for {100 * wanted:g} % bring {smallest_n(wanted):,}"
+    )
+
+
+def held_out(calibration: Calibration) -> int:
+    """Number of good pictures behind the thresholds that the detector has not learned from."""
+    return 0 if calibration.source.startswith("train") else len(calibration.scores)
+
+
+def basis(calibration: Calibration) -> str:
+    """What the pictures behind the thresholds as fitted can promise, in words."""
+    n = held_out(calibration)
+    if n == 0:
+        return (
+            f"nothing was held out, and the scores of the {len(calibration.scores)} training pictures promise nothing about new "
+            "ones: bring others with --good"
+        )
+    return promise(n)
+
+
+def by_rate(
+    run: Path,
+    rate: float,
+    *,
+    look: float | None = None,
+    good: Sequence[Path] = (),
+    reason: str,
+    progress: Progress | None = None,
+) -> tuple[Change, int]:
+    """Limits of the conformal rule: at most a share `rate` of good pictures is rejected; returns also the number of pictures.
+
+    With `look` a second, lower limit is set, above which at most this share of good pictures lies: from there on a person
+    looks. `good` are further good pictures, or folders of them; where the run held nothing out they are all that counts.
+    Raises `DataError` where there are too few pictures for the rate.
+    """
+    if not 0 < rate < 1 or (look is not None and not rate < look < 1):
+        raise ConfigError(
+            "rates are shares between 0 and 1, and that of --look is the larger one: e.g. --false-rejects 0.01 --look 0.05"
+        )
+    detector = _load(run)
+    found = detector.fitted()
+    kept = held_out(found)  # training pictures score lower than new ones
+    scores, maxima = list(found.scores[:kept]), list(found.maxima[:kept])
+    if good:
+        new = _not_learned(run, list_inputs(good))
+        for _, analysis, maps in track(
+            progress or NoProgress(), detector.scan(new, batch_size=1), "scoring good pictures", len(new)
+        ):
+            scores.append(float(analysis.score[0]))
+            maxima.append(float(maps[0].max()))
+    if smallest_n(rate) > len(scores):
+        known = promise(len(scores)) if scores else basis(found)
+        raise DataError(
+            f"{known}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
+        )
+    limits = replace(
+        found,
+        image=_conformal(scores, rate),
+        pixel=_conformal(maxima, rate),
+        look=None if look is None else _conformal(scores, look),
+    )
+    rule = f"at most {100 * rate:g} % of good pictures rejected, from {len(scores)} good pictures"
+    rule += "" if look is None else f"; at most {100 * look:g} % looked at or rejected"
+    return change(detector_folder(run), limits, reason=reason, rule=rule), len(scores)
+
+
+def by_cost(
+    run: Path,
+    data: str,
+    *,
+    escape: float,
+    reject: float,
+    defect_rate: float,
+    reason: str,
+    progress: Progress | None = None,
+) -> tuple[Change, CostLimit]:
+    """The image limit that costs least on labelled pictures of `data`; that of the pixels stays.
+
+    Raises `ConfigError` for impossible prices, `DataError` where there are too few labelled pictures that were not learned from.
+    """
+    if not (escape > 0 and reject > 0 and 0 < defect_rate < 1):
+        raise ConfigError("prices must be above 0, and --defect-rate a share between 0 and 1, e.g. 0.01")
+    detector = _load(run)
+    dataset = Source(data).open(seed=0, hold_out=False)
+    records = _not_learned(run, [record for record in dataset.test if record.label is not None])
+    scores: tuple[list[float], list[float]] = ([], [])
+    for batch, analysis, _ in track(
+        progress or NoProgress(),
+        detector.scan(records, batch_size=1),
+        "scoring labelled pictures",
+        len(records),
+    ):
+        scores[batch.records[0].label or 0].append(float(analysis.score[0]))
+    best = cheapest(*scores, escape=escape, reject=reject, defect_rate=defect_rate)
+    image = Threshold(
+        float(np.float32(best.value)), "cost", n=len(records), n_scores=len(records), oracle=True
+    )
+    rule = f"escape {escape:g}, false reject {reject:g}, {100 * defect_rate:g} % defective: {best.describe()}"
+    limits = replace(detector.fitted(), image=image, look=None)
+    return change(detector_folder(run), limits, reason=reason, rule=rule), best
+
+
+def fitted(run: Path) -> Calibration:
+    """The calibration as it was fitted, without later changes. Raises `DataError` where the run holds no detector."""
+    file = detector_folder(run) / "detector.json"
+    try:
+        return Calibration.from_json(json.loads(file.read_text(encoding="utf-8"))["calibration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{run} holds no detector: give a folder made by `andon fit`") from error
+
+
+def _conformal(scores: Sequence[float], rate: float) -> Threshold:
+    return with_room(conformal(np.asarray(scores, np.float32), rate), scores)
+
+
+def _load(run: Path) -> Detector:
+    from andon.detectors._saving import load_detector
+
+    return load_detector(run)
+
+
+def _not_learned(run: Path, records: Sequence[Record]) -> list[Record]:
+    """Records whose pictures the run did not learn from, as far as its data can still be found."""
+    try:
+        own = run_data(run)
+    except DataError:
+        return list(records)
+    used = {file_digest(record.image) for record in (*own.train, *own.validation, *own.labelled)}
+    left = list(without_copies(Records(records), used))
+    if not left:
+        raise DataError(
+            "the run has learned from all of these pictures, so they say nothing about new ones: give others"
+        )
+    return left

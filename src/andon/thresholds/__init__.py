@@ -1,0 +1,1 @@
+"""Where the line between normal and anomalous is drawn: rules, costs, calibration, history."""

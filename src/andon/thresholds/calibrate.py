@@ -1,0 +1,89 @@
+"""Sets a detector's thresholds: from good pictures that were not learned from, and from labelled anomalous ones if asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.core.records import Record
+from andon.core.region import inspected_pixels
+from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.metrics import PixelRanking
+from andon.thresholds.calibration import Calibration
+from andon.thresholds.display import AffineDisplay
+from andon.thresholds.rules import conformal, from_labelled, labelled_f1, with_room
+
+if TYPE_CHECKING:
+    from andon.detectors._base import Detector
+
+
+def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> Calibration:
+    """Thresholds by the conformal rule on `good` pictures (spec B.11), at the detector's false-reject rate."""
+    scores: list[float] = []
+    maxima: list[float] = []
+    cells: list[npt.NDArray[np.float32]] = []
+    for batch, analysis, maps in detector.scan(good):
+        scores += [float(v) for v in analysis.score]
+        maxima += [float(m.max()) for m in maps]
+        raw = analysis.anomaly_map[:, 0].numpy()
+        cells += [_inspected_cells(raw[k], record) for k, record in enumerate(batch.records)]
+    alpha, on_small, parts = detector.config.false_reject_rate, detector.config.few_pictures, _parts(good)
+    image, pixel = (
+        with_room(conformal(np.asarray(x, np.float32), alpha, on_small=on_small, object_ids=parts), x)
+        for x in (scores, maxima)
+    )
+    return Calibration(
+        image=image,
+        pixel=pixel,
+        score_display=AffineDisplay.fit(scores, image.value),
+        pixel_display=AffineDisplay.fit(np.concatenate(cells), pixel.value),
+        scores=tuple(scores),
+        maxima=tuple(maxima),
+        source=source,
+        inspected=batch.records[0].inspected,
+    )
+
+
+def labelled_limits(
+    detector: Detector, found: Calibration, good: Sequence[Record], labelled: Sequence[Record]
+) -> Calibration:
+    """`found` with thresholds of the best F1; that of the pixels stays where no labelled picture has a mask."""
+    scores, ranking = [*found.scores], PixelRanking()
+    cells: list[npt.NDArray[np.float32]] = []
+    for batch, analysis, maps in detector.scan([*good, *labelled]):
+        for k, record in enumerate(batch.records):
+            regions = load_regions(record, batch.sizes[k])
+            if record.label == 1:
+                scores.append(float(analysis.score[k]))
+            else:
+                cells.append(_inspected_cells(analysis.anomaly_map[k, 0].numpy(), record))
+            if has_pixel_truth(record, regions):
+                inside = inspected_pixels(record, batch.sizes[k])
+                ranking.add(maps[k], regions.union, label=record.label or 0, inspected=inside)
+    image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
+    marked = ranking.summary().n_pos > 0
+    pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel
+    return replace(
+        found,
+        image=image,
+        pixel=pixel,
+        score_display=AffineDisplay.fit(found.scores, image.value),
+        pixel_display=AffineDisplay.fit(np.concatenate(cells), pixel.value),
+        source=f"{found.source} and {len(labelled)} labelled anomalous pictures",
+    )
+
+
+def _inspected_cells(cells: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np.float32]:
+    """(N,) raw values of the cells (h, w) that are inspected."""
+    return cells.ravel() if record.inspected is None else record.inspected.values(cells)
+
+
+def _parts(records: Sequence[Record]) -> list[str] | None:
+    """Parts the pictures belong to, where that is known."""
+    if not any(record.object_id for record in records):
+        return None
+    return [record.object_id or record.id for record in records]

@@ -1,0 +1,314 @@
+"""Thresholds: from held-out good pictures alone, or, for analysis only, from labels (spec B.10, B.11).
+
+`conformal` is the default. With n validation scores that played no part in fitting, a new good picture is as
+likely to take any of the n + 1 places among them (Vovk, Gammerman, Shafer: Algorithmic Learning in a Random
+World, 2005, https://doi.org/10.1007/b106715, section 2.2). Calling anomalous what lies above the k-th
+smallest of them, k = n + 1 - floor(alpha (n + 1)), therefore rejects a good picture with probability <=
+alpha, whatever the detector and the distribution. andon calls anomalous what is `>=` the threshold, so the
+threshold is the next number after the k-th score, in the dtype in which scores are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from andon.core.errors import DataError
+from andon.metrics.parts import largest_per_object
+from andon.metrics.ranking import Scores, as_scores, checked, rank
+
+CONFIDENCE = 0.95
+"""Probability with which `Guarantee.upper_rate` holds."""
+ROOM = 0.002
+"""Share of the distance from the median good score to the threshold, see `with_room`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What n good scores promise about the false alarms of a threshold. Rates are fractions in [0, 1]."""
+
+    alpha: float
+    """False alarm rate asked for."""
+    n: int
+    """Independent good scores: parts where pictures of one part share an object id, else pictures."""
+    k: int
+    """The threshold lies just above the k-th smallest score."""
+    order_statistic: float
+    """That score."""
+    expected_rate: float
+    """False alarm rate on average over validation sets, (n + 1 - k) / (n + 1)."""
+    upper_rate: float
+    """False alarm rate that this threshold stays under with 95 % confidence."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether n is large enough for `alpha`."""
+        return self.expected_rate <= self.alpha + 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A score from which on (`>=`) a sample is called anomalous, and where it comes from."""
+
+    value: float
+    """Exactly representable in the dtype in which scores are compared; +inf calls only +inf."""
+    rule: str
+    """conformal, quantile, mean_std, manual, labelled_f1, cost; or, from labels of the test, f1_max, fpr, youden."""
+    parameter: float | None = None
+    """alpha, q, c or the FPR of the rule."""
+    n: int = 0
+    """Independent scores it was computed from."""
+    n_scores: int = 0
+    """All scores it was computed from; more than `n` where parts have several pictures."""
+    guarantee: Guarantee | None = None
+    """Only for `conformal`."""
+    oracle: bool = False
+    """Whether labels were used; such a threshold is for analysis, never for a line."""
+
+    def describe(self) -> str:
+        """One sentence for people."""
+        if self.guarantee is not None:
+            return _describe_guarantee(self.guarantee, parts=self.n_scores > self.n)
+        number = f"{self.value:.6g}"
+        if self.rule == "manual":
+            return f"Set by hand to {number}; nothing is known about its false alarms."
+        if self.rule == "cost":
+            return f"{number}, the cheapest limit on {self.n} labelled pictures; no false alarm rate is guaranteed."
+        if self.rule == "labelled_f1":
+            return (
+                f"{number}, the best F1 on {self.n} held-out good and labelled anomalous pictures; no false alarm rate is "
+                "guaranteed."
+            )
+        if self.oracle:
+            return f"{number}, chosen with the labels of {self.n} samples by {self.rule}; for analysis only."
+        rule = f"{self.parameter:g} quantile" if self.rule == "quantile" else f"mean + {self.parameter:g} std"
+        return f"{number}, the {rule} of {self.n} good scores; no false alarm rate is guaranteed."
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for an artefact; `from_json` brings it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Threshold:
+        """Inverse of `to_json`."""
+        guarantee = data.get("guarantee")
+        return cls(**{**data, "guarantee": None if guarantee is None else Guarantee(**guarantee)})
+
+
+# --- from good scores ---------------------------------------------------------------------------------------
+
+
+def conformal(
+    scores: npt.ArrayLike,
+    alpha: float = 0.05,
+    *,
+    object_ids: Sequence[Hashable | None] | None = None,
+    on_small: Literal["error", "max"] = "error",
+    dtype: npt.DTypeLike = np.float32,
+) -> Threshold:
+    """Threshold that rejects at most a share `alpha` of new good pictures, on average over validation sets.
+
+    `scores` (n,) are those of good validation pictures, used neither in training nor to choose anything.
+    Pictures with the same object id (None = a part of its own) count as one, with their largest score. Given
+    the maxima of validation maps it is the pixel threshold that leaves a share 1 - alpha of good pictures
+    without any marked pixel. `dtype` is the one in which scores are compared.
+
+    With fewer than `smallest_n(alpha)` parts, `on_small="max"` takes the largest score, whose expected rate
+    is 1 / (n + 1) > alpha; by default DataError says how many are missing. Also DataError for no scores and
+    for an infinite k-th score.
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(
+            f"alpha is {alpha}; it is a false alarm rate and must lie between 0 and 1, e.g. 0.05"
+        )
+    given = _good_scores(scores, dtype)
+    ordered = np.sort(given if object_ids is None else largest_per_object(given, object_ids))
+    n = ordered.size
+    k = max(1, n + 1 - math.floor(alpha * (n + 1) + 1e-9))
+    if k == n + 1:
+        if on_small == "error":
+            reachable = math.ceil(1e4 / (n + 1)) / 1e4
+            raise DataError(
+                f"{n} good validation pictures cannot promise a false alarm rate of {_percent(alpha)}, that "
+                f"takes {smallest_n(alpha)}; add pictures, raise alpha to {reachable}, or accept the "
+                'largest score as the limit with on_small="max"'
+            )
+        k = n
+    score = ordered[k - 1]
+    value = np.nextafter(score, score.dtype.type(np.inf))
+    if not np.isfinite(value):
+        raise DataError(
+            f"score {k} of {n} good validation pictures is {score}: no finite threshold lies above it; "
+            "check the detector on these pictures"
+        )
+    guarantee = Guarantee(
+        alpha=alpha,
+        n=n,
+        k=k,
+        order_statistic=float(score),
+        expected_rate=(n + 1 - k) / (n + 1),
+        upper_rate=float(special.betaincinv(n + 1 - k, k, CONFIDENCE)),
+    )
+    return Threshold(float(value), "conformal", alpha, n=n, n_scores=given.size, guarantee=guarantee)
+
+
+def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
+    """The threshold, higher by `ROOM` of its distance to the median good score; what it promises still holds.
+
+    The picture that set the threshold lies a rounding error below it, and runtimes round differently: with this room its
+    verdict is the same in all of them.
+    """
+    distance = threshold.value - float(np.median(np.asarray(scores, np.float64)))
+    return replace(threshold, value=_rounded(threshold.value + ROOM * max(distance, 0.0), dtype))
+
+
+def p_value(scores: npt.ArrayLike, good_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Share of good pictures at least as anomalous: (1 + #{good >= s}) / (n + 1), any shape.
+
+    `p <= alpha` is the same decision as the conformal threshold for `alpha`, on scores of the same dtype.
+    """
+    ordered = np.sort(as_scores(good_scores))
+    values = np.asarray(scores)
+    if np.isnan(values).any():
+        raise ValueError("NaN has no p-value; check the detector on this sample")
+    return np.asarray((1 + ordered.size - np.searchsorted(ordered, values, side="left")) / (ordered.size + 1))
+
+
+def quantile(scores: npt.ArrayLike, q: float = 0.999, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
+    """The smallest good score at or above a share `q` of them; no guarantee, least of all for pixels."""
+    if not 0 <= q <= 1:
+        raise ValueError(f"q is {q}; it is a share of the good scores and must lie in [0, 1], e.g. 0.999")
+    given = _good_scores(scores, dtype)
+    value = float(np.quantile(given, q, method="higher"))
+    return Threshold(value, "quantile", q, n=given.size, n_scores=given.size)
+
+
+def mean_std(scores: npt.ArrayLike, c: float = 3.0, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
+    """Mean + c standard deviations (ddof 0) of good scores: MVTec AD 2's rule for pixels; no guarantee."""
+    given = _good_scores(scores, dtype)
+    if not np.isfinite(given).all():
+        raise DataError("a good score is infinite, so there is no mean; use the conformal or quantile rule")
+    value = given.mean(dtype=np.float64) + c * given.std(dtype=np.float64)
+    return Threshold(_rounded(value, dtype), "mean_std", c, n=given.size, n_scores=given.size)
+
+
+def manual(value: float, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
+    """A threshold set by a person, rounded to the dtype in which scores are compared."""
+    if math.isnan(value):
+        raise ValueError("a threshold cannot be NaN; give a number")
+    return Threshold(_rounded(value, dtype), "manual")
+
+
+def smallest_n(alpha: float) -> int:
+    """Fewest good pictures for which `conformal(alpha)` exists: 9, 19, 99 for 0.1, 0.05, 0.01."""
+    return max(1, math.ceil((1 - 1e-9) / alpha) - 1)
+
+
+def smallest_n_with_confidence(rate: float, confidence: float = CONFIDENCE) -> int:
+    """Fewest good pictures whose largest score keeps the rate: 29, 59, 299 for 0.1, 0.05, 0.01 at 95 %."""
+    return math.ceil(math.log(1 - confidence) / math.log(1 - rate))
+
+
+# --- from labelled pictures that are not in the test -----------------------------------------------------------
+
+
+def labelled_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
+    """Half-way between the threshold with the largest F1 and the next lower score, of (n,) scores with labels 0 and 1.
+
+    For labelled pictures that were set aside from the test (spec 4, V5d); with the labels of the test it would be an
+    oracle. Raises `DataError` without anomalous samples.
+    """
+    _require_anomalous(labels)
+    values, _ = checked(scores, labels)
+    best = f1_max_threshold(values, labels).value
+    lower = float(values[values < best].max(initial=-np.inf))
+    middle = _rounded((best + lower) / 2, np.float32)
+    return from_labelled(middle if lower < middle <= best else best, values.size)
+
+
+def from_labelled(value: float, n: int) -> Threshold:
+    """A threshold that `n` good and labelled anomalous pictures chose by F1; rounded to float32."""
+    return Threshold(_rounded(value, np.float32), "labelled_f1", None, n=n, n_scores=n)
+
+
+# --- from labels, for analysis only -------------------------------------------------------------------------
+
+
+def f1_max_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
+    """The largest threshold with the largest F1 (spec B.3)."""
+    _require_anomalous(labels)
+    ranking = rank(scores, labels)
+    return _oracle(ranking.summary().f1_max.threshold, "f1_max", None, ranking.n_pos + ranking.n_neg)
+
+
+def fpr_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike, fpr: float) -> Threshold:
+    """The smallest distinct score with a false positive rate <= `fpr`; +inf where no score has it."""
+    values, truth = checked(scores, labels)
+    if truth.all():
+        raise DataError("no good sample, so there is no false positive rate; add good samples or use f1_max")
+    curve = rank(values, truth).curve()
+    last = np.flatnonzero(curve.fpr <= fpr)[-1]  # the FPR rises as thresholds fall
+    return _oracle(curve.thresholds[last], "fpr", fpr, values.size)
+
+
+def youden_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
+    """The largest threshold with the largest TPR - FPR (Youden's J)."""
+    values, truth = checked(scores, labels)
+    _require_anomalous(labels)
+    if truth.all():
+        raise DataError("no good sample, so there is no false positive rate; add good samples or use f1_max")
+    curve = rank(values, truth).curve()
+    # Over a common denominator the counts stay integers, so that ties are ties.
+    j = curve.tp * curve.n_neg - curve.fp * curve.n_pos
+    return _oracle(curve.thresholds[np.argmax(j)], "youden", None, values.size)
+
+
+def _require_anomalous(labels: npt.ArrayLike) -> None:
+    if not np.any(np.asarray(labels) == 1):
+        raise DataError(
+            "no anomalous sample, so there is no best threshold; use the conformal rule on validation scores"
+        )
+
+
+def _oracle(value: float, rule: str, parameter: float | None, n: int) -> Threshold:
+    return Threshold(float(value), rule, parameter, n=n, n_scores=n, oracle=True)
+
+
+def _good_scores(scores: npt.ArrayLike, dtype: npt.DTypeLike) -> Scores:
+    given: Scores = as_scores(scores).astype(dtype)
+    if given.size == 0:
+        raise DataError(
+            "no good validation score, so no threshold can be learned; hold out some good pictures"
+        )
+    return given
+
+
+def _rounded(value: float, dtype: npt.DTypeLike) -> float:
+    return float(np.asarray(value, dtype=dtype))
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g} %"
+
+
+def _describe_guarantee(guarantee: Guarantee, parts: bool) -> str:
+    """E.g. "59 good pictures support a false alarm rate of 5 %: ..."."""
+    what = "parts" if parts else "pictures"
+    rates = (
+        f"{_percent(guarantee.expected_rate)} is expected, and with 95 % confidence it is at most "
+        f"{_percent(guarantee.upper_rate)}"
+    )
+    if guarantee.reached:
+        return (
+            f"{guarantee.n} good {what} support a false alarm rate of {_percent(guarantee.alpha)}: {rates}."
+        )
+    return (
+        f"{guarantee.n} good {what} do not support a false alarm rate of {_percent(guarantee.alpha)}, that "
+        f"takes {smallest_n(guarantee.alpha)}; the threshold is just above their largest score: {rates}."
+    )
