@@ -23,8 +23,8 @@ from andon.core.images import (
     View,
     batches,
     decode,
-    is_picture,
-    list_pictures,
+    is_image,
+    list_images,
     load_batch,
     natural_key,
     read_mask,
@@ -478,5 +478,5 @@ def test_listing_leaves_out_what_is_no_picture(tmp_path):
     for name in ("b10.PNG", "b2.jpeg", ".hidden.png", "notes.txt", "Thumbs.db", "zero.tif"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in list_pictures(tmp_path)] == ["b2.jpeg", "b10.PNG", "zero.tif"]
-    assert not is_picture(Path("._photo.png"))
+    assert [path.name for path in list_images(tmp_path)] == ["b2.jpeg", "b10.PNG", "zero.tif"]
+    assert not is_image(Path("._photo.png"))

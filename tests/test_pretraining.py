@@ -25,7 +25,7 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.pretraining import pdn as pretraining
-from andon.pretraining.jobs import picture_records
+from andon.pretraining.jobs import image_records
 
 TINY = {
     "target.network": "resnet18",
@@ -126,7 +126,7 @@ def test_512_channels_are_averaged_over_windows_of_five():
 
 def test_target_statistics_are_mean_and_population_deviation(backbone, folder, tmp_path):
     """Fewer pictures than asked for serve both passes; more, and the second pass sees others."""
-    records = picture_records([folder], 0)
+    records = image_records([folder], 0)
     trainer = Trainer(device="cpu", precision="32-true")
 
     def plain(chosen: list[Record]) -> np.ndarray:
@@ -172,7 +172,7 @@ def test_distillation_comes_nearer_to_the_target(folder):
     """With the same pictures again and again the loss falls well below that of the best constant, which is 1."""
     c = config(steps=15, optimiser__lr=1e-2, batch_size=4, width=8, grey_share=0.0)
     target = PatchTarget(Backbone.create(c.target), c.channels)
-    records = picture_records([folder], 0)
+    records = image_records([folder], 0)
     trainer = Trainer(device="cpu", precision="32-true")
     pretraining._learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
     pretraining.distil(target, records, c, trainer)

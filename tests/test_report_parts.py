@@ -28,7 +28,7 @@ from andon.report.pictures import (
     heat_map,
     marked,
     outline,
-    read_picture,
+    read_image,
     save_prediction,
 )
 from andon.report.tables import breakdown, metric_rows, summary_rows
@@ -112,7 +112,7 @@ def test_pictures_of_any_mode_are_read_as_evaluation_does(tmp_path: Path, mode: 
         else Image.fromarray(grey).convert(mode)
     )
     image.save(tmp_path / "a.png")
-    pixels = read_picture(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
     assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
     np.testing.assert_array_equal(pixels, np.repeat(grey[:, :, None], 3, axis=2))
     assert data_uri(pixels).startswith("data:image/jpeg;base64,")

@@ -149,7 +149,7 @@ def test_the_board_is_the_same_for_every_seed_but_its_text_is_not() -> None:
         pose = pcb._draw_pose(own, 256)
         placed = [pcb._place(own.element(10 + k), part, pose) for k, part in enumerate(pcb_layout.PARTS)]
         for one in placed:
-            expected = pose.to_picture(one.part.x, one.part.y)
+            expected = pose.to_image(one.part.x, one.part.y)
             assert np.hypot(one.x - expected[0], one.y - expected[1]) < 5  # jitter of 0.8 px
         poses.append((round(pose.x, 3), placed[0].marking))
     assert len({x for x, _ in poses}) == len({marking for _, marking in poses}) == 3

@@ -1,4 +1,4 @@
-"""Pictures from disk: one way to decode, one way to resize (spec A.2).
+"""Images from disk: one way to decode, one way to resize (spec A.2).
 
 Pillow and tifffile live here. Resizing is bilinear with antialiasing and half-pixel centres, on float32, for
 training, evaluation and export alike.
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from andon.core.records import Batch, Record
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""Picture files, compared in lower case."""
+"""Image files, compared in lower case."""
 IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
 MIN_SIDE = 8
-"""Pictures smaller than this in either direction are refused."""
+"""Images smaller than this in either direction are refused."""
 
 MAX_PIXELS = 500_000_000
-"""Larger pictures are refused; line-scan cameras deliver more than Pillow's own limit allows."""
+"""Larger images are refused; line-scan cameras deliver more than Pillow's own limit allows."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
@@ -43,7 +43,7 @@ class AlphaWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded picture."""
+    """A decoded image."""
 
     pixels: npt.NDArray[np.float32]
     """(H, W, 3) float32 in [0, 1]."""
@@ -51,17 +51,17 @@ class Decoded:
     """Pillow mode of the file."""
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture (suffix known, not hidden, not an operating system's leftover)."""
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image (suffix known, not hidden, not an operating system's leftover)."""
     return (
         path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
     )
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Pictures directly inside `folder`, in natural order; zero-byte files are included so that they are named later."""
+def list_images(folder: Path) -> list[Path]:
+    """Images directly inside `folder`, in natural order; zero-byte files are included so that they are named later."""
     return sorted(
-        (p for p in folder.iterdir() if is_picture(p) and p.is_file()), key=lambda p: natural_key(p.name)
+        (p for p in folder.iterdir() if is_image(p) and p.is_file()), key=lambda p: natural_key(p.name)
     )
 
 
@@ -83,7 +83,7 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
-    """Read a picture: EXIF orientation applied, any mode to three channels, 16-bit scaled and not clipped.
+    """Read an image: EXIF orientation applied, any mode to three channels, 16-bit scaled and not clipped.
 
     `bit_depth` is the depth used inside 16-bit files (12 for many industrial cameras). Transparent pixels are
     composited on black with an `AlphaWarning`. Raises `DataError` that names the file when it cannot be read.
@@ -119,7 +119,7 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
-    """Refuse pictures that are too small to show anything, or too large for the memory."""
+    """Refuse images that are too small to show anything, or too large for the memory."""
     if min(width, height) < MIN_SIDE:
         raise DataError(
             f"{path} is {width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
@@ -152,7 +152,7 @@ def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[n
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
     values = np.array(picture, dtype=np.float32)
-    values /= np.float32(255)  # in place: large pictures are not held twice
+    values /= np.float32(255)  # in place: large images are not held twice
     return values
 
 
@@ -212,7 +212,7 @@ def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture after EXIF orientation, from the header where that is enough."""
+    """(H, W) of an image after EXIF orientation, from the header where that is enough."""
     try:
         with Image.open(path) as opened:
             width, height = opened.size
@@ -239,7 +239,7 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
 
 
 def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Organised point cloud of a picture of `shape` = (H, W): (H, W, 3) float32, x, y, z in metres, 0 where nothing was seen.
+    """Organised point cloud of an image of `shape` = (H, W): (H, W, 3) float32, x, y, z in metres, 0 where nothing was seen.
 
     Raises `DataError` that names the file when it cannot be read, or when it does not hold one point per pixel.
     """
@@ -269,7 +269,7 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 
 def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points (H, W, 3) of a record whose picture has `shape`, those that are inspected.
+    """Points (H, W, 3) of a record whose image has `shape`, those that are inspected.
 
     Raises `DataError` where it has none, or unusable ones.
     """
@@ -283,7 +283,7 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
 
 
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:
-    """(H, W, 3) in [0, 1] of a record's picture, with one fixed colour where it is not inspected."""
+    """(H, W, 3) in [0, 1] of a record's image, with one fixed colour where it is not inspected."""
     pixels = decode(record.image).pixels
     return pixels if record.inspected is None else record.inspected.filled(pixels, record.image)
 
@@ -297,7 +297,7 @@ def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) to (B, C, h, w): bilinear, antialiased, half-pixel centres. The one definition of resizing pictures."""
+    """(B, C, H, W) to (B, C, h, w): bilinear, antialiased, half-pixel centres. The one definition of resizing images."""
     from torch.nn import functional as F
 
     if tuple(images.shape[-2:]) == size:
@@ -307,10 +307,10 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a decoded picture is shown to a network, before anything else."""
+    """How a decoded image is shown to a network, before anything else."""
 
     zoom: bool = False
-    """Resize to twice the size and keep the centre (EfficientAD's penalty pictures)."""
+    """Resize to twice the size and keep the centre (EfficientAD's penalty images)."""
     colour: Literal["keep", "grey", "tint"] = "keep"
     """`grey` removes colour; `tint` removes it from the ImageNet-normalised values, as published code did by mistake."""
     light: float = 1.0
@@ -318,7 +318,7 @@ class View:
 
     @property
     def key(self) -> str:
-        """Name of this view in cached files; empty for the picture as it is."""
+        """Name of this view in cached files; empty for the image as it is."""
         parts = ["zoom"] * self.zoom + [self.colour] * (self.colour != "keep")
         return "-".join(parts + [f"light{self.light:g}"] * (self.light != 1.0))
 
@@ -358,7 +358,7 @@ def load_batch(
 ) -> Batch:
     """Decode and resize some records.
 
-    `planes` makes further channels (C, h, w) of `size` from the points (H, W, 3) beside a picture.
+    `planes` makes further channels (C, h, w) of `size` from the points (H, W, 3) beside an image.
     """
     import torch
 
@@ -394,7 +394,7 @@ def batches(
 
 
 class Pictures:
-    """Pictures by their position, decoded and resized when first asked for; as many as `limit` bytes hold stay in memory."""
+    """Images by their position, decoded and resized when first asked for; as many as `limit` bytes hold stay in memory."""
 
     def __init__(
         self, records: Sequence[Record], size: tuple[int, int], *, view: View = WHOLE, limit: int = 1 << 30
@@ -428,7 +428,7 @@ def load_depth(
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Tensor:
-    """`planes` of the point cloud beside each picture, (N, C, h, w); pictures are not decoded, only their size is read."""
+    """`planes` of the point cloud beside each image, (N, C, h, w); images are not decoded, only their size is read."""
     import torch
 
     def one(record: Record) -> Tensor:

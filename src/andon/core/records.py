@@ -23,10 +23,10 @@ grey edges, anomalous above 127."""
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One picture on disk with everything that is known about it; no pixels."""
+    """One image on disk with everything that is known about it; no pixels."""
 
     image: Path
-    """File of the picture."""
+    """File of the image."""
     id: str
     """POSIX path relative to the data root, without suffix; unique, the key of reports."""
     category: str = ""
@@ -44,9 +44,9 @@ class Record:
     mask_kind: MaskKind = "none"
     """How `masks` is to be read."""
     object_id: str | None = None
-    """Pictures of one part share it."""
+    """Images of one part share it."""
     depth: Path | None = None
-    """File of the organised point cloud (H x W x 3, metres) taken with the picture, where there is one."""
+    """File of the organised point cloud (H x W x 3, metres) taken with the image, where there is one."""
     metadata: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
     """Further columns of a manifest."""
     inspected: InspectedArea | None = field(default=None, compare=False, hash=False, repr=False)
@@ -55,7 +55,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One annotated defect of a picture."""
+    """One annotated defect of an image."""
 
     mask: npt.NDArray[np.bool_]
     """(H, W)."""
@@ -68,11 +68,11 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Ground truth of one picture: a list of regions, empty for a good one."""
+    """Ground truth of one image: a list of regions, empty for a good one."""
 
     regions: tuple[Region, ...]
     shape: tuple[int, int]
-    """(H, W) of the picture."""
+    """(H, W) of the image."""
 
     @property
     def union(self) -> npt.NDArray[np.bool_]:
@@ -85,20 +85,20 @@ class Regions:
 
 @dataclass(slots=True)
 class Batch:
-    """Pictures on their way through a detector."""
+    """Images on their way through a detector."""
 
     image: Tensor
-    """(B, 3, H, W) float32 in [0, 1]; further channels follow for detectors that look at depth. Empty for a picture in tiles."""
+    """(B, 3, H, W) float32 in [0, 1]; further channels follow for detectors that look at depth. Empty for an image in tiles."""
     records: tuple[Record, ...]
     sizes: tuple[tuple[int, int], ...]
-    """Original (H, W) of each picture, before resizing."""
+    """Original (H, W) of each image, before resizing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a detector says about one picture.
+    """What a detector says about one image.
 
-    Scores are affine maps of the raw ones: 0 = a typical good picture, 1 = the threshold. Higher is more anomalous.
+    Scores are affine maps of the raw ones: 0 = a typical good image, 1 = the threshold. Higher is more anomalous.
     """
 
     score: float
@@ -106,7 +106,7 @@ class Prediction:
     is_anomalous: bool
     """`raw_score >= threshold`."""
     anomaly_map: npt.NDArray[np.float32]
-    """(H, W) at the picture's own size; 0 = a typical good pixel, 1 = the pixel threshold."""
+    """(H, W) at the image's own size; 0 = a typical good pixel, 1 = the pixel threshold."""
     mask: npt.NDArray[np.bool_]
     """(H, W), True where the raw map reaches the pixel threshold."""
     raw_score: float

@@ -1,15 +1,15 @@
-"""The part of a picture that is inspected: one definition for learning, answering, measuring and exported networks.
+"""The part of an image that is inspected: one definition for learning, answering, measuring and exported networks.
 
-A region file is a mask (white = inspected, black = ignored) or JSON with polygons in pixels of pictures of one size:
+A region file is a mask (white = inspected, black = ignored) or JSON with polygons in pixels of images of one size:
 
     {"size": [640, 480], "include": [[[20, 20], [620, 20], [620, 460], [20, 460]]], "ignore": [[[0, 0], [90, 0], [0, 90]]]}
 
 Without `include` everything is, but for what `ignore` marks. (0, 0) is the outer corner of the first pixel; a pixel belongs to
-a polygon when its centre does. The region scales with the picture: a pixel takes the value of the one under its centre.
+a polygon when its centre does. The region scales with the image: a pixel takes the value of the one under its centre.
 
-Ignored pixels become one fixed colour in the decoded picture, before it is resized or cut. So nothing in them can reach a
+Ignored pixels become one fixed colour in the decoded image, before it is resized or cut. So nothing in them can reach a
 score, and nothing near them is lost. The colour is the one that normalisation turns into zeros, which is what networks see
-around a picture anyway.
+around an image anyway.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KEYS = ("size", "include", "ignore")
 
 @dataclass(frozen=True, eq=False)
 class InspectedArea:
-    """Which pixels of a picture are inspected."""
+    """Which pixels of an image are inspected."""
 
     mask: Mask
     """(H, W), True = inspected, at the size the region was drawn for."""
@@ -71,16 +71,16 @@ class InspectedArea:
 
     @property
     def share(self) -> float:
-        """Inspected share of the picture, in (0, 1]."""
+        """Inspected share of the image, in (0, 1]."""
         return float(self.mask.mean())
 
     def fits(self, shape: tuple[int, int]) -> bool:
-        """Whether a picture (H, W) has the region's proportions, but for the rounding of a side to whole pixels."""
+        """Whether an image (H, W) has the region's proportions, but for the rounding of a side to whole pixels."""
         off = abs(shape[0] * self.mask.shape[1] - shape[1] * self.mask.shape[0])
         return bool(off <= max(*shape, *self.mask.shape))
 
     def at(self, shape: tuple[int, int], who: object = "this picture") -> Mask:
-        """(H, W) inspected pixels of a picture of `shape`. Raises `DataError`, which names `who`, for other proportions."""
+        """(H, W) inspected pixels of an image of `shape`. Raises `DataError`, which names `who`, for other proportions."""
         if not self.fits(shape):
             raise DataError(
                 f"{who} is {shape[1]} x {shape[0]} pixels and the region was drawn for {self.mask.shape[1]} x "
@@ -117,12 +117,12 @@ class InspectedArea:
         return cells[inside] if inside.any() else cells.ravel()
 
     def check(self, records: Iterable[Record]) -> None:
-        """Raise `DataError` for the first picture whose proportions are not the region's; only headers are read."""
+        """Raise `DataError` for the first image whose proportions are not the region's; only headers are read."""
         for record in records:
             self.at(read_size(record.image), record.image)
 
     def stretched(self, shape: tuple[int, int]) -> Mask:
-        """(H, W) inspected pixels of a picture that was forced to `shape`, whatever its proportions were."""
+        """(H, W) inspected pixels of an image that was forced to `shape`, whatever its proportions were."""
         if shape == self.mask.shape:
             return self.mask
         rows, columns = (nearest_places(new, old) for new, old in zip(shape, self.mask.shape, strict=True))
@@ -156,7 +156,7 @@ def inspecting(records: Sequence[Record], inspected: InspectedArea | None) -> Se
 
 
 def inspected_pixels(record: Record, shape: tuple[int, int]) -> Mask | None:
-    """(H, W) inspected pixels of a record's picture; None = all."""
+    """(H, W) inspected pixels of a record's image; None = all."""
     return None if record.inspected is None else record.inspected.at(shape, record.image)
 
 

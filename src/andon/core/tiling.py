@@ -1,10 +1,10 @@
-"""Large pictures in tiles: where they lie, how their maps become one map, how that map becomes one score. NumPy only.
+"""Large images in tiles: where they lie, how their maps become one map, how that map becomes one score. NumPy only.
 
-A tile is a square of the picture at its own resolution, shown to the network at the network's input size. Tiles overlap; the last
-one of each row and column is moved inwards, so that nothing is made up beyond the picture. Networks see the edge of a
-tile and answer differently there, so the outermost part of every tile counts only at the edge of the picture; further inside
+A tile is a square of the image at its own resolution, shown to the network at the network's input size. Tiles overlap; the last
+one of each row and column is moved inwards, so that nothing is made up beyond the image. Networks see the edge of a
+tile and answer differently there, so the outermost part of every tile counts only at the edge of the image; further inside
 a cosine ramp leads over from one tile to the next. Weights of all tiles add up to 1 everywhere. The score is the mean
-of a fixed number of cells of the whole map: it knows no tiles, and a larger picture with the same defect keeps its score.
+of a fixed number of cells of the whole map: it knows no tiles, and a larger image with the same defect keeps its score.
 
 The same functions serve detectors (torch) and exported networks (`andon.runtime`).
 """
@@ -27,7 +27,7 @@ from andon.core.images import read_pixels, read_size, save_exactly
 from andon.core.records import Record
 
 CELLS = 64
-"""Cells of the picture's map along the side of a tile."""
+"""Cells of the image's map along the side of a tile."""
 SIXTEENTHS = 16
 """Tiles are moved by whole sixteenths of their side, so that the strides of networks divide the movement."""
 BLIND = 0.25
@@ -39,27 +39,27 @@ ROWS = 256
 """Rows of a map that are enlarged at a time."""
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""(H, W, 3) picture or (B, H, W, 3) tiles: uint8, or float32 in [0, 1]."""
+"""(H, W, 3) image or (B, H, W, 3) tiles: uint8, or float32 in [0, 1]."""
 Map = npt.NDArray[np.float32]
 Answer = Callable[[Pixels], Map]
 """(B, size, size, 3) tiles to their raw maps (B, h, w)."""
 
 
 class TileConfig(Config):
-    """Large pictures are cut into overlapping tiles instead of being resized as a whole; off without a size."""
+    """Large images are cut into overlapping tiles instead of being resized as a whole; off without a size."""
 
     size: Annotated[int, Field(ge=32, strict=True)] | None = None
-    """Side of a tile in pixels of the picture. At the network's input size nothing is resized; at twice that, halved."""
+    """Side of a tile in pixels of the image. At the network's input size nothing is resized; at twice that, halved."""
     overlap: Annotated[float, Field(ge=0.1, le=0.75)] = 0.5
     """Share of a tile's side that it has in common with the next one, at least. Less is faster; then seams can be seen in maps of
     detectors that see zeros beyond the edge (`extractor.edges=zeros`)."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Image score: mean of the largest cells of the picture's map, as many as this share of one tile holds."""
+    """Image score: mean of the largest cells of the image's map, as many as this share of one tile holds."""
     learn: Count = 300
-    """Tiles that are learned from at most, drawn evenly from all pictures; the seed chooses them."""
+    """Tiles that are learned from at most, drawn evenly from all images; the seed chooses them."""
 
     def tiling(self) -> Tiling | None:
-        """How pictures are cut, or None where they are looked at as a whole."""
+        """How images are cut, or None where they are looked at as a whole."""
         if self.size is None:
             return None
         sixteenths = max(1, int(SIXTEENTHS * (1 - self.overlap) + 1e-9))
@@ -68,7 +68,7 @@ class TileConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How pictures are cut, and how the score follows."""
+    """How images are cut, and how the score follows."""
 
     size: int
     """Side of a tile, in pixels."""
@@ -84,7 +84,7 @@ class Tiling:
 
     @property
     def score_rule(self) -> str:
-        """In words: how the image score follows from the map of the whole picture."""
+        """In words: how the image score follows from the map of the whole image."""
         pixels = round(self.counted * (self.size / CELLS) ** 2)
         return f"mean of the {self.counted} largest cells ({pixels} pixels) of the map blended from all tiles"
 
@@ -109,7 +109,7 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The tiles along one side of a picture, and what each contributes to the cells of the picture's map."""
+    """The tiles along one side of an image, and what each contributes to the cells of the image's map."""
 
     begins: npt.NDArray[np.int64]
     """(n,) first pixel of each tile."""
@@ -137,7 +137,7 @@ class Line:
         return cls(begins, centres, weights / weights.sum(0), tiling.size)
 
     def contributions(self, cells: int) -> list[tuple[slice, npt.NDArray[np.float32]]]:
-        """For each tile whose map has `cells` along this side: the cells of the picture it reaches, and (reached, cells)."""
+        """For each tile whose map has `cells` along this side: the cells of the image it reaches, and (reached, cells)."""
         found = []
         places = np.arange(cells) + 0.5
         for begin, weights in zip(self.begins, self.weights, strict=True):
@@ -157,7 +157,7 @@ def _smooth(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def lines(shape: Sequence[int], tiling: Tiling, where: str = "this picture") -> tuple[Line, Line]:
-    """Tiles along height and width of a picture (H, W). Raises `DataError` where a tile is larger than the picture."""
+    """Tiles along height and width of an image (H, W). Raises `DataError` where a tile is larger than the image."""
     height, width = shape[:2]
     if min(height, width) < tiling.size:
         raise DataError(
@@ -170,7 +170,7 @@ def lines(shape: Sequence[int], tiling: Tiling, where: str = "this picture") -> 
 def look(
     pixels: Pixels, tiling: Tiling, answer: Answer, *, batch: int = BATCH, where: str = "this picture"
 ) -> Map:
-    """(H, W, 3) picture to its raw map (h, w), `CELLS` cells for every tile's side; tiles are answered `batch` at a time."""
+    """(H, W, 3) image to its raw map (h, w), `CELLS` cells for every tile's side; tiles are answered `batch` at a time."""
     rows, columns = lines(pixels.shape, tiling, where)
     blended = np.zeros((len(rows.centres), len(columns.centres)), np.float32)
     down: list[tuple[slice, npt.NDArray[np.float32]]] = []
@@ -219,9 +219,9 @@ def _cut(pixels: npt.NDArray[Any], top: int, left: int, size: int) -> npt.NDArra
 def cut_records(
     records: Sequence[Record], tiling: Tiling, most: int, seed: int, folder: Path
 ) -> Iterator[list[Record]]:
-    """Write at most `most` tiles of the records' pictures into `folder`; yields the tiles of one picture after the other.
+    """Write at most `most` tiles of the records' images into `folder`; yields the tiles of one image after the other.
 
-    Each picture is decoded once, and only one is held. Tiles of 8-bit pictures are PNG files, of deeper ones 16-bit TIFF.
+    Each image is decoded once, and only one is held. Tiles of 8-bit images are PNG files, of deeper ones 16-bit TIFF.
     """
     sides = [lines(read_size(record.image), tiling, str(record.image)) for record in records]
     chosen = drawn([len(rows.begins) * len(columns.begins) for rows, columns in sides], most, seed)
@@ -239,7 +239,7 @@ def cut_records(
 
 
 def drawn(counts: Sequence[int], most: int, seed: int) -> list[list[int]]:
-    """Which tiles of each picture are taken, ascending: of pictures with so many tiles, as evenly as possible, at most `most`."""
+    """Which tiles of each image are taken, ascending: of images with so many tiles, as evenly as possible, at most `most`."""
     rng = np.random.Generator(np.random.PCG64DXSM(seed))
     orders = [rng.permutation(count) for count in counts]
     turns = sorted((turn, k) for k, count in enumerate(counts) for turn in range(count))[:most]

@@ -20,7 +20,7 @@ from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
 from andon.datasets.opening import list_categories, open_dataset
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
-"""Fewer good pictures than these are warned about."""
+"""Fewer good images than these are warned about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class _Look:
 
     digest: str = ""
     size: tuple[int, int] | None = None
-    """(H, W), None where the picture cannot be read."""
+    """(H, W), None where the image cannot be read."""
     mode: str = ""
     has_truth: bool = True
     errors: tuple[str, ...] = ()
@@ -45,10 +45,10 @@ def check_dataset(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Findings:
-    """Decode every picture and mask and return what is wrong; nothing is raised for faults of the data.
+    """Decode every image and mask and return what is wrong; nothing is raised for faults of the data.
 
     A path without `category` is checked in all its categories. Errors: unreadable files, masks that do not
-    fit their picture, anomalous pictures in train, the same file in test and elsewhere. `workers` threads
+    fit their image, anomalous images in train, the same file in test and elsewhere. `workers` threads
     decode.
     """
     if isinstance(data, Dataset):

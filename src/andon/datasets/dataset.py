@@ -48,7 +48,7 @@ class Records(Sequence[Record]):
         return tuple(record.label for record in self)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) over ids, labels and the contents of pictures, masks and point clouds, in order.
+        """sha256 (hex) over ids, labels and the contents of images, masks and point clouds, in order.
 
         Independent of where the files lie. They are read once per process unless they change. Raises
         `DataError` when one cannot be read.
@@ -65,8 +65,8 @@ class Records(Sequence[Record]):
 class Dataset:
     """One category of a data set.
 
-    `train` and `validation` are good pictures; `test` is for evaluation alone and empty where nothing is
-    labelled. `labelled` are anomalous pictures that were taken out of `test` to be learned from.
+    `train` and `validation` are good images; `test` is for evaluation alone and empty where nothing is
+    labelled. `labelled` are anomalous images that were taken out of `test` to be learned from.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Dataset:
     saturation: Mapping[int, Saturation] | None = None
     """Saturation by pixel value of the masks (MVTec LOCO AD), None where a data set has none."""
     labelled: Records = field(default=Records())
-    """Anomalous pictures for learning, none unless asked for (`move_labelled`)."""
+    """Anomalous images for learning, none unless asked for (`move_labelled`)."""
     findings: Findings = field(default=Findings(), repr=False)
     """What was noticed while reading; `check_dataset` looks into the files as well."""
 
@@ -93,7 +93,7 @@ class Dataset:
 
     @property
     def has_masks(self) -> bool:
-        """Whether any test picture has ground truth for its pixels; without, only image metrics exist."""
+        """Whether any test image has ground truth for its pixels; without, only image metrics exist."""
         return any(record.masks for record in self.test)
 
     def summary(self) -> str:

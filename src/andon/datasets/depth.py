@@ -1,4 +1,4 @@
-"""Point clouds beside pictures: from organised points to relief and foreground (AST, arXiv 2210.07829; spec 2.4).
+"""Point clouds beside images: from organised points to relief and foreground (AST, arXiv 2210.07829; spec 2.4).
 
 A camera with structured light gives one point per pixel, in metres, and (0, 0, 0) where it saw nothing. The part lies
 on a flat background; what matters is how far its surface is from its own mean depth, and where there is part at all.
@@ -154,7 +154,7 @@ def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: floa
 
 
 def point_cloud_beside(image: Path) -> Path | None:
-    """`xyz/NAME.tiff` for a picture `rgb/NAME.png`, where it is there (MVTec 3D-AD)."""
+    """`xyz/NAME.tiff` for an image `rgb/NAME.png`, where it is there (MVTec 3D-AD)."""
     if image.parent.name.lower() != "rgb":
         return None
     path = image.parent.parent / "xyz" / f"{image.stem}.tiff"

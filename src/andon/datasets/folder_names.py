@@ -13,14 +13,14 @@ MASKS = frozenset({"ground_truth", "masks", "gt"})
 RESERVED = TRAIN | VALIDATION | TEST | MASKS
 """Never the name of a category or defect type."""
 MASK_MARKS = ("_mask", "_gt", "_label", "")
-"""What a mask's stem may add to its picture's stem, the most explicit first."""
+"""What a mask's stem may add to its image's stem, the most explicit first."""
 
 
 def is_good(name: str) -> bool:
-    """Whether a folder of this name holds good pictures."""
+    """Whether a folder of this name holds good images."""
     return name.lower() in GOOD
 
 
 def is_bad(name: str) -> bool:
-    """Whether a folder of this name holds anomalous pictures."""
+    """Whether a folder of this name holds anomalous images."""
     return name.lower() in BAD

@@ -31,7 +31,7 @@ def category_of(text: str, category: str | None = None) -> str:
 
 
 def generated_categories(text: str) -> list[str]:
-    """The category named in `text`, or for `embedded:` all that are pictures alone (`dimples` has point clouds)."""
+    """The category named in `text`, or for `embedded:` all that are images alone (`dimples` has point clouds)."""
     from andon.datasets.embedded import CATEGORIES
 
     return [category_of(text)] if _parse(text)[0] else list(CATEGORIES)

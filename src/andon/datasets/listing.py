@@ -1,4 +1,4 @@
-"""What lies in a folder. Listing opens no picture, so it stays fast on slow disks."""
+"""What lies in a folder. Listing opens no image, so it stays fast on slow disks."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from andon.core.errors import DataError
-from andon.core.images import IGNORED, is_picture, natural_key
+from andon.core.images import IGNORED, is_image, natural_key
 from andon.datasets.findings import FindingsLog
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Pictures and folders directly inside a folder, in natural order, without hidden and system files."""
+    """Images and folders directly inside a folder, in natural order, without hidden and system files."""
 
     pictures: tuple[Path, ...]
     folders: tuple[Path, ...]
 
 
 def scan(folder: Path, log: FindingsLog | None = None) -> Listing:
-    """List `folder`. Zero-byte pictures and broken links are left out, with a warning in `log`."""
+    """List `folder`. Zero-byte images and broken links are left out, with a warning in `log`."""
     pictures, folders = [], []
     for entry in _entries(folder):
         path = folder / entry.name
         if entry.is_dir():
             folders.append(path)
-        elif is_picture(path):
+        elif is_image(path):
             trouble = _trouble(entry)
             if trouble is None:
                 pictures.append(path)
@@ -48,9 +48,9 @@ def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:
     return tuple(folder for folder in folders if folder.name.lower() in names)
 
 
-def has_pictures(folder: Path) -> bool:
-    """Whether a picture lies directly inside `folder`."""
-    return any(is_picture(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
+def has_images(folder: Path) -> bool:
+    """Whether an image lies directly inside `folder`."""
+    return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
 
 
 def in_order(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -20,7 +20,7 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture of a manifest, as written there."""
+    """One image of a manifest, as written there."""
 
     where: str
     """File and row for messages."""

@@ -39,13 +39,13 @@ class Saturation:
 def load_regions(
     record: Record, shape: tuple[int, int], saturation: Mapping[int, Saturation] | None = None
 ) -> Regions:
-    """Ground truth of a picture of `shape` = (H, W): one region per mask file that marks anything.
+    """Ground truth of an image of `shape` = (H, W): one region per mask file that marks anything.
 
     A pixel is anomalous where the stored value is not 0, in `soft` masks where it is above 127; palette indices
     are taken as they are; what is not inspected of a record is not marked. With `saturation` every file must hold
-    one value besides 0, and it selects the entry; without, a region saturates at its own area. A picture labelled
+    one value besides 0, and it selects the entry; without, a region saturates at its own area. An image labelled
     anomalous may come back without regions (mask missing or empty): see `has_pixel_truth`. Raises `DataError` when
-    a mask cannot be read, has another size than the picture, marks pixels of a picture labelled good, or holds a
+    a mask cannot be read, has another size than the image, marks pixels of an image labelled good, or holds a
     value that `saturation` does not list.
     """
     regions = []
@@ -76,7 +76,7 @@ def load_regions(
 
 
 def has_pixel_truth(record: Record, regions: Regions) -> bool:
-    """Whether the picture may enter pixel metrics: it is good, or at least one pixel of it is marked."""
+    """Whether the image may enter pixel metrics: it is good, or at least one pixel of it is marked."""
     return record.label == 0 or bool(regions.regions)
 
 

@@ -26,11 +26,11 @@ def open_dataset(
     hold_out: bool = True,
     allow_outside: bool = False,
 ) -> Dataset:
-    """Open one category of a data set. Files are listed, no picture is opened.
+    """Open one category of a data set. Files are listed, no image is opened.
 
     `path` is a folder of a known layout (one category, or categories side by side), a folder of good
-    pictures, a manifest, or `embedded:NAME` for generated data (`embedded:fabric,profile=tiny,size=128`).
-    `category` may be left out where there is only one. `seed` chooses the pictures that are held out where
+    images, a manifest, or `embedded:NAME` for generated data (`embedded:fabric,profile=tiny,size=128`).
+    `category` may be left out where there is only one. `seed` chooses the images that are held out where
     the data has no split of its own; with `hold_out=False` none are held out for validation. `allow_outside`
     lets a manifest name files outside its folder. Raises `DataError` that says what was looked for.
 

@@ -1,4 +1,4 @@
-"""Finding the mask of a picture: by name, and only inside the same defect folder (spec A.1, A.10)."""
+"""Finding the mask of an image: by name, and only inside the same defect folder (spec A.1, A.10)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from andon.core.records import MaskKind
 from andon.datasets.findings import FindingsLog, some
 from andon.datasets.folder_names import MASK_MARKS, MASKS
-from andon.datasets.listing import folders_in, has_pictures, named, scan
+from andon.datasets.listing import folders_in, has_images, named, scan
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Mask files of one picture."""
+    """Mask files of one image."""
 
     masks: tuple[Path, ...] = ()
     kind: MaskKind = "none"
@@ -25,10 +25,10 @@ NO_TRUTH = Truth()
 
 
 def split_companions(listed: Sequence[Path], *, plain: bool = False) -> tuple[list[Path], dict[Path, Truth]]:
-    """Separate the files of one folder into pictures and the masks that lie beside them.
+    """Separate the files of one folder into images and the masks that lie beside them.
 
-    `part_mask.png` is a mask where a picture `part.*` lies beside it. With `plain` (folders of anomalous
-    pictures) a lossless `part.png` beside a `part.jpg` is its mask too.
+    `part_mask.png` is a mask where an image `part.*` lies beside it. With `plain` (folders of anomalous
+    images) a lossless `part.png` beside a `part.jpg` is its mask too.
     """
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in listed:
@@ -57,7 +57,7 @@ def _plain_owner(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
 
 
 class MaskFolders:
-    """Mask folders of one category, and which of their entries found a picture."""
+    """Mask folders of one category, and which of their entries found an image."""
 
     def __init__(self, base: Path, log: FindingsLog) -> None:
         self.base, self.log = base, log
@@ -65,17 +65,17 @@ class MaskFolders:
         self._used: set[Path] = set()
 
     def truths(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, Truth]:
-        """Ground truth of the pictures `listed` in the folder `defects`.
+        """Ground truth of the images `listed` in the folder `defects`.
 
         Masks lie in `<masks>/<split>/<type>`, `<masks>/<type>` or `<type>/<masks>`, and directly in `<masks>`
-        where `defects` is the `only` folder of anomalous pictures.
+        where `defects` is the `only` folder of anomalous images.
         """
         folder = self._folder_of(defects, only)
         if folder is None:
             return {}
         self._used.add(folder)
         found = scan(folder, self.log)
-        entries = _by_picture_stem((*found.pictures, *found.folders))
+        entries = _by_image_stem((*found.pictures, *found.folders))
         truths: dict[Path, Truth] = {}
         matched: set[Path] = set()
         for picture in listed:
@@ -88,21 +88,21 @@ class MaskFolders:
                 matched.update(choices)
                 truths[picture] = self._truth(choices[0])
         orphans = [path for path in found.pictures if path not in matched]
-        orphans += [path for path in found.folders if path not in matched and has_pictures(path)]
+        orphans += [path for path in found.folders if path not in matched and has_images(path)]
         if orphans:
             self.log.errors.append(f"{len(orphans)} masks without a picture in {defects}: {some(orphans)}")
         return truths
 
     def report_unused(self) -> None:
-        """Log mask folders that belong to no folder of pictures. Call it when all pictures are paired."""
+        """Log mask folders that belong to no folder of images. Call it when all images are paired."""
         for top in self.tops:
-            if top not in self._used and has_pictures(top):
+            if top not in self._used and has_images(top):
                 self.log.errors.append(
                     f"masks directly in {top} belong to no picture: move them to {top}/<defect type>"
                 )
             for folder in folders_in(top):
                 is_used = top in self._used or any(used.is_relative_to(folder) for used in self._used)
-                if not is_used and (has_pictures(folder) or folders_in(folder)):
+                if not is_used and (has_images(folder) or folders_in(folder)):
                     self.log.errors.append(
                         f"masks without pictures: nothing is named like {folder}, rename or remove it"
                     )
@@ -115,7 +115,7 @@ class MaskFolders:
                 if folder is not None:
                     return folder
         inside = named(folders_in(defects), MASKS)
-        direct = [top for top in self.tops if only and has_pictures(top)]
+        direct = [top for top in self.tops if only and has_images(top)]
         return next(iter((*inside, *direct)), None)
 
     def _truth(self, path: Path) -> Truth:
@@ -134,8 +134,8 @@ def _descend(folder: Path, names: Sequence[str]) -> Path | None:
     return folder
 
 
-def _by_picture_stem(entries: Sequence[Path]) -> dict[str, list[Path]]:
-    """Mask files and folders by the picture stem they could belong to, the most explicit name first."""
+def _by_image_stem(entries: Sequence[Path]) -> dict[str, list[Path]]:
+    """Mask files and folders by the image stem they could belong to, the most explicit name first."""
     found: dict[str, list[Path]] = defaultdict(list)
     for mark in MASK_MARKS:
         for path in entries:

@@ -1,4 +1,4 @@
-"""Out-of-class pictures for the student's penalty: a folder of photographs, or procedural ones when there is none."""
+"""Out-of-class images for the student's penalty: a folder of photographs, or procedural ones when there is none."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from scipy import ndimage
 
 from andon.core.errors import DataError
 from andon.core.files import writing
-from andon.core.images import list_pictures
+from andon.core.images import list_images
 from andon.core.paths import cache_dir
 from andon.core.records import Record
 
 PROCEDURAL = 128
-"""Procedural pictures that are made when no folder is given."""
+"""Procedural images that are made when no folder is given."""
 SIDE = 288
 VERSION = 1
 
 
 def penalty_records(folder: str | None) -> list[Record]:
-    """Records of the pictures in `folder`, or of the procedural ones (made once, kept in the cache)."""
+    """Records of the images in `folder`, or of the procedural ones (made once, kept in the cache)."""
     if folder is None:
-        root = procedural_pictures(cache_dir() / "penalty" / f"v{VERSION}", PROCEDURAL)
+        root = procedural_images(cache_dir() / "penalty" / f"v{VERSION}", PROCEDURAL)
     else:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(
                 f"penalty folder {root} does not exist: check the path, or leave it out for procedural pictures"
             )
-    pictures = list_pictures(root)
+    pictures = list_images(root)
     if not pictures:
         raise DataError(
             f"penalty folder {root} holds no pictures: add some, or leave it out for procedural pictures"
@@ -41,8 +41,8 @@ def penalty_records(folder: str | None) -> list[Record]:
     ]
 
 
-def procedural_pictures(folder: Path, count: int) -> Path:
-    """Draw `count` pictures of layered colour noise and shapes into `folder`, unless they are there."""
+def procedural_images(folder: Path, count: int) -> Path:
+    """Draw `count` images of layered colour noise and shapes into `folder`, unless they are there."""
     for index in range(count):
         path = folder / f"{index:03d}.png"
         if not path.is_file():
@@ -52,7 +52,7 @@ def procedural_pictures(folder: Path, count: int) -> Path:
 
 
 def draw(index: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
-    """(side, side, 3) picture number `index`: coloured noise of random grain, stripes, and a few flat or textured shapes."""
+    """(side, side, 3) image number `index`: coloured noise of random grain, stripes, and a few flat or textured shapes."""
     rng = np.random.Generator(np.random.PCG64DXSM([index, VERSION]))
     picture = _texture(rng, side)
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which good pictures are held out: a rule on names and a seed, without a random generator (spec A.3)."""
+"""Which good images are held out: a rule on names and a seed, without a random generator (spec A.3)."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def hold_out(
     needs: int = 2,
     round_down: bool = False,
 ) -> tuple[list[Record], list[Record]]:
-    """Split good `records` into (kept, held out for `into`); pictures of one object stay together.
+    """Split good `records` into (kept, held out for `into`); images of one object stay together.
 
     Keys are object ids where there are any, otherwise paths relative to `base`. Raises `DataError` when there
-    are fewer than `needs` pictures, or when they all show one object.
+    are fewer than `needs` images, or when they all show one object.
     """
     keys = [record.object_id or _relative(record.image, base) for record in records]
     if len(records) < needs:

@@ -1,7 +1,7 @@
-"""Made-up defects on good pictures, with masks: for choices that need anomalous pictures and may not see real ones.
+"""Made-up defects on good images, with masks: for choices that need anomalous images and may not see real ones.
 
 Three kinds, after Li et al., CutPaste (arXiv 2104.04015), and Zavrtanik et al., DRAEM (arXiv 2108.07610): a piece of another good
-picture pasted where it does not belong, a thin scar of such a piece, and a foreign texture blended in within a cloudy
+image pasted where it does not belong, a thin scar of such a piece, and a foreign texture blended in within a cloudy
 outline. They resemble real defects as far as nobody knows them beforehand: what is chosen on them is better than chance and worse
 than chosen on real ones.
 """
@@ -33,7 +33,7 @@ Mask = npt.NDArray[np.bool_]
 
 KINDS = ("patch", "scar", "texture")
 MOST = 60
-"""Made-up pictures, however many good ones there are."""
+"""Made-up images, however many good ones there are."""
 VISIBLE = 4 / 255
 """Smallest change of a colour that counts as part of a defect."""
 ATTEMPTS = 20
@@ -41,10 +41,10 @@ VERSION = 1
 
 
 def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) -> list[Record]:
-    """Anomalous records made from good ones: kinds in turn, one for each good picture, at most `most`.
+    """Anomalous records made from good ones: kinds in turn, one for each good image, at most `most`.
 
-    Pictures and masks are written to the cache once; the same good pictures and seed give the same files. Point clouds stay
-    those of the good pictures. Defects that lie where pictures are not inspected are left out; there may be none.
+    Images and masks are written to the cache once; the same good images and seed give the same files. Point clouds stay
+    those of the good images. Defects that lie where images are not inspected are left out; there may be none.
     """
     if not good:
         return []
@@ -81,7 +81,7 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
 def with_defects(
     pictures: Sequence[Colours], inspected: Sequence[Mask | None], *, seed: int
 ) -> list[Colours]:
-    """A copy with a defect of each picture (H, W, 3), kinds in turn, taken from the next picture where it is a piece of one.
+    """A copy with a defect of each image (H, W, 3), kinds in turn, taken from the next image where it is a piece of one.
 
     `inspected` (H, W) says where defects can be seen, None: everywhere. What would not be seen is left out.
     """
@@ -102,7 +102,7 @@ def add_defect(
 ) -> tuple[Colours, Mask]:
     """A copy of `picture` with one visible defect, and where it is.
 
-    `donor` is another good picture, of any size, that pieces are taken from.
+    `donor` is another good image, of any size, that pieces are taken from.
     """
     rng = np.random.Generator(np.random.PCG64DXSM(seed))
     changed, mask = picture, np.zeros(picture.shape[:2], dtype=bool)
@@ -158,7 +158,7 @@ def _texture(picture: Colours, rng: np.random.Generator) -> tuple[npt.NDArray[np
 def _rectangle(
     height: int, width: int, size: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """1 inside a rotated rectangle whose centre lies in the picture."""
+    """1 inside a rotated rectangle whose centre lies in the image."""
     centre, angle = rng.uniform([0, 0], [height, width]), rng.uniform(0, np.pi)
     rows, columns = np.ogrid[0:height, 0:width]
     u = (columns - centre[1]) * np.cos(angle) + (rows - centre[0]) * np.sin(angle)

@@ -37,7 +37,7 @@ def read_tree(
 ) -> Dataset:
     """Read one category. `group` gives the group of a defect folder's name.
 
-    Raises `DataError` when there are no pictures in `train/<good>`, or too few to hold one out.
+    Raises `DataError` when there are no images in `train/<good>`, or too few to hold one out.
     """
     log = log or FindingsLog()
     train = _good_records(folder, TRAIN, category, "train", log)
@@ -126,7 +126,7 @@ def records_of(
     truths: Mapping[Path, Truth] | None = None,
     log: FindingsLog,
 ) -> list[Record]:
-    """Records of the pictures `listed` in one folder; masks among them are attached to their pictures."""
+    """Records of the images `listed` in one folder; masks among them are attached to their images."""
     label = 0 if defect_type == "good" else 1
     kept, beside = split_companions(listed, plain=label == 1)
     if beside:
@@ -145,7 +145,7 @@ def records_of(
 
 
 def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:
-    """POSIX paths relative to `root` without suffix; with it where two pictures differ in nothing else."""
+    """POSIX paths relative to `root` without suffix; with it where two images differ in nothing else."""
     stems = Counter((path.parent, path.stem) for path in listed)
     return [
         (path if stems[path.parent, path.stem] > 1 else path.with_name(path.stem))
@@ -156,7 +156,7 @@ def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:
 
 
 def present(records: Sequence[Record], table: str, log: FindingsLog) -> list[Record]:
-    """Those of the records named in `table` whose picture is there; a mask that is not there is taken off its record."""
+    """Those of the records named in `table` whose image is there; a mask that is not there is taken off its record."""
     absent = [record.id for record in records if not record.image.is_file()]
     if absent:
         log.errors.append(
@@ -178,7 +178,7 @@ def ordered(records: Sequence[Record]) -> Records:
 
 
 def log_missing_masks(records: Sequence[Record], log: FindingsLog) -> None:
-    """Say which anomalous pictures have no mask, or that none has."""
+    """Say which anomalous images have no mask, or that none has."""
     anomalous = [record for record in records if record.label == 1]
     missing = [record.id for record in anomalous if not record.masks]
     if anomalous and len(missing) == len(anomalous):

@@ -1,4 +1,4 @@
-"""What every detector promises: learn from good pictures, answer for new ones, save, load.
+"""What every detector promises: learn from good images, answer for new ones, save, load.
 
 A detector defines `Config`, `input_size`, `learn` and `analyse`; everything else is here. `fit` learns and calibrates, `predict`
 answers. Scores: higher = more anomalous.
@@ -46,21 +46,21 @@ class DetectorConfig(Config):
     """Settings all detectors have."""
 
     selection: Literal["budget", "validation", "synthetic", "labels", "test"] = "budget"
-    """What ends training: the budget, the loss on held-out good pictures, the AUROC on these and defects made up on them, or
+    """What ends training: the budget, the loss on held-out good images, the AUROC on these and defects made up on them, or
     labelled anomalous ones, or (to reproduce published numbers) the test labels."""
     threshold: Literal["good", "labels"] = "good"
-    """Where thresholds come from: good pictures alone, or the best F1 on held-out good and labelled anomalous pictures."""
+    """Where thresholds come from: good images alone, or the best F1 on held-out good and labelled anomalous images."""
     false_reject_rate: Share = 0.05
-    """Share of good pictures the threshold may reject (alpha of the conformal rule)."""
-    few_pictures: Literal["max", "error"] = "max"
-    """When there are too few held-out pictures for that rate: use their maximum and say which rate it gives, or refuse."""
+    """Share of good images the threshold may reject (alpha of the conformal rule)."""
+    few_images: Literal["max", "error"] = "max"
+    """When there are too few held-out images for that rate: use their maximum and say which rate it gives, or refuse."""
     tile: TileConfig = TileConfig()
-    """Large pictures in overlapping tiles at their own resolution."""
+    """Large images in overlapping tiles at their own resolution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything a detector computes for a batch of pictures."""
+    """Everything a detector computes for a batch of images."""
 
     anomaly_map: Tensor
     """(B, 1, h, w), raw, at the detector's own grid."""
@@ -82,7 +82,7 @@ class Detector(nn.Module, ABC):
     sized_by_learning: ClassVar[frozenset[str]] = frozenset()
     """Names of own buffers that take the size of what was learned, so that a saved state may bring any size."""
     one_at_a_time: ClassVar[bool] = False
-    """Whether `analyse` goes through a batch picture by picture, so that an exported network takes one at a time."""
+    """Whether `analyse` goes through a batch image by image, so that an exported network takes one at a time."""
 
     def __init__(self, config: DetectorConfig | None = None, *, pretrained: bool = True) -> None:
         """`pretrained=False` leaves frozen weights untrained, for a state that is loaded afterwards."""
@@ -106,7 +106,7 @@ class Detector(nn.Module, ABC):
     @property
     @abstractmethod
     def input_size(self) -> tuple[int, int]:
-        """(H, W) pictures are resized to before `analyse`."""
+        """(H, W) images are resized to before `analyse`."""
 
     @property
     @abstractmethod
@@ -115,7 +115,7 @@ class Detector(nn.Module, ABC):
 
     @property
     def untiled(self) -> str:
-        """In words, from the settings alone: why pictures cannot be cut into tiles; empty where they can."""
+        """In words, from the settings alone: why images cannot be cut into tiles; empty where they can."""
         return (
             ""
             if self.depth_planes is None
@@ -124,7 +124,7 @@ class Detector(nn.Module, ABC):
 
     @property
     def label_use(self) -> str:
-        """In words: what labelled anomalous pictures are used for; empty where the detector does not look at them."""
+        """In words: what labelled anomalous images are used for; empty where the detector does not look at them."""
         uses = ["the thresholds"] if self.config.threshold == "labels" else []
         judges = "patience" in type(self.config).model_fields  # others have no epochs to choose from
         uses += ["the choice of the epoch"] if self.config.selection == "labels" and judges else []
@@ -137,7 +137,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
-        """Learn from good pictures. `validation` holds held-out good pictures and may be empty."""
+        """Learn from good images. `validation` holds held-out good images and may be empty."""
 
     @abstractmethod
     def analyse(self, images: Tensor) -> Analysis:
@@ -147,25 +147,25 @@ class Detector(nn.Module, ABC):
     def depth_planes(self) -> Callable[[npt.NDArray[np.float32]], Tensor] | None:
         """From organised points (H, W, 3) in metres to further channels (C, h, w) of `analyse`, at `input_size`.
 
-        None, as for most detectors: the picture alone is looked at. Runs in threads, on the CPU.
+        None, as for most detectors: the image alone is looked at. Runs in threads, on the CPU.
         """
         return None
 
     @property
     def input_channels(self) -> int:
-        """Channels of the pictures `analyse` takes: three colours, more where there are `depth_planes`."""
+        """Channels of the images `analyse` takes: three colours, more where there are `depth_planes`."""
         return 3
 
     # What every detector gets --------------------------------------------------------------------------------------
 
     @property
     def tiling(self) -> Tiling | None:
-        """How pictures are cut into tiles; None where they are looked at as a whole."""
+        """How images are cut into tiles; None where they are looked at as a whole."""
         return self.config.tile.tiling()
 
     @property
     def stated_rule(self) -> str:
-        """In words: how the image score follows, whether or not pictures are cut into tiles."""
+        """In words: how the image score follows, whether or not images are cut into tiles."""
         return self.score_rule if self.tiling is None else self.tiling.score_rule
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,9 +183,9 @@ class Detector(nn.Module, ABC):
         trainer: Trainer | None = None,
         region: InspectedArea | str | Path | None = None,
     ) -> Self:
-        """Learn from the good pictures of `train`, set thresholds on those of `validation`; fitting twice equals once.
+        """Learn from the good images of `train`, set thresholds on those of `validation`; fitting twice equals once.
 
-        `labelled` are anomalous pictures that are no longer in the test; `label_use` says what becomes of them. `test`
+        `labelled` are anomalous images that are no longer in the test; `label_use` says what becomes of them. `test`
         may be given only with `selection: test`. `region`, or a file that holds one, says which pixels are looked at, from
         now on; what happens in the others changes nothing. Raises `DataError` when there is nothing to learn from.
         """
@@ -247,7 +247,7 @@ class Detector(nn.Module, ABC):
     def _judged_on(
         self, validation: Sequence[Record], labelled: Sequence[Record], test: Sequence[Record], seed: int
     ) -> tuple[Record, ...]:
-        """Pictures with labels, or made-up defects, that judge epochs."""
+        """Images with labels, or made-up defects, that judge epochs."""
         if self.config.selection == "labels":
             return (*validation, *labelled)
         if self.config.selection == "synthetic":
@@ -303,9 +303,9 @@ class Detector(nn.Module, ABC):
     def calibrate(
         self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
     ) -> None:
-        """Set the thresholds from good pictures that were not learned from (spec B.11).
+        """Set the thresholds from good images that were not learned from (spec B.11).
 
-        With `threshold: labels` they are then moved to where good and `labelled` pictures are told apart best.
+        With `threshold: labels` they are then moved to where good and `labelled` images are told apart best.
         """
         self.calibration = good_limits(self, good, source=source)
         if self.config.threshold == "labels":
@@ -316,7 +316,7 @@ class Detector(nn.Module, ABC):
     ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
         """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size.
 
-        What is not inspected of a map holds its lowest inspected value. Pictures that are cut into tiles come one by one,
+        What is not inspected of a map holds its lowest inspected value. Images that are cut into tiles come one by one,
         without `Batch.image`.
         """
         device = self.device()
@@ -348,7 +348,7 @@ class Detector(nn.Module, ABC):
             )
 
     def analyse_tiles(self, pixels: Pixels, *, where: str = "this picture") -> Analysis:
-        """(H, W, 3) picture of any size, uint8 or in [0, 1], to map (1, 1, h, w) and score (1,) on the CPU, tile by tile."""
+        """(H, W, 3) image of any size, uint8 or in [0, 1], to map (1, 1, h, w) and score (1,) on the CPU, tile by tile."""
         assert self.tiling is not None
 
         def answer(tiles: Pixels) -> npt.NDArray[np.float32]:
@@ -361,7 +361,7 @@ class Detector(nn.Module, ABC):
         return Analysis(torch.from_numpy(blended)[None, None], torch.tensor([self.tiling.score(blended)]))
 
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
-        """Image and pixel AUROC on labelled pictures: what recipes with `selection: test` look at after each epoch."""
+        """Image and pixel AUROC on labelled images: what recipes with `selection: test` look at after each epoch."""
         ranking, scores = PixelRanking(), []
         test = [record for record in test if record.label is not None]
         for batch, analysis, maps in self.scan(test):
@@ -380,11 +380,11 @@ class Detector(nn.Module, ABC):
     @overload
     def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
     def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """Answer for one picture or several: paths, records, or (H, W, 3) arrays (uint8, or float32 in [0, 1]).
+        """Answer for one image or several: paths, records, or (H, W, 3) arrays (uint8, or float32 in [0, 1]).
 
         Detectors that look at depth take float32 arrays (H, W, 6): colours, then x, y, z in metres.
 
-        Raises `NotFittedError` before `fit`, `DataError` for a picture that cannot be read.
+        Raises `NotFittedError` before `fit`, `DataError` for an image that cannot be read.
         """
         self.fitted()
         if isinstance(pictures, str | Path | Record | np.ndarray):
@@ -392,7 +392,7 @@ class Detector(nn.Module, ABC):
         return list(self.stream(pictures))
 
     def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
-        """As `predict` for many pictures, one result at a time."""
+        """As `predict` for many images, one result at a time."""
         found = self.fitted()
         if pictures and isinstance(pictures[0], np.ndarray):
             for array in pictures:

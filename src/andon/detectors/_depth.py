@@ -30,7 +30,7 @@ from andon.nn.training import Trainer
 
 PLAIN = View()
 CHUNK = 8
-"""Pictures that are computed at once where nothing is learned."""
+"""Images that are computed at once where nothing is learned."""
 
 
 class AdaptedExtractorConfig(BackboneConfig):
@@ -39,7 +39,7 @@ class AdaptedExtractorConfig(BackboneConfig):
     project: Count | None = None
     """Reduce the features to this many channels by a fixed random orthonormal projection."""
     standardise: bool = False
-    """Scale each feature channel to mean 0 and deviation 1 over the training pictures."""
+    """Scale each feature channel to mean 0 and deviation 1 over the training images."""
 
 
 class DepthConfig(Config):
@@ -63,7 +63,7 @@ class DepthDetectorConfig(DetectorConfig):
     """Settings of a detector on colour, depth, or both."""
 
     mode: Literal["rgb", "depth", "combined"] = "rgb"
-    """What is looked at: the picture, the point cloud beside it, or both."""
+    """What is looked at: the image, the point cloud beside it, or both."""
     extractor: AdaptedExtractorConfig = AdaptedExtractorConfig(
         network="tf_efficientnet_b5",
         weights="tf_efficientnet_b5.aa_in1k",
@@ -76,7 +76,7 @@ class DepthDetectorConfig(DetectorConfig):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the networks see of some pictures."""
+    """What the networks see of some images."""
 
     f: Tensor
     """(B, C, h, w) features, depth, or both."""
@@ -89,7 +89,7 @@ class Inputs:
 
     @staticmethod
     def joined(parts: Sequence[Inputs]) -> Inputs:
-        """All pictures of several."""
+        """All images of several."""
         return Inputs(torch.cat([part.f for part in parts]), torch.cat([part.mask for part in parts]))
 
     def chunks(self, device: torch.device) -> Iterator[Inputs]:
@@ -146,7 +146,7 @@ class DepthDetector(Detector):
 
     @property
     def depth_planes(self) -> Callable[[npt.NDArray[np.float32]], Tensor] | None:
-        """Depth and foreground as two further channels, each value repeated up to the size of the picture."""
+        """Depth and foreground as two further channels, each value repeated up to the size of the image."""
         return None if self.config.mode == "rgb" else self._planes_at_input_size
 
     def _planes_at_input_size(self, points: npt.NDArray[np.float32]) -> Tensor:
@@ -206,7 +206,7 @@ def _check_cells(c: DepthConfig) -> None:
 
 
 def _check_grids(c: DepthDetectorConfig, grid: tuple[int, int]) -> None:
-    """Depth map and features must meet cell by cell, and the depth map must fit into the picture's pixels."""
+    """Depth map and features must meet cell by cell, and the depth map must fit into the image's pixels."""
     side, size, cell = c.depth.side, c.extractor.image_size, c.depth.cell
     if grid != (side // cell, side // cell):
         raise ConfigError(

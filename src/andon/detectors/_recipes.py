@@ -31,15 +31,15 @@ class Recipe(Config):
     seed: int = 0
     """Seeds the split, the initialisation, the order and every draw."""
     hold_out: bool = True
-    """Hold 10 % of the good pictures out for validation where the data set has no validation pictures of its own."""
+    """Hold 10 % of the good images out for validation where the data set has no validation images of its own."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 autocast where the hardware has it."""
     labelled: Annotated[int, Field(ge=0, strict=True)] | Literal["half"] = 0
-    """Anomalous test pictures that are learned from instead, and taken out of the test; the seed chooses them."""
+    """Anomalous test images that are learned from instead, and taken out of the test; the seed chooses them."""
     region: str | None = None
-    """File that says which part of the pictures is inspected: a mask (white = inspected) or JSON with polygons."""
+    """File that says which part of the images is inspected: a mask (white = inspected) or JSON with polygons."""
     gate: bool = False
-    """Also evaluate behind SPADE's gate: pixels count only in pictures that are flagged as a whole."""
+    """Also evaluate behind SPADE's gate: pixels count only in images that are flagged as a whole."""
     pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"
     """How pixel metrics are computed: from all scores, in bins with a bound of the error, or `auto` by `pixel_memory`."""
     pixel_memory: Amount = 2.0

@@ -1,9 +1,9 @@
-"""AST: a residual student regresses the latent of a normalizing flow; where it cannot, the picture is anomalous.
+"""AST: a residual student regresses the latent of a normalizing flow; where it cannot, the image is anomalous.
 
 Paper: Rudolph, Wehrbein, Rosenhahn, Wandt: Asymmetric Student-Teacher Networks for Industrial Anomaly Detection,
-arXiv 2210.07829. The teacher T is a flow trained by maximum likelihood on features of good pictures (Eq. 2), the student S
+arXiv 2210.07829. The teacher T is a flow trained by maximum likelihood on features of good images (Eq. 2), the student S
 an ordinary network of another kind trained on the teacher's output (Eq. 3). Two alike networks would err alike away
-from the training pictures; these do not, and their squared distance is the anomaly map.
+from the training images; these do not, and their squared distance is the anomaly map.
 
 With depth (spec 2.4) the depth of the part's surface, unshuffled to the grid of the features, is looked at alone
 or beside them, and the foreground mask weighs losses and map.
@@ -46,7 +46,7 @@ class TeacherConfig(Config):
     clamp: Amount = 3.0
     """Soft bound of the log-scales (alpha)."""
     epochs: Count = 240
-    """Passes over the training pictures."""
+    """Passes over the training images."""
 
 
 class StudentConfig(Config):
@@ -59,7 +59,7 @@ class StudentConfig(Config):
     slope: Amount = 0.01
     """Negative slope of the LeakyReLU (paper: 0.2, code: 0.01)."""
     epochs: Count = 240
-    """Passes over the training pictures."""
+    """Passes over the training images."""
 
 
 class ASTConfig(DepthDetectorConfig):
@@ -70,7 +70,7 @@ class ASTConfig(DepthDetectorConfig):
     score: Literal["mean", "max"] = "mean"
     """Image score: mean of the map (MVTec AD), or its maximum after enlarging it eightfold (MVTec 3D-AD)."""
     batch_size: Count = 8
-    """Pictures of a step."""
+    """Images of a step."""
     drop_last: bool = True
     """Leave the incomplete last batch of an epoch out, as the authors do (a set smaller than a batch is kept)."""
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -156,7 +156,7 @@ class AST(DepthDetector):
         )
 
     def teacher_loss(self, inputs: Inputs) -> Tensor:
-        """Negative log-likelihood (AST Eq. 2), summed over channels, weighed by the mask, averaged over cells and pictures."""
+        """Negative log-likelihood (AST Eq. 2), summed over channels, weighed by the mask, averaged over cells and images."""
         likelihood = negative_log_likelihood(*self.flow(inputs.f))[:, None]
         return self.masked(likelihood, inputs.mask).mean()
 

@@ -1,13 +1,13 @@
-"""EfficientAD: a student imitates a small distilled teacher on patches, and an autoencoder that sees the whole picture.
+"""EfficientAD: a student imitates a small distilled teacher on patches, and an autoencoder that sees the whole image.
 
 Paper: Batzner, Heckler, König, "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies",
 arXiv 2303.14535 (Algorithms 1 to 3, Tables 6 to 8); where paper and common implementation (nelson1425/EfficientAD) differ,
 the implementation is followed and a switch gives the paper. The student has two halves: S1 learns the teacher's
-normalised descriptions T of good pictures, S2 those of the autoencoder A. Patches that are unusual in themselves part
+normalised descriptions T of good images, S2 those of the autoencoder A. Patches that are unusual in themselves part
 S1 from T, arrangements that are unusual part A from S2: M = ½ M_ST + ½ M_AE, each brought to one scale by quantiles.
 
-Differs from both: pictures are augmented after resizing rather than before, and the image score is the maximum of the
-map at the input size, where the implementation takes it at the picture's own size.
+Differs from both: images are augmented after resizing rather than before, and the image score is the maximum of the
+map at the input size, where the implementation takes it at the image's own size.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
 from andon.nn.weights import IMAGENET_MEAN, IMAGENET_STD, RANDOM, WeightFile, entries, locate
 
 TARGET_BYTES = 2 << 30
-"""Memory for the teacher's answers to training pictures; those beyond it are computed again at each step."""
+"""Memory for the teacher's answers to training images; those beyond it are computed again at each step."""
 QUANTILES = (0.9, 0.995)
-"""Of the maps of good pictures; they become 0 and 0.1."""
+"""Of the maps of good images; they become 0 and 0.1."""
 ImageSize = Annotated[int, Field(ge=128, multiple_of=64)]
 
 
@@ -57,14 +57,14 @@ class TeacherConfig(Config):
 
 
 class PenaltyConfig(Config):
-    """Out-of-class pictures, on which the student must not imitate the teacher."""
+    """Out-of-class images, on which the student must not imitate the teacher."""
 
     weight: Amount = 1.0
     """Weight of the penalty mean S1(P)²; 0 switches it off."""
     folder: str | None = None
-    """Folder of photographs (the paper: ImageNet); None = procedural pictures."""
+    """Folder of photographs (the paper: ImageNet); None = procedural images."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
-    """Probability with which such a picture loses its colour."""
+    """Probability with which such an image loses its colour."""
 
 
 class EfficientADConfig(DetectorConfig):
@@ -72,25 +72,25 @@ class EfficientADConfig(DetectorConfig):
 
     teacher: TeacherConfig = TeacherConfig()
     image_size: ImageSize = 256
-    """Both sides of the picture are forced to this many pixels, a multiple of 64."""
+    """Both sides of the image are forced to this many pixels, a multiple of 64."""
     padding: bool = False
     """Pad inside the patch networks (grid 64 x 64 for 256 pixels, the paper's algorithms) or not (56 x 56, faster)."""
     p_hard: Share = 0.999
-    """Only the elements above this quantile of (T - S1)² of a picture are learned from; 0 = all."""
+    """Only the elements above this quantile of (T - S1)² of an image are learned from; 0 = all."""
     penalty: PenaltyConfig = PenaltyConfig()
     quantile_grid: Literal["cell", "input"] = "cell"
     """Where the map quantiles are taken: on the networks' grid (implementation), or on maps enlarged to pixels (paper)."""
     steps: Count = 70_000
     """Optimiser steps."""
     batch_size: Count = 1
-    """Pictures of a step."""
+    """Images of a step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4, decay_last=0.05)
     patience: Count = 10
     """Epochs without improvement that end training where `selection` judges epochs."""
 
 
 class Autoencoder(nn.Module):
-    """(B, 3, X, X) pictures to (B, channels, cells, cells), through a vector of 64 numbers (Table 8)."""
+    """(B, 3, X, X) images to (B, channels, cells, cells), through a vector of 64 numbers (Table 8)."""
 
     def __init__(self, side: int, cells: int, channels: int) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class EfficientAD(Detector):
         return {"teacher": self.teacher}
 
     def _explained(self, good: Sequence[Record], trainer: Trainer) -> None:
-        """Gates: how much of the teacher's answer to good pictures student and autoencoder explain."""
+        """Gates: how much of the teacher's answer to good images student and autoencoder explain."""
         student, autoencoder = Explained(), Explained()
         with torch.inference_mode():
             for batch in batches(good, self.input_size, PREDICT_BATCH):
@@ -196,9 +196,9 @@ class EfficientAD(Detector):
         )
 
     def _learn_statistics(self, train: Sequence[Record], trainer: Trainer) -> list[Tensor]:
-        """Mean and deviation of each teacher channel over all good pictures and patches, in one pass.
+        """Mean and deviation of each teacher channel over all good images and patches, in one pass.
 
-        Returns the normalised answers (C, h, w) for as many of the first pictures as fit into memory.
+        Returns the normalised answers (C, h, w) for as many of the first images as fit into memory.
         """
         total = torch.zeros(2, self.config.teacher.channels, dtype=torch.float64)
         count = 0
@@ -220,7 +220,7 @@ class EfficientAD(Detector):
         return [one.sub_(m).div_(s) for one in kept]
 
     def _draw_penalty(self, penalty: Pictures, count: int, draw: Draw) -> Tensor:
-        """Out-of-class pictures, the centre of twice the size, some without colour; none where the weight is 0."""
+        """Out-of-class images, the centre of twice the size, some without colour; none where the weight is 0."""
         if self.config.penalty.weight == 0:
             return torch.empty(0, 3, *self.input_size)
         images = penalty(torch.randint(len(penalty), (count,), generator=draw.generator).tolist())
@@ -228,7 +228,7 @@ class EfficientAD(Detector):
         return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
 
     def losses(self, images: Tensor, target: Tensor, augmented: Tensor, outside: Tensor) -> dict[str, Tensor]:
-        """L_ST (without and with the penalty), L_AE and L_STAE for pictures in [0, 1] (Eq. 1 to 5).
+        """L_ST (without and with the penalty), L_AE and L_STAE for images in [0, 1] (Eq. 1 to 5).
 
         `target` is T of `images`. All four terms move the student, the last two the autoencoder.
         """
@@ -283,7 +283,7 @@ class EfficientAD(Detector):
         )
 
     def _learn_map_range(self, good: Sequence[Record], trainer: Trainer) -> None:
-        """Both quantiles of both maps, over all values of all good pictures (Sec. 3.4)."""
+        """Both quantiles of both maps, over all values of all good images (Sec. 3.4)."""
         parts = []
         for batch in batches(good, self.input_size, PREDICT_BATCH):
             with torch.inference_mode():
@@ -297,7 +297,7 @@ class EfficientAD(Detector):
         return (images - self.mean) / self.std
 
     def describe(self, images: Tensor) -> Tensor:
-        """T: the teacher's answer to pictures in [0, 1], (B, C, h, w), mean 0 and deviation 1 over good pictures."""
+        """T: the teacher's answer to images in [0, 1], (B, C, h, w), mean 0 and deviation 1 over good images."""
         found = self.teacher(self._normal(images)).float()
         return cast("Tensor", (found - self.teacher_mean_) / self.teacher_std_)
 
@@ -311,7 +311,7 @@ class EfficientAD(Detector):
     def analyse(self, images: Tensor) -> Analysis:
         low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
         maps = 0.1 * (self.raw_maps(images) - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
-        if not self.config.padding:  # cells whose patches would leave the picture count as typical, 0
+        if not self.config.padding:  # cells whose patches would leave the image count as typical, 0
             maps = F.pad(maps, [LOST_CELLS * (STRIDE if self.config.quantile_grid == "input" else 1)] * 4)
         combined = maps.mean(1, keepdim=True)  # ½ + ½
         every = _enlarged(torch.cat([combined, maps], 1), self.config.image_size).flatten(2).amax(2)  # (B, 3)

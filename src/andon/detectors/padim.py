@@ -2,11 +2,11 @@
 
 Paper: Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization", 2020, arXiv
 2011.08785. Features of three layers are joined on the finest grid and a fixed random part of their channels is kept (Sec. III-A).
-Mean and covariance of each position over the good pictures (Eq. 1) give a Mahalanobis distance (Eq. 2).
+Mean and covariance of each position over the good images (Eq. 1) give a Mahalanobis distance (Eq. 2).
 
-The covariances are summed in one pass over the pictures. With the paper's large setting (56 x 56 positions, 550 channels) the
+The covariances are summed in one pass over the images. With the paper's large setting (56 x 56 positions, 550 channels) the
 result is 3.8 GB; learning takes that and one batch of features, see `layers/gaussian.py`. The authors scale scores over the
-test set; that is left out: it would look at test pictures.
+test set; that is left out: it would look at test images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer, seeded
 
 BATCH = 8
-"""Pictures whose features are computed at a time."""
+"""Images whose features are computed at a time."""
 
 
 class PaDiMConfig(DetectorConfig):
@@ -44,13 +44,13 @@ class PaDiMConfig(DetectorConfig):
         image_size=224,
     )
     resize: Count | None = 256
-    """Pictures are resized to this side and their centre of extractor.image_size is looked at; null = all of the picture."""
+    """Images are resized to this side and their centre of extractor.image_size is looked at; null = all of the image."""
     channels: Count = 100
     """Channels kept, drawn at random once, the same at all positions."""
     regularisation: Amount = 0.01
     """Added to the variances (epsilon of Eq. 1)."""
     smoothing: Amount = 4.0
-    """Sigma of the Gaussian over the map, in pixels of the network's picture."""
+    """Sigma of the Gaussian over the map, in pixels of the network's image."""
     memory_gib: Amount = 8.0
     """Memory that learning may take, in GiB; more, or more than the machine has, is refused before it starts."""
 
@@ -129,7 +129,7 @@ class PaDiM(Detector):
     # Answering -----------------------------------------------------------------------------------------------------
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures to (B, P, d): the taps on the finest grid (nearest neighbour), the kept channels of them."""
+        """(B, 3, H, W) images to (B, P, d): the taps on the finest grid (nearest neighbour), the kept channels of them."""
         features = self.extractor(crop_centre(images, self.config.extractor.image_size))
         levels = [F.interpolate(x, size=self.grid, mode="nearest") for x in features.values()]
         return torch.cat(levels, 1)[:, self.channels_].flatten(2).transpose(1, 2)

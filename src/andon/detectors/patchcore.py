@@ -1,7 +1,7 @@
 """PatchCore: distance of patch features to the nearest of a small set of good ones.
 
 Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2021, arXiv 2106.08265. Nothing is trained: patch
-features of the good pictures are collected (Sec. 3.1), thinned to those that cover them best (Sec. 3.2, Algorithm 1), and a new
+features of the good images are collected (Sec. 3.1), thinned to those that cover them best (Sec. 3.2, Algorithm 1), and a new
 patch is as anomalous as it is far from the nearest of them (Sec. 3.3, Eq. 6 and 7).
 
 Left open by the paper and taken from code: the size of the embedding, of the projection used for selection, and b of Eq. 7.
@@ -32,7 +32,7 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer, seeded
 
 BATCH = 8
-"""Pictures whose features are computed at a time."""
+"""Images whose features are computed at a time."""
 
 
 class PatchCoreConfig(DetectorConfig):
@@ -45,7 +45,7 @@ class PatchCoreConfig(DetectorConfig):
         image_size=224,
     )
     resize: Count | None = 256
-    """Pictures are resized to this side and their centre of extractor.image_size is looked at; null = all of the picture."""
+    """Images are resized to this side and their centre of extractor.image_size is looked at; null = all of the image."""
     embedding: Literal["original", "concat"] = "original"
     """`original` pools each 3 x 3 neighbourhood to `size` numbers; `concat` averages it and keeps all channels (anomalib)."""
     size: Count = 1024
@@ -61,7 +61,7 @@ class PatchCoreConfig(DetectorConfig):
     squared: bool = False
     """Squared distances, as in the authors' code."""
     smoothing: Amount = 4.0
-    """Sigma of the Gaussian over the map, in pixels of the network's picture."""
+    """Sigma of the Gaussian over the map, in pixels of the network's image."""
     memory_gib: Amount = 8.0
     """Memory that learning may take, in GiB; more, or more than the machine has, is refused before it starts."""
 
@@ -129,7 +129,7 @@ class PatchCore(Detector):
         )
 
     def _collect(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
-        """(N, D) patches of all pictures."""
+        """(N, D) patches of all images."""
         dims, height, width = self.embedding.shape
         patches = torch.empty(len(train), height * width, dims, device=trainer.device)
         stream = batches(train, self.input_size, BATCH)
@@ -155,7 +155,7 @@ class PatchCore(Detector):
     # Answering -----------------------------------------------------------------------------------------------------
 
     def patches(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures to their patch features (B, h·w, D)."""
+        """(B, 3, H, W) images to their patch features (B, h·w, D)."""
         centre = crop_centre(images, self.config.extractor.image_size)
         features: Tensor = self.embedding(self.extractor(centre))
         return features.flatten(2).transpose(1, 2)

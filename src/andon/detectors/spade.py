@@ -1,12 +1,12 @@
-"""SPADE: the most similar good pictures, and each pixel's distance to the nearest of their pixels.
+"""SPADE: the most similar good images, and each pixel's distance to the nearest of their pixels.
 
-Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv 2005.02357. A picture is as
-anomalous as its K nearest good pictures are far, in globally averaged features (Eq. 2); a pixel as anomalous as the nearest
-pixels of these K pictures are far, in features of several depths (Eq. 4).
+Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv 2005.02357. An image is as
+anomalous as its K nearest good images are far, in globally averaged features (Eq. 2); a pixel as anomalous as the nearest
+pixels of these K images are far, in features of several depths (Eq. 4).
 
 The authors join the depths and square the distances (`pyramid: concat`, `distance: squared`). The re-implementation whose numbers
 are usually quoted (byungjae89/SPADE-pytorch) takes K = 5, plain distances, and each depth for itself; it also leaves some pixels
-of the gallery out, which is not repeated here. All good features are kept: 5.6 MB a picture.
+of the gallery out, which is not repeated here. All good features are kept: 5.6 MB an image.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer
 
 BATCH = 8
-"""Pictures whose features are computed at a time."""
+"""Images whose features are computed at a time."""
 
 
 class SPADEConfig(DetectorConfig):
@@ -47,13 +47,13 @@ class SPADEConfig(DetectorConfig):
         image_size=224,
     )
     resize: Count | None = 256
-    """Pictures are resized to this side and their centre of extractor.image_size is looked at; null = all of the picture."""
+    """Images are resized to this side and their centre of extractor.image_size is looked at; null = all of the image."""
     image_tap: str = "layer4"
-    """Tap whose average over all positions finds similar pictures."""
+    """Tap whose average over all positions finds similar images."""
     pixel_taps: tuple[str, ...] = ("layer1", "layer2", "layer3")
     """Taps that are compared pixel by pixel, finest first."""
     neighbours: Count = 5
-    """Similar pictures (K); all of them where there are fewer."""
+    """Similar images (K); all of them where there are fewer."""
     pixel_neighbours: Count = 1
     """Nearest pixels whose distances are averaged (kappa)."""
     distance: Literal["euclidean", "squared"] = "euclidean"
@@ -61,22 +61,22 @@ class SPADEConfig(DetectorConfig):
     pyramid: Literal["per_layer", "concat"] = "per_layer"
     """`concat` compares the joined taps on the finest grid (the paper); `per_layer` averages the maps of single taps."""
     smoothing: Amount = 4.0
-    """Sigma of the Gaussian over the map, in pixels of the network's picture."""
+    """Sigma of the Gaussian over the map, in pixels of the network's image."""
     memory_gib: Amount = 8.0
     """Memory that the gallery may take, in GiB; more, or more than the machine has, is refused before learning starts."""
 
 
 class SPADE(Detector):
-    """Gallery of good pictures; see the module's docstring."""
+    """Gallery of good images; see the module's docstring."""
 
     Config = SPADEConfig
     config: SPADEConfig
     sized_by_learning = frozenset({"globals_", "gallery_"})
     one_at_a_time = True
     globals_: Tensor
-    """(N, C) averaged features of each good picture."""
+    """(N, C) averaged features of each good image."""
     gallery_: Tensor
-    """(N, F) features of each good picture, the taps one after another."""
+    """(N, F) features of each good image, the taps one after another."""
 
     def __init__(self, config: SPADEConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
@@ -97,7 +97,7 @@ class SPADE(Detector):
         self.register_buffer("globals_", torch.empty(0, self.extractor.shapes[c.image_tap][0]))
         self.register_buffer("gallery_", torch.empty(0, self._numbers()))
         self.leave_own_out = False
-        """Whether the pictures asked about are those of the gallery, so that the most similar one is the picture itself."""
+        """Whether the images asked about are those of the gallery, so that the most similar one is the image itself."""
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
@@ -112,7 +112,7 @@ class SPADE(Detector):
         )
 
     def _numbers(self) -> int:
-        """Numbers kept of a picture for the comparison of pixels."""
+        """Numbers kept of an image for the comparison of pixels."""
         return sum(channels * height * width for channels, height, width in self.shapes.values())
 
     # Learning ------------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class SPADE(Detector):
     def calibrate(
         self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
     ) -> None:
-        """As for every detector; where nothing was held out, each picture is compared with all the others."""
+        """As for every detector; where nothing was held out, each image is compared with all the others."""
         self.leave_own_out = source == "train"
         try:
             super().calibrate(good, source=source, labelled=labelled)
@@ -151,7 +151,7 @@ class SPADE(Detector):
     # Answering -----------------------------------------------------------------------------------------------------
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) pictures to their features {tap: (B, C, h, w)}."""
+        """(B, 3, H, W) images to their features {tap: (B, C, h, w)}."""
         features: dict[str, Tensor] = self.extractor(crop_centre(images, self.config.extractor.image_size))
         return features
 
@@ -167,7 +167,7 @@ class SPADE(Detector):
         return Analysis(fill_border(maps, self.side), score, {"map_max": maps.flatten(1).amax(1)})
 
     def similar(self, averages: Tensor) -> Neighbours:
-        """The K nearest good pictures of (B, C) averaged features; without the nearest where that is the picture itself."""
+        """The K nearest good images of (B, C) averaged features; without the nearest where that is the image itself."""
         own = int(self.leave_own_out and len(self.globals_) > 1)
         found = nearest(averages, self.globals_, self.config.neighbours + own)
         return Neighbours(found.distance[:, own:], found.index[:, own:])
@@ -177,9 +177,9 @@ class SPADE(Detector):
         return (distance.square() if self.config.distance == "squared" else distance).mean(1)
 
     def pixel_map(self, features: Mapping[str, Tensor], similar: Tensor) -> Tensor:
-        """Features {tap: (C, h, w)} of one picture and the positions of similar ones (K,) to its map (1, size, size).
+        """Features {tap: (C, h, w)} of one image and the positions of similar ones (K,) to its map (1, size, size).
 
-        The gallery is searched picture by picture, so nothing larger than one picture's comparison is ever held.
+        The gallery is searched image by image, so nothing larger than one image's comparison is ever held.
         """
         k, size = self.config.pixel_neighbours, (self.smoothing.size, self.smoothing.size)
         queries = self.levels(features)
@@ -200,7 +200,7 @@ class SPADE(Detector):
         return [x.flatten(1).T for x in taps]
 
     def recall(self, picture: Tensor) -> list[Tensor]:
-        """The levels of a picture of the gallery, by its position."""
+        """The levels of an image of the gallery, by its position."""
         parts = torch.split(self.gallery_[picture], [c * h * w for c, h, w in self.shapes.values()])
         taps = {tap: x.view(shape) for (tap, shape), x in zip(self.shapes.items(), parts, strict=True)}
         return self.levels(taps)

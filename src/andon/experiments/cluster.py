@@ -1,7 +1,7 @@
-"""Work on many machines: a Ray cluster makes the runs of a sweep and answers for pictures. Ray lives here.
+"""Work on many machines: a Ray cluster makes the runs of a sweep and answers for images. Ray lives here.
 
 Only the place differs from the work on one machine: the same plan, the same `run_job`, the same answers. The data set (or
-the pictures) must be found under the same path on every node, and every node needs the same version of andon. Results come back
+the images) must be found under the same path on every node, and every node needs the same version of andon. Results come back
 into the caller's folder, whether the nodes share a disk with it or not. What a lost worker was doing is done again elsewhere;
 on a shared disk a run continues from its last checkpoint, otherwise it begins anew.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RETRIES = 3
 """Times a piece of work whose worker was lost is done again before it counts as failed."""
 CHUNK = 64
-"""Pictures a worker answers for at a time."""
+"""Images a worker answers for at a time."""
 ANSWERS_WITHIN = 10.0
 """Seconds a cluster may take to answer at its address."""
 FIRST, LAST = "recipe.yaml", ("detector/detector.json", RESULT)
@@ -86,7 +86,7 @@ class Cluster:
     ) -> Iterator[Answer]:
         """Answers for all records, in the order their chunks end; heat maps and masks come back into `save`.
 
-        Records are drawn only as workers become free. Raises `DataError` for a picture that cannot be read, unless
+        Records are drawn only as workers become free. Raises `DataError` for an image that cannot be read, unless
         `skip_unreadable`, and `AndonError` when workers are lost again and again.
         """
         with self._connected() as ray:
@@ -222,7 +222,7 @@ def _answer_chunk(
     skip_unreadable: bool,
     versions: Mapping[str, str],
 ) -> tuple[str, tuple[list[Answer], bytes]]:
-    """Why it failed, or nothing; answers for some pictures and their packed heat maps."""
+    """Why it failed, or nothing; answers for some images and their packed heat maps."""
     try:
         _check_versions(versions)
         if key not in _DETECTOR:

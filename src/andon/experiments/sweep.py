@@ -84,12 +84,12 @@ class Result:
 
     @property
     def labelled(self) -> int:
-        """Anomalous pictures that were taken out of the test to be learned from."""
+        """Anomalous images that were taken out of the test to be learned from."""
         return int(self.report["protocol"].get("labelled_anomalous", 0))
 
     @property
     def label_use(self) -> str:
-        """What they were used for; empty where the detector learns from good pictures only."""
+        """What they were used for; empty where the detector learns from good images only."""
         return str(self.report["protocol"].get("label_use", ""))
 
 
@@ -157,7 +157,7 @@ def run_job(
 ) -> None:
     """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise.
 
-    `data` is where the pictures are found by this process, where that is not `job.data` (a relative path, elsewhere).
+    `data` is where the images are found by this process, where that is not `job.data` (a relative path, elsewhere).
     """
     run = job.folder(out)
     recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})

@@ -1,6 +1,6 @@
 """Exported networks with convolutions in 8-bit integers. ONNX Runtime's quantiser lives here.
 
-Ranges come from good training pictures. What it costs is measured on held-out pictures before the file is handed out, and
+Ranges come from good training images. What it costs is measured on held-out images before the file is handed out, and
 written into it; thresholds and scales stay those of the detector.
 """
 
@@ -38,7 +38,7 @@ from andon.runtime.sessions import METADATA
 EXTRACTOR = "detector.extractor."
 """Beginning of the names of an extractor's weights."""
 CALIBRATED = 24
-"""Good pictures that the ranges of activations are taken from."""
+"""Good images that the ranges of activations are taken from."""
 
 
 class QuantisationError(AndonError):
@@ -50,9 +50,9 @@ class Loss:
     """What 8-bit integers cost."""
 
     pictures: int
-    """Held-out pictures scored by both networks."""
+    """Held-out images scored by both networks."""
     image_auroc_before: float | None
-    """None where there are no labelled pictures of both kinds."""
+    """None where there are no labelled images of both kinds."""
     image_auroc_after: float | None
     verdicts_changed: int
     difference: float
@@ -83,7 +83,7 @@ def export_int8(
     """Write the detector as ONNX file whose convolutions compute in 8-bit integers.
 
     Raises `QuantisationError`, and writes nothing, where that costs more than `limit` image AUROC on the labelled test
-    pictures (without any: turns more than this share of the verdicts on held-out good ones).
+    images (without any: turns more than this share of the verdicts on held-out good ones).
     """
     if find_spec("onnxruntime") is None:
         raise ConfigError("--int8 needs onnxruntime, which is not installed: pip install 'andon[export]'")

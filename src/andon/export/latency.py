@@ -49,7 +49,7 @@ class Latency:
     """Milliseconds of single calls, batch 1."""
 
     scope: str
-    """`predict`: decoded picture in memory to score, verdict and map at its own size."""
+    """`predict`: decoded image in memory to score, verdict and map at its own size."""
     n: int
     mean: float
     std: float
@@ -63,7 +63,7 @@ class Latency:
 
     @property
     def throughput(self) -> float:
-        """Pictures per second, from the mean."""
+        """Images per second, from the mean."""
         return 1000.0 / self.mean
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Latency:
 
 
 HELD = 100_000_000
-"""Bytes of decoded pictures after which no further one is held in turn."""
+"""Bytes of decoded images after which no further one is held in turn."""
 
 
 def summarise(milliseconds: Sequence[float], *, scope: str, machine: str) -> Latency:
@@ -136,7 +136,7 @@ def measure(
 def predict_latency(
     detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
 ) -> Latency:
-    """Time `predict` on decoded pictures (8 in turn, of large ones fewer), with the effort of `QUICK` unless told."""
+    """Time `predict` on decoded images (8 in turn, of large ones fewer), with the effort of `QUICK` unless told."""
     from andon.core.images import decode, points_of
 
     pictures: list[npt.NDArray[Any]] = []

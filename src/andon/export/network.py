@@ -1,7 +1,7 @@
 """From a detector to one file that other runtimes execute. The onnx package and PyTorch's exporter live here.
 
-The exported network takes pictures as they come from a camera, uint8 of any size, and holds everything else: resizing,
-normalisation, the detector, the scale of the displayed score, the map at the picture's own size. Before a file is handed
+The exported network takes images as they come from a camera, uint8 of any size, and holds everything else: resizing,
+normalisation, the detector, the scale of the displayed score, the map at the image's own size. Before a file is handed
 out it is executed and compared with the detector.
 """
 
@@ -52,7 +52,7 @@ OUTPUTS_OF_TILES = {
     "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
 }
 SIZES = ((60, 97), (311, 140), (480, 640))
-"""(H, W) of the made-up pictures a file is tried on, beside those that are given; of tiles, one and a quarter of these sides."""
+"""(H, W) of the made-up images a file is tried on, beside those that are given; of tiles, one and a quarter of these sides."""
 
 
 class ExportError(AndonError):
@@ -69,13 +69,13 @@ class Exported:
     """Largest difference of a score, in display units."""
     map_difference: float
     pictures: int
-    """Number of pictures compared."""
+    """Number of images compared."""
 
 
 class ExportedDetector(nn.Module):
     """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W).
 
-    Of a detector that cuts pictures into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the
+    Of a detector that cuts images into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the
     detector's own grid, and `andon.runtime` fills what is not inspected, cuts and blends.
     """
 
@@ -111,7 +111,7 @@ class ExportedDetector(nn.Module):
 
 
 class Inspected(nn.Module):
-    """Sides of a picture to its inspected pixels (H, W), as `InspectedArea.at` but for the check of the proportions."""
+    """Sides of an image to its inspected pixels (H, W), as `InspectedArea.at` but for the check of the proportions."""
 
     mask: Tensor
     fill: Tensor
@@ -218,7 +218,7 @@ def _sides(detector: Detector) -> str:
 
 
 def _answers(model: Model, images: Image) -> list[Prediction]:
-    """Of all pictures (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
+    """Of all images (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
     if model.tiling is not None:
         return model.predict(list(images))
     found = model.session(images)
@@ -271,7 +271,7 @@ def _write_onnx(detector: Detector, path: Path) -> None:
     height, width = (torch.export.Dim(name, min=8, max=65536) for name in ("height", "width"))
     sides: dict[int, Any] = {1: height, 2: width}
     shape = (96, 80)
-    if detector.tiling is not None:  # runtimes then refuse a whole picture instead of resizing it
+    if detector.tiling is not None:  # runtimes then refuse a whole image instead of resizing it
         sides, shape = {}, (detector.tiling.size, detector.tiling.size)
     example = torch.zeros(1 if detector.one_at_a_time else 2, *shape, 3, dtype=torch.uint8)
     with _silence(), torch.no_grad():

@@ -6,8 +6,8 @@ PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all 
     recipe.yaml          how the detector was fitted
     detector/            detector.json (settings, thresholds, the scores behind them), state.safetensors, limits.json
     model.onnx           the same network for other runtimes, where it can be exported
-    checks.json          expected raw score and verdict of the check pictures
-    checks/000.png ...   the check pictures, as decoded
+    checks.json          expected raw score and verdict of the check images
+    checks/000.png ...   the check images, as decoded
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LARGEST = 8_000_000_000
 """Bytes a packed file may unpack to."""
 FEWEST_CHECKS, MOST_CHECKS = 10, 50
 TOLERANCE = 1e-3
-"""Largest difference of a check picture's score, in display units (0 = typical good, 1 = threshold)."""
+"""Largest difference of a check image's score, in display units (0 = typical good, 1 = threshold)."""
 DIGEST = 64
 """Hexadecimal digits at the end of the file."""
 RUNTIMES = ("torch", "onnx", "openvino")
@@ -64,18 +64,18 @@ class ProofError(AndonError):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A picture of known answer."""
+    """An image of known answer."""
 
     file: str
     raw_score: float
     is_anomalous: bool
     origin: str
-    """Path of the picture it was taken from, relative to its data set."""
+    """Path of the image it was taken from, relative to its data set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What came out when the check pictures were scored here."""
+    """What came out when the check images were scored here."""
 
     runtime: str
     pictures: int
@@ -93,7 +93,7 @@ def pack(
 ) -> dict[str, Any]:
     """Write the fitted detector of a run, whose recipe.yaml says `recipe`, as one file; returns its manifest.
 
-    Check pictures are taken evenly from `good` and from `others` (defective ones, where there are some). Raises `DataError`
+    Check images are taken evenly from `good` and from `others` (defective ones, where there are some). Raises `DataError`
     where there are too few.
     """
     from andon.detectors._saving import load_detector
@@ -133,7 +133,7 @@ def pack(
 
 
 def _chosen(good: Sequence[Record], others: Sequence[Record]) -> list[Record]:
-    """Up to `FEWEST_CHECKS` pictures, spread evenly over those given, half of them defective where there are some."""
+    """Up to `FEWEST_CHECKS` images, spread evenly over those given, half of them defective where there are some."""
     half = min(len(others), FEWEST_CHECKS // 2)
     found = [*_spread(good, FEWEST_CHECKS - half), *_spread(others, half)]
     if len(found) < FEWEST_CHECKS:
@@ -219,11 +219,11 @@ class Packed:
     members: dict[str, bytes]
 
     def checks(self) -> list[Check]:
-        """The check pictures and their answers."""
+        """The check images and their answers."""
         return [Check(**values) for values in json.loads(self.members["checks.json"])]
 
     def picture(self, check: Check) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) pixels of a check picture."""
+        """(H, W, 3) pixels of a check image."""
         with Image.open(io.BytesIO(self.members[check.file])) as opened:
             return np.asarray(opened)
 
@@ -271,7 +271,7 @@ class Packed:
         return Model(found.session, found.description | {"calibration": limits}, str(self.path))
 
     def prove(self, judge: Detector | Model, runtime: str) -> Proof:
-        """Score the check pictures here. Raises `ProofError` where a score or a verdict is not as it was."""
+        """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""
         display, largest = judge.fitted().score_display, 0.0
         for check in self.checks():
             answer = judge.predict(self.picture(check))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
 PICTURES = 8
-"""Pictures answered in turn."""
+"""Images answered in turn."""
 Stage = tuple[str, float]
 
 
@@ -26,8 +26,8 @@ def stage_latency(
 ) -> dict[str, Latency]:
     """Milliseconds of each stage and of all together (`total`), from files in the system's cache, batch 1.
 
-    Networks of other runtimes resize inside, so `network` holds it there. For pictures in tiles `network` is
-    everything from the decoded picture to the blended map, or with other runtimes to the verdict.
+    Networks of other runtimes resize inside, so `network` holds it there. For images in tiles `network` is
+    everything from the decoded image to the blended map, or with other runtimes to the verdict.
     """
     turn = list(records[:PICTURES])
     answer, machine, wait = _of_model(judge, turn) if isinstance(judge, Model) else _of_detector(judge, turn)

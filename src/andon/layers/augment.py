@@ -1,4 +1,4 @@
-"""Random changes of training pictures; everything random comes from the generator that is given."""
+"""Random changes of training images; everything random comes from the generator that is given."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random_view(
     ratio: tuple[float, float] = (0.9, 1.1),
     jitter: float = 0.2,
 ) -> Tensor:
-    """Random resized crop, horizontal flip and jitter of brightness, contrast and saturation, each picture its own.
+    """Random resized crop, horizontal flip and jitter of brightness, contrast and saturation, each image its own.
 
     (B, 3, H, W) in [0, 1] to the same shape and range; a crop covers `scale` of the area at `ratio` of its sides. The
     generator is a CPU one.
@@ -58,7 +58,7 @@ def _jitter(image: Tensor, generator: torch.Generator, strength: float) -> Tenso
 
 
 def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2) -> Tensor:
-    """Change brightness, contrast or saturation of each picture, one of the three, by a factor in 1 ± `strength`.
+    """Change brightness, contrast or saturation of each image, one of the three, by a factor in 1 ± `strength`.
 
     (B, 3, H, W) in [0, 1] to the same shape and range (EfficientAD Algorithm 1). The generator is a CPU one.
     """
@@ -72,7 +72,7 @@ def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2
 
 
 def some_grey(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) to the same shape: each picture loses its colour with probability `share`. The generator is a CPU one."""
+    """(B, 3, H, W) to the same shape: each image loses its colour with probability `share`. The generator is a CPU one."""
     grey = torch.rand(len(images), generator=generator) < share
     return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
 
@@ -84,7 +84,7 @@ def luma(image: Tensor) -> Tensor:
 
 
 def _towards(image: Tensor, anchor: Tensor, factor: float) -> Tensor:
-    """Factor 1 keeps the picture, 0 gives the anchor, more than 1 leads away from it."""
+    """Factor 1 keeps the image, 0 gives the anchor, more than 1 leads away from it."""
     return (factor * image + (1 - factor) * anchor).clamp(0, 1)
 
 

@@ -1,6 +1,6 @@
 """A flow teacher that belongs to no product, as it is kept in the weight store (spec 4, V4).
 
-One set of named tensors: the flow, the channel statistics of the pictures it learned from (its input is features scaled
+One set of named tensors: the flow, the channel statistics of the images it learned from (its input is features scaled
 by them), and a note of everything that its input depends on, so that it is never fed anything else.
 """
 
@@ -29,7 +29,7 @@ class FlowTeacher:
     flow: Mapping[str, Tensor]
     """State of `layers.flow.Flow`."""
     mean: Tensor
-    """(1, C, 1, 1) of the features, over the pictures it learned from."""
+    """(1, C, 1, 1) of the features, over the images it learned from."""
     std: Tensor
     """(1, C, 1, 1)."""
 

@@ -1,4 +1,4 @@
-"""Looking at the centre of a picture only, as the papers do (resize to 256, crop 224), with maps of the whole picture."""
+"""Looking at the centre of an image only, as the papers do (resize to 256, crop 224), with maps of the whole image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from andon.core.errors import ConfigError
 
 
 def frame_side(resize: int | None, image_size: int) -> int:
-    """Side in pixels that pictures are resized to. Raises `ConfigError` when the centre would be larger than the picture."""
+    """Side in pixels that images are resized to. Raises `ConfigError` when the centre would be larger than the image."""
     if resize is not None and resize < image_size:
         raise ConfigError(
             f"resize={resize} is smaller than the centre that is kept (extractor.image_size={image_size}): "

@@ -1,7 +1,7 @@
 """Nearest neighbours in a bank of vectors, in pieces, with exact distances.
 
 The fast form ‖q‖² - 2 q·b + ‖b‖² (also that of `torch.cdist`) loses small distances between long vectors, and what it loses
-depends on the sizes of the matrices, so on how many pictures are asked at once. Here it only finds the neighbours; their
+depends on the sizes of the matrices, so on how many images are asked at once. Here it only finds the neighbours; their
 distances are computed again from the differences.
 """
 

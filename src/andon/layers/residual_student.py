@@ -59,10 +59,10 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def hard_mean(difference: Tensor, share: float) -> Tensor:
-    """Mean of the elements that reach the `share` quantile of their own picture, averaged over the batch.
+    """Mean of the elements that reach the `share` quantile of their own image, averaged over the batch.
 
     `difference` is (B, ...) and non-negative; `share` = 0 gives the plain mean, 0.999 the worst 0.1 % (EfficientAD
-    Eq. 1, the quantile taken per picture so that batches of any size mean the same).
+    Eq. 1, the quantile taken per image so that batches of any size mean the same).
     """
     if share == 0.0:
         return difference.mean()

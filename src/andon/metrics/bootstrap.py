@@ -1,11 +1,11 @@
-"""How far image metrics would move with other pictures: percentile bootstrap intervals.
+"""How far image metrics would move with other images: percentile bootstrap intervals.
 
-Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Pictures are drawn with
+Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Images are drawn with
 replacement, good and anomalous ones apart (stratified), as often as there are; the interval holds the middle
-95 % of the metrics of 1,000 such draws. Pictures of one part are drawn together, since they are not independent.
-It speaks of the choice of test pictures alone, not of training again.
+95 % of the metrics of 1,000 such draws. Images of one part are drawn together, since they are not independent.
+It speaks of the choice of test images alone, not of training again.
 
-What to know: with few pictures such intervals are too narrow, and where every anomalous picture scores above
+What to know: with few images such intervals are too narrow, and where every anomalous image scores above
 every good one no draw can differ, so that the interval is the single value 1. A rate of 0 or 1 is better
 judged by the interval of its counts (Clopper, Pearson), which the report prints for escapes and false rejects.
 """
@@ -24,7 +24,7 @@ from andon.metrics.ranking import Scores
 DRAWS = 1000
 CONFIDENCE = 0.95
 FEWEST = 2
-"""Fewer good or anomalous pictures (or parts) have no interval: a single one is drawn every time."""
+"""Fewer good or anomalous images (or parts) have no interval: a single one is drawn every time."""
 CELLS = 1 << 22
 """Counts held at once; bounds memory, does not change results."""
 
@@ -53,10 +53,10 @@ def image_draws(
 ) -> dict[str, dict[str, Draws]]:
     """Values of all image metrics in each draw: subset -> metric -> (B,).
 
-    `scores` (n,) and `truth` (n,) are those of all pictures, `subsets` name their anomalous pictures (n,).
-    Pictures with the same `object_ids` (n,) are drawn together, None is a part of its own. The good pictures of
+    `scores` (n,) and `truth` (n,) are those of all images, `subsets` name their anomalous images (n,).
+    Images with the same `object_ids` (n,) are drawn together, None is a part of its own. The good images of
     a draw are the same in every subset, so that means over subsets can be taken draw by draw. A subset with
-    fewer than `FEWEST` pictures (or parts) of either kind is left out. The order of the pictures changes nothing.
+    fewer than `FEWEST` images (or parts) of either kind is left out. The order of the images changes nothing.
     """
     good = _sample(scores, ~truth, object_ids)
     out: dict[str, dict[str, Draws]] = {}
@@ -64,7 +64,7 @@ def image_draws(
         bad = _sample(scores, subsets[name] & truth, object_ids)
         if min(good.n_parts, bad.n_parts) >= FEWEST:
             values = []
-            # The same seed for every subset and block keeps the good pictures' draws alike.
+            # The same seed for every subset and block keeps the good images' draws alike.
             good_random, bad_random = (np.random.default_rng([seed, k]) for k in (0, 1))
             block = max(1, CELLS // (good.scores.size + bad.scores.size))
             for first in range(0, draws, block):
@@ -77,19 +77,19 @@ def image_draws(
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Pictures of one kind."""
+    """Images of one kind."""
 
     scores: Scores
     """(n,) ascending."""
     parts: npt.NDArray[np.int64]
-    """(n,) number of the part that each picture shows."""
+    """(n,) number of the part that each image shows."""
 
     @property
     def n_parts(self) -> int:
         return int(self.parts.max(initial=-1)) + 1
 
     def draw(self, random: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
-        """(rows, n): how often each picture is drawn."""
+        """(rows, n): how often each image is drawn."""
         n = self.n_parts
         return random.multinomial(n, np.full(n, 1 / n), rows)[:, self.parts]
 
@@ -97,7 +97,7 @@ class _Sample:
 def _sample(
     scores: Scores, chosen: npt.NDArray[np.bool_], object_ids: Sequence[Hashable | None] | None
 ) -> _Sample:
-    """The chosen pictures in an order that does not depend on the one they came in."""
+    """The chosen images in an order that does not depend on the one they came in."""
     found = scores[chosen]
     ids = [None] * scores.size if object_ids is None else object_ids
     own = [identity for identity, is_chosen in zip(ids, chosen, strict=True) if is_chosen]
@@ -144,7 +144,7 @@ def _values(
 
 
 def _reach(counts: npt.NDArray[np.int64], place: npt.NDArray[np.int64], n_scores: int) -> Rates:
-    """(B, n_scores): drawn pictures that reach each distinct score, the highest first."""
+    """(B, n_scores): drawn images that reach each distinct score, the highest first."""
     by_score = np.zeros((n_scores, counts.shape[0]))
     np.add.at(by_score, place, counts.T)
     return np.cumsum(by_score[::-1], axis=0).T
@@ -158,11 +158,11 @@ def paired_auroc(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float] | None]:
-    """How much higher the AUROC of `second` is than that of `first` on the same pictures, and its interval.
+    """How much higher the AUROC of `second` is than that of `first` on the same images, and its interval.
 
-    Both are (S, n) scores of S runs (seeds) on n pictures; `truth` (n,) marks the anomalous ones. The difference is the
-    mean over the runs; each draw takes the same pictures for both and for all runs, so that what is hard for everybody
-    cancels. None as interval with fewer than `FEWEST` pictures of either kind.
+    Both are (S, n) scores of S runs (seeds) on n images; `truth` (n,) marks the anomalous ones. The difference is the
+    mean over the runs; each draw takes the same images for both and for all runs, so that what is hard for everybody
+    cancels. None as interval with fewer than `FEWEST` images of either kind.
     """
     a, b = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (first, second))
     wins = _wins(b, truth) - _wins(a, truth)  # (bad, good)
@@ -178,7 +178,7 @@ def paired_auroc(
 
 
 def _wins(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """(bad, good): mean over the runs of 1 where the anomalous picture scores higher, ½ where equal."""
+    """(bad, good): mean over the runs of 1 where the anomalous image scores higher, ½ where equal."""
     wins = np.zeros((int(truth.sum()), int((~truth).sum())))
     for row in scores:
         bad, good = row[truth][:, None], row[~truth][None]

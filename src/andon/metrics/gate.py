@@ -1,14 +1,14 @@
-"""The gate of SPADE: pixels are looked at only where the picture as a whole is anomalous (spec 4, V10).
+"""The gate of SPADE: pixels are looked at only where the image as a whole is anomalous (spec 4, V10).
 
-Cohen and Hoshen (arXiv 2005.02357) find anomalous pictures first and segment those alone. Here the gate stands behind
-any detector, as two thresholds from held-out good pictures: one of the image score, one of the map.
+Cohen and Hoshen (arXiv 2005.02357) find anomalous images first and segment those alone. Here the gate stands behind
+any detector, as two thresholds from held-out good images: one of the image score, one of the map.
 
-    mask     = map >= pixel threshold where the picture is flagged (score >= image threshold), empty elsewhere
+    mask     = map >= pixel threshold where the image is flagged (score >= image threshold), empty elsewhere
     verdict  = flagged and the mask is not empty
     M_g      = map where flagged, map - (max(map) - pixel threshold)+ elsewhere, for the metrics that rank pixels
 
 The largest value of a shifted map comes to lie just below the pixel threshold, not on it: a pixel is marked when its
-value reaches the threshold, so one on it would be marked in every picture that the gate holds back.
+value reaches the threshold, so one on it would be marked in every image that the gate holds back.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ NOTHING_FOUND = "nothing_found"
 def gated_map(
     anomaly_map: npt.NDArray[np.float32], flagged: bool, threshold: float
 ) -> npt.NDArray[np.float32]:
-    """M_g of one map (H, W): unchanged where the picture is flagged, shifted below the pixel threshold elsewhere.
+    """M_g of one map (H, W): unchanged where the image is flagged, shifted below the pixel threshold elsewhere.
 
-    Within one picture the order of the pixels stays as it is.
+    Within one image the order of the pixels stays as it is.
     """
     values = np.asarray(anomaly_map, np.float32)
     limit = np.float32(threshold)
@@ -50,13 +50,13 @@ def gated_map(
 
 
 def gated_mask(anomaly_map: npt.NDArray[np.float32], flagged: bool, threshold: float) -> Mask:
-    """(H, W) pixels that are marked behind the gate: none where the picture is not flagged."""
+    """(H, W) pixels that are marked behind the gate: none where the image is not flagged."""
     values = np.asarray(anomaly_map, np.float32)
     return values >= np.float32(threshold) if flagged else np.zeros(values.shape, np.bool_)
 
 
 def gated_verdict(anomaly_map: npt.NDArray[np.float32], flagged: bool, threshold: float) -> bool:
-    """Whether a picture is anomalous behind the gate: flagged, and at least one pixel is marked."""
+    """Whether an image is anomalous behind the gate: flagged, and at least one pixel is marked."""
     return bool(gated_mask(anomaly_map, flagged, threshold).any())
 
 
@@ -77,11 +77,11 @@ class _Hits:
 
 @dataclass(slots=True)
 class Gate:
-    """Collects pictures one after the other and answers with every metric as it is behind the gate.
+    """Collects images one after the other and answers with every metric as it is behind the gate.
 
     >>> gate = Gate(image_threshold=1.0, pixel_threshold=0.5)
     >>> gate.add(np.float32([[0.9, 0.1]]), np.array([[True, False]]), score=0.8, label=1)
-    >>> gate.metrics()["defects_lost"].value  # the defect was marked, but its picture was not flagged
+    >>> gate.metrics()["defects_lost"].value  # the defect was marked, but its image was not flagged
     1.0
     """
 
@@ -90,7 +90,7 @@ class Gate:
     ranking: PixelRanking = field(default_factory=PixelRanking)
     """The maps M_g."""
     verdicts: list[bool] = field(default_factory=list)
-    """Of each picture, in the order they came."""
+    """Of each image, in the order they came."""
     _labels: list[int] = field(default_factory=list)
     _tags: list[frozenset[str]] = field(default_factory=list)
     _hits: dict[str, _Hits] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Gate:
         name: str = "",
         inspected: Mask | None = None,
     ) -> None:
-        """Take in one picture; arguments as of `PixelRanking.add`, and its raw image `score`."""
+        """Take in one image; arguments as of `PixelRanking.add`, and its raw image `score`."""
         flagged = score >= self.image_threshold
         self.ranking.add(
             gated_map(anomaly_map, flagged, self.pixel_threshold),
@@ -130,7 +130,7 @@ class Gate:
     def metrics(self) -> dict[str, Metric]:
         """All pixel metrics of M_g, image metrics of the verdicts, and the share of found defects that the gate hides.
 
-        Names end in `_gated` before the subset, but for `defects_lost`, which exists behind a gate only. Of the pictures
+        Names end in `_gated` before the subset, but for `defects_lost`, which exists behind a gate only. Of the images
         only precision, recall, F1 and false positive rate: the gate decides, it does not rank.
         """
         with warnings.catch_warnings():
@@ -147,7 +147,7 @@ class Gate:
 
 
 def _count_defects(mask: Mask, marked: Mask) -> tuple[int, int]:
-    """Annotated defects (8-connected) of a picture, and how many of them have a marked pixel."""
+    """Annotated defects (8-connected) of an image, and how many of them have a marked pixel."""
     if not mask.any():
         return 0, 0
     components, count = ndimage.label(mask, EIGHT_NEIGHBOURS)

@@ -29,7 +29,7 @@ from andon.metrics.pixels import (
     Mask,
     PixelSummary,
     check_limits,
-    checked_picture,
+    checked_image,
     highest_scores,
     region_sizes,
 )
@@ -121,8 +121,8 @@ class PixelHistogram:
         channels: Sequence[Region] = (),
         inspected: Mask | None = None,
     ) -> None:
-        """Take in one picture, as `PixelRanking.add`."""
-        picture = checked_picture(anomaly_map, mask, label, tags, channels, name, inspected)
+        """Take in one image, as `PixelRanking.add`."""
+        picture = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
         group = self._groups.setdefault((picture.tags, label), _Group())
         self._summaries.clear()
         scores, marked, good = picture.scores, picture.mask, picture.others
@@ -146,7 +146,7 @@ class PixelHistogram:
             group.called[threshold] = (before[0] + tp, before[1] + int(np.count_nonzero(good >= at)))
 
     def merge(self, other: PixelHistogram) -> None:
-        """Take in the pictures of another histogram, e.g. that of another process; `other` is left as it was."""
+        """Take in the images of another histogram, e.g. that of another process; `other` is left as it was."""
         if (other._shift, other._thresholds) != (self._shift, self._thresholds):
             raise ValueError("histograms of other bins or thresholds cannot be added; make both alike")
         self._summaries.clear()
@@ -164,7 +164,7 @@ class PixelHistogram:
         return any(picture.channels for group in self._groups.values() for picture in group.pictures)
 
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
-        """All metrics of all pictures, or of the good ones and those of one tag, with `bounds` of their errors."""
+        """All metrics of all images, or of the good ones and those of one tag, with `bounds` of their errors."""
         check_limits(limits)
         key = (tag, tuple(limits))
         if key not in self._summaries:
@@ -218,7 +218,7 @@ class PixelHistogram:
     def aupimo(
         self, tag: str | None = None, bounds: tuple[float, float] = PIMO_RANGE, *, force: bool = False
     ) -> Pimo:
-        """AUPIMO of each anomalous picture (spec B.6), with the largest error of its mean."""
+        """AUPIMO of each anomalous image (spec B.6), with the largest error of its mean."""
         good = [group for (_, label), group in self._groups.items() if label == 0]
         n_good = sum(group.n_good for group in good)
         shares = _added([group.rates for group in good])
@@ -309,7 +309,7 @@ class PixelHistogram:
         return key_scores((bins << self._shift).astype(np.uint32))
 
     def _select(self, tag: str | None) -> list[_Group]:
-        """Groups of the good pictures and of the anomalous ones with this tag; of all for None."""
+        """Groups of the good images and of the anomalous ones with this tag; of all for None."""
         if tag is not None and tag not in self.tags:
             raise ValueError(f"no picture is tagged {tag!r}; {nearest(tag, self.tags)}")
         return [
@@ -364,7 +364,7 @@ class _Channel:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """The positives of an anomalous picture."""
+    """The positives of an anomalous image."""
 
     name: str
     pixels: tuple[Bins, Bins]
@@ -381,11 +381,11 @@ class _Picture:
 
 @dataclass(slots=True)
 class _Group:
-    """Pictures that count in the same subsets."""
+    """Images that count in the same subsets."""
 
     negatives: _Histogram = field(default_factory=lambda: _Histogram(np.int64))
     rates: _Histogram = field(default_factory=lambda: _Histogram(np.float64))
-    """Sum of 1 / pixels of the picture, over good pictures."""
+    """Sum of 1 / pixels of the image, over good images."""
     pictures: list[_Picture] = field(default_factory=list)
     called: dict[float, tuple[int, int]] = field(default_factory=dict)
     """Threshold -> positives and negatives that reach it."""
@@ -433,6 +433,6 @@ def _reach(bins: Bins, counts: Bins, at: Bins) -> Bins:
 
 
 def _chosen_channels(pictures: Sequence[_Picture], tag: str | None) -> list[_Channel]:
-    """Channels of the pictures; those of one defect where the tag is the name of one."""
+    """Channels of the images; those of one defect where the tag is the name of one."""
     found = [channel for picture in pictures for channel in picture.channels]
     return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found

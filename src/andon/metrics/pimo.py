@@ -1,12 +1,12 @@
-"""AUPIMO: how much of each anomalous picture is found while good pictures stay almost untouched (spec B.6).
+"""AUPIMO: how much of each anomalous image is found while good images stay almost untouched (spec B.6).
 
 Reference: Bertoldo, Ameln, Vaidya, Akcay: AUPIMO, BMVC 2024, https://arxiv.org/abs/2401.01984. The false
-positive rate F(t) of a threshold is the mean over the *good* pictures of the share of their pixels with `score
+positive rate F(t) of a threshold is the mean over the *good* images of the share of their pixels with `score
 >= t`; the recall T_i(t) is the share of the annotated pixels of anomalous picture i. AUPIMO_i is the mean of
 T_i over ln F, from F = 1e-5 to 1e-4.
 
 The published code takes 300,000 evenly spaced thresholds. Here the vertices are the distinct scores of the
-good pictures, T is linear in ln F between them and constant beyond the outermost, which is exact.
+good images, T is linear in ln F between them and constant beyond the outermost, which is exact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from andon.metrics.counts import Counts, Rates
 
 PIMO_RANGE = (1e-5, 1e-4)
-"""False positive rates on good pictures between which AUPIMO looks."""
+"""False positive rates on good images between which AUPIMO looks."""
 FEWEST_VERTICES = 31
 """With fewer thresholds in the range the value means nothing and is undefined (the published limit)."""
 RELIABLE_VERTICES = 300
@@ -33,7 +33,7 @@ Scores = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class RateCurve:
-    """Thresholds and their false positive rates on good pictures, around the rates AUPIMO looks at."""
+    """Thresholds and their false positive rates on good images, around the rates AUPIMO looks at."""
 
     thresholds: Scores
     """(K,) descending, distinct."""
@@ -48,7 +48,7 @@ class RateCurve:
         return int(np.count_nonzero((self.rates >= low) & (self.rates <= high)))
 
     def integrate(self, recalls: Rates) -> float:
-        """Mean over ln F of the recalls (K,) at the thresholds: AUPIMO of one picture."""
+        """Mean over ln F of the recalls (K,) at the thresholds: AUPIMO of one image."""
         at, ends = np.log(self.rates), np.log(self.range)
         inside = (at > ends[0]) & (at < ends[1])
         x = np.concatenate((ends[:1], at[inside], ends[1:]))
@@ -71,10 +71,10 @@ class RateCurve:
 
 @dataclass(frozen=True, slots=True)
 class Pimo:
-    """AUPIMO of a set of pictures; NaN where undefined."""
+    """AUPIMO of a set of images; NaN where undefined."""
 
     scores: tuple[tuple[str, float], ...]
-    """Name and AUPIMO of each anomalous picture with a mask."""
+    """Name and AUPIMO of each anomalous image with a mask."""
     n_good: int
     n_vertices: int
     """Distinct good scores whose rate lies in the range; the value is coarse below `RELIABLE_VERTICES`."""
@@ -83,7 +83,7 @@ class Pimo:
 
     @property
     def values(self) -> Rates:
-        """(n,) AUPIMO of the pictures."""
+        """(n,) AUPIMO of the images."""
         return np.array([score for _, score in self.scores], dtype=np.float64)
 
     @property
@@ -91,29 +91,29 @@ class Pimo:
         return math.fsum(self.values) / len(self.scores) if self.scores else math.nan
 
     def quantile(self, q: float) -> float:
-        """Quantile (linear) over the pictures."""
+        """Quantile (linear) over the images."""
         return float(np.quantile(self.values, q)) if self.scores else math.nan
 
     @property
     def zero_share(self) -> float:
-        """Share of the anomalous pictures of which nothing is found."""
+        """Share of the anomalous images of which nothing is found."""
         return math.nan if math.isnan(self.mean) else float(np.mean(self.values == 0))
 
 
 def rate_curve(
     good: Sequence[tuple[Scores, int]], n_good: int, bounds: tuple[float, float] = PIMO_RANGE
 ) -> RateCurve:
-    """Vertices from the scores of `n_good` good pictures: those up to the upper bound and one beyond.
+    """Vertices from the scores of `n_good` good images: those up to the upper bound and one beyond.
 
-    `good` holds pairs of scores (ascending, of any number of pictures) and the pixels of one of these
-    pictures; a score of a picture of n pixels counts 1 / (n_good n).
+    `good` holds pairs of scores (ascending, of any number of images) and the pixels of one of these
+    images; a score of an image of n pixels counts 1 / (n_good n).
     """
     low, high = bounds
     if not 0 < low < high <= 1:
         raise ValueError(f"AUPIMO range {bounds} must rise within (0, 1]; the usual one is {PIMO_RANGE}")
     tails, sizes, floor = [], [], -np.inf
     for scores, pixels in good:
-        # More than this many pixels of these pictures alone exceed the upper rate.
+        # More than this many pixels of these images alone exceed the upper rate.
         keep = min(scores.size, math.floor(high * n_good * pixels) + 1)
         if keep < scores.size:
             floor = max(floor, scores[scores.size - keep])  # below it, pixels are missing
@@ -137,7 +137,7 @@ def rate_curve(
 
 
 def recalls_at(scores: Scores, thresholds: Scores) -> Rates:
-    """T at descending thresholds (K,): share of the scores (n,) of one picture's masks that reach them."""
+    """T at descending thresholds (K,): share of the scores (n,) of one image's masks that reach them."""
     ordered = np.sort(scores)
     counts: Counts = ordered.size - np.searchsorted(ordered, thresholds, side="left")
     return counts / max(ordered.size, 1)
@@ -151,9 +151,9 @@ def pimo(
     force: bool = False,
     binned: bool = False,
 ) -> Pimo:
-    """AUPIMO from the good pictures' curve and the (name, recalls at its thresholds) of anomalous pictures.
+    """AUPIMO from the good images' curve and the (name, recalls at its thresholds) of anomalous images.
 
-    NaN without good pictures and, unless `force`, with fewer than `FEWEST_VERTICES` in the range. `binned` says
+    NaN without good images and, unless `force`, with fewer than `FEWEST_VERTICES` in the range. `binned` says
     that thresholds are edges of bins, and asks for the largest error this can make.
     """
     if n_good == 0 or (curve.n_vertices < FEWEST_VERTICES and not force):

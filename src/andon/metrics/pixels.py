@@ -1,6 +1,6 @@
-"""Pixel metrics of a whole test set, exact, with every picture's map seen once and then forgotten.
+"""Pixel metrics of a whole test set, exact, with every image's map seen once and then forgotten.
 
-Reference: spec B.2-B.6, B.9, B.14. All evaluated pixels are pooled, good pictures included. AU-PRO is that of
+Reference: spec B.2-B.6, B.9, B.14. All evaluated pixels are pooled, good images included. AU-PRO is that of
 the MVTec AD paper (Bergmann et al., IJCV 2021, https://doi.org/10.1007/s11263-020-01400-4, section 5) in
 closed form: the area that one positive pixel adds depends only on how many negatives lie above it
 (`ranking.area_above`), so AU-PRO, like AUROC, is a weighted sum over the positive pixels. The official code
@@ -12,7 +12,7 @@ annotated defect, where S is the number of found pixels from which on it counts 
 samples the curve; both agree to about 1e-4.
 
 Cost: 4 bytes per negative pixel, 8 per positive one, one in-place sort of the negatives per group of
-pictures. No index of the negatives is ever made. `PixelHistogram` gives the same answers from bins, in memory
+images. No index of the negatives is ever made. `PixelHistogram` gives the same answers from bins, in memory
 that does not grow with the pixels.
 """
 
@@ -49,11 +49,11 @@ class PixelSummary:
     n_pos: int
     """Anomalous pixels."""
     n_neg: int
-    """All other evaluated pixels, of good and of anomalous pictures."""
+    """All other evaluated pixels, of good and of anomalous images."""
     n_regions: int
     """8-connected components of the masks."""
     n_left_out: int
-    """Anomalous pictures without a mask, which are not evaluated."""
+    """Anomalous images without a mask, which are not evaluated."""
     auroc: float
     average_precision: float
     f1_max: OperatingPoint
@@ -62,13 +62,13 @@ class PixelSummary:
     n_channels: int = 0
     """Annotated defects with a saturation area."""
     auspro: dict[float, float] = field(default_factory=dict)
-    """FPR limit -> AU-sPRO, normalised by the limit; empty where no defect of any picture has a channel."""
+    """FPR limit -> AU-sPRO, normalised by the limit; empty where no defect of any image has a channel."""
     bounds: dict[str, float] = field(default_factory=dict)
     """Largest error of `auroc`, `average_precision`, `f1_max`, `aupro_L` and `auspro_L`; empty where exact."""
 
 
 class PixelRanking:
-    """Collects anomaly maps and masks, picture after picture, and answers for all of them or for one tag.
+    """Collects anomaly maps and masks, image after image, and answers for all of them or for one tag.
 
     >>> ranking = PixelRanking()
     >>> ranking.add(np.float32([[0.1, 0.2]]), np.array([[False, False]]), label=0)
@@ -81,7 +81,7 @@ class PixelRanking:
         """`chunk`: distinct positive scores handled at once; bounds memory, does not change results."""
         self._chunk = chunk
         self._groups: dict[tuple[frozenset[str], int, int], _Group] = {}
-        """By tags, label and, for good pictures, number of pixels: AUPIMO weighs each picture the same."""
+        """By tags, label and, for good images, number of pixels: AUPIMO weighs each image the same."""
         self._summaries: dict[tuple[str | None, tuple[float, ...]], PixelSummary] = {}
 
     def add(
@@ -95,19 +95,19 @@ class PixelRanking:
         channels: Sequence[Region] = (),
         inspected: Mask | None = None,
     ) -> None:
-        """Take in one picture; nothing of the arguments is kept.
+        """Take in one image; nothing of the arguments is kept.
 
         `anomaly_map` (H, W) is ranked as float32. `mask` (H, W) is the union of all annotated defects.
-        `label` is 0 = good or 1 = anomalous; a good picture counts in every subset. `tags` are the subsets an
-        anomalous picture counts in: its defect types, and `logical` or `structural`. `name` identifies the
-        picture in messages and in `aupimo`. `channels` are the defects of the picture for AU-sPRO, each inside
+        `label` is 0 = good or 1 = anomalous; a good image counts in every subset. `tags` are the subsets an
+        anomalous image counts in: its defect types, and `logical` or `structural`. `name` identifies the
+        image in messages and in `aupimo`. `channels` are the defects of the image for AU-sPRO, each inside
         the mask; a tag that is the name of a defect selects its channels alone. `inspected` (H, W) are the pixels that
         count, the mask's among them; None = all.
 
-        An anomalous picture whose mask is empty is left out and counted, since its defect would pass for
-        background (spec A.1). Raises ValueError for NaN, unequal shapes and a good picture with a mask.
+        An anomalous image whose mask is empty is left out and counted, since its defect would pass for
+        background (spec A.1). Raises ValueError for NaN, unequal shapes and a good image with a mask.
         """
-        picture = checked_picture(anomaly_map, mask, label, tags, channels, name, inspected)
+        picture = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
         n_pixels = picture.others.size if label == 0 else 0
         group = self._groups.setdefault((picture.tags, label, n_pixels), _Group())
         self._summaries.clear()
@@ -120,7 +120,7 @@ class PixelRanking:
             _add_anomalous(group, picture, name, channels)
 
     def merge(self, other: PixelRanking) -> None:
-        """Take in the pictures of another ranking, e.g. that of another process; `other` is left as it was."""
+        """Take in the images of another ranking, e.g. that of another process; `other` is left as it was."""
         self._summaries.clear()
         for key, group in other._groups.items():
             self._groups.setdefault(key, _Group()).merge(group)
@@ -131,7 +131,7 @@ class PixelRanking:
         return sorted({tag for tags, *_ in self._groups for tag in tags})
 
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
-        """All metrics in one pass: of all pictures, or of the good ones and those of one tag (spec B.9).
+        """All metrics in one pass: of all images, or of the good ones and those of one tag (spec B.9).
 
         `limits` are the FPR limits of AU-PRO, in (0, 1]. Summaries are remembered until the next `add`.
         """
@@ -176,7 +176,7 @@ class PixelRanking:
         *,
         force: bool = False,
     ) -> Pimo:
-        """AUPIMO of each anomalous picture (spec B.6); `force` gives it where it is too coarse to mean much."""
+        """AUPIMO of each anomalous image (spec B.6); `force` gives it where it is too coarse to mean much."""
         groups = self._select(tag)
         good = [(group, n_pixels) for (_, label, n_pixels), group in self._groups.items() if label == 0]
         for group, _ in good:
@@ -186,7 +186,7 @@ class PixelRanking:
         recalls = [
             (name, recalls_at(scores, curve.thresholds))
             for group in groups
-            for name, scores in group.positives_by_picture()
+            for name, scores in group.positives_by_image()
         ]
         return pimo(curve, n_good, recalls, force=force)
 
@@ -261,7 +261,7 @@ class PixelRanking:
         )
 
     def _select(self, tag: str | None) -> list[_Group]:
-        """Groups of the good pictures and of the anomalous ones with this tag; of all for None."""
+        """Groups of the good images and of the anomalous ones with this tag; of all for None."""
         if tag is not None and tag not in self.tags:
             raise ValueError(f"no picture is tagged {tag!r}; {nearest(tag, self.tags)}")
         return [
@@ -272,8 +272,8 @@ class PixelRanking:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedPicture:
-    """A picture whose map, mask and label fit together."""
+class CheckedImage:
+    """An image whose map, mask and label fit together."""
 
     scores: Map
     """(H, W)."""
@@ -295,7 +295,7 @@ class Channel:
     """(S,) the highest scores on it; the others change nothing."""
 
 
-def checked_picture(
+def checked_image(
     anomaly_map: npt.NDArray[np.floating],
     mask: Mask,
     label: int,
@@ -303,7 +303,7 @@ def checked_picture(
     channels: Sequence[Region],
     name: str,
     inspected: Mask | None = None,
-) -> CheckedPicture:
+) -> CheckedImage:
     """The arguments of `add` in their own types, or ValueError that says what does not fit."""
     who = name or "picture"
     mask = np.asarray(mask, dtype=np.bool_)
@@ -332,7 +332,7 @@ def checked_picture(
                 f"{who}: the channel {region.defect_name!r} marks pixels outside the mask; give the union "
                 "of all channels as mask"
             )
-    return CheckedPicture(
+    return CheckedImage(
         scores,
         mask if anomalous else None,
         scores[_others(mask, inspected, who)],
@@ -403,14 +403,14 @@ class _Buffer:
 
 @dataclass(slots=True)
 class _Group:
-    """Pixels of the pictures that count in the same subsets."""
+    """Pixels of the images that count in the same subsets."""
 
     negatives: _Buffer = field(default_factory=lambda: _Buffer(np.float32))
     positives: _Buffer = field(default_factory=lambda: _Buffer(np.float32))
     region_sizes: _Buffer = field(default_factory=lambda: _Buffer(np.int32))
     """Pixels of the region that each positive belongs to."""
     pictures: list[tuple[str, int]] = field(default_factory=list)
-    """Name and number of positives of each anomalous picture, in the order of `positives`."""
+    """Name and number of positives of each anomalous image, in the order of `positives`."""
     channels: list[Channel] = field(default_factory=list)
     n_good: int = 0
     n_regions: int = 0
@@ -423,7 +423,7 @@ class _Group:
             self.negatives.values.sort()
             self.n_sorted = self.negatives.values.size
 
-    def positives_by_picture(self) -> Iterator[tuple[str, Map]]:
+    def positives_by_image(self) -> Iterator[tuple[str, Map]]:
         start = 0
         for name, count in self.pictures:
             yield name, self.positives.values[start : start + count]
@@ -439,7 +439,7 @@ class _Group:
         self.n_left_out += other.n_left_out
 
 
-def _add_anomalous(group: _Group, picture: CheckedPicture, name: str, channels: Sequence[Region]) -> None:
+def _add_anomalous(group: _Group, picture: CheckedImage, name: str, channels: Sequence[Region]) -> None:
     scores, mask = picture.scores, picture.mask
     assert mask is not None
     sizes, n_regions = region_sizes(mask)

@@ -1,7 +1,7 @@
 """Named results: image and pixel metrics with their break-down, as in `report.json` (spec B.1, B.5-B.9).
 
 Names are `image_auroc`, `pixel_f1`, `aupro_0.30`, ...; a suffix names the subset: `@<defect type>`,
-`@logical`, `@structural`, and `@mean` for the mean of the last two. Every subset has all good pictures as
+`@logical`, `@structural`, and `@mean` for the mean of the last two. Every subset has all good images as
 negatives.
 
     *_auroc, *_ap                       over all thresholds
@@ -9,7 +9,7 @@ negatives.
     *_f1_max, *_f1_max_precision, ...   at the threshold that is best on these very labels (`oracle`)
     aupro_L                             per-region overlap up to the FPR L
     auspro_L                            saturated overlap of annotated defects, where the data states their saturation
-    aupimo, aupimo_median, ...          share of a picture's mask found at FPRs of 1e-5 to 1e-4 on good pictures
+    aupimo, aupimo_median, ...          share of an image's mask found at FPRs of 1e-5 to 1e-4 on good images
 
 The headline of MVTec LOCO AD is `image_auroc@mean` and `auspro_0.05@mean`.
 """
@@ -77,15 +77,15 @@ class Metric:
     value: float
     """A fraction in [0, 1], NaN where undefined."""
     n_pos: int
-    """Anomalous pictures or pixels; regions for AU-PRO, annotated defects for AU-sPRO, pictures for AUPIMO."""
+    """Anomalous images or pixels; regions for AU-PRO, annotated defects for AU-sPRO, images for AUPIMO."""
     n_neg: int
-    """Good pictures, or pixels outside the masks; good pictures for AUPIMO."""
+    """Good images, or pixels outside the masks; good images for AUPIMO."""
     reason: str | None = None
     """Why the value is undefined: no_positives, no_negatives, no_regions, no_masks, nothing_called, few_vertices."""
     oracle: bool = False
     """Whether the threshold was chosen with the labels it is judged by."""
     interval: tuple[float, float] | None = None
-    """Where 95 % of the values lie when the test pictures are drawn anew (`bootstrap`); image metrics only."""
+    """Where 95 % of the values lie when the test images are drawn anew (`bootstrap`); image metrics only."""
     error_bound: float | None = None
     """Largest error of a value that was computed from bins; None where it is exact."""
 
@@ -140,9 +140,9 @@ class PixelScores(Protocol):
 
 
 def record_tags(record: Record) -> tuple[str, ...]:
-    """Subsets an anomalous picture counts in: `logical` or `structural`, and each defect type.
+    """Subsets an anomalous image counts in: `logical` or `structural`, and each defect type.
 
-    A good picture has none. Several types are joined by `+` in a record. A folder such as `logical_anomalies`
+    A good image has none. Several types are joined by `+` in a record. A folder such as `logical_anomalies`
     says nothing beyond its group and makes no subset of its own.
     """
     if record.label != 1:
@@ -166,8 +166,8 @@ def image_metrics(
     """Metrics of image scores (n,) with labels (n,), 0 = good and 1 = anomalous, pooled and per subset.
 
     `threshold` was fixed without these labels; None leaves out what needs it. `tags[i]` are the subsets that
-    picture i counts in if it is anomalous (`record_tags`). `names` identify pictures in messages. With `draws`
-    (usually `bootstrap.DRAWS`) each metric gets its bootstrap interval, for which pictures with the same
+    image i counts in if it is anomalous (`record_tags`). `names` identify images in messages. With `draws`
+    (usually `bootstrap.DRAWS`) each metric gets its bootstrap interval, for which images with the same
     `object_ids` are drawn together. Undefined values are NaN with a reason,
     and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
     """
@@ -265,7 +265,7 @@ def _reason_of_pimo(found: Pimo, without_positives: str) -> str | None:
 
 
 def _spread_of_pimo(found: Pimo) -> dict[str, Metric]:
-    """How the anomalous pictures spread about their mean AUPIMO; empty where that is undefined."""
+    """How the anomalous images spread about their mean AUPIMO; empty where that is undefined."""
     if math.isnan(found.mean):
         return {}
     values = {
@@ -280,7 +280,7 @@ def _spread_of_pimo(found: Pimo) -> dict[str, Metric]:
 def _common_values(
     level: str, summary: RankSummary | PixelSummary, at: Confusion | None, without_positives: str
 ) -> dict[str, Metric]:
-    """The metrics that pictures and pixels have in common."""
+    """The metrics that images and pixels have in common."""
     n_pos, n_neg, best = summary.n_pos, summary.n_neg, summary.f1_max
     no_pos = None if n_pos else without_positives
     metrics = {
@@ -328,7 +328,7 @@ def _with_subsets(
 
 
 def _mean(first: Metric, second: Metric) -> Metric:
-    """Mean of two subsets with the same good pictures; undefined when either is."""
+    """Mean of two subsets with the same good images; undefined when either is."""
     return Metric(
         value=(first.value + second.value) / 2,
         n_pos=first.n_pos + second.n_pos,

@@ -1,6 +1,6 @@
 """Frozen feature extractors: any timm network by name, cut off after the taps.
 
-timm lives here. A backbone takes pictures in [0, 1] and normalises them itself, exactly once. It stays in eval mode
+timm lives here. A backbone takes images in [0, 1] and normalises them itself, exactly once. It stays in eval mode
 whatever its parent does, its parameters are frozen and its buffers never change, so its features are deterministic
 and may be cached.
 """
@@ -38,9 +38,9 @@ class BackboneConfig(Config):
     taps: tuple[str, ...] = Field(("layer3",), min_length=1)
     """Modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
     image_size: int = Field(256, ge=8)
-    """Both sides of the picture are forced to this many pixels."""
+    """Both sides of the image are forced to this many pixels."""
     edges: Literal["zeros", "mirror"] = "zeros"
-    """What convolutions see beyond the edge of a map: zeros, as trained, or the map mirrored. Good pictures hold no zeros, so
+    """What convolutions see beyond the edge of a map: zeros, as trained, or the map mirrored. Good images hold no zeros, so
     with zeros the outermost cells are the least familiar ones."""
     static_same_padding: bool = False
     """Pad as for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
@@ -79,7 +79,7 @@ def _same_padding(conv: nn.Conv2d, height: int, width: int) -> tuple[int, int, i
 
 
 def _fix_padding(network: nn.Module, architecture: str, nominal: int) -> None:
-    """Replace timm's dynamic "same" convolutions by fixed ones, as decided by a picture of `nominal` pixels a side."""
+    """Replace timm's dynamic "same" convolutions by fixed ones, as decided by an image of `nominal` pixels a side."""
     if not any(isinstance(m, Conv2dSame) for m in network.modules()):
         return
     with torch.device("meta"):
@@ -165,7 +165,7 @@ class Backbone(nn.Module):
         return {tap: f.contiguous() for tap, f in outputs.items()}
 
     def _measure(self) -> dict[str, tuple[int, int, int]]:
-        """Shapes of the taps for one picture. Raises `ConfigError` when the network cannot take it or a tap is no map."""
+        """Shapes of the taps for one image. Raises `ConfigError` when the network cannot take it or a tap is no map."""
         size = self.config.image_size
         try:
             with torch.inference_mode():
@@ -232,7 +232,7 @@ def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:
 
 
 def _nominal_size(network: nn.Module) -> int:
-    """Side of the pictures the network was made for."""
+    """Side of the images the network was made for."""
     return int(cast("Mapping[str, Any]", network.pretrained_cfg)["input_size"][-1])
 
 

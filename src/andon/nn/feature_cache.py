@@ -1,6 +1,6 @@
-"""Frozen features, computed once per picture and kept on disk.
+"""Frozen features, computed once per image and kept on disk.
 
-The key of a cached file is the hash of the picture's bytes, with that of the inspected area where there is one, under the
+The key of a cached file is the hash of the image's bytes, with that of the inspected area where there is one, under the
 fingerprint of the extractor (network, weights, taps, padding, size). Features are float32: the cache never changes a
 result. A file is safetensors behind its own sha256, so that a damaged one is noticed and computed again.
 """
@@ -30,7 +30,7 @@ CHECKSUM_BYTES = 32
 
 
 class FeatureCache:
-    """Features of pictures under one backbone.
+    """Features of images under one backbone.
 
     `directory=None` uses `<home>/features`; `enabled=False` computes without touching the disk.
     """
@@ -41,7 +41,7 @@ class FeatureCache:
         self.directory = root / backbone.fingerprint()[:32]
         self.enabled = enabled
         self.computed = 0
-        """Pictures that had to be extracted by this object."""
+        """Images that had to be extracted by this object."""
 
     def load(
         self,
@@ -51,11 +51,11 @@ class FeatureCache:
         progress: Progress | None = None,
         what: str = "features",
     ) -> dict[str, Tensor]:
-        """Features of all records, {tap: (N, C, h, w)} float32 on the CPU; each picture is extracted at most once ever."""
+        """Features of all records, {tap: (N, C, h, w)} float32 on the CPU; each image is extracted at most once ever."""
         files = self._files(records, view)
         out = {tap: torch.empty(len(records), *shape) for tap, shape in self.backbone.shapes.items()}
         missing = [k for k, file in enumerate(files) if not (self.enabled and self._read(file, out, k))]
-        first = {files[k]: k for k in reversed(missing)}  # pictures with the same content are extracted once
+        first = {files[k]: k for k in reversed(missing)}  # images with the same content are extracted once
         self._extract(records, files, sorted(first.values()), out, view, progress or NoProgress(), what)
         for k in sorted(set(missing) - set(first.values())):
             for tap in out.values():
@@ -64,7 +64,7 @@ class FeatureCache:
 
     def _files(self, records: Sequence[Record], view: View) -> list[Path]:
         with ThreadPoolExecutor(2) as pool:
-            digests = list(pool.map(_picture_hash, (record.image for record in records)))
+            digests = list(pool.map(_image_hash, (record.image for record in records)))
         view_key = f"-{view.key}" if view.key else ""
         keys = [
             digest + view_key + _area_key(record) for digest, record in zip(digests, records, strict=True)
@@ -117,11 +117,11 @@ class FeatureCache:
 
 
 def _area_key(record: Record) -> str:
-    """Tells features of partly inspected pictures from those of whole ones."""
+    """Tells features of partly inspected images from those of whole ones."""
     return "" if record.inspected is None else f"-area{record.inspected.sha256[:32]}"
 
 
-def _picture_hash(path: Path) -> str:
+def _image_hash(path: Path) -> str:
     with contextlib.suppress(OSError), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
     return "unreadable"  # decoding it will say why

@@ -25,7 +25,7 @@ LOST_CELLS = 4
 
 
 def pdn(size: Size, width: int | None, channels: int, *, padding: bool) -> nn.Sequential:
-    """(B, 3, H, W) ImageNet-normalised pictures to (B, channels, h, w) descriptions of patches.
+    """(B, 3, H, W) ImageNet-normalised images to (B, channels, h, w) descriptions of patches.
 
     `width` None is the paper's. h = `grid(H, padding)`. Pooling counts padded zeros, as the paper's code does.
     """

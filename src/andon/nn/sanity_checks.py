@@ -1,6 +1,6 @@
 """Gates before any score: conditions that have to hold of what was learned.
 
-A condition is measured on good pictures alone and decides nothing by itself: the report shows it, passed or not, above the
+A condition is measured on good images alone and decides nothing by itself: the report shows it, passed or not, above the
 numbers it speaks of. An extractor that moved while it should not, or a student that cannot follow its teacher, explains a bad
 AUROC better than the AUROC does.
 """
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 STUDENT_EXPLAINS = 0.8
-"""Share of its teacher's variance on held-out good pictures that a student has to explain."""
+"""Share of its teacher's variance on held-out good images that a student has to explain."""
 AUTOENCODER_EXPLAINS = 0.3
 """The same for an autoencoder and what it reconstructs; its bottleneck keeps the rest out."""
 FEWEST_HELD_OUT = 20
-"""Held-out good pictures: fewer support no limit below 5 % false rejects."""
+"""Held-out good images: fewer support no limit below 5 % false rejects."""
 
 
 @dataclass(frozen=True, slots=True)

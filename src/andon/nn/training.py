@@ -58,7 +58,7 @@ class OptimiserConfig(Config):
 
 @dataclass(slots=True)
 class Draw:
-    """What one optimiser step may use: the pictures of its batch and its own source of randomness."""
+    """What one optimiser step may use: the images of its batch and its own source of randomness."""
 
     indices: Tensor
     """(B,) int64 positions in the training set."""

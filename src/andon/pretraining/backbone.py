@@ -1,8 +1,8 @@
-"""Feature extractors of one's own: a network learns to tell pictures apart, and what it sees on the way are the features.
+"""Feature extractors of one's own: a network learns to tell images apart, and what it sees on the way are the features.
 
-Folders with subfolders are classification tasks, a subfolder a class. Where there are no subfolders every picture is a class
+Folders with subfolders are classification tasks, a subfolder a class. Where there are no subfolders every image is a class
 of its own, told from the others through random views (Dosovitskiy et al., Discriminative unsupervised feature learning with
-exemplar convolutional neural networks, arXiv 1406.6909); so are procedural pictures. All tasks share the network, each has a
+exemplar convolutional neural networks, arXiv 1406.6909); so are procedural images. All tasks share the network, each has a
 linear layer of its own on the mean of the last map. Learning may go on from weights that are there.
 """
 
@@ -34,16 +34,16 @@ from andon.nn.weights import WeightEntry, add
 from andon.pretraining.jobs import (
     check_name,
     clean_up,
+    image_records,
+    images_line,
     note_settings,
-    picture_records,
-    pictures_line,
     resumable,
 )
 
 LOADERS = 4
-"""Threads that decode the pictures of a step."""
+"""Threads that decode the images of a step."""
 HELD_OUT = 20
-"""Of every so many pictures of a class one is kept from learning and tells how well the class is recognised."""
+"""Of every so many images of a class one is kept from learning and tells how well the class is recognised."""
 
 
 class BackbonePretrainingConfig(Config):
@@ -56,38 +56,38 @@ class BackbonePretrainingConfig(Config):
     last: str = "layer3"
     """The last module that is learned; later ones are left out."""
     image_size: Annotated[int, Field(ge=32)] = 160
-    """Both sides of the pictures in pixels."""
+    """Both sides of the images in pixels."""
     smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
-    """A view shows at least this share of its picture."""
+    """A view shows at least this share of its image."""
     jitter: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     """Largest change of brightness, contrast and saturation of a view."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """Probability with which a view loses its colour."""
     procedural: Annotated[int, Field(ge=0)] = 1000
-    """Procedural pictures beside the folders, or in place of them."""
+    """Procedural images beside the folders, or in place of them."""
     statistics: Count = 2000
-    """Whole pictures that statistics of batch normalisation are taken over at the end."""
+    """Whole images that statistics of batch normalisation are taken over at the end."""
     steps: Count = 20_000
     """Optimiser steps."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Pictures of a step."""
+    """Images of a step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4, weight_decay=1e-4)
 
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """Pictures, the class of each, and the task of each class."""
+    """Images, the class of each, and the task of each class."""
 
     records: list[Record]
     classes: list[int]
     task_of: list[int]
     """For every class."""
     held_out: list[int]
-    """Positions of pictures that are not learned from."""
+    """Positions of images that are not learned from."""
 
 
 class Classifier(nn.Module):
-    """(B, 3, H, W) pictures in [0, 1] to one logit for every class of their own task, -inf for the others."""
+    """(B, 3, H, W) images in [0, 1] to one logit for every class of their own task, -inf for the others."""
 
     mean: Tensor
     std: Tensor
@@ -162,11 +162,11 @@ def pretrain_backbone(
 
 
 def find_tasks(folders: Sequence[Path], procedural: int) -> Tasks:
-    """Pictures and classes of all folders, and of `procedural` drawn pictures. Raises `DataError` for fewer than two classes."""
-    parts = [picture_records([folder], 0) for folder in folders]
+    """Images and classes of all folders, and of `procedural` drawn images. Raises `DataError` for fewer than two classes."""
+    parts = [image_records([folder], 0) for folder in folders]
     names = [_class_names(folder, found) for folder, found in zip(folders, parts, strict=True)]
     if procedural:
-        parts.append(picture_records([], procedural))
+        parts.append(image_records([], procedural))
         names.append([record.id for record in parts[-1]])
     tasks = Tasks([], [], [], [])
     for task, (found, called) in enumerate(zip(parts, names, strict=True)):
@@ -187,14 +187,14 @@ def find_tasks(folders: Sequence[Path], procedural: int) -> Tasks:
 
 
 def _class_names(folder: Path, records: Sequence[Record]) -> list[str]:
-    """The subfolder each picture lies in; pictures that all lie in one place are classes of their own."""
+    """The subfolder each image lies in; images that all lie in one place are classes of their own."""
     inner = [record.image.relative_to(folder).parts[:-1] for record in records]
     names = [parts[0] if parts else "" for parts in inner]
     return names if len(set(names)) > 1 else [record.id for record in records]
 
 
 def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, trainer: Trainer) -> None:
-    """Minimise the cross-entropy of each picture among the classes of its task, then take batch normalisation's statistics."""
+    """Minimise the cross-entropy of each image among the classes of its task, then take batch normalisation's statistics."""
     c = config
     learned = sorted(set(range(len(tasks.records))) - set(tasks.held_out))
     classes = torch.tensor(tasks.classes)
@@ -224,7 +224,7 @@ def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, 
 
 
 def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Trainer) -> None:
-    """Means and variances of batch normalisation over (B, 3, H, W) pictures, in place of the running ones."""
+    """Means and variances of batch normalisation over (B, 3, H, W) images, in place of the running ones."""
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -242,7 +242,7 @@ def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Tra
 def accuracy(
     network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, trainer: Trainer
 ) -> float | None:
-    """Share of the held-out pictures whose class is recognised; None where there are none."""
+    """Share of the held-out images whose class is recognised; None where there are none."""
     right = 0
     for part in _chunks(tasks.held_out, config.batch_size):
         images = torch.cat([_load(tasks.records[k], config.image_size) for k in part])
@@ -276,7 +276,7 @@ def _origin(
     drawn = f" and {config.procedural} procedural ones" if folders and config.procedural else ""
     own = len(tasks.records) - (config.procedural if folders else 0)
     known = "" if recognised is None else f", {100 * recognised:.1f} % of held-out pictures recognised"
-    pictures = pictures_line(tasks.records[:own], folders)
+    pictures = images_line(tasks.records[:own], folders)
     return (
         f"andon pretrain backbone: {config.network} up to {config.last}, {begun}, on {pictures}{drawn} in {len(tasks.task_of)} "
         f"classes, {config.steps} steps{known}"

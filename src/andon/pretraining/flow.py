@@ -1,11 +1,11 @@
-"""One flow teacher for every product: maximum likelihood of the features of any pictures (spec 4, V4).
+"""One flow teacher for every product: maximum likelihood of the features of any images (spec 4, V4).
 
 The flow of AST (arXiv 2210.07829) learns what features of good parts look like, product by product, which takes most of
-EfficientAD-AST's time. Here it learns once, from pictures of anything, as EfficientAD's teacher does (arXiv 2303.14535,
-Algorithm 3): 60,000 steps of 16 pictures, a tenth of them without colour. Its input is scaled by the channel statistics
-of those pictures, and what it says of a product is scaled by that product's statistics.
+EfficientAD-AST's time. Here it learns once, from images of anything, as EfficientAD's teacher does (arXiv 2303.14535,
+Algorithm 3): 60,000 steps of 16 images, a tenth of them without colour. Its input is scaled by the channel statistics
+of those images, and what it says of a product is scaled by that product's statistics.
 
-Which pictures is the experiment: photographs of anything, the good pictures of all products (their `train/good` folders),
+Which images is the experiment: photographs of anything, the good images of all products (their `train/good` folders),
 or those of all products but one.
 """
 
@@ -39,14 +39,14 @@ from andon.nn.weights import FLOW_NETWORK, WeightEntry, add
 from andon.pretraining.jobs import (
     check_name,
     clean_up,
+    image_records,
+    images_line,
     note_settings,
-    picture_records,
-    pictures_line,
     resumable,
 )
 
 PIECE = 8
-"""Pictures whose features are in memory at once while statistics are taken."""
+"""Images whose features are in memory at once while statistics are taken."""
 
 
 class FlowPretrainingConfig(Config):
@@ -71,17 +71,17 @@ class FlowPretrainingConfig(Config):
     position: Count = 32
     """Channels of the positional encoding the flow is conditioned on."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """Probability with which a picture loses its colour."""
+    """Probability with which an image loses its colour."""
     statistics: Count = 10_000
-    """Pictures the channel statistics are taken over; all where there are fewer."""
+    """Images the channel statistics are taken over; all where there are fewer."""
     procedural: Count = 1000
-    """Procedural pictures that are drawn where no folder is given."""
+    """Procedural images that are drawn where no folder is given."""
     keep_features: bool = True
-    """Keep the features of each picture on disk: extracted once instead of at each step, at 0.5 to 1 MB a picture."""
+    """Keep the features of each image on disk: extracted once instead of at each step, at 0.5 to 1 MB an image."""
     steps: Count = 60_000
     """Optimiser steps."""
     batch_size: Count = 16
-    """Pictures of a step."""
+    """Images of a step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4, decay_last=0.05)
 
     @classmethod
@@ -114,16 +114,16 @@ def pretrain_flow(
     origin: str = "",
     licence: str = "",
 ) -> WeightEntry:
-    """Learn a flow from all pictures of `folders` and put it into the weight store as `name`, for `teacher.weights`.
+    """Learn a flow from all images of `folders` and put it into the weight store as `name`, for `teacher.weights`.
 
-    Folders are searched with their subfolders; none means procedural pictures. After Ctrl-C (`InterruptedRun`) the state
-    reached is kept, and `resume` continues to the result an uninterrupted call has. Raises `DataError` without pictures
+    Folders are searched with their subfolders; none means procedural images. After Ctrl-C (`InterruptedRun`) the state
+    reached is kept, and `resume` continues to the result an uninterrupted call has. Raises `DataError` without images
     or where masks lie among them, `WeightsError` for a name that cannot be used or missing weights, `ConfigError` when
     `resume` finds other settings.
     """
     c = config or FlowPretrainingConfig()
     check_name(name)
-    records = picture_records(folders, c.procedural)
+    records = image_records(folders, c.procedural)
     _refuse_masks(records)
     backbone = Backbone.create(c.extractor)
     folder = cache_dir() / "pretraining" / name
@@ -142,7 +142,7 @@ def pretrain_flow(
         network=FLOW_NETWORK,
         origin=origin
         or f"andon pretrain flow: features of {c.extractor.network} ({backbone.weights.name}: {backbone.weights.origin}) of "
-        f"{pictures_line(records, folders)}, {c.steps} steps",
+        f"{images_line(records, folders)}, {c.steps} steps",
         licence=licence or f"that of its pictures, and of {c.extractor.weights}: {backbone.weights.licence}",
     )
     clean_up(folder)
@@ -150,7 +150,7 @@ def pretrain_flow(
 
 
 class FlowFeatures:
-    """Features of pictures as the flow sees them: on one grid, projected, scaled by the statistics of all of them."""
+    """Features of images as the flow sees them: on one grid, projected, scaled by the statistics of all of them."""
 
     def __init__(self, backbone: Backbone, config: FlowPretrainingConfig) -> None:
         self.config = config
@@ -161,7 +161,7 @@ class FlowFeatures:
             raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
 
     def fit(self, records: Sequence[Record], trainer: Trainer) -> None:
-        """Learn the channel statistics from `statistics` of the pictures, in colour."""
+        """Learn the channel statistics from `statistics` of the images, in colour."""
         order = torch.randperm(len(records), generator=seeded(trainer.seed, "statistics")).tolist()
         chosen = [records[k] for k in order[: self.config.statistics]]
         pieces = [chosen[k : k + PIECE] for k in range(0, len(chosen), PIECE)]
@@ -176,7 +176,7 @@ class FlowFeatures:
         return self.adapter.transform(self.cache.load(records, view=view))
 
     def draw(self, records: Sequence[Record], generator: torch.Generator) -> Tensor:
-        """As `load`, each picture without colour with probability `grey_share`."""
+        """As `load`, each image without colour with probability `grey_share`."""
         grey = torch.rand(len(records), generator=generator) < self.config.grey_share
         parts, where = [], []
         for view, chosen in ((WHOLE, ~grey), (View(colour="grey"), grey)):
@@ -216,7 +216,7 @@ def learn_flow(
 
 
 def _refuse_masks(records: Sequence[Record]) -> None:
-    """Masks are pictures too: a whole data set was given where its good pictures were meant."""
+    """Masks are images too: a whole data set was given where its good images were meant."""
     found = next((record for record in records if "ground_truth" in record.image.parts), None)
     if found is not None:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What making a teacher takes beside the learning: pictures, a free name, and notes that let an interrupted one go on."""
+"""What making a teacher takes beside the learning: images, a free name, and notes that let an interrupted one go on."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 from andon.core.config import Config
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.core.files import write_text
-from andon.core.images import is_picture, natural_key
+from andon.core.images import is_image, natural_key
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
 from andon.datasets.penalty import VERSION as PROCEDURAL_VERSION
-from andon.datasets.penalty import procedural_pictures
+from andon.datasets.penalty import procedural_images
 from andon.nn.weights import NAME, RANDOM, entries
 
 
-def picture_records(folders: Sequence[Path], procedural: int) -> list[Record]:
-    """Records of all pictures below the folders, in natural order, or of `procedural` drawn ones where none is given.
+def image_records(folders: Sequence[Path], procedural: int) -> list[Record]:
+    """Records of all images below the folders, in natural order, or of `procedural` drawn ones where none is given.
 
-    Raises `DataError` for what is no folder, and where there are no pictures.
+    Raises `DataError` for what is no folder, and where there are no images.
     """
     if not folders:
         made = cache_dir() / "pretraining-pictures" / f"v{PROCEDURAL_VERSION}-{procedural}"
-        folders = [procedural_pictures(made, procedural)]
+        folders = [procedural_images(made, procedural)]
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder: give folders with pictures, or none for procedural ones")
     found = chain.from_iterable(
         sorted(
-            (p for p in folder.rglob("*") if is_picture(p) and p.is_file()), key=lambda p: natural_key(str(p))
+            (p for p in folder.rglob("*") if is_image(p) and p.is_file()), key=lambda p: natural_key(str(p))
         )
         for folder in folders
     )
@@ -42,8 +42,8 @@ def picture_records(folders: Sequence[Path], procedural: int) -> list[Record]:
     return records
 
 
-def pictures_line(records: Sequence[Record], folders: Sequence[Path]) -> str:
-    """For the origin of the weights: how many pictures, from where."""
+def images_line(records: Sequence[Record], folders: Sequence[Path]) -> str:
+    """For the origin of the weights: how many images, from where."""
     where = ", ".join(folder.name for folder in folders) or "procedural"
     return f"{len(records)} pictures ({where})"
 

@@ -1,7 +1,7 @@
 """The patch-description teacher of EfficientAD, made by distillation (arXiv 2303.14535, Algorithm 3; spec 1.5).
 
 A small patch description network learns to say what a large classification network says about each patch. It is made
-once, needs no labels and belongs to no product. Differs from the paper: any timm network, any folders of pictures.
+once, needs no labels and belongs to no product. Differs from the paper: any timm network, any folders of images.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from andon.nn.weights import WeightEntry, add
 from andon.pretraining.jobs import (
     check_name,
     clean_up,
+    image_records,
+    images_line,
     note_settings,
-    picture_records,
-    pictures_line,
     resumable,
 )
 
 REDUCED = 1024
 """Numbers a tap's 3 x 3 neighbourhood is pooled to before all taps are pooled to the description."""
 LOADERS = 4
-"""Threads that decode the pictures of a step."""
+"""Threads that decode the images of a step."""
 
 
 class DistillationConfig(Config):
@@ -63,19 +63,19 @@ class DistillationConfig(Config):
     channels: Count = 384
     """Numbers that describe a patch."""
     image_size: Annotated[int, Field(ge=64, multiple_of=8)] = 256
-    """Both sides of the teacher's pictures in pixels."""
+    """Both sides of the teacher's images in pixels."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """Probability with which a picture loses its colour, for both networks alike."""
+    """Probability with which an image loses its colour, for both networks alike."""
     smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """1 shows whole pictures (paper); less shows random crops of at least this share of the area, flips and colours."""
+    """1 shows whole images (paper); less shows random crops of at least this share of the area, flips and colours."""
     statistics: Count = 10_000
-    """Pictures the channel means are taken over, and again as many for the deviations; all where there are fewer."""
+    """Images the channel means are taken over, and again as many for the deviations; all where there are fewer."""
     procedural: Count = 1000
-    """Procedural pictures that are drawn where no folder is given."""
+    """Procedural images that are drawn where no folder is given."""
     steps: Count = 60_000
     """Optimiser steps."""
     batch_size: Count = 16
-    """Pictures of a step."""
+    """Images of a step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4)
     half: bool = False
     """Store the teacher in half precision: half the size, differences of about 0.1 %."""
@@ -85,7 +85,7 @@ class PatchTarget(nn.Module):
     """What the teacher has to say: the taps of a large network as one description per patch, scaled channel by channel.
 
     The numbers are those of `PatchEmbedding`. All of that is linear and the same everywhere, so here, where few numbers
-    are wanted of many pictures, it is folded into one ordinary convolution per tap (ten times faster on processors); a
+    are wanted of many images, it is folded into one ordinary convolution per tap (ten times faster on processors); a
     coarser tap is enlarged afterwards.
     """
 
@@ -131,9 +131,9 @@ def pretrain_pdn(
 ) -> WeightEntry:
     """Distil a teacher and put it into the weight store as `name`; recipes take it as `teacher.weights`.
 
-    `folders` are searched through for pictures, subfolders included; none means procedural pictures. After Ctrl-C
+    `folders` are searched through for images, subfolders included; none means procedural images. After Ctrl-C
     (`InterruptedRun`) the state reached is kept, and `resume` continues to the result an uninterrupted call has. Raises
-    `DataError` without pictures, `WeightsError` for a name that cannot be used or missing weights, `ConfigError` when the
+    `DataError` without images, `WeightsError` for a name that cannot be used or missing weights, `ConfigError` when the
     two networks' grids differ or `resume` finds other settings.
     """
     c = config or DistillationConfig()
@@ -145,7 +145,7 @@ def pretrain_pdn(
             f"{c.target.network} has {target.grid[0]} x {target.grid[1]} cells at {c.target.taps[0]} for "
             f"{c.target.image_size} pixels, the teacher {cells} x {cells} for {c.image_size}: change target.image_size"
         )
-    records = picture_records(folders, c.procedural)
+    records = image_records(folders, c.procedural)
     folder = cache_dir() / "pretraining" / name
     note_settings(folder, c, seed, records, resume)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
@@ -160,7 +160,7 @@ def pretrain_pdn(
         file,
         name=name,
         network=f"pdn_{c.size}",
-        origin=origin or _origin(target.backbone, pictures_line(records, folders), c),
+        origin=origin or _origin(target.backbone, images_line(records, folders), c),
         licence=licence
         or f"that of its pictures, and of {c.target.weights}: {target.backbone.weights.licence}",
     )
@@ -207,7 +207,7 @@ def distil(
 def _learn_statistics(
     target: PatchTarget, records: Sequence[Record], config: DistillationConfig, trainer: Trainer, file: Path
 ) -> None:
-    """Channel means over some pictures, then deviations around those means over others; kept in `file` for `resume`."""
+    """Channel means over some images, then deviations around those means over others; kept in `file` for `resume`."""
     mean, std = target.mean, target.std
     if trainer.resume and file.is_file():
         try:
@@ -237,7 +237,7 @@ def _average(
     *,
     power: int,
 ) -> Tensor:
-    """Mean of the target's values to a power over all pictures and patches, (1, C, 1, 1)."""
+    """Mean of the target's values to a power over all images and patches, (1, C, 1, 1)."""
     total = torch.zeros(config.channels, dtype=torch.float64)
     side, size = config.target.image_size, min(config.batch_size, 4)
     stream = batches(records, (side, side), size)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["save_report"]
 
 PER_EVALUATION = ("figures/*.png", "heatmaps/**/*.png", "masks/**/*.png", "maps/**/*.tiff")
-"""Files whose number and names depend on the test pictures."""
+"""Files whose number and names depend on the test images."""
 
 
 def save_report(
@@ -28,9 +28,9 @@ def save_report(
     """Write the report into `folder`, in place of an earlier one.
 
     report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `pictures`; maps/ with
-    `maps`: float32 TIFF at the pictures' own size in the tree that the evaluation code of MVTec AD and MVTec LOCO AD reads,
-    `<category>/test/<defect>/<image>.tiff`. The page shows a few pictures in any case. report.json comes last: where
-    it is, the rest is complete. Raises `DataError` when a picture can no longer be read, `OutputError` when the folder
+    `maps`: float32 TIFF at the images' own size in the tree that the evaluation code of MVTec AD and MVTec LOCO AD reads,
+    `<category>/test/<defect>/<image>.tiff`. The page shows a few images in any case. report.json comes last: where
+    it is, the rest is complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
     cannot be written.
     """
     from andon.core.files import write_bytes, write_json, write_text
@@ -57,7 +57,7 @@ def save_report(
 
 
 def predictions_csv(report: Report) -> str:
-    """One line per picture, in the order of evaluation; labels and verdicts are 0 or 1."""
+    """One line per image, in the order of evaluation; labels and verdicts are 0 or 1."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     gate = ["is_anomalous_gated"] if report.gate else []
@@ -71,7 +71,7 @@ def predictions_csv(report: Report) -> str:
 
 
 def _withdraw(folder: Path) -> None:
-    """Remove an earlier report's files, which may be of other pictures; without a report.json nothing is taken for one."""
+    """Remove an earlier report's files, which may be of other images; without a report.json nothing is taken for one."""
     if not (folder / "report.json").is_file():
         return
     (folder / "report.json").unlink()

@@ -1,4 +1,4 @@
-"""One evaluation for every detector: pictures in, a `Report` out. The only place that looks at `test`."""
+"""One evaluation for every detector: images in, a `Report` out. The only place that looks at `test`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PIXEL_MEMORY = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One evaluated picture."""
+    """One evaluated image."""
 
     record: Record
     raw_score: float
@@ -64,9 +64,9 @@ class Case:
     raw_map: npt.NDArray[np.float32]
     """(h, w) at the detector's own grid; `detector.enlarge` brings it to `size`."""
     size: tuple[int, int]
-    """(H, W) of the picture."""
+    """(H, W) of the image."""
     has_mask: bool
-    """Whether the picture took part in the pixel metrics."""
+    """Whether the image took part in the pixel metrics."""
     gated: bool | None = None
     """Verdict behind the gate; where it is False no pixel is marked. None: evaluated without a gate."""
 
@@ -99,20 +99,20 @@ class Report:
     machine: str
     latency: Latency | None = None
     skipped: dict[str, str] = field(default_factory=dict)
-    """Pictures that could not be read, with the reason."""
+    """Images that could not be read, with the reason."""
     notes: tuple[str, ...] = ()
     gate: bool = False
     """Whether the metrics are there a second time behind SPADE's gate, and the masks are those it lets through."""
     labelled: int = 0
-    """Anomalous pictures that were taken out of the test to be learned from."""
+    """Anomalous images that were taken out of the test to be learned from."""
     label_use: str = ""
     """What they were used for; empty where the detector does not use them."""
     pixel_metrics: str = "exact"
     """`exact` or `histogram`: then pixel metrics carry the largest error that bins can have made."""
     tiling: Tiling | None = None
-    """How pictures were cut into tiles; None: they were looked at as a whole."""
+    """How images were cut into tiles; None: they were looked at as a whole."""
     aupimo: dict[str, float] = field(default_factory=dict)
-    """AUPIMO of each anomalous picture with a mask, by its id; empty where it is undefined."""
+    """AUPIMO of each anomalous image with a mask, by its id; empty where it is undefined."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
@@ -204,7 +204,7 @@ class Origin:
     seed: int = 0
     stages: dict[str, Stage] = field(default_factory=dict)
     labelled: int = 0
-    """Anomalous pictures that were taken out of the test to be learned from."""
+    """Anomalous images that were taken out of the test to be learned from."""
 
 
 def evaluate(
@@ -220,15 +220,15 @@ def evaluate(
     pixel_memory: float = PIXEL_MEMORY,
     progress: Progress | None = None,
 ) -> Report:
-    """Score every test picture and measure (spec B): image and pixel metrics with their break-down, time and cost.
+    """Score every test image and measure (spec B): image and pixel metrics with their break-down, time and cost.
 
-    Metrics see raw scores and raw maps at the pictures' own size. `pixel_metrics` are exact or, in memory that does not
+    Metrics see raw scores and raw maps at the images' own size. `pixel_metrics` are exact or, in memory that does not
     grow with the pixels, from bins with a bound of the error; `auto` takes bins where the pixels' scores would need more
-    than `pixel_memory` gigabytes. AU-sPRO is measured where the data tells single defects of a picture apart. With
+    than `pixel_memory` gigabytes. AU-sPRO is measured where the data tells single defects of an image apart. With
     `gate` all metrics are there a second time as they are behind SPADE's gate (`andon.metrics.gate`), at the cost of a
     second, exact ranking of all pixels.
 
-    Raises `DataError` when there is nothing to evaluate or a picture cannot be read (`skip_unreadable` leaves it out and
+    Raises `DataError` when there is nothing to evaluate or an image cannot be read (`skip_unreadable` leaves it out and
     reports it).
     """
     from andon.export.latency import describe_machine, predict_latency
@@ -320,7 +320,7 @@ def pixel_scores(
 
 
 def readable(records: Sequence[Record], *, skip: bool) -> tuple[list[Record], dict[str, str]]:
-    """Records whose pictures can be decoded, and the others with the reason. Without `skip` the first failure raises."""
+    """Records whose images can be decoded, and the others with the reason. Without `skip` the first failure raises."""
     good: list[Record] = []
     skipped: dict[str, str] = {}
     for record in records:
@@ -354,9 +354,9 @@ def _score(
     gate: Gate | None,
     progress: Progress,
 ) -> tuple[list[Case], dict[str, list[float]], list[tuple[str, ...]]]:
-    """Analyse all pictures, feeding the pixel metrics on the way so that no full-size map is kept.
+    """Analyse all images, feeding the pixel metrics on the way so that no full-size map is kept.
 
-    Also returns the subsets each picture counts in: those of its record and, where `saturation` names the defects of
+    Also returns the subsets each image counts in: those of its record and, where `saturation` names the defects of
     its masks, these.
     """
     calibration = detector.fitted()
@@ -417,7 +417,7 @@ def _pixel_notes(
 
 
 def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
-    """One line on the labelled pictures, where any were taken out of the test."""
+    """One line on the labelled images, where any were taken out of the test."""
     if not labelled:
         return ()
     use = detector.label_use
@@ -441,7 +441,7 @@ def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[s
 
 
 def _hidden(case: Case) -> bool:
-    """Whether the masks of a picture mark something, and nothing that is inspected."""
+    """Whether the masks of an image mark something, and nothing that is inspected."""
     if case.has_mask or case.record.inspected is None:
         return False
     return bool(load_regions(replace(case.record, inspected=None), case.size).regions)

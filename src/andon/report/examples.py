@@ -1,4 +1,4 @@
-"""Which pictures a report shows: the worst errors, or the closest to one, and a typical one of each defect type."""
+"""Which images a report shows: the worst errors, or the closest to one, and a typical one of each defect type."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from andon.report.evaluation import Case, Report
 from andon.report.text import plural
 
 WORST = 3
-"""Pictures per kind of error."""
+"""Images per kind of error."""
 MOST_TYPES = 16
 """Defect types with an example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the fixed image threshold did to the test pictures."""
+    """What the fixed image threshold did to the test images."""
 
     n_anomalous: int
     n_caught: int
@@ -25,11 +25,11 @@ class Verdict:
 
     @property
     def n_escapes(self) -> int:
-        """Anomalous pictures taken for good."""
+        """Anomalous images taken for good."""
         return self.n_anomalous - self.n_caught
 
     def sentence(self) -> str:
-        """E.g. "Of 40 anomalous pictures 38 were caught (2 escapes); of 25 good pictures 1 was rejected."."""
+        """E.g. "Of 40 anomalous images 38 were caught (2 escapes); of 25 good images 1 was rejected."."""
         if self.n_anomalous:
             escapes = plural(self.n_escapes, "escape") if self.n_escapes else "no escape"
             first = f"{_of(self.n_anomalous, 'anomalous')} {_were(self.n_caught, self.n_anomalous)} caught ({escapes})"
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def verdict(cases: Sequence[Case]) -> Verdict:
-    """Count the pictures by label and decision."""
+    """Count the images by label and decision."""
     anomalous = [case for case in cases if case.record.label == 1]
     good = [case for case in cases if case.record.label != 1]
     return Verdict(
@@ -56,7 +56,7 @@ def verdict(cases: Sequence[Case]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pictures of one kind with a heading and a sentence."""
+    """Images of one kind with a heading and a sentence."""
 
     title: str
     text: str
@@ -64,7 +64,7 @@ class Group:
 
 
 def errors(report: Report) -> list[Group]:
-    """The worst false rejects and the worst escapes; where there are none, the pictures closest to being one."""
+    """The worst false rejects and the worst escapes; where there are none, the images closest to being one."""
     good = [case for case in report.cases if case.record.label != 1]
     anomalous = [case for case in report.cases if case.record.label == 1]
     groups = [
@@ -91,7 +91,7 @@ def errors(report: Report) -> list[Group]:
 
 
 def examples(report: Report) -> Group | None:
-    """The picture with the median score of each defect type, and of the good ones; None without pictures."""
+    """The image with the median score of each defect type, and of the good ones; None without images."""
     by_type: dict[str, list[Case]] = {}
     for case in report.cases:
         by_type.setdefault(_type(case), []).append(case)

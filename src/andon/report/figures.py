@@ -263,7 +263,7 @@ def _label_ends(axes: Axes, texts: Sequence[str], colours: Sequence[str], ends: 
 
 
 def _scores(report: Report) -> Figure | None:
-    """How the shown scores of good and of anomalous pictures lie about the threshold."""
+    """How the shown scores of good and of anomalous images lie about the threshold."""
     kinds = [
         (
             title,

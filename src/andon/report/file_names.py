@@ -1,4 +1,4 @@
-"""Where the files of a picture go: names that every file system takes and that never meet."""
+"""Where the files of an image go: names that every file system takes and that never meet."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def safe_name(text: str) -> str:
 def places(records: Sequence[Record]) -> list[str]:
     """`<defect>/<image>` for each record, without suffix, no two alike even where case does not count.
 
-    The image is the last part of the id; where pictures of several folders share it, the whole id with `_` for `/`, and
+    The image is the last part of the id; where images of several folders share it, the whole id with `_` for `/`, and
     a number where even that is not enough.
     """
     short = [f"{folder(record)}/{safe_name(record.id.rsplit('/', 1)[-1])}" for record in records]
@@ -54,9 +54,9 @@ def places(records: Sequence[Record]) -> list[str]:
 
 
 def single_place(record: Record) -> str:
-    """Path for a picture whose neighbours are not known: that of its id, every part made safe.
+    """Path for an image whose neighbours are not known: that of its id, every part made safe.
 
-    Ids of single pictures keep their suffix; `.png` is dropped since every file written for them is a picture again.
+    Ids of single images keep their suffix; `.png` is dropped since every file written for them is an image again.
     """
     return "/".join(safe_name(part) for part in record.id.removesuffix(".png").split("/"))
 

@@ -26,7 +26,7 @@ from andon.report.pictures import (
     heat_map,
     marked,
     png_uri,
-    read_picture,
+    read_image,
     scale_uri,
 )
 from andon.report.text import DASH, milliseconds, percent, plural, printable, reason, short, unbroken
@@ -49,7 +49,7 @@ SELECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One of the four views of a picture."""
+    """One of the four views of an image."""
 
     title: str
     image: str
@@ -60,7 +60,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """A picture with its verdict in words."""
+    """An image with its verdict in words."""
 
     name: str
     verdict: str
@@ -192,11 +192,11 @@ def costs(report: Report) -> list[tuple[str, str]]:
     return [*rows, ("machine", report.machine or DASH)]
 
 
-# --- pictures -----------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------
 
 
 def _exhibit(case: Case, report: Report) -> Exhibit:
-    picture, raw = read_picture(case.record.image), full_map(case, report.calibration)
+    picture, raw = read_image(case.record.image), full_map(case, report.calibration)
     inside = inspected_pixels(case.record, case.size)
     shown = np.asarray(report.calibration.pixel_display(raw), np.float32)
     mask = case_mask(case, raw, report.calibration)

@@ -1,4 +1,4 @@
-"""Heat maps, masks and float maps, on one fixed colour scale for all pictures of a detector.
+"""Heat maps, masks and float maps, on one fixed colour scale for all images of a detector.
 
 The scale is that of `Calibration.pixel_display`: 0 = a typical good pixel, 1 = the pixel threshold. Below 0.5 nothing is
 drawn, up to the threshold a thin blue, from the threshold on orange to yellow, which all kinds of colour vision tell
@@ -47,12 +47,12 @@ FOUND = (236, 110, 20)
 TRUTH = (32, 150, 170)
 """What the annotation marks."""
 UNDER_HEAT, UNDER_MARKS = 0.8, 0.5
-"""Brightness of the grey picture under colours, so that the lightest colour is lighter than any grey."""
+"""Brightness of the grey image under colours, so that the lightest colour is lighter than any grey."""
 HATCH = (110, 60)
 """Greys (0-255) of the stripes over what is not inspected."""
 LUMA = np.array((0.2989, 0.587, 0.114), np.float32)
 PAGE_SIDE = 768
-"""Longest side in pixels of a picture inside the page."""
+"""Longest side in pixels of an image inside the page."""
 
 
 def _table() -> Pixels:
@@ -78,13 +78,13 @@ TABLE = _table()
 
 
 def heat_colours(shown: npt.NDArray[np.floating[Any]]) -> Pixels:
-    """Colour and opacity (..., 4) of display values (...); depends on the value alone, never on the picture."""
+    """Colour and opacity (..., 4) of display values (...); depends on the value alone, never on the image."""
     steps = np.minimum(np.clip(np.nan_to_num(shown), 0, TOP) * (STEPS / TOP), STEPS - 1)
     return np.asarray(TABLE[steps.astype(np.uint8)], np.uint8)
 
 
 def heat_map(picture: Pixels, shown: Map, inspected: Mask | None = None) -> Pixels:
-    """(H, W, 3): display values (H, W) over the grey picture, with a line around what reaches the threshold.
+    """(H, W, 3): display values (H, W) over the grey image, with a line around what reaches the threshold.
 
     What is not `inspected` (H, W) is hatched.
     """
@@ -95,7 +95,7 @@ def heat_map(picture: Pixels, shown: Map, inspected: Mask | None = None) -> Pixe
 
 
 def _hatched(picture: Pixels, where: Mask) -> Pixels:
-    """(H, W, 3) with grey stripes over the darkened picture, each a sixtieth of the picture wide and at least 2 pixels."""
+    """(H, W, 3) with grey stripes over the darkened image, each a sixtieth of the image wide and at least 2 pixels."""
     width = max(2, round(max(where.shape) / 60))
     rows, columns = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
     stripes = np.where((rows + columns) // width % 2, HATCH[0], HATCH[1])[:, :, None]
@@ -103,7 +103,7 @@ def _hatched(picture: Pixels, where: Mask) -> Pixels:
 
 
 def marked(picture: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
-    """(H, W, 3): the marked pixels (H, W) in one colour, with a line around them, on the faint grey picture."""
+    """(H, W, 3): the marked pixels (H, W) in one colour, with a line around them, on the faint grey image."""
     image = _dimmed(picture, UNDER_MARKS)
     image[mask] = colour
     image[outline(mask)] = 255
@@ -111,7 +111,7 @@ def marked(picture: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
 
 
 def outline(mask: Mask) -> Mask:
-    """(H, W): a line just outside the mask, a four-hundredth of the picture thick and at least a pixel."""
+    """(H, W): a line just outside the mask, a four-hundredth of the image thick and at least a pixel."""
     if not mask.any():
         return np.zeros_like(mask)
     width = max(1, round(max(mask.shape) / 400))
@@ -120,7 +120,7 @@ def outline(mask: Mask) -> Mask:
 
 
 def _dimmed(picture: Pixels, brightness: float) -> Pixels:
-    """The picture (H, W, 3) in grey, darker by the factor `brightness`."""
+    """The image (H, W, 3) in grey, darker by the factor `brightness`."""
     grey = (picture.astype(np.float32) @ (LUMA * np.float32(brightness))).round().astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
@@ -132,15 +132,15 @@ def _blend(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def read_picture(path: Path) -> Pixels:
-    """(H, W, 3) of a picture file as evaluation saw it. Raises `DataError` when it cannot be read any more."""
+def read_image(path: Path) -> Pixels:
+    """(H, W, 3) of an image file as evaluation saw it. Raises `DataError` when it cannot be read any more."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AlphaWarning)  # was said when the picture was evaluated
+        warnings.simplefilter("ignore", AlphaWarning)  # was said when the image was evaluated
         return (decode(path).pixels * 255).round().astype(np.uint8)
 
 
 def full_map(case: Case, calibration: Calibration) -> Map:
-    """(H, W): the raw map of a case at its picture's own size, as the metrics saw it where it is inspected."""
+    """(H, W): the raw map of a case at its image's own size, as the metrics saw it where it is inspected."""
     import torch
 
     from andon.detectors._base import enlarge
@@ -150,7 +150,7 @@ def full_map(case: Case, calibration: Calibration) -> Map:
 
 
 def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
-    """(H, W): what is marked of a case with the full-size map `raw`; nothing where a gate holds the picture back."""
+    """(H, W): what is marked of a case with the full-size map `raw`; nothing where a gate holds the image back."""
     mask = raw >= np.float32(calibration.pixel.value)
     return np.zeros_like(mask) if case.gated is False else mask
 
@@ -165,7 +165,7 @@ def save_case(
     raw = full_map(case, calibration)
     if pictures:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
-        _save_pictures(case.record, shown, case_mask(case, raw, calibration), folder, place)
+        _save_images(case.record, shown, case_mask(case, raw, calibration), folder, place)
     if map_place is not None:
         _save_map(raw, folder, map_place)
 
@@ -184,14 +184,14 @@ def save_prediction(
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
     record = replace(prediction.record, inspected=calibration.inspected)
-    _save_pictures(record, prediction.anomaly_map, mask, folder, place)
+    _save_images(record, prediction.anomaly_map, mask, folder, place)
     if maps:
         _save_map(prediction.raw_map, folder, place)
 
 
-def _save_pictures(record: Record, shown: Map, mask: Mask, folder: Path, place: str) -> None:
+def _save_images(record: Record, shown: Map, mask: Mask, folder: Path, place: str) -> None:
     inside = inspected_pixels(record, (shown.shape[0], shown.shape[1]))
-    _save_png(heat_map(read_picture(record.image), shown, inside), folder / "heatmaps" / f"{place}.png")
+    _save_png(heat_map(read_image(record.image), shown, inside), folder / "heatmaps" / f"{place}.png")
     _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
 
 
@@ -208,11 +208,11 @@ def _save_map(raw: Map, folder: Path, place: str) -> None:
         tifffile.imwrite(part, raw, photometric="minisblack", metadata=None)
 
 
-# --- pictures inside the page -------------------------------------------------------------------------------
+# --- images inside the page -------------------------------------------------------------------------------
 
 
 def data_uri(pixels: Pixels) -> str:
-    """A picture as `data:` address, at most `PAGE_SIDE` pixels on its longest side."""
+    """An image as `data:` address, at most `PAGE_SIDE` pixels on its longest side."""
     image = Image.fromarray(pixels)
     image.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.BOX)
     stream = io.BytesIO()

@@ -1,11 +1,11 @@
 """Answers for the benchmark server of MVTec AD 2, which keeps the labels of two test sets back (spec A.9).
 
-    anomaly_images/<category>/{test_private,test_private_mixed}/<picture>.tiff                  float16
-    anomaly_images_thresholded/<category>/{test_private,test_private_mixed}/<picture>.png       0 and 255
+    anomaly_images/<category>/{test_private,test_private_mixed}/<image>.tiff                  float16
+    anomaly_images_thresholded/<category>/{test_private,test_private_mixed}/<image>.png       0 and 255
 
-in one .tar.gz, at the pictures' own size. The server's metrics look at the order of values within a category, so maps are
+in one .tar.gz, at the images' own size. The server's metrics look at the order of values within a category, so maps are
 written on the displayed scale (0 = a typical good pixel, 1 = the pixel threshold), which fits the few digits of float16.
-Marked is what reaches mean + 3 standard deviations of all pixels of the validation pictures, as the paper does it.
+Marked is what reaches mean + 3 standard deviations of all pixels of the validation images, as the paper does it.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def write_submission(
     *,
     progress: Progress | None = None,
 ) -> Submission:
-    """Let each category's detector answer for its private pictures, and write the archive.
+    """Let each category's detector answer for its private images, and write the archive.
 
     `detectors` by category; each has learned from its data set's train alone. Raises `DataError` for a data set without
-    private or validation pictures or without a detector, before anything is computed.
+    private or validation images or without a detector, before anything is computed.
     """
     if not datasets:
         raise DataError("there is nothing to submit: give at least one category of MVTec AD 2")

@@ -111,7 +111,7 @@ class Row:
     value: str
     meaning: str
     basis: str = ""
-    """What it rests on: how many pictures, pixels or regions."""
+    """What it rests on: how many images, pixels or regions."""
     oracle: bool = False
     """Whether test labels chose its threshold."""
 
@@ -187,7 +187,7 @@ def promise(report: Report) -> str:
 
 
 def basis(name: str, metric: Metric) -> str:
-    """What a metric rests on (pictures, pixels or regions) and how far it can be trusted."""
+    """What a metric rests on (images, pixels or regions) and how far it can be trusted."""
     return _counts(name, metric) + _uncertainty(metric)
 
 

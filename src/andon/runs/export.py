@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from andon.export.network import Exported
 
 COMPARED = 8
-"""Own pictures on which an exported network is compared with its detector."""
+"""Own images on which an exported network is compared with its detector."""
 
 
 def export_run(
@@ -38,7 +38,7 @@ def export_run(
 ) -> dict[str, Any]:
     """Export the detector of a run to `path`; with `int8_limit` in 8-bit integers, if that costs no more image AUROC.
 
-    The file is compared on held-out good pictures of the run where they can be found. Raises what `export` raises.
+    The file is compared on held-out good images of the run where they can be found. Raises what `export` raises.
     """
     from andon.export.network import export
     from andon.detectors._saving import load_detector
@@ -87,7 +87,7 @@ def _summary(found: Exported) -> dict[str, Any]:
 
 
 def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any]:
-    """Pack a run with check pictures from its own data set, or from `data`; returns the manifest."""
+    """Pack a run with check images from its own data set, or from `data`; returns the manifest."""
     from andon.export.packed import pack
 
     dataset = run_data(run, data)
@@ -103,17 +103,17 @@ def run_latency(
     threads: int | None = None,
     effort: Effort | None = None,
 ) -> dict[str, Latency]:
-    """Milliseconds of each stage, on the pictures named or on test pictures of the run (good ones where it has none)."""
+    """Milliseconds of each stage, on the images named or on test images of the run (good ones where it has none)."""
     from andon.runs.loading import load
     from andon.export.stage_latency import stage_latency
 
     if not images and not run.is_dir():
         raise DataError(f"{run} has no pictures of its own: name some, or a folder of them")
-    records = list_inputs(images) if images else _test_pictures(run)
+    records = list_inputs(images) if images else _test_images(run)
     return stage_latency(load(run, runtime, threads=threads), records, effort=effort)
 
 
-def _test_pictures(run: Path) -> list[Record]:
+def _test_images(run: Path) -> list[Record]:
     dataset = run_data(run)
     return list(dataset.test) or _good(dataset)
 
@@ -121,7 +121,7 @@ def _test_pictures(run: Path) -> list[Record]:
 
 
 def _good(dataset: Dataset) -> list[Record]:
-    """Good pictures, those that were not learned from first."""
+    """Good images, those that were not learned from first."""
     return [
         *dataset.validation,
         *(record for record in dataset.test if record.label == 0),
@@ -130,5 +130,5 @@ def _good(dataset: Dataset) -> list[Record]:
 
 
 def pixels(record: Record) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) of a picture as exported networks take it."""
+    """(H, W, 3) of an image as exported networks take it."""
     return np.round(decode(record.image).pixels * 255).astype(np.uint8)

@@ -67,7 +67,7 @@ def fit_run(
 ) -> tuple[Detector, Dataset]:
     """Fit the (resolved) recipe on the data and write the run folder.
 
-    Returns the detector and the data set it learned from, without pictures that were skipped. Raises `InterruptedRun`
+    Returns the detector and the data set it learned from, without images that were skipped. Raises `InterruptedRun`
     after Ctrl-C, with everything learned so far kept for `resume`. After any other error a folder that this call made is
     removed again (but for checkpoints that are of use), and a run that was to be replaced is still there if the fault was
     found before learning.
@@ -95,7 +95,7 @@ def fit_run(
         return load_detector(run / "detector"), dataset
     if overwrite and not resume and run.exists():
         for record in used:
-            decode(record.image)  # an old run is not given up for pictures that cannot be learned from
+            decode(record.image)  # an old run is not given up for images that cannot be learned from
     trainer = Trainer(
         seed=recipe.seed,
         device=device,
@@ -138,7 +138,7 @@ def fit_run(
 
 
 def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
-    """The data set without training and validation pictures that cannot be decoded, and those with the reason."""
+    """The data set without training and validation images that cannot be decoded, and those with the reason."""
     from andon.datasets import Records
     from andon.report.evaluation import readable
 

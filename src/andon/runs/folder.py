@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
-from andon.core.images import is_picture
+from andon.core.images import is_image
 
 if TYPE_CHECKING:
     from andon.nn.training import Stage
@@ -64,7 +64,7 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         )
     if (run / "recipe.yaml").is_file():
         return
-    pictures = (path for path in run.rglob("*") if is_picture(path))
+    pictures = (path for path in run.rglob("*") if is_image(path))
     found = next(itertools.chain(_own_files(run), pictures), None)
     if found is not None:
         raise OutputError(
@@ -138,7 +138,7 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
-    """Whether each test picture is anomalous, and its raw score, by id. Raises `DataError` when they are missing or damaged."""
+    """Whether each test image is anomalous, and its raw score, by id. Raises `DataError` when they are missing or damaged."""
     file = run / "predictions.csv"
     try:
         with file.open(encoding="utf-8", newline="") as lines:

@@ -1,4 +1,4 @@
-"""Predicting files: what `andon predict` does with a list of pictures."""
+"""Predicting files: what `andon predict` does with a list of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from andon.datasets.depth import point_cloud_beside
 from andon.core.errors import DataError
 from andon.core.files import write_text
-from andon.core.images import decode, is_picture, natural_key
+from andon.core.images import decode, is_image, natural_key
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from andon.thresholds.calibration import Calibration
 
 CHUNK = 256
-"""Pictures handed to the detector at a time; it decodes ahead only within them."""
+"""Images handed to the detector at a time; it decodes ahead only within them."""
 
 
 class Judge(Protocol):
-    """What answers for pictures: a detector, or a network made from one."""
+    """What answers for images: a detector, or a network made from one."""
 
     def fitted(self) -> Calibration:
         """The thresholds."""
@@ -46,7 +46,7 @@ class Answer:
     """0 = typical good, 1 = threshold."""
     raw_score: float | None
     area: float | None
-    """Share of the picture that is marked."""
+    """Share of the image that is marked."""
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -55,16 +55,16 @@ class Answer:
 
 
 def list_inputs(inputs: Sequence[Path]) -> list[Record]:
-    """Records of the named pictures and of all pictures below the named folders, in natural order.
+    """Records of the named images and of all images below the named folders, in natural order.
 
     Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` for a path that is
-    not there or a folder without pictures.
+    not there or a folder without images.
     """
     records: list[Record] = []
     for path in inputs:
         if path.is_dir():
             found = sorted(
-                (p for p in path.rglob("*") if p.is_file() and is_picture(p)),
+                (p for p in path.rglob("*") if p.is_file() and is_image(p)),
                 key=lambda p: natural_key(str(p)),
             )
             if not found:
@@ -82,7 +82,7 @@ def list_inputs(inputs: Sequence[Path]) -> list[Record]:
 
 
 def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
-    """Pictures of one name in several folders get their whole path as id, so that one's heat map does not replace the other's."""
+    """Images of one name in several folders get their whole path as id, so that one's heat map does not replace the other's."""
     counts = Counter(record.id for record in records)
     return [
         record if counts[record.id] == 1 else replace(record, id="/".join(record.image.resolve().parts[1:]))
@@ -99,9 +99,9 @@ def predict_files(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Answer for every picture, in order; heat maps, masks and predictions.csv go to `save`.
+    """Answer for every image, in order; heat maps, masks and predictions.csv go to `save`.
 
-    Raises `DataError` for a picture that cannot be read, before anything is written, unless `skip_unreadable`.
+    Raises `DataError` for an image that cannot be read, before anything is written, unless `skip_unreadable`.
     """
     detector.fitted()
     if not skip_unreadable:
@@ -127,7 +127,7 @@ def answers(
 ) -> Iterator[Answer]:
     """Answers in the order of the records, one at a time; heat maps and masks go to `save` before their answer is given.
 
-    Records are drawn as they are needed, and only a batch of pictures is held. Raises `DataError` for a picture that cannot
+    Records are drawn as they are needed, and only a batch of images is held. Raises `DataError` for an image that cannot
     be read, unless `skip_unreadable`.
     """
     calibration, source = detector.fitted(), iter(records)

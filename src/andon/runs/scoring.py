@@ -1,8 +1,8 @@
-"""Answers for an archive: any number of pictures, one line of a table each; may be stopped at any moment and continued.
+"""Answers for an archive: any number of images, one line of a table each; may be stopped at any moment and continued.
 
 The table (CSV) is also the record of what is done: lines are only ever added, each is handed to the operating system before
-the next picture's, and a last line that was torn by a kill is dropped. The same command continues; every picture is answered
-once. Held in memory are one batch of pictures and the paths of those that are done (about 0.2 kB each).
+the next image's, and a last line that was torn by a kill is dropped. The same command continues; every image is answered
+once. Held in memory are one batch of images and the paths of those that are done (about 0.2 kB each).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import BinaryIO, Protocol
 from andon.datasets.depth import point_cloud_beside
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
-from andon.core.images import is_picture, natural_key
+from andon.core.images import is_image, natural_key
 from andon.runs.predict import Answer, answers
 from andon.core.progress import NoProgress, Progress
 from andon.detectors._saving import detector_folder
@@ -98,7 +98,7 @@ class Table:
         )
 
     def add(self, answer: Answer) -> None:
-        """Add the line of a picture that has none."""
+        """Add the line of an image that has none."""
         values = asdict(answer) | {"reason": " ".join(answer.reason.split()), "detector": self.detector}
         with writing_errors(self.path):
             self.stream.write(_line([values[name] for name in COLUMNS]))
@@ -149,7 +149,7 @@ def _lock(stream: BinaryIO, path: Path) -> None:
 
 
 def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
-    """Records of the named pictures and of those below the named folders: folder by folder, in natural order.
+    """Records of the named images and of those below the named folders: folder by folder, in natural order.
 
     Names are read as they are needed. The id is the path below the folder, or the whole path where several inputs are given."""
     for path in inputs:
@@ -162,10 +162,10 @@ def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    """Pictures of a folder, then those of the folders in it."""
+    """Images of a folder, then those of the folders in it."""
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: natural_key(entry.name))
-    yield from (folder / entry.name for entry in found if is_picture(Path(entry.name)) and entry.is_file())
+    yield from (folder / entry.name for entry in found if is_image(Path(entry.name)) and entry.is_file())
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
             yield from _pictures(folder / entry.name)
@@ -182,10 +182,10 @@ def predict_archive(
     cluster: Workers | None = None,
     progress: Progress | None = None,
 ) -> tuple[int, Counter[str]]:
-    """Answer for every picture that has no line in the table `out`; heat maps and masks go to `save`.
+    """Answer for every image that has no line in the table `out`; heat maps and masks go to `save`.
 
     Returns the number of new lines, and all lines by verdict. With a `cluster` its workers answer, and lines stand in the
-    order they end. Raises `DataError` for a picture that cannot be read, unless `skip_unreadable`; what is done by then is kept.
+    order they end. Raises `DataError` for an image that cannot be read, unless `skip_unreadable`; what is done by then is kept.
     """
     from andon.detectors._saving import load_detector
 
@@ -213,7 +213,7 @@ def predict_archive(
 
 
 def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
-    """Pictures that have no line yet, each once."""
+    """Images that have no line yet, each once."""
     for record in list_archive(inputs):
         path = str(record.image)
         if "\n" in path or "\r" in path:
@@ -224,7 +224,7 @@ def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
 
 
 def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
-    """Raise `DataError` for an input that is not there, `OutputError` where heat maps would be taken for pictures."""
+    """Raise `DataError` for an input that is not there, `OutputError` where heat maps would be taken for images."""
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path} does not exist: check the path")

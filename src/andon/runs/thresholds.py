@@ -34,7 +34,7 @@ def detector_folder(run: Path) -> Path:
 
 
 def promise(n: int) -> str:
-    """What `n` good pictures can promise, in words."""
+    """What `n` good images can promise, in words."""
     wanted = next(rate for rate in (0.05, 0.01, 0.001, 0.0001) if smallest_n(rate) > n)
     return (
         f"{n} good pictures support at most {100 / (n + 1):.2g} % false rejects on average; "
@@ -43,12 +43,12 @@ def promise(n: int) -> str:
 
 
 def held_out(calibration: Calibration) -> int:
-    """Number of good pictures behind the thresholds that the detector has not learned from."""
+    """Number of good images behind the thresholds that the detector has not learned from."""
     return 0 if calibration.source.startswith("train") else len(calibration.scores)
 
 
 def basis(calibration: Calibration) -> str:
-    """What the pictures behind the thresholds as fitted can promise, in words."""
+    """What the images behind the thresholds as fitted can promise, in words."""
     n = held_out(calibration)
     if n == 0:
         return (
@@ -67,11 +67,11 @@ def by_rate(
     reason: str,
     progress: Progress | None = None,
 ) -> tuple[Change, int]:
-    """Limits of the conformal rule: at most a share `rate` of good pictures is rejected; returns also the number of pictures.
+    """Limits of the conformal rule: at most a share `rate` of good images is rejected; returns also the number of images.
 
-    With `look` a second, lower limit is set, above which at most this share of good pictures lies: from there on a person
-    looks. `good` are further good pictures, or folders of them; where the run held nothing out they are all that counts.
-    Raises `DataError` where there are too few pictures for the rate.
+    With `look` a second, lower limit is set, above which at most this share of good images lies: from there on a person
+    looks. `good` are further good images, or folders of them; where the run held nothing out they are all that counts.
+    Raises `DataError` where there are too few images for the rate.
     """
     if not 0 < rate < 1 or (look is not None and not rate < look < 1):
         raise ConfigError(
@@ -79,7 +79,7 @@ def by_rate(
         )
     detector = _load(run)
     found = detector.fitted()
-    kept = held_out(found)  # training pictures score lower than new ones
+    kept = held_out(found)  # training images score lower than new ones
     scores, maxima = list(found.scores[:kept]), list(found.maxima[:kept])
     if good:
         new = _not_learned(run, list_inputs(good))
@@ -114,9 +114,9 @@ def by_cost(
     reason: str,
     progress: Progress | None = None,
 ) -> tuple[Change, CostLimit]:
-    """The image limit that costs least on labelled pictures of `data`; that of the pixels stays.
+    """The image limit that costs least on labelled images of `data`; that of the pixels stays.
 
-    Raises `ConfigError` for impossible prices, `DataError` where there are too few labelled pictures that were not learned from.
+    Raises `ConfigError` for impossible prices, `DataError` where there are too few labelled images that were not learned from.
     """
     if not (escape > 0 and reject > 0 and 0 < defect_rate < 1):
         raise ConfigError("prices must be above 0, and --defect-rate a share between 0 and 1, e.g. 0.01")
@@ -160,7 +160,7 @@ def _load(run: Path) -> Detector:
 
 
 def _not_learned(run: Path, records: Sequence[Record]) -> list[Record]:
-    """Records whose pictures the run did not learn from, as far as its data can still be found."""
+    """Records whose images the run did not learn from, as far as its data can still be found."""
     try:
         own = run_data(run)
     except DataError:

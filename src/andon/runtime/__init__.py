@@ -1,4 +1,4 @@
-"""Exported detectors: pictures in, verdicts out, without PyTorch.
+"""Exported detectors: images in, verdicts out, without PyTorch.
 
     model = andon.runtime.open_model("part.onnx")
     prediction = model.predict("photos/0001.png")        # the same score and verdict as the detector's

@@ -52,22 +52,22 @@ class Model:
     @overload
     def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
     def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """Answer for one picture or several: paths, records, or (H, W, 3) uint8 arrays.
+        """Answer for one image or several: paths, records, or (H, W, 3) uint8 arrays.
 
-        Raises `DataError` for a picture that cannot be read. Files with more than 8 bits are rounded to 8.
+        Raises `DataError` for an image that cannot be read. Files with more than 8 bits are rounded to 8.
         """
         if isinstance(pictures, str | Path | Record | np.ndarray):
             return next(self.stream([pictures]))
         return list(self.stream(pictures))
 
     def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
-        """As `predict` for many pictures, one result at a time."""
+        """As `predict` for many images, one result at a time."""
         for picture in pictures:
             pixels, record = read(picture)
             yield self.answer(pixels, record)
 
     def answer(self, pixels: Image, record: Record | None = None) -> Prediction:
-        """Answer for one decoded picture (H, W, 3)."""
+        """Answer for one decoded image (H, W, 3)."""
         if self.tiling is None:
             return self.judge(self.session(pixels[None]), record)
         where = "this picture" if record is None else str(record.image)
@@ -82,13 +82,13 @@ class Model:
         return np.asarray(self.calibration.pixel_display.inverse(found), np.float32)
 
     def judge(self, found: Outputs, record: Record | None = None) -> Prediction:
-        """Apply the thresholds to what the network answered for one picture."""
+        """Apply the thresholds to what the network answered for one image."""
         raw_map = np.asarray(self.calibration.pixel_display.inverse(found.anomaly_map[0]), np.float32)
         return self.calibration.judge(raw_map, float(found.raw_score[0]), record)
 
 
 def read(picture: Picture) -> tuple[Image, Record | None]:
-    """(H, W, 3) pixels of a picture, and its record where it is a file."""
+    """(H, W, 3) pixels of an image, and its record where it is a file."""
     if isinstance(picture, np.ndarray):
         if picture.shape[2:] != (3,) or picture.dtype != np.uint8:
             raise DataError(

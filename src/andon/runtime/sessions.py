@@ -22,14 +22,14 @@ SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 
 
 class Outputs(NamedTuple):
-    """What an exported network answers for B pictures."""
+    """What an exported network answers for B images."""
 
     raw_score: npt.NDArray[np.float32]
     """(B,), as the detector computes it."""
     score: npt.NDArray[np.float32]
-    """(B,): 0 = a typical good picture, 1 = the threshold as it was at the export."""
+    """(B,): 0 = a typical good image, 1 = the threshold as it was at the export."""
     anomaly_map: npt.NDArray[np.float32]
-    """(B, H, W) at the pictures' own size: 0 = a typical good pixel, 1 = the pixel threshold as it was at the export."""
+    """(B, H, W) at the images' own size: 0 = a typical good pixel, 1 = the pixel threshold as it was at the export."""
 
 
 class Session(Protocol):
@@ -39,7 +39,7 @@ class Session(Protocol):
     """`onnx` or `openvino`, with the version of the runtime."""
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
-        """Answer for (B, H, W, 3) pictures of one size."""
+        """Answer for (B, H, W, 3) images of one size."""
 
 
 @dataclass(frozen=True, slots=True)

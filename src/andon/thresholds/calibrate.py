@@ -1,4 +1,4 @@
-"""Sets a detector's thresholds: from good pictures that were not learned from, and from labelled anomalous ones if asked to."""
+"""Sets a detector's thresholds: from good images that were not learned from, and from labelled anomalous ones if asked to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> Calibration:
-    """Thresholds by the conformal rule on `good` pictures (spec B.11), at the detector's false-reject rate."""
+    """Thresholds by the conformal rule on `good` images (spec B.11), at the detector's false-reject rate."""
     scores: list[float] = []
     maxima: list[float] = []
     cells: list[npt.NDArray[np.float32]] = []
@@ -31,7 +31,7 @@ def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> C
         maxima += [float(m.max()) for m in maps]
         raw = analysis.anomaly_map[:, 0].numpy()
         cells += [_inspected_cells(raw[k], record) for k, record in enumerate(batch.records)]
-    alpha, on_small, parts = detector.config.false_reject_rate, detector.config.few_pictures, _parts(good)
+    alpha, on_small, parts = detector.config.false_reject_rate, detector.config.few_images, _parts(good)
     image, pixel = (
         with_room(conformal(np.asarray(x, np.float32), alpha, on_small=on_small, object_ids=parts), x)
         for x in (scores, maxima)
@@ -51,7 +51,7 @@ def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> C
 def labelled_limits(
     detector: Detector, found: Calibration, good: Sequence[Record], labelled: Sequence[Record]
 ) -> Calibration:
-    """`found` with thresholds of the best F1; that of the pixels stays where no labelled picture has a mask."""
+    """`found` with thresholds of the best F1; that of the pixels stays where no labelled image has a mask."""
     scores, ranking = [*found.scores], PixelRanking()
     cells: list[npt.NDArray[np.float32]] = []
     for batch, analysis, maps in detector.scan([*good, *labelled]):
@@ -83,7 +83,7 @@ def _inspected_cells(cells: npt.NDArray[np.float32], record: Record) -> npt.NDAr
 
 
 def _parts(records: Sequence[Record]) -> list[str] | None:
-    """Parts the pictures belong to, where that is known."""
+    """Parts the images belong to, where that is known."""
     if not any(record.object_id for record in records):
         return None
     return [record.object_id or record.id for record in records]

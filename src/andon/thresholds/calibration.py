@@ -21,11 +21,11 @@ class Calibration:
 
     image: Threshold
     pixel: Threshold
-    """Of the largest map value of a picture: at most the same share of good pictures shows any marked pixel."""
+    """Of the largest map value of an image: at most the same share of good images shows any marked pixel."""
     score_display: AffineDisplay
     pixel_display: AffineDisplay
     scores: tuple[float, ...]
-    """Raw scores of the good pictures."""
+    """Raw scores of the good images."""
     maxima: tuple[float, ...]
     """Largest raw map value of each."""
     source: str
@@ -58,7 +58,7 @@ class Calibration:
         )
 
     def quieted(self, raw_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(H, W) with the value of a typical good pixel, displayed as 0, where the picture is not inspected."""
+        """(H, W) with the value of a typical good pixel, displayed as 0, where the image is not inspected."""
         if self.inspected is None:
             return raw_map
         inside = self.inspected.at((raw_map.shape[0], raw_map.shape[1]))

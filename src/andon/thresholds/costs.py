@@ -1,4 +1,4 @@
-"""The limit that costs least, from labelled pictures and the prices of both mistakes."""
+"""The limit that costs least, from labelled images and the prices of both mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from andon.core.errors import DataError
 REPEATS = 1000
 """Bootstrap samples behind an interval."""
 FEWEST = 5
-"""Pictures of either kind below which no limit is computed."""
+"""Images of either kind below which no limit is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class CostLimit:
     cost_interval: tuple[float, float]
     """Cost of this limit, not of the best one of each sample."""
     escapes: float
-    """Share of anomalous pictures that stay below."""
+    """Share of anomalous images that stay below."""
     false_rejects: float
-    """Share of good pictures that reach it."""
+    """Share of good images that reach it."""
     n_good: int
     n_anomalous: int
 
@@ -54,7 +54,7 @@ def cheapest(
     """The limit with the smallest expected cost per part.
 
     Cost of a limit t: defect_rate · escape · P(anomalous < t) + (1 - defect_rate) · reject · P(good >= t). `good` (n,) and
-    `anomalous` (m,) are raw scores of pictures that nothing was learned from. Limits lie halfway between scores; of equally
+    `anomalous` (m,) are raw scores of images that nothing was learned from. Limits lie halfway between scores; of equally
     cheap ones the lowest is taken, so that doubt goes against the part. Raises `DataError` for fewer than `FEWEST` of a kind.
     """
     if not (escape > 0 and reject > 0 and 0 < defect_rate < 1):

@@ -28,7 +28,7 @@ class DegenerateRangeWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class AffineDisplay:
-    """The score shown to people: 0 = a typical good picture, 1 = the threshold, one straight line.
+    """The score shown to people: 0 = a typical good image, 1 = the threshold, one straight line.
 
     Where the threshold is not above the typical good score there is no such line. Then 1 stays the threshold,
     the slope is that of the smallest usable span, and `note` says so.
@@ -157,7 +157,7 @@ def threshold_centred(scores: npt.ArrayLike, lo: float, hi: float, threshold: fl
 
 
 def ecdf(scores: npt.ArrayLike, good_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """1 - p-value: about the share of good validation pictures that are less anomalous; any shape."""
+    """1 - p-value: about the share of good validation images that are less anomalous; any shape."""
     return 1.0 - p_value(scores, good_scores)
 
 

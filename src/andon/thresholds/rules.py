@@ -1,9 +1,9 @@
-"""Thresholds: from held-out good pictures alone, or, for analysis only, from labels (spec B.10, B.11).
+"""Thresholds: from held-out good images alone, or, for analysis only, from labels (spec B.10, B.11).
 
-`conformal` is the default. With n validation scores that played no part in fitting, a new good picture is as
+`conformal` is the default. With n validation scores that played no part in fitting, a new good image is as
 likely to take any of the n + 1 places among them (Vovk, Gammerman, Shafer: Algorithmic Learning in a Random
 World, 2005, https://doi.org/10.1007/b106715, section 2.2). Calling anomalous what lies above the k-th
-smallest of them, k = n + 1 - floor(alpha (n + 1)), therefore rejects a good picture with probability <=
+smallest of them, k = n + 1 - floor(alpha (n + 1)), therefore rejects a good image with probability <=
 alpha, whatever the detector and the distribution. andon calls anomalous what is `>=` the threshold, so the
 threshold is the next number after the k-th score, in the dtype in which scores are compared.
 """
@@ -36,7 +36,7 @@ class Guarantee:
     alpha: float
     """False alarm rate asked for."""
     n: int
-    """Independent good scores: parts where pictures of one part share an object id, else pictures."""
+    """Independent good scores: parts where images of one part share an object id, else images."""
     k: int
     """The threshold lies just above the k-th smallest score."""
     order_statistic: float
@@ -65,7 +65,7 @@ class Threshold:
     n: int = 0
     """Independent scores it was computed from."""
     n_scores: int = 0
-    """All scores it was computed from; more than `n` where parts have several pictures."""
+    """All scores it was computed from; more than `n` where parts have several images."""
     guarantee: Guarantee | None = None
     """Only for `conformal`."""
     oracle: bool = False
@@ -112,11 +112,11 @@ def conformal(
     on_small: Literal["error", "max"] = "error",
     dtype: npt.DTypeLike = np.float32,
 ) -> Threshold:
-    """Threshold that rejects at most a share `alpha` of new good pictures, on average over validation sets.
+    """Threshold that rejects at most a share `alpha` of new good images, on average over validation sets.
 
-    `scores` (n,) are those of good validation pictures, used neither in training nor to choose anything.
-    Pictures with the same object id (None = a part of its own) count as one, with their largest score. Given
-    the maxima of validation maps it is the pixel threshold that leaves a share 1 - alpha of good pictures
+    `scores` (n,) are those of good validation images, used neither in training nor to choose anything.
+    Images with the same object id (None = a part of its own) count as one, with their largest score. Given
+    the maxima of validation maps it is the pixel threshold that leaves a share 1 - alpha of good images
     without any marked pixel. `dtype` is the one in which scores are compared.
 
     With fewer than `smallest_n(alpha)` parts, `on_small="max"` takes the largest score, whose expected rate
@@ -161,7 +161,7 @@ def conformal(
 def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
     """The threshold, higher by `ROOM` of its distance to the median good score; what it promises still holds.
 
-    The picture that set the threshold lies a rounding error below it, and runtimes round differently: with this room its
+    The image that set the threshold lies a rounding error below it, and runtimes round differently: with this room its
     verdict is the same in all of them.
     """
     distance = threshold.value - float(np.median(np.asarray(scores, np.float64)))
@@ -169,7 +169,7 @@ def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLi
 
 
 def p_value(scores: npt.ArrayLike, good_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Share of good pictures at least as anomalous: (1 + #{good >= s}) / (n + 1), any shape.
+    """Share of good images at least as anomalous: (1 + #{good >= s}) / (n + 1), any shape.
 
     `p <= alpha` is the same decision as the conformal threshold for `alpha`, on scores of the same dtype.
     """
@@ -206,22 +206,22 @@ def manual(value: float, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
 
 
 def smallest_n(alpha: float) -> int:
-    """Fewest good pictures for which `conformal(alpha)` exists: 9, 19, 99 for 0.1, 0.05, 0.01."""
+    """Fewest good images for which `conformal(alpha)` exists: 9, 19, 99 for 0.1, 0.05, 0.01."""
     return max(1, math.ceil((1 - 1e-9) / alpha) - 1)
 
 
 def smallest_n_with_confidence(rate: float, confidence: float = CONFIDENCE) -> int:
-    """Fewest good pictures whose largest score keeps the rate: 29, 59, 299 for 0.1, 0.05, 0.01 at 95 %."""
+    """Fewest good images whose largest score keeps the rate: 29, 59, 299 for 0.1, 0.05, 0.01 at 95 %."""
     return math.ceil(math.log(1 - confidence) / math.log(1 - rate))
 
 
-# --- from labelled pictures that are not in the test -----------------------------------------------------------
+# --- from labelled images that are not in the test -----------------------------------------------------------
 
 
 def labelled_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
     """Half-way between the threshold with the largest F1 and the next lower score, of (n,) scores with labels 0 and 1.
 
-    For labelled pictures that were set aside from the test (spec 4, V5d); with the labels of the test it would be an
+    For labelled images that were set aside from the test (spec 4, V5d); with the labels of the test it would be an
     oracle. Raises `DataError` without anomalous samples.
     """
     _require_anomalous(labels)
@@ -233,7 +233,7 @@ def labelled_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
 
 
 def from_labelled(value: float, n: int) -> Threshold:
-    """A threshold that `n` good and labelled anomalous pictures chose by F1; rounded to float32."""
+    """A threshold that `n` good and labelled anomalous images chose by F1; rounded to float32."""
     return Threshold(_rounded(value, np.float32), "labelled_f1", None, n=n, n_scores=n)
 
 
@@ -298,7 +298,7 @@ def _percent(rate: float) -> str:
 
 
 def _describe_guarantee(guarantee: Guarantee, parts: bool) -> str:
-    """E.g. "59 good pictures support a false alarm rate of 5 %: ..."."""
+    """E.g. "59 good images support a false alarm rate of 5 %: ..."."""
     what = "parts" if parts else "pictures"
     rates = (
         f"{_percent(guarantee.expected_rate)} is expected, and with 95 % confidence it is at most "

@@ -52,15 +52,15 @@ _TABLE, _POSE, _LIGHT, _THREAD, _FINISH, _SHADOW = range(6)
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the part lies, in picture pixels; `scale` includes f."""
+    """Where the part lies, in image pixels; `scale` includes f."""
 
     x: float
     y: float
     angle: float
     scale: float
 
-    def to_picture(self, u: float, v: float) -> tuple[float, float]:
-        """Part frame to picture coordinates."""
+    def to_image(self, u: float, v: float) -> tuple[float, float]:
+        """Part frame to image coordinates."""
         c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
         return self.x + self.scale * (u * c - v * s), self.y + self.scale * (u * s + v * c)
 
@@ -127,7 +127,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
 def _draw_pose(streams: Streams, height: int) -> Pose:
     rng, f = streams.element(_POSE), height / 256
     angle, dx, dy, scale = rng.uniform((0, -10, -10, 0.97), (2 * np.pi, 10, 10, 1.03))
-    # The part reaches from -70 to +78 along its axis: its middle, u = 4, goes to the middle of the picture.
+    # The part reaches from -70 to +78 along its axis: its middle, u = 4, goes to the middle of the image.
     c, s = np.cos(angle), np.sin(angle)
     middle = (height - 1) / 2
     return Pose(middle + f * (dx - 4 * c), middle + f * (dy - 4 * s), float(angle), float(scale) * f)
@@ -250,7 +250,7 @@ def _rust(
     """Brown patch on the part."""
     on_head = rng.random() < 0.35
     u, v = rng.uniform((-66, -22), (-44, 22)) if on_head else rng.uniform((-34, -9), (70, 9))
-    blob = Blob.draw(rng, *pose.to_picture(u, v), radius=rng.uniform(6, 11) * f, rough=0.35)
+    blob = Blob.draw(rng, *pose.to_image(u, v), radius=rng.uniform(6, 11) * f, rough=0.35)
     grain = value_noise(rng, height, height, 3 * f, octaves=2)[box]
     x, y = box_grid(box)
     alpha = coverage(blob.distance(x, y), 2 * f)
@@ -268,7 +268,7 @@ def _scratch_head(
     length, angle, tone = rng.uniform(10, 24), rng.uniform(0, np.pi), 0.28 * rng.choice((-1.0, 1.0))
     u, v = rng.uniform((-62, -18), (-48, 18))
     half = np.array((np.cos(angle), np.sin(angle))) * length / 2
-    start, end = (pose.to_picture(u + sign * half[0], v + sign * half[1]) for sign in (-1, 1))
+    start, end = (pose.to_image(u + sign * half[0], v + sign * half[1]) for sign in (-1, 1))
     x, y = box_grid(box)
     own_u, _ = _part_grid(box, pose)
     distance = segment(x, y, start, end, rng.uniform(1.2, 1.6) * pose.scale)

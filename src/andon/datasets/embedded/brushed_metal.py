@@ -31,7 +31,7 @@ BASE, STREAKS, HIGHLIGHT, CLOUDS = 0.46, 0.045, 0.16, 0.02
 BRUSHES = ((61, 0.55), (15, 0.40))
 """Length in px and weight of the long and the short marks of the brush."""
 LATTICE = 288
-"""Marks are drawn on a square of this many px at f = 1, which covers the picture in every direction they take."""
+"""Marks are drawn on a square of this many px at f = 1, which covers the image in every direction they take."""
 DENT, DENT_FOOT = 0.22, 2.0
 """Contrast of a dent, and where it ends, in standard deviations of the bump."""
 
@@ -84,7 +84,7 @@ def _dent(metal: Image, rng: np.random.Generator, f: float) -> Mask:
     sigma, light = 0.55 * rng.uniform(8, 16) * f, rng.uniform(0, 2 * np.pi)
     footprint = np.zeros(metal.shape, np.bool_)
     box = box_around(x0, y0, 5 * sigma, *metal.shape)
-    assert box is not None  # it is centred in the picture
+    assert box is not None  # it is centred in the image
     u, v = turned(*box_grid(box), x0, y0, light)
     u, v = u / np.float32(sigma), v / np.float32(sigma)
     metal[box] += (
@@ -116,7 +116,7 @@ def _scratch(metal: Image, rng: np.random.Generator, f: float) -> Mask:
     dx, dy = length / 2 * float(np.cos(angle)), length / 2 * float(np.sin(angle))
     footprint = np.zeros(metal.shape, np.bool_)
     box = box_around(x0, y0, length / 2 + 4 * f + 2, *metal.shape)
-    assert box is not None  # it is centred in the picture
+    assert box is not None  # it is centred in the image
     x, y = box_grid(box)
     plain = metal[box].copy()
     for (shift_x, shift_y), tone in (((1.6 * f, 1.0 * f), -0.13), ((0.0, 0.0), bright)):
@@ -134,7 +134,7 @@ def _stain(metal: Image, rng: np.random.Generator, f: float) -> Mask:
     blob = Blob.draw(rng, x0, y0, radius, rough=0.35)
     footprint = np.zeros(metal.shape, np.bool_)
     box = box_around(x0, y0, blob.reach + ramp, *metal.shape)
-    assert box is not None  # it is centred in the picture
+    assert box is not None  # it is centred in the image
     distance = blob.distance(*box_grid(box))
     blend(metal, box, coverage(distance, ramp), 0.8 * metal[box])
     footprint[box] = distance > 0

@@ -51,7 +51,7 @@ Plane = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture with its points and truth."""
+    """One image with its points and truth."""
 
     colours: npt.NDArray[np.uint8]
     """(H, W, 3)."""
@@ -92,7 +92,7 @@ def generate(root: Path, profile: str = "small", size: int = 256, seed: int = 0)
 
 
 def pictures(profile: Profile) -> list[tuple[str, str | None, int]]:
-    """(split, defect type, index) of all pictures, good ones first."""
+    """(split, defect type, index) of all images, good ones first."""
     counts = (("train", profile.train), ("validation", profile.validation), ("test", profile.good))
     good: list[tuple[str, str | None, int]] = [
         (split, None, k) for split, count in counts for k in range(count)
@@ -101,7 +101,7 @@ def pictures(profile: Profile) -> list[tuple[str, str | None, int]]:
 
 
 def render(split: str, defect: str | None, index: int, *, size: int = 256, seed: int = 0) -> Sample:
-    """Draw one picture; pad, colours and sensor are those of the good picture of the same index and type."""
+    """Draw one image; pad, colours and sensor are those of the good image of the same index and type."""
     defect_id = 0 if defect is None else 1 + DEFECTS.index(defect)
     root = np.random.SeedSequence(seed, spawn_key=(STREAM_ID, SPLIT_IDS[split], defect_id, index))
     scene, surface, sensor, own = (np.random.Generator(np.random.PCG64DXSM(child)) for child in root.spawn(4))

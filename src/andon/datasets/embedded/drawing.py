@@ -32,24 +32,24 @@ from andon.datasets.embedded.rendering import Rendered, Scene, finish
 from andon.datasets.embedded.streams import CATEGORY_IDS, SPLIT_IDS, Streams, streams
 
 VERSION = 1
-"""Counts up whenever the same arguments give other pictures or masks."""
+"""Counts up whenever the same arguments give other images or masks."""
 CATEGORIES: tuple[str, ...] = tuple(CATEGORY_IDS)
 MIN_SIZE, MAX_SIZE = 128, 512
 ENOUGH_TO_SHARE = 350
-"""From this many pictures on, starting further processes saves time."""
+"""From this many images on, starting further processes saves time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How many pictures a category gets."""
+    """How many images a category gets."""
 
     train: int
     validation: int
     """Only where the layout has a folder for it."""
     good: int
-    """Good pictures in test."""
+    """Good images in test."""
     defective: int
-    """Pictures of each defect type in test."""
+    """Images of each defect type in test."""
 
 
 PROFILES = {
@@ -90,7 +90,7 @@ STRUCTURAL_VALUES = {
     for row in TRAY_DEFECTS
     if row.group == "structural" and row.pixel_value is not None
 }
-"""Pixel values of the masks that are derived from the pictures; logical ones come with theirs."""
+"""Pixel values of the masks that are derived from the images; logical ones come with theirs."""
 
 
 class Category(Protocol):
@@ -100,21 +100,21 @@ class Category(Protocol):
     MODE: str
 
     def scene(self, streams: Streams, defect: str | None, height: int) -> Scene:
-        """Scene of the good picture (None) or with one of `DEFECTS` in it."""
+        """Scene of the good image (None) or with one of `DEFECTS` in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture to draw, and where its files go, relative to the root."""
+    """One image to draw, and where its files go, relative to the root."""
 
     category: str
     split: str
     defect: str | None
     index: int
-    """Number in its random stream: among the pictures of this split and defect."""
+    """Number in its random stream: among the images of this split and defect."""
     image: str
     masks: str = ""
-    """Mask file, or with a trailing `/` a folder of numbered ones; empty for good pictures."""
+    """Mask file, or with a trailing `/` a folder of numbered ones; empty for good images."""
 
 
 def category_module(name: str) -> Category:
@@ -127,10 +127,10 @@ def category_module(name: str) -> Category:
 def render(
     category: str, split: str, defect: str | None, index: int, *, size: int = 256, seed: int = 0
 ) -> Rendered:
-    """Draw one picture with its good twin and its masks, as `generate` does.
+    """Draw one image with its good twin and its masks, as `generate` does.
 
-    `split` is train, validation or test; `defect` one of the category's defect types, None or "good" for a good picture;
-    `index` counts the pictures of that split and defect from 0; `size` is the height in pixels. Raises `DataError` for
+    `split` is train, validation or test; `defect` one of the category's defect types, None or "good" for a good image;
+    `index` counts the images of that split and defect from 0; `size` is the height in pixels. Raises `DataError` for
     unknown names and for sizes outside 128 to 512.
     """
     module = category_module(category)
@@ -153,7 +153,7 @@ def render(
 
 
 def pictures(category: str, profile: Profile) -> Iterator[Picture]:
-    """All pictures of a category, good ones first."""
+    """All images of a category, good ones first."""
     folder = f"{'embedded_loco' if category == TRAY else 'embedded_ad'}/{category}"
     validation = profile.validation if category == TRAY else 0
     for split, count in (("train", profile.train), ("validation", validation), ("test", profile.good)):
@@ -192,7 +192,7 @@ def generate(
 
     `profile` is tiny, small or standard; `size` the height in pixels, 128 to 512; `categories` all of `CATEGORIES` by
     default. `workers` processes draw, by default one per core where there is enough to do; the files do not depend on it.
-    `progress` gets (pictures drawn, pictures in all). An interrupted call leaves no data set behind.
+    `progress` gets (images drawn, images in all). An interrupted call leaves no data set behind.
 
     Raises `DataError` for wrong arguments, `OutputError` when `root` already holds such data or cannot be written.
     """
@@ -276,7 +276,7 @@ def _draw_all(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
-    """Draw and write all pictures, in this process or in others; returns path -> sha256."""
+    """Draw and write all images, in this process or in others; returns path -> sha256."""
     if workers is None:
         workers = (os.cpu_count() or 1) if len(work) >= ENOUGH_TO_SHARE else 1
     draw = partial(_draw, root, size, seed)
@@ -300,7 +300,7 @@ def _draw_all(
 
 
 def _draw(root: Path, size: int, seed: int, picture: Picture) -> dict[str, str]:
-    """Draw one picture and write its files; returns path -> sha256."""
+    """Draw one image and write its files; returns path -> sha256."""
     rendered = render(picture.category, picture.split, picture.defect, picture.index, size=size, seed=seed)
     files = _write(root, picture.image, _png(rendered.image))
     for number, (value, mask) in enumerate(rendered.masks):

@@ -35,7 +35,7 @@ WARP, WEFT = 0.62, 0.56
 WARP_COLOUR = np.array((0.55, 0.62, 0.80), np.float32) / np.float32(0.66)
 WEFT_COLOUR = np.array((0.75, 0.72, 0.66), np.float32) / np.float32(0.71)
 """Tints of mean one, so that `WARP` and `WEFT` are the brightness that is seen. Taken as they are, the colours make cloth
-so dark that the difference from the mean picture, relative to its brightness, finds the bright fibres (AUROC 0.87)."""
+so dark that the difference from the mean image, relative to its brightness, finds the bright fibres (AUROC 0.87)."""
 UNDER = 0.83
 """Brightness of a yarn below another, relative to its crown."""
 BARE = 0.72
@@ -44,7 +44,7 @@ FIBRE_COLOUR = np.array((0.86, 0.84, 0.80), np.float32)
 STAIN_COLOUR = np.array((0.80, 0.72, 0.55), np.float32)
 
 YARNS, FIRST = 80, 16
-"""Brightness is drawn for this many yarns of each direction, of which number `FIRST` lies at the picture's corner."""
+"""Brightness is drawn for this many yarns of each direction, of which number `FIRST` lies at the image's corner."""
 
 # Elements of the scene, each with its own random stream.
 _POSE, _DISPLACEMENT, _WARP_YARNS, _WEFT_YARNS, _FUZZ = range(5)
@@ -154,11 +154,11 @@ def _stain(cloth: Image, rng: np.random.Generator, f: float) -> Mask:
 
 
 def _paint_blob(cloth: Image, blob: Blob, ramp: float, colour: float | Image) -> Mask:
-    """Paint `colour` (a tone, or a picture of the cloth's shape) inside the blob and return where that is."""
+    """Paint `colour` (a tone, or an image of the cloth's shape) inside the blob and return where that is."""
     height, width = cloth.shape[:2]
     footprint = np.zeros((height, width), np.bool_)
     box = box_around(blob.cx, blob.cy, blob.reach + ramp, height, width)
-    assert box is not None  # it is centred in the picture
+    assert box is not None  # it is centred in the image
     distance = blob.distance(*box_grid(box))
     blend(cloth, box, coverage(distance, ramp), colour if isinstance(colour, float) else colour[box])
     footprint[box] = distance > 0
@@ -179,7 +179,7 @@ def _thread(cloth: Image, rng: np.random.Generator, f: float) -> Mask:
     height, width = cloth.shape[:2]
     footprint = np.zeros((height, width), np.bool_)
     box = box_around(*centre, length / 2 + half_width + 2, height, width)
-    assert box is not None  # it is centred in the picture
+    assert box is not None  # it is centred in the image
     x, y = np.meshgrid(*(axis.ravel() for axis in box_grid(box)))
     near, _ = KDTree(curve).query(np.stack((x, y), axis=2), distance_upper_bound=half_width + 1)
     away = np.minimum(near, half_width + 1).astype(np.float32)

@@ -72,7 +72,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     for part in placed:
         draw_part(canvas, part, light, f)
     if defect == "extra_part":
-        x, y = pose.to_picture(*rng.uniform(-BOARD_HALF + 10, BOARD_HALF - 10, 2))
+        x, y = pose.to_image(*rng.uniform(-BOARD_HALF + 10, BOARD_HALF - 10, 2))
         footprint = solder_ball(canvas, x, y, rng.uniform(3, 6) * f, rng.uniform(0.65, 0.9), light, f)
     return Scene(np.clip(canvas, 0, 1), footprint)
 
@@ -97,7 +97,7 @@ def _place(rng: np.random.Generator, part: Part, pose: Pose) -> Placed:
     dx, dy, tone = rng.normal(0, (0.8, 0.8, 0.02))
     turn = np.deg2rad(rng.normal(0, 1.5)) + (np.pi / 2 if part.turned else 0)
     shine = rng.uniform(0.65, 0.90)
-    x, y = pose.to_picture(part.x + dx, part.y + dy)
+    x, y = pose.to_image(part.x + dx, part.y + dy)
     marking: tuple[str, ...] = ()
     if part.kind == "ic":
         length = 6 if part.half[0] < 25 else 9
@@ -144,7 +144,7 @@ def _scratch(canvas: Image, rng: np.random.Generator, placed: list[Placed], pose
         length, angle = rng.uniform(30, 80), rng.uniform(0, np.pi)
         half = np.array((np.cos(angle), np.sin(angle))) * length / 2
         middle = rng.uniform(-1, 1, 2) * (BOARD_HALF - 6 - np.abs(half))  # the ends stay on the board
-        ends = (pose.to_picture(*(middle - half)), pose.to_picture(*(middle + half)))
+        ends = (pose.to_image(*(middle - half)), pose.to_image(*(middle + half)))
         points = np.rint(np.linspace(*ends, 41)).astype(np.intp)
         share = 1 - float(covered[points[:, 1], points[:, 0]].mean())
         if share > best_share:

@@ -44,15 +44,15 @@ TABLE = (0.56, 0.57, 0.59)
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the board lies, in picture pixels and radians; `scale` is f."""
+    """Where the board lies, in image pixels and radians; `scale` is f."""
 
     x: float
     y: float
     angle: float
     scale: float
 
-    def to_picture(self, x: float, y: float) -> Point:
-        """Board to picture coordinates."""
+    def to_image(self, x: float, y: float) -> Point:
+        """Board to image coordinates."""
         c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
         return self.x + self.scale * (x * c - y * s), self.y + self.scale * (x * s + y * c)
 
@@ -88,9 +88,9 @@ def bare_board(
 
     for _, end, via in TRACES:
         if via:
-            _ring(canvas, *pose.to_picture(*end), 3.2 * f, 1.4 * f, GOLD)
+            _ring(canvas, *pose.to_image(*end), 3.2 * f, 1.4 * f, GOLD)
     for hole in HOLES:
-        _ring(canvas, *pose.to_picture(*hole), (HOLE_RADIUS + 3) * f, HOLE_RADIUS * f, GOLD)
+        _ring(canvas, *pose.to_image(*hole), (HOLE_RADIUS + 3) * f, HOLE_RADIUS * f, GOLD)
     for part in PARTS:
         _pads(canvas, part, pose)
         _print(canvas, part.name, part.x + part.label[0], part.y + part.label[1], pose)
@@ -103,7 +103,7 @@ def _copper(pose: Pose, height: int) -> Image:
     f = pose.scale
     copper = np.zeros((height, height), np.float32)
     for start, end, _ in TRACES:
-        corners = [pose.to_picture(*corner) for corner in _route(start, end)]
+        corners = [pose.to_image(*corner) for corner in _route(start, end)]
         for a, b in pairwise(corners):
             box = box_of((a, b), 3 * f, height)
             x, y = box_grid(box)
@@ -145,7 +145,7 @@ def _pads(canvas: Image, part: Part, pose: Pose) -> None:
     """Bare pads below a part, and the printed outline of round ones."""
     f = pose.scale
     angle = pose.angle + (np.pi / 2 if part.turned else 0)
-    bare = Placed(part, *pose.to_picture(part.x, part.y), angle, 0.0, 0.0, GOLD)
+    bare = Placed(part, *pose.to_image(part.x, part.y), angle, 0.0, 0.0, GOLD)
     box = box_around(bare.x, bare.y, bare.reach * f, *canvas.shape[:2])
     assert box is not None  # parts lie on the board
     u, v = bare.local(box, f)
@@ -167,7 +167,7 @@ def _pads(canvas: Image, part: Part, pose: Pose) -> None:
 def _print(canvas: Image, text: str, x: float, y: float, pose: Pose) -> None:
     """White text on the board."""
     f = pose.scale
-    px, py = pose.to_picture(x, y)
+    px, py = pose.to_image(x, y)
     box = box_around(px, py, (2.4 * len(text) + 4) * f, *canvas.shape[:2])
     assert box is not None  # on the board
     u, v = turned(*box_grid(box), px, py, pose.angle)

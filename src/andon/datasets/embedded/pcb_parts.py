@@ -44,7 +44,7 @@ LEG = 7.0
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A component as it lies in the picture: position in picture pixels, angle in radians."""
+    """A component as it lies in the image: position in image pixels, angle in radians."""
 
     part: Part
     x: float
@@ -257,7 +257,7 @@ _PAINTERS = {
 def solder_ball(
     canvas: Image, x: float, y: float, radius: float, shine: float, light: tuple[float, float], f: float
 ) -> npt.NDArray[np.bool_]:
-    """Paint a loose ball of solder (all in picture pixels); returns its (H, W) footprint."""
+    """Paint a loose ball of solder (all in image pixels); returns its (H, W) footprint."""
     height, width = canvas.shape[:2]
     box = box_around(x, y, 2 * radius + 4 * f, height, width)
     assert box is not None  # it lies on the board

@@ -2,7 +2,7 @@
 
 The rules: (1) one pin per compartment, (2) yellow pins in columns 1-2 and blue ones in columns 3-4, (3) all separators
 are present. Logical defects break a rule and mark what breaks it; structural ones are damage anywhere. Lengths are in
-pixels at f = 1; the picture is 5:4.
+pixels at f = 1; the image is 5:4.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _draw_neighbour(
 
 
 def _gap(pin: Pin, other: Pin, f: float) -> float:
-    """What is left of the distance between two pins, in picture pixels; negative when they are too close."""
+    """What is left of the distance between two pins, in image pixels; negative when they are too close."""
     heads = float(np.hypot(pin.x - other.x, pin.y - other.y)) - PIN_DISTANCE * f
     gaps = [heads]
     for first, second in ((pin, other), (other, pin)):
@@ -249,7 +249,7 @@ def _contaminate(canvas: Image, rng: np.random.Generator, compartments: list[Com
     cx, cy = _somewhere(rng, compartments)
     blob = Blob.draw(rng, cx, cy, rng.uniform(4, 8) * f, rough=0.4, aspect=rng.uniform(1, 1.3))
     box = box_around(cx, cy, blob.reach + 2, height, width)
-    assert box is not None  # the tray lies inside the picture
+    assert box is not None  # the tray lies inside the image
     x, y = box_grid(box)
     distance = blob.distance(x, y)
     lumps = value_noise(rng, distance.shape[0], distance.shape[1], 3 * f, octaves=2)

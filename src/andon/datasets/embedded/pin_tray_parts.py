@@ -33,7 +33,7 @@ NEEDLE = 0.42
 
 @dataclass(frozen=True, slots=True)
 class Compartment:
-    """Interior of a compartment in picture pixels."""
+    """Interior of a compartment in image pixels."""
 
     left: float
     top: float
@@ -48,7 +48,7 @@ class Compartment:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One pin: centre of its head and direction of its needle, in picture pixels."""
+    """One pin: centre of its head and direction of its needle, in image pixels."""
 
     x: float
     y: float

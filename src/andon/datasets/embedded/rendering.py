@@ -1,7 +1,7 @@
-"""From a scene to a picture, and from a difference to a mask (spec C.3, C.4).
+"""From a scene to an image, and from a difference to a mask (spec C.3, C.4).
 
 A scene is reflectance in [0, 1], float32, (H, W) or (H, W, 3), with any defect already drawn into it. Lengths are given
-in pixels of a 256-pixel picture and scaled by `f` = height / 256. Coordinates are (x, y) = (column, row), pixel centres
+in pixels of a 256-pixel image and scaled by `f` = height / 256. Coordinates are (x, y) = (column, row), pixel centres
 at integers. Edges are anti-aliased by a 1-pixel ramp of the signed distance (positive inside).
 """
 
@@ -35,7 +35,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Photometry:
-    """Light and sensor of one picture; drawn alike for good and bad pictures."""
+    """Light and sensor of one image; drawn alike for good and bad images."""
 
     light: float
     angle: float
@@ -52,14 +52,14 @@ class Photometry:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One finished picture with its good twin."""
+    """One finished image with its good twin."""
 
     image: npt.NDArray[np.uint8]
     """(H, W) or (H, W, 3)."""
     twin: npt.NDArray[np.uint8]
-    """The same picture without its defect."""
+    """The same image without its defect."""
     masks: tuple[tuple[int, Mask], ...]
-    """(pixel value, (H, W)) of each mask file; empty for a good picture."""
+    """(pixel value, (H, W)) of each mask file; empty for a good image."""
     photometry: Photometry
 
 
@@ -108,7 +108,7 @@ def sense(
 def finish(scene: Scene, good: Scene, make: Callable[[], Streams], f: float) -> Rendered:
     """Render a scene and its good twin with the same photometry and noise, and derive the masks.
 
-    `make()` returns the `Streams` of the picture anew, so that both see identical draws.
+    `make()` returns the `Streams` of the image anew, so that both see identical draws.
     """
     first = make()
     photometry = draw_photometry(first.photometry)
@@ -185,7 +185,7 @@ def blend(target: Image, box: Box, alpha: Image, colour: npt.ArrayLike) -> None:
 
 
 def box_around(x: float, y: float, radius: float, height: int, width: int) -> Box | None:
-    """Slices of the square of half side `radius` around (x, y), cut to the picture; None when outside."""
+    """Slices of the square of half side `radius` around (x, y), cut to the image; None when outside."""
     top, bottom = max(0, int(np.floor(y - radius))), min(height, int(np.ceil(y + radius)) + 1)
     left, right = max(0, int(np.floor(x - radius))), min(width, int(np.ceil(x + radius)) + 1)
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None

@@ -1,6 +1,6 @@
-"""Random streams of the embedded sets (spec C.2): every picture, and every element of it, draws from its own.
+"""Random streams of the embedded sets (spec C.2): every image, and every element of it, draws from its own.
 
-A picture does not depend on which others are made, on their order or on workers. A defect draws from a stream of its
+An image does not depend on which others are made, on their order or on workers. A defect draws from a stream of its
 own, so `twin` (same streams, no defect) differs from its sample only where the defect is.
 """
 
@@ -17,7 +17,7 @@ CHILDREN = ("scene", "photometry", "sensor", "defect")
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """The independent generators of one picture."""
+    """The independent generators of one image."""
 
     scene: np.random.SeedSequence
     """Elements take theirs with `element`."""
@@ -32,7 +32,7 @@ class Streams:
 
 
 def streams(seed: int, category: str, split: str, defect_id: int, index: int) -> Streams:
-    """Streams of one picture; `defect_id` is 0 for good ones, then alphabetical from 1."""
+    """Streams of one image; `defect_id` is 0 for good ones, then alphabetical from 1."""
     root = np.random.SeedSequence(
         seed, spawn_key=(CATEGORY_IDS[category], SPLIT_IDS[split], defect_id, index)
     )

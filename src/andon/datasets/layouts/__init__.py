@@ -25,7 +25,7 @@ class Options:
     seed: int = 0
     """Seed of the hold-out rule."""
     hold_out: bool = True
-    """Hold good pictures out for validation where the data set has no validation pictures of its own."""
+    """Hold good images out for validation where the data set has no validation images of its own."""
     allow_outside: bool = False
     """Let a manifest name files outside its folder."""
 

@@ -1,4 +1,4 @@
-"""A folder of pictures, all of good parts (spec A.10): 10 % are held out for validation, there is no test."""
+"""A folder of images, all of good parts (spec A.10): 10 % are held out for validation, there is no test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures, some
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import has_pictures, scan
+from andon.datasets.listing import has_images, scan
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import records_of
 
@@ -17,7 +17,7 @@ NAME = "flat"
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read the pictures directly inside `folder`."""
+    """Read the images directly inside `folder`."""
     log = FindingsLog()
     listing = scan(folder, log)
     train = records_of(folder, listing.pictures, folder.parent, category, "train", log=log)
@@ -28,7 +28,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
         log.notes.append(f"{pictures(len(validation))} held out for validation (seed {options.seed})")
     log.notes.append("a folder of pictures: all are taken for good ones, there is no test")
-    unread = [path.name for path in listing.folders if has_pictures(path)]
+    unread = [path.name for path in listing.folders if has_images(path)]
     if unread:
         log.warnings.append(f"pictures in folders inside {folder} are not read: {some(unread)}")
     return Dataset(
@@ -43,6 +43,4 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     )
 
 
-LAYOUT = Layout(
-    name=NAME, order=14, expects="pictures of good parts", find=by_folder(has_pictures), read=read
-)
+LAYOUT = Layout(name=NAME, order=14, expects="pictures of good parts", find=by_folder(has_images), read=read)

@@ -1,10 +1,10 @@
-"""A folder of normal and one of defective pictures side by side, the way people sort them (spec A.10).
+"""A folder of normal and one of defective images side by side, the way people sort them (spec A.10).
 
     <category>/normal/*.jpg
     <category>/defect/*.jpg  or  <category>/defect/<type>/*.jpg
     <category>/masks/...                                    optional
 
-20 % of the normal pictures go to test, 10 % of the rest to validation; all defects go to test.
+20 % of the normal images go to test, 10 % of the rest to validation; all defects go to test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, pictures, some
 from andon.datasets.folder_names import BAD, GOOD, MASKS, RESERVED
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import folders_in, has_pictures, named, scan
+from andon.datasets.listing import folders_in, has_images, named, scan
 from andon.datasets.pairing import MaskFolders
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
 from andon.datasets.tree import log_missing_masks, records_of
@@ -26,8 +26,8 @@ NAME = "folders"
 
 
 def fits(folder: Path) -> bool:
-    """Whether there is a folder of normal pictures, names in any case."""
-    return any(has_pictures(good) for good in named(folders_in(folder), GOOD))
+    """Whether there is a folder of normal images, names in any case."""
+    return any(has_images(good) for good in named(folders_in(folder), GOOD))
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
@@ -94,17 +94,17 @@ def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) 
 
 
 def _defect_folders(folder: Path, log: FindingsLog) -> list[Path]:
-    """Folders of anomalous pictures: `defect/`, its sub-folders, or else whatever lies beside `normal/`."""
+    """Folders of anomalous images: `defect/`, its sub-folders, or else whatever lies beside `normal/`."""
     beside = [path for path in folders_in(folder) if path.name.lower() not in GOOD | RESERVED]
     known = named(beside, BAD)
-    others = [path for path in beside if path not in known and has_pictures(path)]
+    others = [path for path in beside if path not in known and has_images(path)]
     if known:
         if others:
             log.warnings.append(
                 f"folders beside {known[0].name} are not read: {some([path.name for path in others])}"
             )
         inside = [kind for top in known for kind in folders_in(top) if kind.name.lower() not in MASKS]
-        return [path for path in (*known, *inside) if has_pictures(path)]
+        return [path for path in (*known, *inside) if has_images(path)]
     if others:
         log.notes.append(
             "folders beside the normal pictures are read as defect types: "

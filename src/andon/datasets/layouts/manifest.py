@@ -1,8 +1,8 @@
-"""A manifest: a table with one row per picture (spec A.10).
+"""A manifest: a table with one row per image (spec A.10).
 
 Columns: `image` (required), `split`, `label`, `category`, `defect_type`, `mask` (several joined with `;`),
-`object_id`. Good pictures without a split: 20 % to test where test has defects but no good picture, 10 % to
-validation where no row says validation, the rest to train. Other pictures without a split go to test.
+`object_id`. Good images without a split: 20 % to test where test has defects but no good image, 10 % to
+validation where no row says validation, the rest to train. Other images without a split go to test.
 """
 
 from __future__ import annotations

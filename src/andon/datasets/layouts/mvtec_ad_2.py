@@ -5,8 +5,8 @@
     <category>/test_public/ground_truth/bad/NNN_<light>_mask.png
     <category>/{test_private,test_private_mixed}/*.png              labels kept back by the publisher
 
-Pictures of one number in one folder show one scene under several lights and share an object id. Private pictures are
-test pictures without a label: `evaluate` leaves them out, `andon data submission` answers for them.
+Images of one number in one folder show one scene under several lights and share an object id. Private images are
+test images without a label: `evaluate` leaves them out, `andon data submission` answers for them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fits(folder: Path) -> bool:
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read one category; copies without private pictures, or without `validation`, are read too."""
+    """Read one category; copies without private images, or without `validation`, are read too."""
     log = FindingsLog()
     train = _good(folder, TRAIN, category, "train", log)
     if not train:

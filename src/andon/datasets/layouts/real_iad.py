@@ -7,7 +7,7 @@
 Read is the set `realiad_jsons` (multi-view) at the first size there is of `SIZES`. To choose, give a size's folder
 (`<root>/realiad_512`) or a set's (`<root>/realiad_jsons/realiad_jsons_sv`) as the path. Views of one part share an object
 id and stay on one side of every split. A view of a bad part may be labelled OK. In the sets `*_fuiad_*` defects are mixed
-into training on purpose: their training pictures are read as unlabelled.
+into training on purpose: their training images are read as unlabelled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOOD = "OK"
 
 
 def find(path: Path, options: Options) -> Mapping[str, Path]:
-    """Categories with the table of a chosen set, or with the folder of a chosen size; only those with pictures."""
+    """Categories with the table of a chosen set, or with the folder of a chosen size; only those with images."""
     if path.name in SIZES and (path.parent / JSONS).is_dir():
         tables = _tables(path.parent / JSONS / MULTI_VIEW)
         return {folder.name: folder for folder in folders_in(path) if folder.name in tables}
@@ -155,7 +155,7 @@ def _record(
 
 
 def _file(text: str, base: PurePosixPath, size: Path, where: str) -> Path:
-    """Raises `DataError` for a path that leaves the folder of pictures."""
+    """Raises `DataError` for a path that leaves the folder of images."""
     resolve(text, size, where, allow_outside=False)  # an absolute path is none any more behind the prefix
     return resolve(f"{base}/{text}", size, where, allow_outside=False)
 

@@ -5,7 +5,7 @@
     <root>/<object>/image_anno.csv                      columns image, label, mask; label names the kinds, or normal
     <root>/split_csv/1cls.csv                           columns object, split, label, image, mask; paths from <root>
 
-`000` may be a normal and an anomalous picture, so ids keep their folders. A picture may have several kinds of defect,
+`000` may be a normal and an anomalous image, so ids keep their folders. An image may have several kinds of defect,
 its defect type joins them with `+`. Reorganised copies (`1cls/<object>/train/good`) are read as trees.
 """
 
@@ -115,7 +115,7 @@ def _record(row: Mapping[str, str], where: str, root: Path, kinds: Mapping[str, 
 
 
 def _defect_types(folder: Path, log: FindingsLog) -> dict[str, str]:
-    """Kinds of defect of each anomalous picture by file name, joined with `+`."""
+    """Kinds of defect of each anomalous image by file name, joined with `+`."""
     table = folder / "image_anno.csv"
     if not table.is_file():
         log.notes.append(f"no {table.name} in {folder}: the kinds of defect are not known")

@@ -1,4 +1,4 @@
-"""How many pictures published data sets hold, to notice partial copies (spec A.3, A.4, A.7 to A.9)."""
+"""How many images published data sets hold, to notice partial copies (spec A.3, A.4, A.7 to A.9)."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from andon.datasets.findings import Findings
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Pictures of one category."""
+    """Images of one category."""
 
     train: int
     good: int
-    """Good test pictures."""
+    """Good test images."""
     defects: dict[str, int] = field(default_factory=dict)
-    """Test pictures of each defect folder."""
+    """Test images of each defect folder."""
     validation: int = 0
-    """0 where pictures of train are held out."""
+    """0 where images of train are held out."""
     anomalous: int = 0
-    """Anomalous test pictures of all kinds, where a picture may be of several (`defects` is empty then)."""
+    """Anomalous test images of all kinds, where an image may be of several (`defects` is empty then)."""
     unlabelled: int = 0
-    """Test pictures whose labels are kept back by the publisher."""
+    """Test images whose labels are kept back by the publisher."""
 
     @property
     def bad(self) -> int:
-        """Anomalous test pictures."""
+        """Anomalous test images."""
         return self.anomalous or sum(self.defects.values())
 
     @property
     def total(self) -> int:
-        """All pictures."""
+        """All images."""
         return self.train + self.validation + self.good + self.bad + self.unlabelled
 
 
@@ -54,7 +54,7 @@ def _visa(train: int, good: int, bad: int) -> Counts:
 
 
 def _ad_2(train: int, validation: int, good: int, bad: int, private: int) -> Counts:
-    """`private` pictures are in `test_private`, and as many in `test_private_mixed`."""
+    """`private` images are in `test_private`, and as many in `test_private_mixed`."""
     return Counts(train, good, {"bad": bad}, validation, unlabelled=2 * private)
 
 
@@ -97,7 +97,7 @@ MVTEC_LOCO = {
     "juice_bottle": (_loco(335, 54, 94, 94, 142),),
     "pushpins": (_loco(372, 69, 138, 81, 91),),
     "screw_bag": (_loco(360, 60, 122, 82, 137),),
-    # The archive holds seven pictures more than the paper counts; both are complete.
+    # The archive holds seven images more than the paper counts; both are complete.
     "splicing_connectors": (_loco(360, 60, 119, 85, 108), _loco(354, 59, 119, 85, 108)),
 }
 
@@ -131,7 +131,7 @@ MPDD = {
     "tubes": _folders(122, 32, "anomalous 69"),
 }
 
-# One category, under whatever name its folder has; 190 of the 952 good pictures are put into test (spec A.8).
+# One category, under whatever name its folder has; 190 of the 952 good images are put into test (spec A.8).
 MTD = _folders(762, 190, "Blowhole 115, Break 85, Crack 57, Fray 32, Uneven 103")
 
 MVTEC_AD_2 = {
@@ -158,7 +158,7 @@ def compare_any(dataset: Dataset, sets: Mapping[str, Mapping[str, Counts]]) -> F
 def compare(dataset: Dataset, title: str, accepted: Sequence[Counts]) -> Findings:
     """What differs from the published counts of one category of the data set `title`, the first of `accepted`.
 
-    Nothing is said of somebody's own pictures under a well-known name: then there are other defect types.
+    Nothing is said of somebody's own images under a well-known name: then there are other defect types.
     """
     expected = accepted[0]
     if not _looks_like(dataset, expected):
@@ -187,7 +187,7 @@ def _looks_like(dataset: Dataset, expected: Counts) -> bool:
 
 
 def _count(dataset: Dataset, expected: Counts) -> Counts:
-    """Pictures that are there, counted like `expected`."""
+    """Images that are there, counted like `expected`."""
     labels = Counter(dataset.test.labels)
     kinds = Counter(record.defect_type for record in dataset.test)
     train, validation = len(dataset.train), len(dataset.validation)

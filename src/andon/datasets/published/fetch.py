@@ -175,7 +175,7 @@ def _size(path: Path) -> int:
 
 
 def _check_room(folder: Path, size: int, part: Path) -> None:
-    """The archive and what is in it need about twice its size; pictures hardly compress."""
+    """The archive and what is in it need about twice its size; images hardly compress."""
     free, needed = shutil.disk_usage(folder).free, 2 * size - _size(part)
     if free < needed:
         raise OutputError(

@@ -1,7 +1,7 @@
 """Published data sets: where they come from, under which licence, and what their archives are (spec A.3 to A.9).
 
 Links are hints: publishers rotate them, so the page always comes first. Sizes and hashes are those of the archives that
-others checked; where none is known, the counts of pictures are all there is to compare.
+others checked; where none is known, the counts of images are all there is to compare.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class KnownSet:
     how: str = ""
     """What to do where there is no direct link."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
-    """Pictures by category, as far as known."""
+    """Images by category, as far as known."""
 
     @property
     def pictures(self) -> int:
-        """Pictures in all, 0 where not known."""
+        """Images in all, 0 where not known."""
         return sum(counts.total for counts in self.counts.values())
 
 

@@ -1,4 +1,4 @@
-"""What a picture is made of and roughly where: how much of each kind of appearance every part of it holds.
+"""What an image is made of and roughly where: how much of each kind of appearance every part of it holds.
 
 A missing, surplus or swapped part looks ordinary cell by cell; the amounts give it away (cf. the counted components of
 ComAD, arXiv 2305.08509, and PSAD, arXiv 2312.13783). Here: soft counts of appearance clusters, and one Gaussian.
@@ -19,14 +19,14 @@ SOFTNESS = 4.0
 
 
 class Composition(nn.Module):
-    """(B, C, H, W) whitened features to the Mahalanobis distance of the picture's amounts from those of good ones, (B,)."""
+    """(B, C, H, W) whitened features to the Mahalanobis distance of the image's amounts from those of good ones, (B,)."""
 
     words_: Tensor
     mean_: Tensor
     whitening_: Tensor
 
     def __init__(self, words: int, channels: int, parts: Sequence[int]) -> None:
-        """`words` clusters of the `channels` leading channels, counted in p x p equal parts of the picture for each p of `parts`.
+        """`words` clusters of the `channels` leading channels, counted in p x p equal parts of the image for each p of `parts`.
 
         Two numbers without a common factor have no common border, on which a thing would be counted half here, half there.
         """
@@ -60,7 +60,7 @@ class Composition(nn.Module):
         self.words_.copy_(centres(vectors[:, :channels], words, generator))
 
     def fit(self, amounts: Tensor) -> None:
-        """Learn which amounts (N, words · Σ p²) good pictures have."""
+        """Learn which amounts (N, words · Σ p²) good images have."""
         x = amounts.double()
         self.mean_.copy_(x.mean(0))
         covariance = shrunk_covariance(x)
@@ -92,9 +92,9 @@ def shrunk_covariance(x: Tensor) -> Tensor:
 
 
 def with_moved_block(f: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(B, C, H, W) features in which one block, `share` of each side, was overwritten by another block of the same picture.
+    """(B, C, H, W) features in which one block, `share` of each side, was overwritten by another block of the same image.
 
-    A made-up logical anomaly: every cell is one of a good picture, what the picture is made of has changed.
+    A made-up logical anomaly: every cell is one of a good image, what the image is made of has changed.
     """
     out = f.clone()
     height, width = f.shape[2:]

@@ -1,12 +1,12 @@
-"""EAST: the likelihood of whitened features under a closed-form mixture, and what the picture is made of.
+"""EAST: the likelihood of whitened features under a closed-form mixture, and what the image is made of.
 
 The successor of EfficientAD-AST. The published model follows its own teacher's likelihood and falls behind it; EAST keeps that
 likelihood and drops what did not improve on it. One frozen extractor is called once. Its features are whitened without
 dropping a direction (Rippel et al., arXiv 2005.14140). The teacher is a mixture of Gaussians, fitted in closed form: in
 one piece per appearance it does what a normalizing flow does, without training. A second, smaller one looks at the finest tap
 alone, where a thin defect is not outvoted by the many channels of the others; the more alarmed of the two counts. The last part
-compares how much of each appearance the picture holds (missing, surplus, swapped parts). Each part is standardised on good
-pictures it has not seen (cross-fitting) and trusted as far as it tells such pictures from copies with made-up defects: no label
+compares how much of each appearance the image holds (missing, surplus, swapped parts). Each part is standardised on good
+images it has not seen (cross-fitting) and trusted as far as it tells such images from copies with made-up defects: no label
 of the data at hand is needed.
 
 `docs/results/east.md` says what was tried, what it gave and what was dropped.
@@ -40,11 +40,11 @@ from andon.nn.sanity_checks import FEWEST_HELD_OUT, Condition
 from andon.nn.training import Trainer, derive_seed, seeded
 
 CHUNK = 8
-"""Pictures that pass through a closed-form part at a time."""
+"""Images that pass through a closed-form part at a time."""
 BLOCK = 3 / 16
-"""Side of a misplaced block, as a share of the picture's."""
+"""Side of a misplaced block, as a share of the image's."""
 MISPLACED = 4
-"""Pictures with a misplaced block for every good one."""
+"""Images with a misplaced block for every good one."""
 MOST_TRUST = 0.5
 """A misplaced block is a coarse defect: telling it apart is worth this much at most."""
 LOGISTIC = math.pi / math.sqrt(3)
@@ -80,7 +80,7 @@ class CompositionConfig(Config):
     channels: Count = 8
     """Leading whitened channels that clusters are made of."""
     parts: Annotated[tuple[Count, ...], Field(min_length=1)] = (3, 4)
-    """The picture is cut into p x p equal parts for each of these numbers, each part counted for itself."""
+    """The image is cut into p x p equal parts for each of these numbers, each part counted for itself."""
 
 
 class EASTConfig(DetectorConfig):
@@ -92,26 +92,26 @@ class EASTConfig(DetectorConfig):
     grid_tap: str | None = None
     """Tap whose grid is used; None: the last but one."""
     light: tuple[Amount, ...] = (0.85, 1.15)
-    """Brightness factors of further copies of every training picture; lamps age."""
+    """Brightness factors of further copies of every training image; lamps age."""
     examples: Count = 900
-    """Pictures, copies included, that are held in memory; copies beyond are not made."""
+    """Images, copies included, that are held in memory; copies beyond are not made."""
     teacher: TeacherConfig = TeacherConfig()
     """Likelihood of all taps together."""
     fine: FineConfig = FineConfig()
     """Likelihood of the first tap alone."""
     composition: CompositionConfig = CompositionConfig()
     folds: Folds = 3
-    """Parts the good pictures are cut into; each is scored by what was learned from the others, to know ordinary scores."""
+    """Parts the good images are cut into; each is scored by what was learned from the others, to know ordinary scores."""
     score: Literal["all", "likelihood", "composition"] = "all"
-    """Image score: the excess of likelihood and composition over ordinary good pictures, or one of them alone."""
+    """Image score: the excess of likelihood and composition over ordinary good images, or one of them alone."""
     scaled: bool = True
     """Measure the likelihood of each Gaussian in deviations of its own: a part's edge differs more than its face."""
     weighed: bool = True
-    """Weigh the likelihoods by how well they tell good pictures from made-up defects; otherwise they are equals."""
+    """Weigh the likelihoods by how well they tell good images from made-up defects; otherwise they are equals."""
     made_up: Count = 48
-    """Good pictures that get a made-up defect, at most, to weigh likelihoods by."""
+    """Good images that get a made-up defect, at most, to weigh likelihoods by."""
     relative: bool = True
-    """Take what four fifths of a picture's cells stay below as the zero of its map, as far as good pictures differ in it."""
+    """Take what four fifths of an image's cells stay below as the zero of its map, as far as good images differ in it."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """Share of the cells, those with the largest values, whose mean is the image score of a likelihood."""
 
@@ -141,7 +141,7 @@ class EAST(Detector):
         self.fine = self._likelihood(c.fine, taps[:1], tap) if c.fine.use else None
         channels = min(c.composition.channels, self.teacher.features.channels)
         self.composition = Composition(c.composition.words, channels, c.composition.parts)
-        # Mean and deviation of the composition's distance on good pictures; trust in it, 0 to MOST_TRUST.
+        # Mean and deviation of the composition's distance on good images; trust in it, 0 to MOST_TRUST.
         self.register_buffer("usual_", torch.tensor([0.0, 1.0]))
         self.register_buffer("trust_", torch.ones(()))
         self.register_buffer("weights_", torch.ones(len(self.likelihoods)))  # the largest is 1
@@ -218,7 +218,7 @@ class EAST(Detector):
             )
 
     def _joined(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
-        """Features of the pictures as they are and in other light, not yet whitened: (N, lights, C, H, W)."""
+        """Features of the images as they are and in other light, not yet whitened: (N, lights, C, H, W)."""
         cache = FeatureCache(self.extractor)
         room = max(0, self.config.examples // len(train) - 1)
         views = (WHOLE, *(View(light=factor) for factor in self.config.light[:room]))
@@ -234,7 +234,7 @@ class EAST(Detector):
         return pictures.to(trainer.device)
 
     def _made_up(self, train: Sequence[Record], folds: int, trainer: Trainer) -> list[Tensor]:
-        """Joined features of pictures with a made-up defect, of each fold, (M, C, H, W), not yet whitened."""
+        """Joined features of images with a made-up defect, of each fold, (M, C, H, W), not yet whitened."""
         size, features = self.input_size, self.teacher.features
         each = -(-self.config.made_up // folds)
         made_up = []

@@ -1,7 +1,7 @@
-"""How unlikely each cell of a picture is, in deviations from good pictures that were not learned from.
+"""How unlikely each cell of an image is, in deviations from good images that were not learned from.
 
 Whitened features, a mixture of Gaussians over them, each Gaussian's likelihood in units of how much it varies on good
-pictures, the map relative to its own level, and the standard scores of the map and of its largest cells. Several of these
+images, the map relative to its own level, and the standard scores of the map and of its largest cells. Several of these
 that look at different taps can be compared: all speak in the same unit.
 """
 
@@ -18,13 +18,13 @@ from andon.detectors.east.mixture import SAMPLE, ClusterSums, GaussianMixture, c
 from andon.detectors.east.whitening import WhitenedFeatures
 
 BELOW = 0.8
-"""Share of the cells of a picture that stay below its level."""
+"""Share of the cells of an image that stay below its level."""
 PRIOR = 100
 """Cells that the spread common to all components counts for, beside a component's own."""
 
 
 class Likelihood(nn.Module):
-    """(B, C, H, W) whitened features to the unusualness of each cell (B, 1, H, W) and of the picture (B,)."""
+    """(B, C, H, W) whitened features to the unusualness of each cell (B, 1, H, W) and of the image (B,)."""
 
     centre_: Tensor
     units_: Tensor
@@ -44,8 +44,8 @@ class Likelihood(nn.Module):
     ) -> None:
         """`shapes` {tap: (C, h, w)} are brought to `grid`; the mean of the `share` of the cells with the largest values counts.
 
-        `scaled` takes each component's own deviation as its unit, `relative` the level of a picture's map as its zero, as far
-        as good pictures differ in it.
+        `scaled` takes each component's own deviation as its unit, `relative` the level of an image's map as its zero, as far
+        as good images differ in it.
         """
         super().__init__()
         self.features = WhitenedFeatures(shapes, grid)
@@ -54,8 +54,8 @@ class Likelihood(nn.Module):
         # Of good cells: their mean negative log-likelihood, and one over its deviation within each component.
         self.register_buffer("centre_", torch.zeros(()))
         self.register_buffer("units_", torch.ones(components))
-        self.register_buffer("most_", torch.zeros(()))  # the highest level of a good picture's map
-        # Mean and deviation on good pictures of a cell of the map, and of the mean of its largest cells.
+        self.register_buffer("most_", torch.zeros(()))  # the highest level of a good image's map
+        # Mean and deviation on good images of a cell of the map, and of the mean of its largest cells.
         self.register_buffer("ordinary_", torch.tensor([[0.0, 1.0]] * 2))
 
     def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,10 +78,10 @@ class Likelihood(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Learn from whitened (N, lights, C, H, W); what is ordinary from those in true light, `pictures[:, 0]`.
 
-        Pictures of each fold, named in `fold_of` (N,), are scored by what the others taught. Clusters are found once, and what
-        was learned without a fold is a difference of sums. `advance` is called for each picture and each component fitted.
+        Images of each fold, named in `fold_of` (N,), are scored by what the others taught. Clusters are found once, and what
+        was learned without a fold is a difference of sums. `advance` is called for each image and each component fitted.
 
-        `made_up` are pictures of each fold with a defect, (M, C, H, W). Returns the unusualness of the good pictures (N,) and of
+        `made_up` are images of each fold with a defect, (M, C, H, W). Returns the unusualness of the good images (N,) and of
         those, all scored by what the other folds taught.
         """
         vectors = sample(pictures.flatten(0, 1), SAMPLE, generator)
@@ -105,7 +105,7 @@ class Likelihood(nn.Module):
         self.mixture.fit(reduce(add, sums), advance=advance)
 
     def _learn_ordinary(self, nll: Tensor) -> Tensor:
-        """From good pictures that were not learned from (N, k, H, W); returns their unusualness (N,)."""
+        """From good images that were not learned from (N, k, H, W); returns their unusualness (N,)."""
         least, component = nll.min(1)
         self.centre_.copy_(least.mean())
         if self.scaled:
@@ -122,20 +122,20 @@ class Likelihood(nn.Module):
     def _scaled(self, nll: Tensor) -> Tensor:
         """The likelihood of the best component, in units of what is common for it: (B, k, H, W) to (B, 1, H, W).
 
-        The edge of a part differs more from picture to picture than its face. Where components are equally likely the unit
+        The edge of a part differs more from image to image than its face. Where components are equally likely the unit
         lies between theirs, or rounding could decide.
         """
         unit = ((-nll).softmax(1) * self.units_[:, None, None]).sum(1, keepdim=True)
         return (nll.amin(1, keepdim=True) - self.centre_) * unit
 
     def _relative(self, scaled: Tensor) -> Tensor:
-        """The map less its own level: light and focus change the whole picture. Never less more than good pictures need."""
+        """The map less its own level: light and focus change the whole image. Never less more than good images need."""
         if not self.relative:
             return scaled
         return scaled - torch.minimum(levels(scaled), self.most_)[:, None, None, None]
 
     def _judge(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, k, H, W) as the mixture gives them to the unusualness of each cell and of the picture."""
+        """(B, k, H, W) as the mixture gives them to the unusualness of each cell and of the image."""
         relative = self._relative(self._scaled(nll))
         return self._unusual(relative, 0), self._unusual(self._peak(relative), 1)
 
@@ -145,7 +145,7 @@ class Likelihood(nn.Module):
         return flat.topk(max(1, round(self.share * flat.shape[1])), dim=1).values.mean(1)
 
     def _unusual(self, x: Tensor, row: int) -> Tensor:
-        """Deviations above the mean of good pictures."""
+        """Deviations above the mean of good images."""
         return (x - self.ordinary_[row, 0]) / self.ordinary_[row, 1]
 
 

@@ -41,7 +41,7 @@ def centres(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
 class ClusterSums:
     """Number, sum and sum of products of the vectors of each cluster.
 
-    Sums of different pictures add up, so what was learned without some of them is a difference. Vectors belong to the nearest
+    Sums of different images add up, so what was learned without some of them is a difference. Vectors belong to the nearest
     of `centres` (k, d) in their first d channels.
     """
 
@@ -63,7 +63,7 @@ class ClusterSums:
             self.products[j].addmm_(members.T, members)
 
     def __add__(self, other: ClusterSums) -> ClusterSums:
-        """Of the pictures of both."""
+        """Of the images of both."""
         both = ClusterSums(self.centres, self.total.shape[1])
         for name in ("count", "total", "products"):
             setattr(both, name, getattr(self, name) + getattr(other, name))

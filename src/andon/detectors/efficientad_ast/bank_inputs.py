@@ -1,7 +1,7 @@
 """What the nearest good features say about a cell, as a further input of a student (spec 4, V7).
 
-The bank is PatchCore's (arXiv 2106.08265): a coreset of the cells of all good pictures. A picture that is learned from would
-find its own cells at distance 0, as no new picture ever does: its own entries are left out for it.
+The bank is PatchCore's (arXiv 2106.08265): a coreset of the cells of all good images. An image that is learned from would
+find its own cells at distance 0, as no new image ever does: its own entries are left out for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BankInputs(nn.Module):
     """(B, C, H, W) features to (B, C + `extra_channels`, H, W).
 
     - residual: [f, f - nearest]
-    - distances: [f, the three distances], these standardised over good pictures
+    - distances: [f, the three distances], these standardised over good images
     - neighbours: the mean of the three nearest, weighted by the softmax of their negative squared distances, in place of f
     """
 
@@ -49,18 +49,18 @@ class BankInputs(nn.Module):
         )  # mean, deviation of each distance
 
     def fit(self, features: Tensor, owners: Tensor, share: float, generator: torch.Generator) -> None:
-        """Choose the bank from (N, C, H, W) good features; `owners` (N,) names the picture each belongs to."""
+        """Choose the bank from (N, C, H, W) good features; `owners` (N,) names the image each belongs to."""
         cells = features.flatten(2).transpose(1, 2)  # (N, H W, C), a view
-        per_picture = cells.shape[1]
-        count = min(len(features) * per_picture, CANDIDATES)
-        chosen = torch.randperm(len(features) * per_picture, generator=generator)[:count]
-        candidates = cells[chosen // per_picture, chosen % per_picture]
+        per_image = cells.shape[1]
+        count = min(len(features) * per_image, CANDIDATES)
+        chosen = torch.randperm(len(features) * per_image, generator=generator)[:count]
+        candidates = cells[chosen // per_image, chosen % per_image]
         projected = candidates
         if candidates.shape[1] > PROJECTED:
             projected = candidates @ random_projection(candidates.shape[1], PROJECTED, generator)
         kept = greedy_centres(projected, max(NEAREST + 1, min(count, round(share * count))))
         self.bank_ = candidates[kept].clone()
-        self.owner_ = owners[chosen[kept] // per_picture].clone()
+        self.owner_ = owners[chosen[kept] // per_image].clone()
         if self.kind == "distances":
             distances = [
                 self._search(f[None], o[None])[0] for f, o in zip(features[:64], owners[:64], strict=True)
@@ -69,7 +69,7 @@ class BankInputs(nn.Module):
             self.scale_ = torch.stack([mean, deviation.clamp_min(1e-6)], 1)
 
     def forward(self, f: Tensor, owners: Tensor | None = None) -> Tensor:
-        """`owners` (B,) are pictures the bank was made from, whose own cells do not count; None: new pictures."""
+        """`owners` (B,) are images the bank was made from, whose own cells do not count; None: new images."""
         distance, index = self._search(f, owners)
         near = self.bank_[index]  # (B H W, NEAREST, C)
         if self.kind == "residual":
@@ -88,7 +88,7 @@ class BankInputs(nn.Module):
         distances, indices = [], []
         for picture, owner in zip(f, owners, strict=True):
             others = (self.owner_ != owner).nonzero()[:, 0]
-            if len(others) < NEAREST:  # a single picture: nothing but its own
+            if len(others) < NEAREST:  # a single image: nothing but its own
                 others = torch.arange(len(self.bank_), device=f.device)
             found = nearest(picture.flatten(1).T, self.bank_[others], NEAREST)
             distances.append(found.distance)

@@ -1,4 +1,4 @@
-"""What EfficientAD-AST learns from beside good pictures: out-of-class pictures, and labelled defects (V5)."""
+"""What EfficientAD-AST learns from beside good images: out-of-class images, and labelled defects (V5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from andon.nn.training import Draw, Trainer, derive_seed
 def penalty_features(
     c: PenaltyConfig, extractor: Backbone, adapter: FeatureAdapter, train_size: int, trainer: Trainer
 ) -> Tensor:
-    """Features (N, C, h, w) of the penalty pictures; a fixed, seeded share of them is shown without colour (D15)."""
+    """Features (N, C, h, w) of the penalty images; a fixed, seeded share of them is shown without colour (D15)."""
     cache = FeatureCache(extractor)
     records = penalty_records(c.folder)
     seed = derive_seed(trainer.seed, "penalty")

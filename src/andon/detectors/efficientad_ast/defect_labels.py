@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HARDEST = 0.01
-"""Share of a picture's cells that count as defective where only the picture is labelled: those that differ most."""
+"""Share of an image's cells that count as defective where only the image is labelled: those that differ most."""
 NORMAL_QUANTILE = 0.995
 BOUNDARY_QUANTILE = 0.95
 BOUNDARY_MARGIN = 0.1
@@ -15,14 +15,14 @@ NEWTON_STEPS = 100
 
 
 def defect_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(N, 1, H, W) masks, NaN throughout where a picture has none, to (N, h, w): share of each cell that is defective."""
+    """(N, 1, H, W) masks, NaN throughout where an image has none, to (N, h, w): share of each cell that is defective."""
     return F.adaptive_avg_pool2d(masks, grid)[:, 0]
 
 
 def chosen_cells(defective: Tensor, difference: Tensor) -> Tensor:
     """(N, h, w) bool: the cells to learn from, from `defect_cells` and a difference map (N, h, w).
 
-    Cells that are defective by half, else the most defective one; where only the picture is labelled the hardest 1 %.
+    Cells that are defective by half, else the most defective one; where only the image is labelled the hardest 1 %.
     """
     flat, by_mask = difference.flatten(1), defective.flatten(1)
     count = max(1, round(HARDEST * flat.shape[1]))

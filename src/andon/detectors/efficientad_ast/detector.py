@@ -3,7 +3,7 @@
 Source: bachelor thesis, Vilnius University 2024, which joins EfficientAD (Batzner et al., arXiv 2303.14535) and AST
 (Rudolph et al., arXiv 2210.07829). A flow T turns backbone features f into a latent z of known distribution. A residual
 student S imitates z with its first half S1 and the autoencoder A with its second half S2. Where the student cannot
-follow its teachers, the picture is anomalous: M = ½ mean_c (z - S1)² + ½ mean_c (A - S2)².
+follow its teachers, the image is anomalous: M = ½ mean_c (z - S1)² + ½ mean_c (A - S2)².
 
 The recipe `published` reproduces the thesis' code with its defects, `corrected` repairs them; each defect that changes
 a result is a switch below, named with its number (D1, D3, ...) in `docs/efficientad_ast.md`.
@@ -51,7 +51,7 @@ POSITION_CHANNELS = 32
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Features (B, C, h, w) of the same pictures as each network sees them, and the weight of each cell."""
+    """Features (B, C, h, w) of the same images as each network sees them, and the weight of each cell."""
 
     teacher: Tensor
     student: Tensor
@@ -151,7 +151,7 @@ class EfficientADAST(DepthDetector):
         seen = good.f
         if self.bank is not None:
             with trainer.timed("memory_bank"):
-                owners = torch.arange(len(good)) % len(train)  # copies in other light: of their picture
+                owners = torch.arange(len(good)) % len(train)  # copies in other light: of their image
                 self.bank.fit(good.f, owners, c.bank.share, seeded(trainer.seed, "bank"))
                 self.bank.to(trainer.device)
                 seen = self._seen(good.f, trainer, owners)
@@ -168,7 +168,7 @@ class EfficientADAST(DepthDetector):
             self._explained(known[1], trainer)
 
     def _explained(self, good: Inputs, trainer: Trainer) -> None:
-        """Gates: how much of its target student and autoencoder explain on good pictures."""
+        """Gates: how much of its target student and autoencoder explain on good images."""
         student, autoencoder = Explained(), Explained()
         flow = self.config.autoencoder.target == "flow"
         with torch.inference_mode():
@@ -190,7 +190,7 @@ class EfficientADAST(DepthDetector):
         return torch.cat(parts)
 
     def _other_light(self, train: Sequence[Record], trainer: Trainer) -> list[Inputs]:
-        """The training pictures at each further brightness."""
+        """The training images at each further brightness."""
         what = "training features at {:g} of the light"
         return [
             self.load_inputs(train, trainer, what=what.format(factor), view=View(light=factor))
@@ -198,7 +198,7 @@ class EfficientADAST(DepthDetector):
         ]
 
     def _penalty(self, train_size: int, trainer: Trainer) -> Tensor | None:
-        """Features of penalty pictures before any bank; with depth (V1) they are flat, as where there is no part."""
+        """Features of penalty images before any bank; with depth (V1) they are flat, as where there is no part."""
         if self.config.student.penalty == 0 or self.extractor is None or self.adapter is None:
             return None
         f = penalty_features(self.config.penalty, self.extractor, self.adapter, train_size, trainer)
@@ -229,7 +229,7 @@ class EfficientADAST(DepthDetector):
         return (found.weights.describe(),)
 
     def _epochs(self, wanted: int, sampler: EpochSampler) -> int:
-        """Passes over the training pictures, as far as `max_steps` lets them."""
+        """Passes over the training images, as far as `max_steps` lets them."""
         limit = self.config.max_steps
         return wanted if limit is None else max(1, min(wanted, limit // sampler.per_epoch))
 
@@ -411,7 +411,7 @@ class EfficientADAST(DepthDetector):
         return cast("Tensor", s.float().chunk(2, dim=1)[0].square().mean())
 
     def _fresh_views(self, train: Sequence[Record], draw: Draw, trainer: Trainer) -> Views:
-        """Features extracted at this step: of augmented pictures, or (D1) as extractors in train mode see them."""
+        """Features extracted at this step: of augmented images, or (D1) as extractors in train mode see them."""
         images = load_batch([train[int(k) % len(train)] for k in draw.indices], self.input_size).image
         if self.config.augment:
             images = random_view(images, draw.generator)
@@ -419,7 +419,7 @@ class EfficientADAST(DepthDetector):
             return self.extract(images.to(trainer.device))
 
     def _map_range(self, good: Sequence[Record], inputs: Inputs, trainer: Trainer) -> Tensor:
-        """The 0.9 and 0.995 quantiles of both maps over all cells of good pictures that count (EfficientAD Sec. 3.4), (2, 2)."""
+        """The 0.9 and 0.995 quantiles of both maps over all cells of good images that count (EfficientAD Sec. 3.4), (2, 2)."""
         with torch.inference_mode():
             if self.config.extractor.mode == "train":
                 pictures = batches(good, self.input_size, PREDICT_BATCH)
@@ -431,7 +431,7 @@ class EfficientADAST(DepthDetector):
         return torch.from_numpy(np.quantile(values, (0.9, 0.995), axis=1).T.astype(np.float32))  # (2, 2)
 
     def _spread_range(self, good: Inputs, trainer: Trainer) -> Tensor:
-        """V3: mean and deviation of error and spread over all cells of good pictures, (2, 2)."""
+        """V3: mean and deviation of error and spread over all cells of good images, (2, 2)."""
         with torch.inference_mode():
             parts = [self._error_and_spread(self.views(x)) for x in good.chunks(trainer.device)]
         deviation, mean = torch.std_mean(torch.cat(parts), dim=(0, 2, 3), correction=0)
@@ -440,7 +440,7 @@ class EfficientADAST(DepthDetector):
     def _fit_head(
         self, head: CalibratedHead, good: Inputs, bad: Tensor, defective: Tensor, trainer: Trainer
     ) -> None:
-        """V5 c: from the cells of good pictures, the defective cells, and those that a mask leaves out."""
+        """V5 c: from the cells of good images, the defective cells, and those that a mask leaves out."""
         defects = Inputs(bad, bad.new_ones(len(bad), 1, *bad.shape[2:]))
         with torch.inference_mode():
             chunks = (*good.chunks(trainer.device), *defects.chunks(trainer.device))

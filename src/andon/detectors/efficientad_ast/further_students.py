@@ -1,6 +1,6 @@
 """Students of different kinds, and what their disagreement says (spec 4, V3).
 
-Networks that are built alike err alike away from the training pictures. Students that cannot represent the same functions
+Networks that are built alike err alike away from the training images. Students that cannot represent the same functions
 disagree there, and their spread is a second sign beside the error of their mean (Bergmann et al., arXiv 1911.02357,
 Eq. 6 to 9, where the students are alike).
 """

@@ -22,7 +22,7 @@ class ExtractorConfig(AdaptedExtractorConfig):
     mode: Literal["eval", "train"] = "eval"
     """D1, D2: `train` gives student and autoencoder private copies that run, and drift, in train mode as published."""
     light: tuple[Amount, ...] = ()
-    """Brightness factors of further copies of every training picture, e.g. [0.8, 1.2]; lamps age (mode `eval` only)."""
+    """Brightness factors of further copies of every training image, e.g. [0.8, 1.2]; lamps age (mode `eval` only)."""
 
 
 class TeacherConfig(Config):
@@ -35,13 +35,13 @@ class TeacherConfig(Config):
     clamp: float = 3.0
     """Soft bound of the log-scales (alpha)."""
     epochs: Count = 240
-    """Passes over the training pictures, where the flow is not a ready one."""
+    """Passes over the training images, where the flow is not a ready one."""
     weights: str | None = None
-    """V4: a ready flow from the weight store (`andon pretrain flow`), used as it is; None = learn one from the good pictures."""
+    """V4: a ready flow from the weight store (`andon pretrain flow`), used as it is; None = learn one from the good images."""
     fine_tune: Annotated[int, Field(ge=0, strict=True)] = 0
-    """Optimiser steps on the good pictures that a ready flow is adapted with; 0 = it stays as it is."""
+    """Optimiser steps on the good images that a ready flow is adapted with; 0 = it stays as it is."""
     normalise: Literal["none", "channel"] = "none"
-    """`channel` scales each latent channel to mean 0 and deviation 1 over the training pictures."""
+    """`channel` scales each latent channel to mean 0 and deviation 1 over the training images."""
 
 
 class StudentConfig(Config):
@@ -62,7 +62,7 @@ class StudentConfig(Config):
     penalty: Amount = 1.0
     """Weight of the out-of-class penalty mean S1(P)²; 0 switches it off."""
     penalty_statistics: Literal["frozen", "shared"] = "frozen"
-    """D3: `shared` lets penalty pictures into the BatchNorm statistics, as published."""
+    """D3: `shared` lets penalty images into the BatchNorm statistics, as published."""
 
 
 class AutoencoderConfig(Config):
@@ -81,16 +81,16 @@ class AutoencoderConfig(Config):
 
 
 class PenaltyConfig(Config):
-    """Out-of-class pictures."""
+    """Out-of-class images."""
 
     folder: str | None = None
-    """Folder of photographs; None = procedural pictures."""
+    """Folder of photographs; None = procedural images."""
     zoom: bool = True
-    """D15: resize to twice the size and keep the centre; off = the whole picture, as published."""
+    """D15: resize to twice the size and keep the centre; off = the whole image, as published."""
     colour: Literal["grey", "tint"] = "grey"
-    """D15: how a share of the pictures loses its colour; `tint` does it after normalisation, as published."""
+    """D15: how a share of the images loses its colour; `tint` does it after normalisation, as published."""
     grey_share: float = 0.3
-    """Share of the pictures without colour."""
+    """Share of the images without colour."""
     draw: Literal["each_step", "fixed"] = "each_step"
     """D15, D19: `fixed` draws one subset as large as the training set; the shorter of the two ends the epoch, as published."""
 
@@ -99,7 +99,7 @@ class MapConfig(Config):
     """From differences to scores."""
 
     normalise: Literal["quantile", "none"] = "quantile"
-    """D8: bring both maps to one scale by their 0.9 and 0.995 quantiles on held-out good pictures."""
+    """D8: bring both maps to one scale by their 0.9 and 0.995 quantiles on held-out good images."""
     pad: Cells = 0
     """Cells of value 0 put around the map before it is enlarged, which shifts it inwards (thesis, before its step 14: 4)."""
     score: Literal["mean", "max", "topk"] = "mean"
@@ -156,13 +156,13 @@ class EfficientADASTConfig(DepthDetectorConfig):
     bank: BankConfig = BankConfig()
     labels: LabelsConfig = LabelsConfig()
     epochs: Count = 100
-    """Passes over the training pictures for student and autoencoder."""
+    """Passes over the training images for student and autoencoder."""
     max_steps: Count | None = None
     """Steps a stage takes at most, in whole epochs (one at least): a large folder need not take longer than a small one."""
     batch_size: Count = 8
-    """Pictures of a step."""
+    """Images of a step."""
     augment: bool = False
-    """Show student and autoencoder a random crop, flip and colour of each picture at each step; extracted anew, so slow."""
+    """Show student and autoencoder a random crop, flip and colour of each image at each step; extracted anew, so slow."""
     drop_last: bool = False
     """D18: leave the incomplete last batch of an epoch out, as published."""
     teacher_optimiser: OptimiserConfig = OptimiserConfig(decay_last=0.05)

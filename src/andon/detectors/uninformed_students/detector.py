@@ -1,9 +1,9 @@
 """Uninformed Students: ensembles of students imitate a teacher's description of every patch; they err where all was not seen.
 
-Paper: Bergmann et al., CVPR 2020, arXiv 1911.02357. A patch network T̂ learns, once and on unrelated pictures, to describe
+Paper: Bergmann et al., CVPR 2020, arXiv 1911.02357. A patch network T̂ learns, once and on unrelated images, to describe
 patches as a big network does (Sec. 3.1). Several students S_i of the same shape learn to repeat its descriptors ŷ on good
-pictures (Sec. 3.2). Anomalous is where their mean μ̄ misses the teacher, e = ‖μ̄ - ŷ‖², and where they disagree,
-v = mean ‖S_i - μ̄‖². Both are standardised on held-out good pictures, added, and averaged over receptive fields (Sec. 3.3, 3.4).
+images (Sec. 3.2). Anomalous is where their mean μ̄ misses the teacher, e = ‖μ̄ - ŷ‖², and where they disagree,
+v = mean ‖S_i - μ̄‖². Both are standardised on held-out good images, added, and averaged over receptive fields (Sec. 3.3, 3.4).
 
 Differs from the paper: layer sizes are the consistent reading of its tables, the compactness loss sums squared
 correlations (spec 8.1, 8.3). `grid: strided` computes one descriptor per 4 x 4 or 8 x 8 pixels instead of every pixel.
@@ -45,8 +45,8 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer, derive_seed
 from andon.nn.weights import IMAGENET_MEAN, IMAGENET_STD
 
-KEPT_PICTURES = 2048
-"""Pictures a distillation keeps in memory, as bytes."""
+KEPT_IMAGES = 2048
+"""Images a distillation keeps in memory, as bytes."""
 Side = Annotated[int, Field(ge=64, multiple_of=8, strict=True)]
 
 
@@ -54,9 +54,9 @@ class TeacherConfig(Config):
     """The distillation of the teachers; done once per setting and kept between runs."""
 
     folder: str | None = None
-    """Folder of photographs that have nothing to do with the parts; None = procedural pictures."""
+    """Folder of photographs that have nothing to do with the parts; None = procedural images."""
     picture_size: Side = 512
-    """Both sides of these pictures are forced to this many pixels before windows are zoomed and cut out."""
+    """Both sides of these images are forced to this many pixels before windows are zoomed and cut out."""
     grey_share: Share = 0.1
     """Share of the crops that lose their colour."""
     knowledge: Amount = 1.0
@@ -86,7 +86,7 @@ class UninformedStudentsConfig(DetectorConfig):
     fields: tuple[Patch, ...] = Field((17, 33, 65), min_length=1)
     """Patch sizes in pixels, each with its own teacher and students; their maps are averaged."""
     image_size: Side = 256
-    """Both sides of the picture are forced to this many pixels."""
+    """Both sides of the image are forced to this many pixels."""
     grid: Literal["dense", "strided"] = "dense"
     """`strided`: a descriptor per cell of the patch network's stride (17: 1, 33: 4, 65: 8), at random offsets in training."""
     width: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -97,9 +97,9 @@ class UninformedStudentsConfig(DetectorConfig):
     """Students of each field."""
     teacher: TeacherConfig = TeacherConfig()
     epochs: Count = 100
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch_size: Count = 1
-    """Pictures of a step."""
+    """Images of a step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4)
     patience: Count = 10
     """Epochs without improvement that end training with `selection: validation`."""
@@ -126,12 +126,12 @@ class ReceptiveField(nn.Module):
         self.register_buffer("map_std_", torch.ones(1, 2, 1, 1))
 
     def describe(self, network: nn.Module, padded: Tensor) -> Tensor:
-        """Descriptors (B, d, h, w) of a padded picture, on the field's grid."""
+        """Descriptors (B, d, h, w) of a padded image, on the field's grid."""
         chosen = cast("PatchNetwork", network)
         return (chosen.dense(padded) if self.is_dense else chosen(padded)).float()
 
     def target(self, padded: Tensor) -> Tensor:
-        """ŷ: the teacher's descriptors, each dimension standardised over the training pictures."""
+        """ŷ: the teacher's descriptors, each dimension standardised over the training images."""
         with torch.no_grad():
             return (self.describe(self.teacher, padded) - self.target_mean_) / self.target_std_
 
@@ -144,7 +144,7 @@ class ReceptiveField(nn.Module):
         }
 
     def error_and_spread(self, images: Tensor) -> Tensor:
-        """e = ‖μ̄ - ŷ‖² and v = mean ‖S_i - μ̄‖² of normalised pictures (B, 3, H, W), as (B, 2, h, w) (Eq. 9, 10)."""
+        """e = ‖μ̄ - ŷ‖² and v = mean ‖S_i - μ̄‖² of normalised images (B, 3, H, W), as (B, 2, h, w) (Eq. 9, 10)."""
         padded = pad_for(images, self.support, self.stride)
         answers = torch.stack([self.describe(student, padded) for student in self.students])
         return torch.stack(error_and_spread(answers, self.target(padded)), 1)
@@ -167,7 +167,7 @@ def patch_network(patch: Patch, config: UninformedStudentsConfig) -> PatchNetwor
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Pictures in [0, 1] to the values networks see."""
+    """Images in [0, 1] to the values networks see."""
     mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
@@ -250,7 +250,7 @@ class UninformedStudents(Detector):
         )
 
     def _pictures(self, records: Sequence[Record], trainer: Trainer) -> Iterator[Tensor]:
-        """Normalised pictures, batch by batch."""
+        """Normalised images, batch by batch."""
         for batch in batches(records, self.input_size, PREDICT_BATCH):
             yield normalise(batch.image.to(trainer.device))
 
@@ -288,7 +288,7 @@ def distil_teacher(
     """A patch network that describes patches as `extractor` describes them enlarged; made once per setting (Sec. 3.1).
 
     It is kept under `ANDON_HOME`, finished or not: a later call takes it from there or continues it. Raises `ConfigError`
-    when a picture of `unseen`, the data that will be judged, is among those it would learn from.
+    when an image of `unseen`, the data that will be judged, is among those it would learn from.
     """
     settings, stage = config.teacher, f"teacher_{patch}"
     records = penalty_records(settings.folder)
@@ -299,7 +299,7 @@ def distil_teacher(
         network, decoder = patch_network(patch, config), nn.Linear(config.descriptor, width)
     modules = {"teacher": network.to(trainer.device), "decoder": decoder.to(trainer.device)}
 
-    @lru_cache(maxsize=KEPT_PICTURES)
+    @lru_cache(maxsize=KEPT_IMAGES)
     def picture(k: int) -> Tensor:
         image = load_batch([records[k]], (settings.picture_size, settings.picture_size)).image[0]
         return (image * 255).round().byte()
@@ -328,7 +328,7 @@ def teacher_losses(
     pictures: Sequence[Tensor],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """The weighted terms L_k, L_m, L_c (Eq. 1-4) for one random crop of each (3, S, S) uint8 picture; weight 0 leaves out."""
+    """The weighted terms L_k, L_m, L_c (Eq. 1-4) for one random crop of each (3, S, S) uint8 image; weight 0 leaves out."""
     border = largest_shift(patch) if settings.metric else 0
     windows = random_windows(pictures, patch, generator, border=border, grey_share=settings.grey_share)
     crops, shifted = (x.to(extractor.mean.device) for x in shifted_crops(windows, patch, generator))
@@ -364,7 +364,7 @@ def _teacher_folder(
     records: Sequence[Record],
     precision: str,
 ) -> Path:
-    """Where the teacher of these settings, this extractor and these pictures is kept."""
+    """Where the teacher of these settings, this extractor and these images is kept."""
     pictures = VERSION if config.teacher.folder is None else 0
     parts = {
         "patch": patch,

@@ -1,7 +1,7 @@
 """Patch networks of Uninformed Students (Bergmann et al., arXiv 1911.02357; spec 8.1, 8.2) and their dense evaluation.
 
 A patch network turns one p x p patch into one descriptor. Evaluated densely it gives the descriptors of all patches of a
-picture in one pass (Bailer et al., "Fast dense feature extraction with CNNs that have pooling layers", BMVC 2017).
+image in one pass (Bailer et al., "Fast dense feature extraction with CNNs that have pooling layers", BMVC 2017).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def random_windows(
     zoom: tuple[float, float] = (4.0, 16.0),
     grey_share: float = 0.1,
 ) -> Tensor:
-    """One random window of each picture, (B, 3, w, w) in [0, 1] with w = patch + 2 * border.
+    """One random window of each image, (B, 3, w, w) in [0, 1] with w = patch + 2 * border.
 
     `pictures` are (3, S, S) uint8. Each is zoomed to a random side between `zoom[0]` and `zoom[1]` patches and the window
     is cut out of it (only the window is resized); a share of them loses its colour. The generator is a CPU one.
