@@ -1,0 +1,1 @@
+"""One run: its folder, fitting, evaluating, predicting, and what is changed afterwards."""

@@ -1,0 +1,68 @@
+"""Evaluating a run: from its folder to a report in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from andon.core.errors import DataError
+from andon.core.progress import Progress
+from andon.datasets.labelled import without_copies
+from andon.runs.folder import read_recipe, read_stages
+from andon.runs.source import Source, own_source
+
+if TYPE_CHECKING:
+    from andon.report.evaluation import PixelMetrics, Report
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    data: Source | None = None,
+    gate: bool | None = None,
+    skip_unreadable: bool = False,
+    maps: bool = False,
+    latency: bool = True,
+    pixel_metrics: PixelMetrics | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Evaluate a run on its own data set's test images (or those of data) and write the report into it.
+
+    gate adds what SPADE's gate makes of it, pixel_metrics replaces the recipe's setting of that name; None = as the
+    recipe says.
+    """
+    recipe = read_recipe(run)
+    source = data or own_source(run, recipe)
+    labelled = recipe.get("labelled", 0)
+    dataset = source.open(
+        seed=recipe["seed"], hold_out=recipe["hold_out"], labelled=0 if data is not None else labelled
+    )
+    learned = recipe["data"].get("labelled", {})
+    if learned:  # wherever they lie by now, and whatever they are called
+        dataset = replace(dataset, test=without_copies(dataset.test, set(learned.values())))
+    if not dataset.test:
+        raise DataError(
+            f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, "
+            f"use `andon predict {run} IMAGES`"
+        )
+    from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate
+    from andon.detectors._saving import load_detector  # torch takes seconds to import
+
+    report = evaluate(
+        load_detector(run / "detector"),
+        dataset.test,
+        origin=Origin(
+            recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run), len(learned)
+        ),
+        saturation=dict(dataset.saturation) if dataset.saturation else None,
+        gate=bool(recipe.get("gate", False)) if gate is None else gate,
+        skip_unreadable=skip_unreadable,
+        latency=latency,
+        pixel_metrics=pixel_metrics or recipe.get("pixel_metrics", "auto"),
+        pixel_memory=float(recipe.get("pixel_memory", PIXEL_MEMORY)),
+        progress=progress,
+    )
+    report.save(run, maps=maps, progress=progress)
+    return report
+
