@@ -46,8 +46,8 @@ def evaluate_run(
             f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, "
             f"use `andon predict {run} IMAGES`"
         )
-    from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate
     from andon.detectors._saving import load_detector  # torch takes seconds to import
+    from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate
 
     report = evaluate(
         load_detector(run / "detector"),
@@ -65,4 +65,3 @@ def evaluate_run(
     )
     report.save(run, maps=maps, progress=progress)
     return report
-

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.datasets import Dataset
 from andon.core.errors import DataError
 from andon.core.images import decode
-from andon.export.latency import Effort, Latency
-from andon.runs.predict import list_inputs
 from andon.core.progress import Progress
-from andon.runs.folder import read_recipe
-from andon.runs.source import Source, own_source
-from andon.runs.source import run_data
 from andon.core.records import Record
+from andon.datasets import Dataset
+from andon.export.latency import Effort, Latency
+from andon.runs.folder import read_recipe
+from andon.runs.predict import list_inputs
+from andon.runs.source import run_data
 
 if TYPE_CHECKING:
     from andon.export.network import Exported
@@ -40,8 +39,8 @@ def export_run(
 
     The file is compared on held-out good images of the run where they can be found. Raises what `export` raises.
     """
-    from andon.export.network import export
     from andon.detectors._saving import load_detector
+    from andon.export.network import export
 
     detector, notes = load_detector(run), []
     pictures: list[npt.NDArray[np.uint8]] = []
@@ -104,8 +103,8 @@ def run_latency(
     effort: Effort | None = None,
 ) -> dict[str, Latency]:
     """Milliseconds of each stage, on the images named or on test images of the run (good ones where it has none)."""
-    from andon.runs.loading import load
     from andon.export.stage_latency import stage_latency
+    from andon.runs.loading import load
 
     if not images and not run.is_dir():
         raise DataError(f"{run} has no pictures of its own: name some, or a folder of them")
@@ -116,8 +115,6 @@ def run_latency(
 def _test_images(run: Path) -> list[Record]:
     dataset = run_data(run)
     return list(dataset.test) or _good(dataset)
-
-
 
 
 def _good(dataset: Dataset) -> list[Record]:

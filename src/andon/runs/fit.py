@@ -8,50 +8,36 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from andon.core.config import to_yaml
-from andon.datasets import Dataset, open_dataset
-from andon.datasets.dataset import file_digest
-from andon.datasets.labelled import Labelled, move_labelled, without_copies
 from andon.core.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
 from andon.core.files import write_json, write_text
 from andon.core.images import decode
-from andon.core.region import InspectedArea, read_region
 from andon.core.progress import NoProgress, Progress
+from andon.core.records import Record
+from andon.core.region import InspectedArea, read_region
+from andon.datasets import Dataset
+from andon.datasets.dataset import file_digest
 from andon.detectors._recipes import Recipe
 from andon.detectors._registry import detector_class
-from andon.runs.source import Source
 from andon.runs.folder import (
     check_output,
     clear,
     make_folder,
-    read_recipe,
     read_settings,
-    read_stages,
     remove_empty,
 )
-from andon.core.records import Record
+from andon.runs.source import Source
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
-    from andon.report.evaluation import PixelMetrics, Report
 
 PACKAGES = ("andon", "torch", "torchvision", "timm", "numpy")
-
-
-
-
-
-
-
-
-
-
 
 
 def fit_run(
@@ -135,8 +121,6 @@ def fit_run(
     return detector, dataset
 
 
-
-
 def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
     """The data set without training and validation images that cannot be decoded, and those with the reason."""
     from andon.datasets import Records
@@ -208,10 +192,6 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
             f"{run} was started with another region: bring back the file, or --overwrite to start anew"
         )
     return (run / "detector" / "detector.json").is_file()
-
-
-
-
 
 
 def _plain(stage: Any) -> dict[str, Any]:

@@ -18,15 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from andon.datasets.depth import point_cloud_beside
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
 from andon.core.images import is_image, natural_key
-from andon.runs.predict import Answer, answers
 from andon.core.progress import NoProgress, Progress
-from andon.detectors._saving import detector_folder
 from andon.core.records import Record
-
+from andon.datasets.depth import point_cloud_beside
+from andon.detectors._saving import detector_folder
+from andon.runs.predict import Answer, answers
 
 COLUMNS = (*Answer.__dataclass_fields__, "detector")
 """The answer, and the beginning of the hash of the detector that gave it."""

@@ -30,14 +30,12 @@ class Source:
         return move_labelled(found, labelled, seed)
 
 
-
 def own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
     """Where the data of a run was when it was fitted. Raises DataError when it is no longer there."""
     own = recipe["data"]
     if not own["path"].startswith("embedded:") and not Path(own["path"]).exists():
         raise DataError(f"the data of {run} is no longer in {own['path']}: say where it is with --data")
     return Source(own["path"], own["category"] or None, own["layout"])
-
 
 
 def run_data(run: Path, data: str | None = None) -> Dataset:
@@ -49,4 +47,3 @@ def run_data(run: Path, data: str | None = None) -> Dataset:
         hold_out=recipe["hold_out"],
         labelled=0 if data is not None else recipe.get("labelled", 0),
     )
-

@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from andon.thresholds.calibration import Calibration
+from andon.core.errors import ConfigError, DataError
+from andon.core.progress import NoProgress, Progress, track
+from andon.core.records import Record
 from andon.datasets.dataset import Records, file_digest
 from andon.datasets.labelled import without_copies
-from andon.runs.source import run_data
-from andon.core.errors import ConfigError, DataError
-from andon.thresholds.history import Change, change
-from andon.thresholds.rules import Threshold, conformal
-from andon.thresholds.costs import CostLimit, cheapest
-from andon.thresholds.rules import smallest_n, with_room
 from andon.runs.predict import list_inputs
-from andon.core.progress import NoProgress, Progress, track
-from andon.runs.source import Source
-from andon.core.records import Record
+from andon.runs.source import Source, run_data
+from andon.thresholds.calibration import Calibration
+from andon.thresholds.costs import CostLimit, cheapest
+from andon.thresholds.history import Change, change
+from andon.thresholds.rules import Threshold, conformal, smallest_n, with_room
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
