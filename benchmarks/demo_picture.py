@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.datasets import open_dataset
 from andon.datasets.masks import load_regions
 from andon.report.pictures import FOUND, TRUTH, marked

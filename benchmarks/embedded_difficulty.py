@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from andon.core.images import decode, read_mask
+from andon.core.image_files import decode, read_mask
 from andon.core.records import Record
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.embedded import CATEGORIES, generate
@@ -214,7 +214,7 @@ def kind_of(record: Record) -> str:
     """Defect type; on the tray, whose folders are groups, by the values of the masks."""
     if record.label == 0 or record.group not in {"logical", "structural"}:
         return record.defect_type
-    from andon.datasets.embedded.drawing import TRAY_DEFECTS
+    from andon.datasets.embedded.pin_tray_defects import TRAY_DEFECTS
 
     values = {int(read_mask(path).max()) for path in record.masks}
     names = [row.name for row in TRAY_DEFECTS if row.pixel_value in values]

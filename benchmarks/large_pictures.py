@@ -115,7 +115,7 @@ def answer(folder: Path, name: str, threads: int, size: tuple[int, int], overlap
     """Predict one picture of `size` = (W, H) that has one scratch."""
     import torch
 
-    from andon.core.images import decode
+    from andon.core.image_files import decode
     from andon.core.tiling import lines
     from andon.detectors._saving import load_detector
 

@@ -52,7 +52,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDON_HOME", str(folder))
         patch.delenv("ANDON_OFFLINE", raising=False)
-        patch.setattr("andon.datasets.penalty.PROCEDURAL", 8)  # drawing more costs seconds
+        patch.setattr("andon.datasets.penalty_images.PROCEDURAL", 8)  # drawing more costs seconds
         patch.setattr("andon.export.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
         yield folder
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 import andon
 from andon.core.errors import ConfigError, DataError
-from andon.core.images import decode, load_depth, read_points
+from andon.core.image_files import decode, read_points
+from andon.core.images import load_depth
 from andon.core.region import InspectedArea
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.depth import network_planes

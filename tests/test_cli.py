@@ -294,7 +294,7 @@ def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(andon, tmp_
 
 
 @pytest.mark.filterwarnings(
-    "ignore::andon.core.images.AlphaWarning", "ignore::andon.thresholds.display.DegenerateRangeWarning"
+    "ignore::andon.core.image_files.AlphaWarning", "ignore::andon.thresholds.display.DegenerateRangeWarning"
 )
 def test_unusual_pictures_are_learned_from(andon, tmp_path):
     """16-bit, palette, transparent, CMYK and turned pictures beside ordinary ones."""

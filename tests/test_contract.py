@@ -15,7 +15,7 @@ from tiny import TINY
 
 import andon
 from andon.core.errors import ConfigError, DataError, InterruptedRun, NotFittedError
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectedArea
 from andon.detectors._base import Detector

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import andon as package
 from andon.core.errors import ConfigError, WeightsError
-from andon.core.images import Pictures, load_batch
+from andon.core.images import CachedImages, load_batch
 from andon.core.records import Record
 from andon.detectors import efficientad
 from andon.detectors.efficientad import Autoencoder, EfficientAD, EfficientADConfig
@@ -368,7 +368,7 @@ def test_augmentation_changes_one_of_three_by_at_most_a_fifth():
 @pytest.mark.parametrize(("share", "grey"), [(0.0, 0), (1.0, 4)])
 def test_penalty_pictures_are_the_centre_of_twice_the_size(pictures, share, grey):
     detector = EfficientAD(config(penalty__grey_share=share))
-    store = Pictures(pictures, (128, 128), view=efficientad.View(zoom=True))
+    store = CachedImages(pictures, (128, 128), view=efficientad.View(zoom=True))
     draw = Draw(torch.tensor([0]), 0, torch.Generator().manual_seed(1))
     out = detector._draw_penalty(store, 4, draw)
     whole = F.interpolate(
@@ -385,7 +385,7 @@ def test_pictures_beyond_the_memory_are_decoded_again(pictures, monkeypatch):
     opened: list[Path] = []
     real = package.core.images.decode
     monkeypatch.setattr("andon.core.images.decode", lambda path: opened.append(path) or real(path))
-    store = Pictures(pictures, (64, 64), limit=2 * 3 * 64 * 64 * 4)
+    store = CachedImages(pictures, (64, 64), limit=2 * 3 * 64 * 64 * 4)
     first, second = store([0, 1, 2]), store([0, 1, 2])
     assert torch.equal(first, second)
     assert torch.equal(first, load_batch(pictures[:3], (64, 64)).image)

@@ -16,23 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from andon.core import images
+from andon.core import image_files
 from andon.core.errors import DataError
-from andon.core.images import (
+from andon.core.image_files import (
     AlphaWarning,
-    View,
-    batches,
     decode,
     is_image,
     list_images,
-    load_batch,
     natural_key,
     read_mask,
     read_size,
-    resize,
-    show,
-    to_tensor,
 )
+from andon.core.images import View, batches, load_batch, resize, show, to_tensor
 from andon.core.records import Record
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
@@ -235,7 +230,7 @@ def test_smallest_picture_is_read(tmp_path):
 
 def test_pictures_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
     path = write_picture(tmp_path / "a.png", COLOURS)
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
     refused(path, "more than 100 pixels", "tiles")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)  # Pillow's own guard comes first
     refused(path, "more than 100 pixels")

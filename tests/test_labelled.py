@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from andon.core.errors import ConfigError, DataError
 from andon.datasets import open_dataset
 from andon.datasets.dataset import Records
-from andon.datasets.labelled import move_labelled
+from andon.datasets.labelled_anomalies import move_labelled
 from andon.detectors._recipes import load_recipe, resolve
 from andon.experiments.comparison import write_tables
 from andon.experiments.sweep import Job, Result

@@ -18,7 +18,7 @@ import andon
 import andon.core.images
 from andon.core import tiling as tiles
 from andon.core.errors import ConfigError, DataError
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.core.records import Record
 from andon.core.region import InspectedArea
 from andon.core.tiling import CELLS, Line, TileConfig, Tiling, cut_records, drawn, look

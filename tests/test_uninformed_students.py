@@ -13,7 +13,7 @@ from tiny import TINY
 from andon.core.errors import ConfigError, InterruptedRun
 from andon.core.images import batches
 from andon.core.records import Record
-from andon.datasets.penalty import penalty_records
+from andon.datasets.penalty_images import penalty_records
 from andon.detectors.uninformed_students.detector import (
     UninformedStudents,
     UninformedStudentsConfig,

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 
 from andon.core.errors import DataError
-from andon.core.images import read_points
+from andon.core.image_files import read_points
 from andon.datasets.depth import (
     background,
     fill_holes,

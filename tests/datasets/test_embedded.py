@@ -17,15 +17,15 @@ from scipy import ndimage
 from andon.core.errors import DataError, OutputError
 from andon.datasets import check_dataset, load_regions, open_dataset
 from andon.datasets.embedded import CATEGORIES, PROFILES, VERSION, Rendered, generate, render
-from andon.datasets.embedded.drawing import (
+from andon.datasets.embedded.generation import (
     TRAY,
     TRAY_DEFECTS,
     category_module,
     defects_config,
-    pictures,
+    planned_images,
 )
+from andon.datasets.embedded.random_streams import streams
 from andon.datasets.embedded.rendering import draw_photometry
-from andon.datasets.embedded.streams import streams
 from andon.metrics import auroc
 
 SIZE = 128
@@ -116,7 +116,7 @@ def test_profiles_have_the_promised_sizes() -> None:
 
 
 def test_trays_are_numbered_per_group() -> None:
-    rows = [one for one in pictures(TRAY, PROFILES["tiny"]) if one.defect]
+    rows = [one for one in planned_images(TRAY, PROFILES["tiny"]) if one.defect]
     names = [row.name for row in TRAY_DEFECTS]
     assert list(dict.fromkeys(one.defect for one in rows)) == names
     assert names[-1] == "displaced" and len(names) == 9
@@ -148,7 +148,7 @@ def test_every_tray_mask_has_one_listed_value(root: Path) -> None:
         values = np.unique(pixels(path))
         assert values[0] == 0 and len(values) == 2
         by_picture.setdefault(path.parent.as_posix(), []).append(listed[int(values[1])])
-    drawn = [one for one in pictures(TRAY, PROFILES["tiny"]) if one.defect]
+    drawn = [one for one in planned_images(TRAY, PROFILES["tiny"]) if one.defect]
     expected = [one.defect for one in sorted(drawn, key=lambda one: one.image)]
     found = [
         names[0] if len(names) == 1 else "displaced" if names == ["missing_pin", "additional_pin"] else "?"
@@ -185,7 +185,7 @@ def test_files_do_not_depend_on_processes_or_on_other_categories(root: Path, tmp
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_picture_does_not_depend_on_which_others_are_made(root: Path, category: str) -> None:
-    for one in reversed(list(pictures(category, PROFILES["tiny"]))):
+    for one in reversed(list(planned_images(category, PROFILES["tiny"]))):
         if one.index == 1 and one.split == "test":
             rendered = render(category, one.split, one.defect, one.index, size=SIZE)
             assert np.array_equal(rendered.image, pixels(root / one.image)), one.image

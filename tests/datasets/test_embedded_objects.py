@@ -10,8 +10,9 @@ import pytest
 from scipy import ndimage
 
 from andon.datasets.embedded import Rendered, pcb, pcb_layout, pin_tray, render
-from andon.datasets.embedded.drawing import TRAY_DEFECTS, TrayDefect, category_module
-from andon.datasets.embedded.streams import streams
+from andon.datasets.embedded.generation import category_module
+from andon.datasets.embedded.pin_tray_defects import TRAY_DEFECTS, TrayDefect
+from andon.datasets.embedded.random_streams import streams
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -8,21 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Blob,
-    Photometry,
     box_around,
     box_grid,
     coverage,
-    difference_mask,
     disc,
-    expose,
     grid,
     rectangle,
     segment,
-    sense,
     value_noise,
 )
+from andon.datasets.embedded.rendering import Photometry, difference_mask, expose, sense
 
 PLAIN = Photometry(
     light=0.0,

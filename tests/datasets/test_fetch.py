@@ -23,7 +23,7 @@ from andon.core.download import WrongFile, download
 from andon.core.errors import DataError, OutputError
 from andon.datasets.published import unpack as archives
 from andon.datasets.published.fetch import ORIGIN, announce, check_fetch, fetch
-from andon.datasets.published.sources import KnownSet, known_set, known_sets
+from andon.datasets.published.sources import PublishedSet, published_set, published_sets
 from andon.datasets.published.unpack import extract, safe_name
 
 MODES = {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz", "tar.bz2": "w:bz2"}
@@ -69,8 +69,8 @@ def server(_server: FileServer, content: bytes) -> FileServer:
 
 
 @pytest.fixture
-def known(server: FileServer, content: bytes) -> KnownSet:
-    return KnownSet(
+def known(server: FileServer, content: bytes) -> PublishedSet:
+    return PublishedSet(
         "toy",
         "Toy set",
         "https://example.org/toy",
@@ -92,7 +92,7 @@ def _online(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mode", ["range", "whole", "no length"])
-def test_fetch(tmp_path: Path, known: KnownSet, server: FileServer, mode: str) -> None:
+def test_fetch(tmp_path: Path, known: PublishedSet, server: FileServer, mode: str) -> None:
     server.mode = mode
     seen: list[tuple[str, int, int]] = []
     done = fetch(known, tmp_path / "data/toy", show=lambda *step: seen.append(step))
@@ -108,7 +108,7 @@ def test_fetch(tmp_path: Path, known: KnownSet, server: FileServer, mode: str) -
     assert seen[-1][1] <= seen[-1][2] and ("checking", known.size, known.size) in seen
 
 
-def test_broken_connections_are_continued(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_broken_connections_are_continued(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     """Five answers break off half-way: each is continued where it stopped, and none counts as a failure in a row."""
     server.drops = 5
     fetch(known, tmp_path / "toy", pause=0)
@@ -116,7 +116,7 @@ def test_broken_connections_are_continued(tmp_path: Path, known: KnownSet, serve
     assert len(starts) == 6 and starts == sorted(set(starts)) and starts[1] == known.size // 2
 
 
-def test_broken_connections_without_ranges(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_broken_connections_without_ranges(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     """Begins again each time, and ends although nothing is gained."""
     server.mode, server.drops = "whole", 2
     assert fetch(known, tmp_path / "toy", pause=0).categories == ("part",)
@@ -126,21 +126,23 @@ def test_broken_connections_without_ranges(tmp_path: Path, known: KnownSet, serv
     assert len(server.ranges) == 3 + 4
 
 
-def test_a_later_call_continues(tmp_path: Path, known: KnownSet, server: FileServer, content: bytes) -> None:
+def test_a_later_call_continues(
+    tmp_path: Path, known: PublishedSet, server: FileServer, content: bytes
+) -> None:
     (tmp_path / "toy.download.part").write_bytes(content[:1000])
     fetch(known, tmp_path / "toy")
     assert server.ranges == ["bytes=1000-"] and not (tmp_path / "toy.download.part").exists()
 
 
 def test_a_complete_part_is_not_fetched_again(
-    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+    tmp_path: Path, known: PublishedSet, server: FileServer, content: bytes
 ) -> None:
     (tmp_path / "toy.download.part").write_bytes(content)
     fetch(known, tmp_path / "toy")
     assert server.ranges == []
 
 
-def test_the_second_link_is_tried(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_the_second_link_is_tried(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     dead = f"{server.url.rsplit(':', 1)[0]}:9/none"
     assert fetch(replace(known, links=(dead, *known.links)), tmp_path / "toy", pause=0).categories
 
@@ -151,30 +153,30 @@ def test_from_archive_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     monkeypatch.setenv("ANDON_OFFLINE", "1")
     mvtec_tree(tmp_path / "made" / "part", defects={"dent": 1})
     archive = pack(tmp_path / "made", tmp_path / f"toy.{kind}", inside="Toy-master/")
-    toy = KnownSet("toy", "Toy set", "https://example.org", "CC0", "", enclosing="Toy-*")
+    toy = PublishedSet("toy", "Toy set", "https://example.org", "CC0", "", enclosing="Toy-*")
     done = fetch(toy, tmp_path / "toy", archive=archive)
     assert [name for name in names(done.folder) if name != ORIGIN] == names(tmp_path / "made")
     assert archive.is_file() and done.categories == ("part",)
 
 
-def test_an_enclosing_folder_of_another_name_stays(tmp_path: Path, known: KnownSet) -> None:
+def test_an_enclosing_folder_of_another_name_stays(tmp_path: Path, known: PublishedSet) -> None:
     """The one category of a set is no enclosing folder."""
     assert (fetch(replace(known, enclosing="Other"), tmp_path / "toy").folder / "part/train").is_dir()
 
 
-def test_archive_kept(tmp_path: Path, known: KnownSet, content: bytes) -> None:
+def test_archive_kept(tmp_path: Path, known: PublishedSet, content: bytes) -> None:
     fetch(known, tmp_path / "toy", keep_archive=True)
     assert (tmp_path / "set.tar.xz").read_bytes() == content
 
 
-def test_counts_are_compared(tmp_path: Path, known: KnownSet) -> None:
+def test_counts_are_compared(tmp_path: Path, known: PublishedSet) -> None:
     mvtec_tree(tmp_path / "made" / "bottle", defects={"contamination": 1})
     archive = pack(tmp_path / "made", tmp_path / "a.zip")
     done = fetch(replace(known, size=0, sha256=""), tmp_path / "toy", archive=archive)
     assert any("MVTec AD bottle has 209" in line for line in done.warnings)
 
 
-def test_content_that_is_no_data_set(tmp_path: Path, known: KnownSet) -> None:
+def test_content_that_is_no_data_set(tmp_path: Path, known: PublishedSet) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "a.txt").write_text("a")
     archive = pack(tmp_path / "made", tmp_path / "a.zip")
@@ -197,7 +199,7 @@ def test_content_that_is_no_data_set(tmp_path: Path, known: KnownSet) -> None:
     ],
 )
 def test_no_folder_and_a_way_out(
-    tmp_path: Path, known: KnownSet, server: FileServer, mode: str, message: str
+    tmp_path: Path, known: PublishedSet, server: FileServer, mode: str, message: str
 ) -> None:
     server.mode = mode
     with pytest.raises(
@@ -207,14 +209,14 @@ def test_no_folder_and_a_way_out(
     assert all(name.endswith(".part") for name in names(tmp_path)) and not (tmp_path / "toy").exists()
 
 
-def test_refusals_are_not_repeated(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_refusals_are_not_repeated(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     server.mode = "gone"
     with pytest.raises(DataError, match="404"):
         fetch(known, tmp_path / "toy", pause=0)
     assert len(server.ranges) == 1
 
 
-def test_a_rotated_link_gives_a_page(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_a_rotated_link_gives_a_page(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     server.content = b"<html>log in</html>"
     with pytest.raises(DataError, match="the server offers 19 bytes"):
         fetch(known, tmp_path / "toy", pause=0)
@@ -222,7 +224,7 @@ def test_a_rotated_link_gives_a_page(tmp_path: Path, known: KnownSet, server: Fi
 
 
 def test_more_bytes_than_the_file_has(
-    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+    tmp_path: Path, known: PublishedSet, server: FileServer, content: bytes
 ) -> None:
     """A server that states no length could send without end."""
     server.mode, server.content = "no length", content + bytes(3 << 20)
@@ -231,7 +233,7 @@ def test_more_bytes_than_the_file_has(
 
 
 def test_a_range_that_begins_elsewhere(
-    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+    tmp_path: Path, known: PublishedSet, server: FileServer, content: bytes
 ) -> None:
     """What would leave a gap is thrown away; the next attempt begins at the beginning."""
     (tmp_path / "toy.download.part").write_bytes(content[:1000])
@@ -241,7 +243,7 @@ def test_a_range_that_begins_elsewhere(
 
 
 def test_another_content_of_the_same_length(
-    tmp_path: Path, known: KnownSet, server: FileServer, content: bytes
+    tmp_path: Path, known: PublishedSet, server: FileServer, content: bytes
 ) -> None:
     server.content = content[:-1] + bytes([content[-1] ^ 1])
     with pytest.raises(DataError, match=r"has sha256 \w+, expected \w+: .* and was removed"):
@@ -250,13 +252,13 @@ def test_another_content_of_the_same_length(
 
 
 def test_a_changed_archive_with_the_hash_of_its_publisher(
-    tmp_path: Path, known: KnownSet, content: bytes
+    tmp_path: Path, known: PublishedSet, content: bytes
 ) -> None:
     old = replace(known, size=5, sha256="0" * 64)
     assert fetch(old, tmp_path / "toy", sha256=hashlib.sha256(content).hexdigest().upper()).categories
 
 
-def test_an_unknown_hash_and_no_archive(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_an_unknown_hash_and_no_archive(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     """The next call does not take the page for an archive."""
     server.content = b"<html>log in</html>"
     with pytest.raises(DataError, match="damaged or no zip or tar archive"):
@@ -264,7 +266,7 @@ def test_an_unknown_hash_and_no_archive(tmp_path: Path, known: KnownSet, server:
     assert names(tmp_path) == []
 
 
-def test_users_archive_is_never_removed(tmp_path: Path, known: KnownSet) -> None:
+def test_users_archive_is_never_removed(tmp_path: Path, known: PublishedSet) -> None:
     archive = tmp_path / "mine.tar.xz"
     archive.write_bytes(b"x" * known.size)
     for each in (known, replace(known, size=0), replace(known, size=0, sha256="")):
@@ -273,7 +275,9 @@ def test_users_archive_is_never_removed(tmp_path: Path, known: KnownSet) -> None
     assert names(tmp_path) == ["mine.tar.xz"]
 
 
-def test_length_is_compared_where_no_hash_is_known(tmp_path: Path, known: KnownSet, content: bytes) -> None:
+def test_length_is_compared_where_no_hash_is_known(
+    tmp_path: Path, known: PublishedSet, content: bytes
+) -> None:
     (tmp_path / "mine.tar.xz").write_bytes(content)
     other = replace(known, size=known.size - 1, sha256="")
     with pytest.raises(
@@ -282,13 +286,13 @@ def test_length_is_compared_where_no_hash_is_known(tmp_path: Path, known: KnownS
         fetch(other, tmp_path / "toy", archive=tmp_path / "mine.tar.xz")
 
 
-def test_too_little_room(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_too_little_room(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     with pytest.raises(OutputError, match="archive and content need about"):
         fetch(replace(known, size=10**18), tmp_path / "toy")
     assert server.ranges == []
 
 
-def test_a_full_disk(tmp_path: Path, known: KnownSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(tmp_path: Path, known: PublishedSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -303,7 +307,7 @@ def test_a_full_disk(tmp_path: Path, known: KnownSet, monkeypatch: pytest.Monkey
 # --- what is refused before anything happens ---
 
 
-def test_existing_folders_are_left_alone(tmp_path: Path, known: KnownSet, server: FileServer) -> None:
+def test_existing_folders_are_left_alone(tmp_path: Path, known: PublishedSet, server: FileServer) -> None:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -313,7 +317,7 @@ def test_existing_folders_are_left_alone(tmp_path: Path, known: KnownSet, server
     assert server.ranges == [] and names(tmp_path) == ["file", "toy/mine.txt"]
 
 
-def test_a_folder_that_appears_meanwhile(tmp_path: Path, known: KnownSet) -> None:
+def test_a_folder_that_appears_meanwhile(tmp_path: Path, known: PublishedSet) -> None:
     def show(what: str, done: int, total: int) -> None:
         if what == "unpacking":
             (tmp_path / "toy").mkdir(exist_ok=True)
@@ -326,7 +330,7 @@ def test_a_folder_that_appears_meanwhile(tmp_path: Path, known: KnownSet) -> Non
 
 @pytest.mark.parametrize("value", ["1", "true"])
 def test_offline(
-    tmp_path: Path, known: KnownSet, server: FileServer, monkeypatch: pytest.MonkeyPatch, value: str
+    tmp_path: Path, known: PublishedSet, server: FileServer, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("ANDON_OFFLINE", value)
     with pytest.raises(DataError, match=r"offline.*example\.org/toy.*--from-archive FILE"):
@@ -337,24 +341,24 @@ def test_offline(
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://example.org/a", "example.org/a.zip", "https://"]
 )
-def test_other_links_than_http(tmp_path: Path, known: KnownSet, url: str) -> None:
+def test_other_links_than_http(tmp_path: Path, known: PublishedSet, url: str) -> None:
     with pytest.raises(DataError, match="is no link"):
         check_fetch(known, tmp_path / "toy", url=url)
 
 
-def test_wrong_arguments(tmp_path: Path, known: KnownSet) -> None:
+def test_wrong_arguments(tmp_path: Path, known: PublishedSet) -> None:
     with pytest.raises(DataError, match="is no sha256"):
         check_fetch(known, tmp_path / "toy", sha256="abc")
     with pytest.raises(DataError, match="is no file"):
         check_fetch(known, tmp_path / "toy", archive=tmp_path)
     with pytest.raises(DataError, match=r"has no direct link .* pass --from-archive"):
-        check_fetch(known_set("mpdd"), tmp_path / "toy")
+        check_fetch(published_set("mpdd"), tmp_path / "toy")
     with pytest.raises(DataError, match="did you mean mvtec_loco"):
-        known_set("loco")
+        published_set("loco")
 
 
-@pytest.mark.parametrize("known", known_sets().values(), ids=list(known_sets()))
-def test_every_known_set_says_what_it_is(tmp_path: Path, known: KnownSet) -> None:
+@pytest.mark.parametrize("known", published_sets().values(), ids=list(published_sets()))
+def test_every_known_set_says_what_it_is(tmp_path: Path, known: PublishedSet) -> None:
     first, licence, *_ = announce(known, tmp_path)
     assert known.page in first and known.licence in licence and known.page.startswith("https://")
     assert known.links or known.how
@@ -591,7 +595,7 @@ def test_command_needs_agreement(
 
 def test_command_lists_what_there_is(andon) -> None:
     listed = json.loads(andon("data", "list", "--json").out)
-    assert [row["name"] for row in listed] == list(known_sets())
+    assert [row["name"] for row in listed] == list(published_sets())
     assert all(row["licence"] and row["page"] for row in listed)
     shown = andon("data", "list").out
-    assert all(name in shown for name in known_sets())
+    assert all(name in shown for name in published_sets())

@@ -14,8 +14,8 @@ from trees import SIDE, loco_tree, mvtec_tree, write_mask, write_picture, write_
 from andon.core.errors import DataError
 from andon.core.records import Record
 from andon.datasets import Records, list_categories, load_regions, open_dataset
+from andon.datasets.folder_scan import natural_order
 from andon.datasets.layouts import layouts
-from andon.datasets.listing import in_order
 
 SHAPE = (SIDE, SIDE)
 
@@ -169,7 +169,7 @@ def test_unicode_spaces_dots_and_natural_order(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=50)
 def test_numbers_are_ordered_as_numbers(numbers: list[int], prefix: str) -> None:
     paths = [Path(f"{prefix}{number}.png") for number in numbers]
-    assert [path.stem for path in in_order(paths)] == [f"{prefix}{number}" for number in sorted(numbers)]
+    assert [path.stem for path in natural_order(paths)] == [f"{prefix}{number}" for number in sorted(numbers)]
 
 
 def test_broken_links_are_skipped_with_a_warning_and_empty_files_are_kept(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_size_mismatch_names_both_files_and_sizes(tmp_path: Path) -> None:
 
 def test_mask_is_compared_with_the_rotated_picture(tmp_path: Path) -> None:
     """A 20 x 16 file with orientation 6 is shown 16 wide and 20 high; its mask is not rotated."""
-    from andon.core.images import decode
+    from andon.core.image_files import decode
 
     picture = write_picture(tmp_path / "p.jpg", size=(20, 16))
     exif = Image.Exif()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import TINY
 
 from andon.core.errors import DataError
-from andon.core.images import decode, read_mask
+from andon.core.image_files import decode, read_mask
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import KINDS, VISIBLE, add_defect, synthetic_anomalies, with_defects
 from andon.detectors.ast import AST, ASTConfig

@@ -79,9 +79,9 @@ def data_check(
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
     """Published data sets: pages, licences, sizes."""
-    from andon.datasets.published.sources import known_sets
+    from andon.datasets.published.sources import published_sets
 
-    rows = list(known_sets().values())
+    rows = list(published_sets().values())
     if as_json:
         print_json(
             [
@@ -96,7 +96,7 @@ def data_list(as_json: Json = False) -> None:
                     "sha256": known.sha256 or None,
                     "links": list(known.links),
                     "categories": list(known.counts),
-                    "pictures": known.pictures or None,
+                    "pictures": known.images or None,
                 }
                 for known in rows
             ]
@@ -105,7 +105,7 @@ def data_list(as_json: Json = False) -> None:
     table = [
         [
             known.name,
-            f"{known.pictures}" if known.pictures else "?",
+            f"{known.images}" if known.images else "?",
             f"{known.size / 1e9:.1f} GB" if known.size else "?",
             "direct" if known.links else "by hand",
             known.licence,
@@ -138,9 +138,9 @@ def data_fetch(
     """Fetch a published data set: its page and licence first, then download, check, unpack into a new folder."""
     from andon.core.progress import default_progress
     from andon.datasets.published.fetch import announce, check_fetch, fetch
-    from andon.datasets.published.sources import known_set
+    from andon.datasets.published.sources import published_set
 
-    known = known_set(name)
+    known = published_set(name)
     target = folder or Path("data") / name
     for line in announce(known, target):
         say(line)

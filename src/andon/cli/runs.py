@@ -321,7 +321,7 @@ def _predict_archive(
 
 def _counts(verdicts: Counter[str]) -> str:
     unreadable = verdicts["unreadable"]
-    from andon.datasets.findings import pictures
+    from andon.datasets.findings import plural
 
-    counts = f"{pictures(verdicts.total())}: {verdicts['NG']} NG"
+    counts = f"{plural(verdicts.total(), 'picture')}: {verdicts['NG']} NG"
     return counts + (f", {unreadable} unreadable" if unreadable else "")

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.images import decode, read_size
+from andon.core.image_files import decode, read_size
 from andon.core.records import Record
 
 Mask = npt.NDArray[np.bool_]

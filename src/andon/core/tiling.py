@@ -23,7 +23,8 @@ from pydantic import Field
 
 from andon.core.config import Config, Count
 from andon.core.errors import DataError
-from andon.core.images import read_pixels, read_size, save_exactly
+from andon.core.image_files import read_size, save_exactly
+from andon.core.images import read_pixels
 from andon.core.records import Record
 
 CELLS = 64

@@ -4,7 +4,7 @@ from andon.datasets.check import check_dataset
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import Findings
 from andon.datasets.masks import has_pixel_truth, load_regions
-from andon.datasets.opening import list_categories, open_dataset
+from andon.datasets.open import list_categories, open_dataset
 
 __all__ = [
     "Dataset",

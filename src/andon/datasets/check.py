@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from andon.core.errors import DataError
-from andon.core.images import AlphaWarning, decode, read_mask, read_points
+from andon.core.image_files import AlphaWarning, decode, read_mask, read_points
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
-from andon.datasets.findings import Findings, FindingsLog, pictures, some
+from andon.datasets.findings import Findings, FindingsLog, first_few, plural
 from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
-from andon.datasets.opening import list_categories, open_dataset
+from andon.datasets.open import list_categories, open_dataset
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
 """Fewer good images than these are warned about."""
@@ -114,7 +114,7 @@ def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
         return  # reported when its regions are read
     if len(values) > 1:
         yield (
-            f"mask {path} holds {len(values)} values besides 0 ({some([str(value) for value in values])}): "
+            f"mask {path} holds {len(values)} values besides 0 ({first_few([str(value) for value in values])}): "
             "save it black and white, without loss (PNG)"
         )
 
@@ -124,7 +124,7 @@ def _check_counts(dataset: Dataset, log: FindingsLog) -> None:
     for name, records, least in wanted:
         if len(records) < least:
             log.warnings.append(
-                f"{dataset.category} has {pictures(len(records))} for {name}, {least} or more are advised"
+                f"{dataset.category} has {plural(len(records), 'picture')} for {name}, {least} or more are advised"
             )
 
 
@@ -141,7 +141,7 @@ def _check_duplicates(records: Sequence[Record], looks: Sequence[_Look], log: Fi
         rank = log.errors if "test" in splits and len(splits) > 1 else log.warnings
         where = " and ".join(sorted(splits))
         rank.append(
-            f"the same picture {len(twins)} times in {where}: {some([record.id for record in twins])}; "
+            f"the same picture {len(twins)} times in {where}: {first_few([record.id for record in twins])}; "
             "keep one"
         )
 
@@ -155,7 +155,7 @@ def _check_truth(records: Sequence[Record], looks: Sequence[_Look], log: Finding
     if empty:
         log.warnings.append(
             f"{len(empty)} anomalous pictures have an empty mask and are left out of pixel metrics: "
-            f"{some(empty)}"
+            f"{first_few(empty)}"
         )
 
 
@@ -165,5 +165,5 @@ def _check_kinds(looks: Sequence[_Look], log: FindingsLog) -> None:
     for what, kinds in (("sizes", sizes), ("pixel modes", modes)):
         if len(kinds) > 1:
             log.notes.append(
-                f"{len(kinds)} {what}: {some([f'{kind} ({count})' for kind, count in kinds.most_common()])}"
+                f"{len(kinds)} {what}: {first_few([f'{kind} ({count})' for kind, count in kinds.most_common()])}"
             )

@@ -48,12 +48,12 @@ class FindingsLog:
         return Findings(*(tuple(dict.fromkeys(rank)) for rank in (self.errors, self.warnings, self.notes)))
 
 
-def some(items: Sequence[str | Path], limit: int = NAMED) -> str:
+def first_few(items: Sequence[str | Path], limit: int = NAMED) -> str:
     """`a, b, c and 7 more`."""
     named = ", ".join(str(item) for item in items[:limit])
     return f"{named} and {len(items) - limit} more" if len(items) > limit else named
 
 
-def pictures(count: int) -> str:
+def plural(count: int, noun: str) -> str:
     """`1 picture`, `2 pictures`."""
-    return f"{count} picture{'' if count == 1 else 's'}"
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.images import read_mask
+from andon.core.image_files import read_mask
 from andon.core.records import Record, Region, Regions
 from andon.core.region import inspected_pixels
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
-from andon.datasets.findings import pictures
+from andon.datasets.findings import plural
 
 VALIDATION_PERCENT = 10
 TEST_PERCENT = 20
@@ -51,7 +51,7 @@ def hold_out(
     keys = [record.object_id or _relative(record.image, base) for record in records]
     if len(records) < needs:
         raise DataError(
-            f"{base} has {pictures(len(records))} of good parts, setting some aside for {into} needs at "
+            f"{base} has {plural(len(records), 'picture')} of good parts, setting some aside for {into} needs at "
             f"least {needs}: add pictures"
         )
     if len(set(keys)) < 2:

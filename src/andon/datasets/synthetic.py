@@ -19,12 +19,12 @@ from PIL import Image
 from scipy import ndimage
 
 from andon.core.files import writing
-from andon.core.images import decode, read_size
+from andon.core.image_files import decode, read_size
 from andon.core.paths import cache_dir
 from andon.core.records import Record
 from andon.datasets.dataset import file_digest
 from andon.datasets.masks import load_regions
-from andon.datasets.penalty import draw as draw_texture
+from andon.datasets.penalty_images import draw as draw_texture
 
 Colours = npt.NDArray[np.float32]
 """(H, W, 3) in [0, 1]."""

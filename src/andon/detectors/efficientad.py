@@ -24,10 +24,10 @@ from torch.nn import functional as F
 
 from andon.core.config import Amount, Config, Count, Share
 from andon.core.errors import WeightsError
-from andon.core.images import Pictures, View, batches
+from andon.core.images import CachedImages, View, batches
 from andon.core.progress import track
 from andon.core.records import Record
-from andon.datasets.penalty import penalty_records
+from andon.datasets.penalty_images import penalty_records
 from andon.detectors._base import PREDICT_BATCH, Analysis, Detector, DetectorConfig
 from andon.layers.augment import jitter_one, luma
 from andon.layers.residual_student import hard_mean
@@ -157,8 +157,10 @@ class EfficientAD(Detector):
         """Algorithm 1."""
         with trainer.timed("teacher"):
             targets = self._learn_statistics(train, trainer)
-        pictures = Pictures(train, self.input_size)
-        penalty = Pictures(penalty_records(self.config.penalty.folder), self.input_size, view=View(zoom=True))
+        pictures = CachedImages(train, self.input_size)
+        penalty = CachedImages(
+            penalty_records(self.config.penalty.folder), self.input_size, view=View(zoom=True)
+        )
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             chosen = draw.indices.tolist()
@@ -219,7 +221,7 @@ class EfficientAD(Detector):
         m, s = self.teacher_mean_[0].cpu(), self.teacher_std_[0].cpu()
         return [one.sub_(m).div_(s) for one in kept]
 
-    def _draw_penalty(self, penalty: Pictures, count: int, draw: Draw) -> Tensor:
+    def _draw_penalty(self, penalty: CachedImages, count: int, draw: Draw) -> Tensor:
         """Out-of-class images, the centre of twice the size, some without colour; none where the weight is 0."""
         if self.config.penalty.weight == 0:
             return torch.empty(0, 3, *self.input_size)

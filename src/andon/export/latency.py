@@ -137,7 +137,8 @@ def predict_latency(
     detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
 ) -> Latency:
     """Time `predict` on decoded images (8 in turn, of large ones fewer), with the effort of `QUICK` unless told."""
-    from andon.core.images import decode, points_of
+    from andon.core.image_files import decode
+    from andon.core.images import points_of
 
     pictures: list[npt.NDArray[Any]] = []
     for record in records[:8]:

@@ -31,7 +31,7 @@ from PIL import Image
 
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import write_bytes
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.core.records import Record
 from andon.runtime import Model
 from andon.runtime.sessions import known_runtime, open_session

@@ -11,11 +11,11 @@ from pathlib import Path
 from andon.core.config import Config
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.core.files import write_text
-from andon.core.images import is_image, natural_key
+from andon.core.image_files import is_image, natural_key
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
-from andon.datasets.penalty import VERSION as PROCEDURAL_VERSION
-from andon.datasets.penalty import procedural_images
+from andon.datasets.penalty_images import VERSION as PROCEDURAL_VERSION
+from andon.datasets.penalty_images import procedural_images
 from andon.nn.weights import NAME, RANDOM, entries
 
 

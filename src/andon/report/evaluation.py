@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.images import decode, read_size
+from andon.core.image_files import decode, read_size
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.region import inspected_pixels
 from andon.core.tiling import Tiling
-from andon.datasets.findings import pictures, some
+from andon.datasets.findings import first_few, plural
 from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
 from andon.metrics import (
     Curve,
@@ -435,8 +435,8 @@ def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[s
     hidden = [case.record.id for case in cases if _hidden(case)]
     if hidden:
         yield (
-            f"{pictures(len(hidden))} with defects that lie wholly outside the inspected region still count as anomalous: "
-            f"{some(hidden)}"
+            f"{plural(len(hidden), 'picture')} with defects that lie wholly outside the inspected region still count as "
+            f"anomalous: {first_few(hidden)}"
         )
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy import ndimage
 
 from andon.core.files import writing
-from andon.core.images import AlphaWarning, decode
+from andon.core.image_files import AlphaWarning, decode
 from andon.core.records import Prediction, Record
 from andon.core.region import inspected_pixels
 from andon.report.file_names import single_place

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from andon.core.errors import DataError
 from andon.core.progress import Progress
-from andon.datasets.labelled import without_copies
+from andon.datasets.labelled_anomalies import without_copies
 from andon.runs.folder import read_recipe, read_stages
 from andon.runs.source import Source, own_source
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.datasets import Dataset

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.config import to_yaml
 from andon.core.errors import ConfigError, DataError, InterruptedRun, OutputError, UsageError
 from andon.core.files import write_json, write_text
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.region import InspectedArea, read_region

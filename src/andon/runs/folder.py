@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
-from andon.core.images import is_image
+from andon.core.image_files import is_image
 
 if TYPE_CHECKING:
     from andon.nn.training import Stage

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from andon.core.errors import DataError
 from andon.core.files import write_text
-from andon.core.images import decode, is_image, natural_key
+from andon.core.image_files import decode, is_image, natural_key
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
 from andon.datasets.depth import point_cloud_beside

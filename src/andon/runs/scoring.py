@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol
 
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
-from andon.core.images import is_image, natural_key
+from andon.core.image_files import is_image, natural_key
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.datasets.depth import point_cloud_beside

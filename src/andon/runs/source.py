@@ -9,7 +9,7 @@ from typing import Any
 
 from andon.core.errors import DataError
 from andon.datasets import Dataset, open_dataset
-from andon.datasets.labelled import Labelled, move_labelled
+from andon.datasets.labelled_anomalies import Labelled, move_labelled
 from andon.runs.folder import read_recipe
 
 

@@ -14,7 +14,7 @@ from andon.core.errors import ConfigError, DataError
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Records, file_digest
-from andon.datasets.labelled import without_copies
+from andon.datasets.labelled_anomalies import without_copies
 from andon.runs.predict import list_inputs
 from andon.runs.source import Source, run_data
 from andon.thresholds.calibration import Calibration

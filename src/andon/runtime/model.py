@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.images import decode
+from andon.core.image_files import decode
 from andon.core.records import Prediction, Record
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, enlarge, look
 from andon.runtime.sessions import Outputs, Session, open_session

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from andon.datasets.embedded.drawing import CATEGORIES, PROFILES, VERSION, Profile, generate, render
+from andon.datasets.embedded.generation import CATEGORIES, PROFILES, VERSION, Profile, generate, render
 from andon.datasets.embedded.rendering import Photometry, Rendered
 
 __all__ = ["CATEGORIES", "PROFILES", "VERSION", "Photometry", "Profile", "Rendered", "generate", "render"]

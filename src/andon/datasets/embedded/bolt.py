@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Blob,
     Box,
     Image,
     Mask,
-    Scene,
     blend,
     box_around,
     box_grid,
@@ -27,7 +26,8 @@ from andon.datasets.embedded.rendering import (
     turned,
     value_noise,
 )
-from andon.datasets.embedded.streams import Streams
+from andon.datasets.embedded.random_streams import Streams
+from andon.datasets.embedded.rendering import Scene
 
 DEFECTS: tuple[str, ...] = ("missing_tip", "rust", "scratch_head", "worn_thread")
 MODE: Literal["RGB"] = "RGB"

@@ -7,11 +7,10 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Blob,
     Image,
     Mask,
-    Scene,
     blend,
     box_around,
     box_grid,
@@ -22,7 +21,8 @@ from andon.datasets.embedded.rendering import (
     turned,
     value_noise,
 )
-from andon.datasets.embedded.streams import Streams
+from andon.datasets.embedded.random_streams import Streams
+from andon.datasets.embedded.rendering import Scene
 
 DEFECTS: tuple[str, ...] = ("dent", "pits", "scratch", "stain")
 MODE: Literal["L"] = "L"

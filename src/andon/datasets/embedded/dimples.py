@@ -20,9 +20,9 @@ from PIL import Image
 from scipy import ndimage
 
 from andon.core.errors import DataError
-from andon.datasets.embedded.drawing import PROFILES, Profile
-from andon.datasets.embedded.rendering import Blob, coverage, turned, value_noise
-from andon.datasets.embedded.streams import SPLIT_IDS
+from andon.datasets.embedded.generation import PROFILES, Profile
+from andon.datasets.embedded.primitives import Blob, coverage, turned, value_noise
+from andon.datasets.embedded.random_streams import SPLIT_IDS
 
 NAME = "dimples"
 VERSION = 1
@@ -80,7 +80,7 @@ def generate(root: Path, profile: str = "small", size: int = 256, seed: int = 0)
     """
     if not 128 <= size <= 512:
         raise DataError(f"size is {size}, must be 128 to 512 pixels (height of the pictures)")
-    for split, defect, index in pictures(PROFILES[profile]):
+    for split, defect, index in planned_images(PROFILES[profile]):
         kind = "good" if defect is None else defect
         sample = render(split, defect, index, size=size, seed=seed)
         folder = Path(root) / "embedded_3d" / NAME / split / kind
@@ -91,7 +91,7 @@ def generate(root: Path, profile: str = "small", size: int = 256, seed: int = 0)
     return Path(root)
 
 
-def pictures(profile: Profile) -> list[tuple[str, str | None, int]]:
+def planned_images(profile: Profile) -> list[tuple[str, str | None, int]]:
     """(split, defect type, index) of all images, good ones first."""
     counts = (("train", profile.train), ("validation", profile.validation), ("test", profile.good))
     good: list[tuple[str, str | None, int]] = [

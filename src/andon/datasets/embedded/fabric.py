@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Blob,
     Image,
     Mask,
-    Scene,
     blend,
     box_around,
     box_grid,
@@ -25,7 +24,8 @@ from andon.datasets.embedded.rendering import (
     grid,
     value_noise,
 )
-from andon.datasets.embedded.streams import Streams
+from andon.datasets.embedded.random_streams import Streams
+from andon.datasets.embedded.rendering import Scene
 
 DEFECTS: tuple[str, ...] = ("hole", "missing_yarn", "stain", "thread")
 MODE: Literal["RGB"] = "RGB"

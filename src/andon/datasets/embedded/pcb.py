@@ -16,17 +16,9 @@ import numpy as np
 from andon.datasets.embedded.pcb_board import Pose, bare_board, box_of
 from andon.datasets.embedded.pcb_layout import BOARD_HALF, PARTS, Part, Point
 from andon.datasets.embedded.pcb_parts import USUAL, Colour, Placed, body, draw_part, outline, solder_ball
-from andon.datasets.embedded.rendering import (
-    Image,
-    Mask,
-    Scene,
-    blend,
-    box_around,
-    box_grid,
-    coverage,
-    segment,
-)
-from andon.datasets.embedded.streams import Streams
+from andon.datasets.embedded.primitives import Image, Mask, blend, box_around, box_grid, coverage, segment
+from andon.datasets.embedded.random_streams import Streams
+from andon.datasets.embedded.rendering import Scene
 
 DEFECTS: tuple[str, ...] = ("extra_part", "missing_part", "scratch", "wrong_colour", "wrong_position")
 MODE: Literal["RGB"] = "RGB"

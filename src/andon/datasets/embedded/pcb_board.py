@@ -21,7 +21,7 @@ from andon.datasets.embedded.pcb_layout import (
     Point,
 )
 from andon.datasets.embedded.pcb_parts import GOLD, Colour, Placed, folded, text_coverage
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Box,
     Image,
     blend,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from andon.datasets.embedded.pcb_layout import GLYPHS, HEADER_PITCH, PIN_PITCH, Part
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Box,
     Image,
     blend,

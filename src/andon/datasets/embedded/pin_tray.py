@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from andon.datasets.embedded.drawing import TRAY_DEFECTS
+from andon.datasets.embedded.pin_tray_defects import TRAY_DEFECTS
 from andon.datasets.embedded.pin_tray_parts import (
     COLUMNS,
     HEAD_RADIUS,
@@ -26,11 +26,10 @@ from andon.datasets.embedded.pin_tray_parts import (
     draw_pin,
     draw_tray,
 )
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Blob,
     Image,
     Mask,
-    Scene,
     blend,
     box_around,
     box_grid,
@@ -39,7 +38,8 @@ from andon.datasets.embedded.rendering import (
     segment,
     value_noise,
 )
-from andon.datasets.embedded.streams import Streams
+from andon.datasets.embedded.random_streams import Streams
+from andon.datasets.embedded.rendering import Scene
 
 DEFECTS: tuple[str, ...] = tuple(sorted(row.name for row in TRAY_DEFECTS))
 MODE: Literal["RGB"] = "RGB"

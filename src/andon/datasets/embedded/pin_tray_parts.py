@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from andon.datasets.embedded.rendering import (
+from andon.datasets.embedded.primitives import (
     Image,
     blend,
     box_around,

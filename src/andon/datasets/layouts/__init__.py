@@ -15,7 +15,7 @@ from pathlib import Path
 
 from andon.datasets.dataset import Dataset
 from andon.datasets.folder_names import RESERVED
-from andon.datasets.listing import folders_in
+from andon.datasets.folder_scan import folders_in
 
 
 @dataclass(frozen=True, slots=True)

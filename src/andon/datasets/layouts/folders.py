@@ -14,13 +14,13 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.findings import FindingsLog, first_few, plural
 from andon.datasets.folder_names import BAD, GOOD, MASKS, RESERVED
+from andon.datasets.folder_scan import folders_in, has_images, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import folders_in, has_images, named, scan
-from andon.datasets.pairing import MaskFolders
+from andon.datasets.mask_pairing import MaskFolders
+from andon.datasets.record_building import folder_records, log_missing_masks
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks, records_of
 
 NAME = "folders"
 
@@ -36,8 +36,8 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     masks = MaskFolders(folder, log)
     train: list[Record] = []
     for good in named(folders_in(folder), GOOD):
-        listed = scan(good, log).pictures
-        train += records_of(
+        listed = scan(good, log).images
+        train += folder_records(
             good, listed, folder.parent, category, "train", truths=masks.truths(listed, good), log=log
         )
     if not train:
@@ -53,13 +53,13 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if test:
         train, good_test = hold_out(train, TEST_PERCENT, options.seed, base=folder, into="test", needs=needs)
         log.notes.append(
-            f"{pictures(len(good_test))} of normal parts held out for test (seed {options.seed})"
+            f"{plural(len(good_test), 'picture')} of normal parts held out for test (seed {options.seed})"
         )
         test = sorted(good_test + test, key=lambda record: record.defect_type)
     if options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of normal parts held out for validation (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of normal parts held out for validation (seed {options.seed})"
         )
     return Dataset(
         NAME,
@@ -77,9 +77,9 @@ def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) 
     kinds = _defect_folders(folder, log)
     records: list[Record] = []
     for kind in kinds:
-        listed = scan(kind, log).pictures
+        listed = scan(kind, log).images
         truths = masks.truths(listed, kind, only=len(kinds) == 1)
-        records += records_of(
+        records += folder_records(
             kind,
             listed,
             folder.parent,
@@ -101,14 +101,14 @@ def _defect_folders(folder: Path, log: FindingsLog) -> list[Path]:
     if known:
         if others:
             log.warnings.append(
-                f"folders beside {known[0].name} are not read: {some([path.name for path in others])}"
+                f"folders beside {known[0].name} are not read: {first_few([path.name for path in others])}"
             )
         inside = [kind for top in known for kind in folders_in(top) if kind.name.lower() not in MASKS]
         return [path for path in (*known, *inside) if has_images(path)]
     if others:
         log.notes.append(
             "folders beside the normal pictures are read as defect types: "
-            f"{some([path.name for path in others])}"
+            f"{first_few([path.name for path in others])}"
         )
     return others
 

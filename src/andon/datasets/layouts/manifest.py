@@ -15,12 +15,12 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Group, MaskKind, Record, Split
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
-from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve
+from andon.datasets.record_building import log_missing_masks, sorted_records
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks, ordered
 
 NAME = "manifest"
 GROUPS: dict[int | None, Group] = {0: "good", 1: "anomalous", None: "unknown"}
@@ -76,9 +76,9 @@ def read(manifest: Path, category: str, options: Options) -> Dataset:
         root=manifest.parent,
         category=category,
         layout=NAME,
-        train=ordered(train),
-        validation=ordered(validation),
-        test=ordered(test),
+        train=sorted_records(train),
+        validation=sorted_records(validation),
+        test=sorted_records(test),
         findings=log.findings(),
     )
 
@@ -91,12 +91,14 @@ def _split_by_rule(
     if ruled and test and not any(record.label == 0 for record in test):
         ruled, good_test = hold_out(ruled, TEST_PERCENT, options.seed, base=base, into="test")
         test = test + good_test
-        log.notes.append(f"{pictures(len(good_test))} of good parts held out for test (seed {options.seed})")
+        log.notes.append(
+            f"{plural(len(good_test), 'picture')} of good parts held out for test (seed {options.seed})"
+        )
     train = given["train"] + [replace(record, split="train") for record in ruled]
     if train and not validation and options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=base, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of good parts held out for validation (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of good parts held out for validation (seed {options.seed})"
         )
     return train, validation, test
 
@@ -142,7 +144,7 @@ def _require_files(files: Sequence[Path], rows: Sequence[Row]) -> None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise DataError(
-            f"{rows[0].where} and below name {len(missing)} files that do not exist: {some(missing)}; "
+            f"{rows[0].where} and below name {len(missing)} files that do not exist: {first_few(missing)}; "
             "correct the paths or remove the rows"
         )
 

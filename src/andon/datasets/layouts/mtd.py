@@ -16,12 +16,12 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.folder_scan import folders_in, natural_order, scan
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import folders_in, in_order, scan
 from andon.datasets.published.counts import MTD, compare
+from andon.datasets.record_building import log_missing_masks
 from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks
 
 NAME = "mtd"
 PREFIX = "MT_"
@@ -62,11 +62,13 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
             needs=2 + options.hold_out,
             round_down=True,
         )
-        log.notes.append(f"{pictures(len(good))} of free tiles held out for test (seed {options.seed})")
+        log.notes.append(
+            f"{plural(len(good), 'picture')} of free tiles held out for test (seed {options.seed})"
+        )
     if options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of free tiles held out for validation (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of free tiles held out for validation (seed {options.seed})"
         )
     dataset = Dataset(
         name=NAME,
@@ -84,7 +86,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
 def _records(images: Path, kind: str, folder: Path, category: str, log: FindingsLog) -> list[Record]:
     """Tiles of one kind, each with the mask of the same stem beside it; in natural order."""
     by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in scan(images, log).pictures if images.is_dir() else ():
+    for path in scan(images, log).images if images.is_dir() else ():
         by_stem[path.stem].append(path)
     label = 0 if kind == FREE else 1
     records: list[Record] = []
@@ -108,7 +110,9 @@ def _records(images: Path, kind: str, folder: Path, category: str, log: Findings
             )
         )
     if orphans:
-        log.errors.append(f"{len(orphans)} masks without a picture in {images}: {some(in_order(orphans))}")
+        log.errors.append(
+            f"{len(orphans)} masks without a picture in {images}: {first_few(natural_order(orphans))}"
+        )
     return records
 
 

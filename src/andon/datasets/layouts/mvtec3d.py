@@ -17,13 +17,13 @@ from andon.core.errors import DataError
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.depth import point_cloud_beside
-from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.findings import FindingsLog, first_few, plural
 from andon.datasets.folder_names import GOOD, TEST, TRAIN, VALIDATION, is_good
+from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import folders_in, named, scan
-from andon.datasets.pairing import MaskFolders
+from andon.datasets.mask_pairing import MaskFolders
+from andon.datasets.record_building import folder_records, log_missing_masks
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks, records_of
 
 NAME = "mvtec3d"
 COLOUR, POINTS = "rgb", "xyz"
@@ -48,7 +48,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if not validation and options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of train held out for validation (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
         )
     test = sorted(_records(folder, TEST, category, "test", log), key=lambda record: record.defect_type)
     log_missing_masks(test, log)
@@ -71,18 +71,16 @@ def _records(
     masks = MaskFolders(folder, log)
     records: list[Record] = []
     for kind in (kind for top in named(folders_in(folder), tops) for kind in folders_in(top)):
-        listed = [
-            path for colours in named(folders_in(kind), {COLOUR}) for path in scan(colours, log).pictures
-        ]
+        listed = [path for colours in named(folders_in(kind), {COLOUR}) for path in scan(colours, log).images]
         good = is_good(kind.name)
         if not good and split != "test":
             if listed:
                 log.errors.append(
-                    f"{kind} holds {pictures(len(listed))} in {split}, which is for good ones: left out, "
+                    f"{kind} holds {plural(len(listed), 'picture')} in {split}, which is for good ones: left out, "
                     "move them to test"
                 )
             continue
-        records += records_of(
+        records += folder_records(
             kind,
             listed,
             folder.parent,
@@ -99,7 +97,9 @@ def _records(
 def _log_missing_points(records: Sequence[Record], log: FindingsLog) -> None:
     missing = [record.id for record in records if record.depth is None]
     if missing:
-        log.errors.append(f"{pictures(len(missing))} without a point cloud in xyz/: {some(missing)}; add it")
+        log.errors.append(
+            f"{plural(len(missing), 'picture')} without a point cloud in xyz/: {first_few(missing)}; add it"
+        )
 
 
 LAYOUT = Layout(

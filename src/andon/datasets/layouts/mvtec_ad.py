@@ -16,8 +16,8 @@ from pathlib import Path
 
 from andon.datasets.dataset import Dataset
 from andon.datasets.layouts import Layout, Options, by_folder
+from andon.datasets.mvtec_tree import is_mvtec_tree, read_mvtec_tree
 from andon.datasets.published.counts import BTAD, MPDD, MVTEC_AD, VISA, compare_any
-from andon.datasets.tree import is_tree, read_tree
 
 NAME = "mvtec_ad"
 PUBLISHED = {"MVTec AD": MVTEC_AD, "MPDD": MPDD, "BTAD": BTAD, "VisA": VISA}
@@ -25,7 +25,7 @@ PUBLISHED = {"MVTec AD": MVTEC_AD, "MPDD": MPDD, "BTAD": BTAD, "VisA": VISA}
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one category; counts that differ from the published ones are noted."""
-    dataset = read_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
+    dataset = read_mvtec_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
     return replace(dataset, findings=dataset.findings + compare_any(dataset, PUBLISHED))
 
 
@@ -33,6 +33,6 @@ LAYOUT = Layout(
     name=NAME,
     order=12,
     expects="train/good and test/<defect type> folders",
-    find=by_folder(is_tree),
+    find=by_folder(is_mvtec_tree),
     read=read,
 )

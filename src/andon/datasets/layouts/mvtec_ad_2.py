@@ -18,14 +18,14 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, pictures
+from andon.datasets.findings import FindingsLog, plural
 from andon.datasets.folder_names import GOOD, MASKS, TRAIN, VALIDATION, is_good
+from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import folders_in, named, scan
-from andon.datasets.pairing import MaskFolders
+from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.published.counts import MVTEC_AD_2, compare_any
+from andon.datasets.record_building import folder_records, log_missing_masks, unique_ids
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks, records_of, unique_ids
 
 NAME = "mvtec_ad_2"
 PUBLIC = "test_public"
@@ -47,14 +47,14 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if not validation and options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of train held out for validation (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
         )
     public = _public(folder, category, log)
     log_missing_masks(public, log)
     private = [record for name in PRIVATE for record in _private(folder / name, category, log)]
     if private:
         log.notes.append(
-            f"{pictures(len(private))} in {' and '.join(PRIVATE)} have no label: left out of all metrics, "
+            f"{plural(len(private), 'picture')} in {' and '.join(PRIVATE)} have no label: left out of all metrics, "
             "`andon data submission` writes the answers for the benchmark server"
         )
     dataset = Dataset(
@@ -75,7 +75,7 @@ def _good(folder: Path, names: frozenset[str], category: str, split: Split, log:
     records: list[Record] = []
     for top in named(folders_in(folder), names):
         for kind in named(folders_in(top), GOOD):
-            records += records_of(kind, scan(kind, log).pictures, folder.parent, category, split, log=log)
+            records += folder_records(kind, scan(kind, log).images, folder.parent, category, split, log=log)
     return _scenes(records, folder)
 
 
@@ -86,9 +86,9 @@ def _public(folder: Path, category: str, log: FindingsLog) -> list[Record]:
     for kind in folders_in(top):
         if kind.name.lower() in MASKS:
             continue
-        listed = scan(kind, log).pictures
+        listed = scan(kind, log).images
         good = is_good(kind.name)
-        records += records_of(
+        records += folder_records(
             kind,
             listed,
             folder.parent,
@@ -104,7 +104,7 @@ def _public(folder: Path, category: str, log: FindingsLog) -> list[Record]:
 
 
 def _private(folder: Path, category: str, log: FindingsLog) -> list[Record]:
-    listed = scan(folder, log).pictures if folder.is_dir() else ()
+    listed = scan(folder, log).images if folder.is_dir() else ()
     base = folder.parent
     ids = unique_ids(listed, base.parent)
     return _scenes([Record(path, name, category) for path, name in zip(listed, ids, strict=True)], base)

@@ -17,11 +17,11 @@ from andon.core.records import Group
 from andon.datasets.dataset import Dataset
 from andon.datasets.findings import Findings, FindingsLog
 from andon.datasets.folder_names import MASKS
+from andon.datasets.folder_scan import folders_in, named
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.listing import folders_in, named
 from andon.datasets.masks import read_saturation
+from andon.datasets.mvtec_tree import read_mvtec_tree
 from andon.datasets.published.counts import MVTEC_LOCO, compare
-from andon.datasets.tree import read_tree
 
 NAME = "mvtec_loco"
 CONFIG = "defects_config.json"
@@ -43,7 +43,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     saturation = read_saturation(config) if config.is_file() else None
     if saturation is None:
         log.notes.append(f"no {CONFIG}: every defect saturates at its own area")
-    dataset = read_tree(
+    dataset = read_mvtec_tree(
         folder,
         category,
         options,

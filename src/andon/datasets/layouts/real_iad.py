@@ -20,12 +20,12 @@ from typing import Any
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, pictures, some
+from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
-from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import resolve
+from andon.datasets.record_building import log_missing_masks, sorted_records, without_missing_files
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import log_missing_masks, ordered, present
 
 NAME = "real_iad"
 SIZES = ("realiad_1024", "realiad_raw", "realiad_512", "realiad_256")
@@ -73,12 +73,14 @@ def read(chosen: Path, category: str, options: Options) -> Dataset:
     log.notes.append(f"pictures of {size.name}, splits of {table.parent.name}")
     hidden = UNSUPERVISED in table.parent.name
     values = _load(table)
-    train = present(_records(values, "train", table, size, category, hidden=hidden), str(table), log)
-    test = present(_records(values, "test", table, size, category), str(table), log)
+    train = without_missing_files(
+        _records(values, "train", table, size, category, hidden=hidden), str(table), log
+    )
+    test = without_missing_files(_records(values, "test", table, size, category), str(table), log)
     bad = [record.id for record in train if record.label == 1]
     if bad:
         log.errors.append(
-            f"{len(bad)} anomalous pictures in train of {table}, which is for good ones: left out ({some(bad)})"
+            f"{len(bad)} anomalous pictures in train of {table}, which is for good ones: left out ({first_few(bad)})"
         )
         train = [record for record in train if record.label != 1]
     if not train:
@@ -89,7 +91,7 @@ def read(chosen: Path, category: str, options: Options) -> Dataset:
     if options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=size, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of train held out for validation, by parts (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of train held out for validation, by parts (seed {options.seed})"
         )
     log_missing_masks(test, log)
     return Dataset(
@@ -97,9 +99,9 @@ def read(chosen: Path, category: str, options: Options) -> Dataset:
         root=size,
         category=category,
         layout=NAME,
-        train=ordered(train),
-        validation=ordered(validation),
-        test=ordered(test),
+        train=sorted_records(train),
+        validation=sorted_records(validation),
+        test=sorted_records(test),
         findings=log.findings(),
     )
 

@@ -20,13 +20,14 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, pictures
+from andon.datasets.findings import FindingsLog, plural
+from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
-from andon.datasets.listing import folders_in
 from andon.datasets.manifest_rows import resolve
+from andon.datasets.mvtec_tree import is_mvtec_tree, read_mvtec_tree
 from andon.datasets.published.counts import VISA, compare_any
+from andon.datasets.record_building import log_missing_masks, sorted_records, without_missing_files
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
-from andon.datasets.tree import is_tree, log_missing_masks, ordered, present, read_tree
 
 NAME = "visa"
 SPLITS = Path("split_csv", "1cls.csv")
@@ -45,13 +46,13 @@ def find(path: Path, options: Options) -> Mapping[str, Path]:
     found = {folder.name: folder for folder in folders_in(path) if (folder / IMAGES).is_dir()}
     if found and (path / SPLITS).is_file():
         return found
-    return {folder.name: folder for folder in folders_in(path / REORGANISED) if is_tree(folder)}
+    return {folder.name: folder for folder in folders_in(path / REORGANISED) if is_mvtec_tree(folder)}
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one object. Raises `DataError` when the table of splits cannot be read or names missing files."""
-    if is_tree(folder):
-        dataset = read_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
+    if is_mvtec_tree(folder):
+        dataset = read_mvtec_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
     else:
         dataset = _read_published(folder, category, options)
     return replace(dataset, findings=dataset.findings + compare_any(dataset, {"VisA": VISA}))
@@ -62,7 +63,7 @@ def _read_published(folder: Path, category: str, options: Options) -> Dataset:
     root = folder.parent
     kinds = _defect_types(folder, log)
     records = [_record(row, where, root, kinds) for row, where in _rows(root / SPLITS, category)]
-    records = present(records, str(root / SPLITS), log)
+    records = without_missing_files(records, str(root / SPLITS), log)
     train: list[Record] = []
     for record in records:
         if record.split == "train" and record.label == 0:
@@ -75,7 +76,7 @@ def _read_published(folder: Path, category: str, options: Options) -> Dataset:
     if options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
         log.notes.append(
-            f"{pictures(len(validation))} of train held out for validation (seed {options.seed})"
+            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
         )
     test = [record for record in records if record.split == "test"]
     log_missing_masks(test, log)
@@ -84,9 +85,9 @@ def _read_published(folder: Path, category: str, options: Options) -> Dataset:
         root=root,
         category=category,
         layout=NAME,
-        train=ordered(train),
-        validation=ordered(validation),
-        test=ordered(test),
+        train=sorted_records(train),
+        validation=sorted_records(validation),
+        test=sorted_records(test),
         findings=log.findings(),
     )
 

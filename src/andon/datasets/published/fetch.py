@@ -21,9 +21,9 @@ from pathlib import Path
 from andon.core.download import WrongFile, download, is_offline
 from andon.core.errors import DataError, OutputError, UsageError
 from andon.core.files import NO_SPACE, write_json
-from andon.datasets.findings import pictures
-from andon.datasets.opening import list_categories, open_dataset
-from andon.datasets.published.sources import KnownSet
+from andon.datasets.findings import plural
+from andon.datasets.open import list_categories, open_dataset
+from andon.datasets.published.sources import PublishedSet
 from andon.datasets.published.unpack import extract
 
 ORIGIN = "andon-origin.json"
@@ -48,19 +48,19 @@ class Fetched:
     """What differs from the published counts, and whatever else reading it noticed."""
 
 
-def announce(known: KnownSet, folder: Path) -> list[str]:
+def announce(known: PublishedSet, folder: Path) -> list[str]:
     """What somebody should read before agreeing: page first, since links are only hints."""
     size = f"{known.size / 1e9:.2f} GB" if known.size else "size not known"
     lines = [f"{known.title}: {known.page}", f"licence: {known.licence}", f"cite: {known.cite}"]
-    if known.pictures:
-        lines.append(f"content: {len(known.counts)} categories, {pictures(known.pictures)}")
+    if known.images:
+        lines.append(f"content: {len(known.counts)} categories, {plural(known.images, 'picture')}")
     if known.archive:
         lines.append(f"archive: {known.archive}, {size}, sha256 {known.sha256 or 'not known'}")
     return [*lines, f"folder: {folder}"]
 
 
 def check_fetch(
-    known: KnownSet, folder: Path, *, url: str = "", archive: Path | None = None, sha256: str = ""
+    known: PublishedSet, folder: Path, *, url: str = "", archive: Path | None = None, sha256: str = ""
 ) -> None:
     """Refuse what cannot work before anything is asked or fetched: raises `UsageError` kinds."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -88,7 +88,7 @@ def check_fetch(
 
 
 def fetch(
-    known: KnownSet,
+    known: PublishedSet,
     folder: Path,
     *,
     url: str = "",
@@ -124,7 +124,7 @@ def fetch(
 
 
 def _download(
-    known: KnownSet, folder: Path, links: tuple[str, ...], size: int, show: Show, pause: float
+    known: PublishedSet, folder: Path, links: tuple[str, ...], size: int, show: Show, pause: float
 ) -> Path:
     """The archive beside `folder`, from the first link that gives it; one that an earlier call completed is taken."""
     file = folder.with_name(f"{folder.name}.download")
@@ -184,7 +184,7 @@ def _check_room(folder: Path, size: int, part: Path) -> None:
         )
 
 
-def _check(known: KnownSet, file: Path, size: int, expected: str, *, is_ours: bool, show: Show) -> str:
+def _check(known: PublishedSet, file: Path, size: int, expected: str, *, is_ours: bool, show: Show) -> str:
     """The sha256 of the archive. One that was downloaded here and is not the expected one is removed."""
     found_size = file.stat().st_size
     if size and found_size != size:
@@ -201,7 +201,7 @@ def _check(known: KnownSet, file: Path, size: int, expected: str, *, is_ours: bo
     return found
 
 
-def _wrong(known: KnownSet, file: Path, what: str, is_ours: bool) -> DataError:
+def _wrong(known: PublishedSet, file: Path, what: str, is_ours: bool) -> DataError:
     removed = ""
     if is_ours:
         file.unlink()
@@ -220,7 +220,7 @@ def _put_away(file: Path, kept: Path | None) -> None:
         file.rename(kept)
 
 
-def _unpack(known: KnownSet, file: Path, folder: Path, sha256: str, url: str, show: Show) -> None:
+def _unpack(known: PublishedSet, file: Path, folder: Path, sha256: str, url: str, show: Show) -> None:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         extract(file, part, progress=lambda done, total: show("unpacking", done, total))

@@ -16,7 +16,7 @@ BY_NC_SA = "CC BY-NC-SA 4.0 (no commercial use)"
 
 
 @dataclass(frozen=True, slots=True)
-class KnownSet:
+class PublishedSet:
     """One published data set."""
 
     name: str
@@ -41,13 +41,13 @@ class KnownSet:
     """Images by category, as far as known."""
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """Images in all, 0 where not known."""
         return sum(counts.total for counts in self.counts.values())
 
 
 _SETS = (
-    KnownSet(
+    PublishedSet(
         "mvtec_ad",
         "MVTec AD",
         "https://www.mvtec.com/research-teaching/datasets/mvtec-ad",
@@ -64,7 +64,7 @@ _SETS = (
         "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
         counts=MVTEC_AD,
     ),
-    KnownSet(
+    PublishedSet(
         "mvtec_loco",
         "MVTec LOCO AD",
         "https://www.mvtec.com/research-teaching/datasets/mvtec-loco-ad",
@@ -79,7 +79,7 @@ _SETS = (
         "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
         counts={category: accepted[0] for category, accepted in MVTEC_LOCO.items()},
     ),
-    KnownSet(
+    PublishedSet(
         "mvtec_ad_2",
         "MVTec AD 2",
         "https://www.mvtec.com/research-teaching/datasets/mvtec-ad-2",
@@ -95,7 +95,7 @@ _SETS = (
         enclosing="mvtec_ad_2",
         counts=MVTEC_AD_2,
     ),
-    KnownSet(
+    PublishedSet(
         "visa",
         "VisA",
         "https://github.com/amazon-science/spot-diff",
@@ -107,7 +107,7 @@ _SETS = (
         "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
         counts=VISA,
     ),
-    KnownSet(
+    PublishedSet(
         "btad",
         "BTAD",
         "https://github.com/pankajmishra000/VT-ADL",
@@ -123,7 +123,7 @@ _SETS = (
         enclosing="BTech_Dataset_transformed",
         counts=BTAD,
     ),
-    KnownSet(
+    PublishedSet(
         "mpdd",
         "MPDD",
         "https://github.com/stepanje/MPDD",
@@ -136,7 +136,7 @@ _SETS = (
         how="the authors' server may ask for a log-in: download it in a browser",
         counts=MPDD,
     ),
-    KnownSet(
+    PublishedSet(
         "mtd",
         "MTD (magnetic tiles)",
         "https://github.com/abin24/Magnetic-tile-defect-datasets.",
@@ -147,7 +147,7 @@ _SETS = (
         enclosing="Magnetic-tile-defect-datasets.*",
         counts={"tiles": MTD},
     ),
-    KnownSet(
+    PublishedSet(
         "real_iad",
         "Real-IAD",
         "https://huggingface.co/datasets/REAL-IAD/Real-IAD",
@@ -156,7 +156,7 @@ _SETS = (
         how="access is granted to an account, one archive a category: unpack realiad_1024 and realiad_jsons side by side, "
         "then use their folder as it is",
     ),
-    KnownSet(
+    PublishedSet(
         "autovi",
         "AutoVI",
         "https://zenodo.org/records/10459003",
@@ -167,14 +167,14 @@ _SETS = (
 )
 
 
-def known_sets() -> dict[str, KnownSet]:
+def published_sets() -> dict[str, PublishedSet]:
     """All of them by name."""
     return {known.name: known for known in _SETS}
 
 
-def known_set(name: str) -> KnownSet:
+def published_set(name: str) -> PublishedSet:
     """One of them. Raises `DataError` that names the nearest for any other name."""
-    sets = known_sets()
+    sets = published_sets()
     if name not in sets:
         raise DataError(f"unknown data set {name!r}; {nearest(name, sets)}")
     return sets[name]

@@ -221,11 +221,11 @@ class EAST(Detector):
         """Features of the images as they are and in other light, not yet whitened: (N, lights, C, H, W)."""
         cache = FeatureCache(self.extractor)
         room = max(0, self.config.examples // len(train) - 1)
-        views = (WHOLE, *(View(light=factor) for factor in self.config.light[:room]))
+        views = (WHOLE, *(View(brightness=factor) for factor in self.config.light[:room]))
         features = self.teacher.features
         pictures = torch.empty(len(train), len(views), features.channels, *features.grid)
         for light, view in enumerate(views):
-            what = f"training features{f' at {view.light:g} of the light' if view.key else ''}"
+            what = f"training features{f' at {view.brightness:g} of the light' if view.key else ''}"
             with trainer.progress.task(f"extracting {what}", len(train)) as bar:
                 for start in range(0, len(train), CHUNK):
                     taps = cache.load(train[start : start + CHUNK], view=view)

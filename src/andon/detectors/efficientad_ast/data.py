@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from andon.core.images import View, read_size
+from andon.core.image_files import read_size
+from andon.core.images import View
 from andon.core.records import Record
 from andon.datasets.masks import load_regions
-from andon.datasets.penalty import penalty_records
+from andon.datasets.penalty_images import penalty_records
 from andon.detectors.efficientad_ast.defect_labels import defect_cells
 from andon.detectors.efficientad_ast.settings import PenaltyConfig
 from andon.layers.adapter import FeatureAdapter

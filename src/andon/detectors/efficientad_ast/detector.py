@@ -193,7 +193,7 @@ class EfficientADAST(DepthDetector):
         """The training images at each further brightness."""
         what = "training features at {:g} of the light"
         return [
-            self.load_inputs(train, trainer, what=what.format(factor), view=View(light=factor))
+            self.load_inputs(train, trainer, what=what.format(factor), view=View(brightness=factor))
             for factor in self.config.extractor.light
         ]
 

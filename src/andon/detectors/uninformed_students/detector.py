@@ -29,7 +29,7 @@ from andon.core.errors import ConfigError
 from andon.core.images import batches, load_batch, resize
 from andon.core.paths import cache_dir
 from andon.core.records import Record
-from andon.datasets.penalty import VERSION, penalty_records
+from andon.datasets.penalty_images import VERSION, penalty_records
 from andon.detectors._base import PREDICT_BATCH, Analysis, Detector, DetectorConfig, weight_lines
 from andon.detectors.uninformed_students.networks import Patch, PatchNetwork, pad_for
 from andon.detectors.uninformed_students.teacher import (

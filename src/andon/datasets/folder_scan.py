@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from andon.core.errors import DataError
-from andon.core.images import IGNORED, is_image, natural_key
+from andon.core.image_files import IGNORED, is_image, natural_key
 from andon.datasets.findings import FindingsLog
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class FolderContent:
     """Images and folders directly inside a folder, in natural order, without hidden and system files."""
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     folders: tuple[Path, ...]
 
 
-def scan(folder: Path, log: FindingsLog | None = None) -> Listing:
+def scan(folder: Path, log: FindingsLog | None = None) -> FolderContent:
     """List `folder`. Zero-byte images and broken links are left out, with a warning in `log`."""
-    pictures, folders = [], []
+    images, folders = [], []
     for entry in _entries(folder):
         path = folder / entry.name
         if entry.is_dir():
@@ -30,17 +30,17 @@ def scan(folder: Path, log: FindingsLog | None = None) -> Listing:
         elif is_image(path):
             trouble = _trouble(entry)
             if trouble is None:
-                pictures.append(path)
+                images.append(path)
             elif log is not None:
                 log.warnings.append(f"{path} is {trouble}: skipped, copy it again or remove it")
-    return Listing(in_order(pictures), in_order(folders))
+    return FolderContent(natural_order(images), natural_order(folders))
 
 
 def folders_in(folder: Path) -> tuple[Path, ...]:
     """Folders directly inside `folder`, natural order; none when `folder` is no folder."""
     if not folder.is_dir():
         return ()
-    return in_order([folder / entry.name for entry in _entries(folder) if entry.is_dir()])
+    return natural_order([folder / entry.name for entry in _entries(folder) if entry.is_dir()])
 
 
 def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:
@@ -53,7 +53,7 @@ def has_images(folder: Path) -> bool:
     return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
 
 
-def in_order(paths: Sequence[Path]) -> tuple[Path, ...]:
+def natural_order(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Paths of one folder in natural order of their stems, then of their names."""
     return tuple(sorted(paths, key=lambda path: (natural_key(path.stem), path.name)))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from andon.core.errors import DataError, nearest
 from andon.datasets.dataset import Dataset
-from andon.datasets.generated import PREFIX, category_of, generated_categories, generated_folder
+from andon.datasets.embedded_cache import PREFIX, category_of, generated_categories, generated_folder
+from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options, layouts
-from andon.datasets.listing import folders_in
 
 NAMED_CATEGORIES = 20
 """Categories an error lists before it says how many more there are."""

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,9 @@ from PIL import Image
 
 from andon.core.errors import DataError, OutputError, nearest
 from andon.core.files import NO_SPACE, to_json
+from andon.datasets.embedded.pin_tray_defects import STRUCTURAL_VALUES, TRAY, TRAY_DEFECTS, defects_config
+from andon.datasets.embedded.random_streams import CATEGORY_IDS, SPLIT_IDS, Streams, streams
 from andon.datasets.embedded.rendering import Rendered, Scene, finish
-from andon.datasets.embedded.streams import CATEGORY_IDS, SPLIT_IDS, Streams, streams
 
 VERSION = 1
 """Counts up whenever the same arguments give other images or masks."""
@@ -59,40 +60,6 @@ PROFILES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TrayDefect:
-    """A row of the tray's defect table (spec C.7)."""
-
-    name: str
-    group: Literal["logical", "structural"]
-    pixel_value: int | None
-    """Of its mask file; None for `displaced`, which borrows those of the two defects it consists of."""
-    pins: int = 0
-    """Saturation area in footprints of a pin; 0 means the whole defect, relative 1.0."""
-
-
-TRAY = "pin_tray"
-PIN_AREA = 200
-"""Pixels of one pin at f = 1."""
-TRAY_DEFECTS = (
-    TrayDefect("missing_pin", "logical", 255, pins=1),
-    TrayDefect("additional_pin", "logical", 254, pins=1),
-    TrayDefect("two_additional_pins", "logical", 253, pins=2),
-    TrayDefect("wrong_colour", "logical", 252),
-    TrayDefect("missing_separator", "logical", 251),
-    TrayDefect("broken_pin", "structural", 250),
-    TrayDefect("contamination", "structural", 249),
-    TrayDefect("scratch", "structural", 248),
-    TrayDefect("displaced", "logical", None),
-)
-STRUCTURAL_VALUES = {
-    row.name: row.pixel_value
-    for row in TRAY_DEFECTS
-    if row.group == "structural" and row.pixel_value is not None
-}
-"""Pixel values of the masks that are derived from the images; logical ones come with theirs."""
-
-
 class Category(Protocol):
     """What the module of a category offers."""
 
@@ -104,7 +71,7 @@ class Category(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PlannedImage:
     """One image to draw, and where its files go, relative to the root."""
 
     category: str
@@ -152,23 +119,23 @@ def render(
     return rendered
 
 
-def pictures(category: str, profile: Profile) -> Iterator[Picture]:
+def planned_images(category: str, profile: Profile) -> Iterator[PlannedImage]:
     """All images of a category, good ones first."""
     folder = f"{'embedded_loco' if category == TRAY else 'embedded_ad'}/{category}"
     validation = profile.validation if category == TRAY else 0
     for split, count in (("train", profile.train), ("validation", validation), ("test", profile.good)):
         for index in range(count):
-            yield Picture(category, split, None, index, f"{folder}/{split}/good/{index:03d}.png")
+            yield PlannedImage(category, split, None, index, f"{folder}/{split}/good/{index:03d}.png")
     if category == TRAY:
         yield from _tray_defects(folder, profile.defective)
         return
     for defect in category_module(category).DEFECTS:
         for index in range(profile.defective):
             image, mask = (f"{folder}/{top}/{defect}/{index:03d}" for top in ("test", "ground_truth"))
-            yield Picture(category, "test", defect, index, f"{image}.png", f"{mask}_mask.png")
+            yield PlannedImage(category, "test", defect, index, f"{image}.png", f"{mask}_mask.png")
 
 
-def _tray_defects(folder: str, count: int) -> Iterator[Picture]:
+def _tray_defects(folder: str, count: int) -> Iterator[PlannedImage]:
     """Defective trays, numbered through each of the two groups."""
     numbers = {"logical": 0, "structural": 0}
     for row in TRAY_DEFECTS:
@@ -176,7 +143,7 @@ def _tray_defects(folder: str, count: int) -> Iterator[Picture]:
             place = f"{row.group}_anomalies/{numbers[row.group]:03d}"
             numbers[row.group] += 1
             image, masks = f"{folder}/test/{place}.png", f"{folder}/ground_truth/{place}/"
-            yield Picture(TRAY, "test", row.name, index, image, masks)
+            yield PlannedImage(TRAY, "test", row.name, index, image, masks)
 
 
 def generate(
@@ -216,7 +183,7 @@ def generate(
     part = root / f".{os.getpid()}.part"
     try:
         part.mkdir(parents=True)
-        work = [picture for name in chosen for picture in pictures(name, PROFILES[profile])]
+        work = [image for name in chosen for image in planned_images(name, PROFILES[profile])]
         files = _draw_all(part, work, size, seed, workers, progress)
         if TRAY in chosen:
             files.update(_write(part, f"embedded_loco/{TRAY}/defects_config.json", defects_config(size)))
@@ -234,22 +201,6 @@ def generate(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return root
-
-
-def defects_config(size: int) -> str:
-    """`defects_config.json` of the tray: pixel value and saturation area of every defect type, as JSON."""
-    scale = (size / 256) ** 2
-    rows = [
-        {
-            "defect_name": row.name,
-            "pixel_value": row.pixel_value,
-            "saturation_threshold": round(row.pins * PIN_AREA * scale) if row.pins else 1.0,
-            "relative_saturation": not row.pins,
-        }
-        for row in TRAY_DEFECTS
-        if row.pixel_value is not None
-    ]
-    return to_json(rows) + "\n"
 
 
 def _description(arguments: dict[str, object], files: dict[str, str]) -> str:
@@ -270,7 +221,7 @@ def _description(arguments: dict[str, object], files: dict[str, str]) -> str:
 
 def _draw_all(
     root: Path,
-    work: Sequence[Picture],
+    work: Sequence[PlannedImage],
     size: int,
     seed: int,
     workers: int | None,
@@ -299,12 +250,12 @@ def _draw_all(
     return files
 
 
-def _draw(root: Path, size: int, seed: int, picture: Picture) -> dict[str, str]:
+def _draw(root: Path, size: int, seed: int, planned: PlannedImage) -> dict[str, str]:
     """Draw one image and write its files; returns path -> sha256."""
-    rendered = render(picture.category, picture.split, picture.defect, picture.index, size=size, seed=seed)
-    files = _write(root, picture.image, _png(rendered.image))
+    rendered = render(planned.category, planned.split, planned.defect, planned.index, size=size, seed=seed)
+    files = _write(root, planned.image, _png(rendered.image))
     for number, (value, mask) in enumerate(rendered.masks):
-        path = f"{picture.masks}{number:03d}.png" if picture.masks.endswith("/") else picture.masks
+        path = f"{planned.masks}{number:03d}.png" if planned.masks.endswith("/") else planned.masks
         files |= _write(root, path, _png(np.where(mask, value, 0).astype(np.uint8)))
     return files
 

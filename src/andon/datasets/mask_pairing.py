@@ -8,23 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from andon.core.records import MaskKind
-from andon.datasets.findings import FindingsLog, some
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_names import MASK_MARKS, MASKS
-from andon.datasets.listing import folders_in, has_images, named, scan
+from andon.datasets.folder_scan import folders_in, has_images, named, scan
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class GroundTruth:
     """Mask files of one image."""
 
     masks: tuple[Path, ...] = ()
     kind: MaskKind = "none"
 
 
-NO_TRUTH = Truth()
+NO_GROUND_TRUTH = GroundTruth()
 
 
-def split_companions(listed: Sequence[Path], *, plain: bool = False) -> tuple[list[Path], dict[Path, Truth]]:
+def split_companions(
+    listed: Sequence[Path], *, plain: bool = False
+) -> tuple[list[Path], dict[Path, GroundTruth]]:
     """Separate the files of one folder into images and the masks that lie beside them.
 
     `part_mask.png` is a mask where an image `part.*` lies beside it. With `plain` (folders of anomalous
@@ -38,7 +40,7 @@ def split_companions(listed: Sequence[Path], *, plain: bool = False) -> tuple[li
         owner = _marked_owner(path, by_stem) or (_plain_owner(path, by_stem) if plain else None)
         if owner is not None:
             beside[path] = owner
-    truths = {owner: Truth((mask,), "single") for mask, owner in beside.items()}
+    truths = {owner: GroundTruth((mask,), "single") for mask, owner in beside.items()}
     return [path for path in listed if path not in beside], truths
 
 
@@ -64,7 +66,7 @@ class MaskFolders:
         self.tops = named(folders_in(base), MASKS)
         self._used: set[Path] = set()
 
-    def truths(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, Truth]:
+    def truths(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, GroundTruth]:
         """Ground truth of the images `listed` in the folder `defects`.
 
         Masks lie in `<masks>/<split>/<type>`, `<masks>/<type>` or `<type>/<masks>`, and directly in `<masks>`
@@ -75,22 +77,24 @@ class MaskFolders:
             return {}
         self._used.add(folder)
         found = scan(folder, self.log)
-        entries = _by_image_stem((*found.pictures, *found.folders))
-        truths: dict[Path, Truth] = {}
+        entries = _by_image_stem((*found.images, *found.folders))
+        truths: dict[Path, GroundTruth] = {}
         matched: set[Path] = set()
         for picture in listed:
             choices = entries.get(picture.stem, [])
             if len(choices) > 1:
                 self.log.errors.append(
-                    f"{picture} has several masks ({some(choices)}): the first is read, remove the others"
+                    f"{picture} has several masks ({first_few(choices)}): the first is read, remove the others"
                 )
             if choices:
                 matched.update(choices)
                 truths[picture] = self._truth(choices[0])
-        orphans = [path for path in found.pictures if path not in matched]
+        orphans = [path for path in found.images if path not in matched]
         orphans += [path for path in found.folders if path not in matched and has_images(path)]
         if orphans:
-            self.log.errors.append(f"{len(orphans)} masks without a picture in {defects}: {some(orphans)}")
+            self.log.errors.append(
+                f"{len(orphans)} masks without a picture in {defects}: {first_few(orphans)}"
+            )
         return truths
 
     def report_unused(self) -> None:
@@ -118,11 +122,11 @@ class MaskFolders:
         direct = [top for top in self.tops if only and has_images(top)]
         return next(iter((*inside, *direct)), None)
 
-    def _truth(self, path: Path) -> Truth:
+    def _truth(self, path: Path) -> GroundTruth:
         if not path.is_dir():
-            return Truth((path,), "single")
-        channels = scan(path, self.log).pictures
-        return Truth(channels, "channels") if channels else NO_TRUTH
+            return GroundTruth((path,), "single")
+        channels = scan(path, self.log).images
+        return GroundTruth(channels, "channels") if channels else NO_GROUND_TRUTH
 
 
 def _descend(folder: Path, names: Sequence[str]) -> Path | None:

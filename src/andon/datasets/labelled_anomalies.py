@@ -13,7 +13,7 @@ from typing import Literal
 
 from andon.core.errors import DataError
 from andon.datasets.dataset import Dataset, Records, file_digest
-from andon.datasets.findings import pictures
+from andon.datasets.findings import plural
 
 Labelled = int | Literal["half"]
 """How many anomalous images leave the test; `half` for the bound that full supervision reaches."""
@@ -40,8 +40,8 @@ def move_labelled(dataset: Dataset, count: Labelled, seed: int) -> Dataset:
     kept = without_copies(Records(rest), {file_digest(record.image) for record in moved})
     if (count != "half" and len(moved) < count) or 1 not in kept.labels:
         raise DataError(
-            f"{dataset.category} has {pictures(len(anomalous))} of defects, {count} labelled ones to learn from leave none "
-            "to test on: ask for fewer with --labelled"
+            f"{dataset.category} has {plural(len(anomalous), 'picture')} of defects, {count} labelled ones to learn from leave "
+            "none to test on: ask for fewer with --labelled"
         )
     return replace(dataset, test=kept, labelled=moved)
 

@@ -1,0 +1,257 @@
+"""Image files: names, order, decoding to arrays. Pillow and tifffile are imported here.
+
+Formats and value ranges: docs/reference/data.md, "Images".
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from andon.core.errors import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+"""Image files, compared in lower case."""
+IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
+MIN_SIDE = 8
+"""Images smaller than this in either direction are refused."""
+
+MAX_PIXELS = 500_000_000
+"""Larger images are refused; line-scan cameras deliver more than Pillow's own limit allows."""
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class AlphaWarning(UserWarning):
+    """Transparent pixels were composited on black."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded image."""
+
+    pixels: npt.NDArray[np.float32]
+    """(H, W, 3) float32 in [0, 1]."""
+    mode: str
+    """Pillow mode of the file."""
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of an image (suffix known, not hidden, not an operating system's leftover)."""
+    return (
+        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
+    )
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Images directly inside `folder`, in natural order; zero-byte files are included so that they are named later."""
+    return sorted(
+        (p for p in folder.iterdir() if is_image(p) and p.is_file()), key=lambda p: natural_key(p.name)
+    )
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key under which `img2` comes before `img10`."""
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    for ch in name + "\0":
+        if ch.isascii() and ch.isdigit():
+            digits += ch
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        if ch != "\0":
+            parts.append((1, ch.lower()))
+    parts.append((2, name))
+    return tuple(parts)
+
+
+def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
+    """Read an image: EXIF orientation applied, any mode to three channels, 16-bit scaled and not clipped.
+
+    `bit_depth` is the depth used inside 16-bit files (12 for many industrial cameras). Transparent pixels are
+    composited on black with an `AlphaWarning`. Raises `DataError` that names the file when it cannot be read.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(
+                f"{path} is empty (0 bytes): copy it again or remove it, or pass --skip-unreadable"
+            )
+        with Image.open(path) as opened:
+            _check_size(path, *opened.size)  # before anything is decoded
+            mode = opened.mode
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+        return Decoded(_to_float(picture, path, bit_depth), mode)
+    except (DataError, AlphaWarning):
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: check the path") from error
+    except UnidentifiedImageError as error:
+        if path.suffix.lower() in {".tif", ".tiff"}:
+            return _decode_tiff(path, bit_depth)
+        raise DataError(
+            f"{path} cannot be read as a picture (damaged, or not what its suffix says): "
+            "replace or remove it, or pass --skip-unreadable"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise DataError(
+            f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
+        ) from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """Refuse images that are too small to show anything, or too large for the memory."""
+    if min(width, height) < MIN_SIDE:
+        raise DataError(
+            f"{path} is {width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
+        )
+    if width * height > MAX_PIXELS:
+        raise _too_large(path)
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path} has more than {MAX_PIXELS} pixels: cut it into tiles")
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says in one line, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture).astype(np.float32)
+        scaled = _scale_float(values, path) if picture.mode == "F" else _scale_deep(values, path, bit_depth)
+        return np.repeat(scaled[:, :, None], 3, axis=2)
+    if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
+        picture.mode == "P" and "transparency" in picture.info
+    ):
+        rgba = picture.convert("RGBA")
+        if rgba.getchannel("A").getextrema() != (255, 255):
+            warnings.warn(f"{path} has transparent pixels: shown on black", AlphaWarning, stacklevel=3)
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
+    values = np.array(picture, dtype=np.float32)
+    values /= np.float32(255)  # in place: large images are not held twice
+    return values
+
+
+def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
+    """Float values, which have to be in [0, 1] already."""
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        raise DataError(f"{path} holds float values outside [0, 1]: scale them or save as 16-bit")
+    return values
+
+
+def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
+    """16-bit values to [0, 1]."""
+    full = float(2**bit_depth - 1)
+    if values.min() < 0 or values.max() > full:
+        raise DataError(
+            f"{path} holds values from {values.min():.0f} to {values.max():.0f}, outside 0 to {full:.0f}: "
+            "save it as 8- or 16-bit"
+        )
+    return values / np.float32(full)
+
+
+def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
+    """TIFF kinds that Pillow does not know, such as 16-bit RGB."""
+    import tifffile
+
+    try:
+        values = tifffile.imread(path)
+    except Exception as error:  # tifffile raises many kinds for damaged files
+        raise DataError(
+            f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
+        ) from error
+    if values.ndim == 2:
+        values = values[:, :, None].repeat(3, axis=2)
+    if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path} is a TIFF of shape {values.shape} and type {values.dtype}: save it as 8- or 16-bit RGB"
+        )
+    _check_size(path, values.shape[1], values.shape[0])
+    colours = values[:, :, :3].astype(np.float32)
+    if values.dtype == np.uint8:
+        return Decoded(colours / np.float32(255), "RGB")
+    return Decoded(_scale_deep(colours, path, bit_depth), "RGB;16")
+
+
+def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
+    """Write (H, W, 3) in [0, 1] as `stem`.png where 8 bits hold it, else as 16-bit `stem`.tif; returns the file."""
+    eight = np.round(pixels * np.float32(255)).astype(np.uint8)
+    if np.array_equal(eight.astype(np.float32) / np.float32(255), pixels):
+        path = stem.with_name(f"{stem.name}.png")
+        Image.fromarray(eight).save(path, compress_level=1)
+        return path
+    import tifffile
+
+    path = stem.with_name(f"{stem.name}.tif")
+    tifffile.imwrite(path, np.round(pixels * np.float32(65535)).astype(np.uint16), photometric="rgb")
+    return path
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image after EXIF orientation, from the header where that is enough."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            if opened.getexif().get(274, 1) in {5, 6, 7, 8}:
+                width, height = height, width
+            return height, width
+    except Exception:  # Pillow raises many kinds for damaged files; decoding names the file or knows better
+        pixels = decode(path).pixels
+        return pixels.shape[0], pixels.shape[1]
+
+
+def read_mask(path: Path) -> npt.NDArray[np.integer]:
+    """Values of a mask file as stored, (H, W): palette indices stay indices, nothing is converted or rotated."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            values = np.asarray(opened)
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise DataError(f"mask {path} cannot be read ({_reason(error)}): replace or remove it") from error
+    if values.ndim == 3:
+        colours = 1 if values.shape[2] == 2 else 3  # transparency is no colour
+        values = values[:, :, :colours].max(axis=2)
+    return values.astype(np.int64) if values.dtype == np.bool_ else values
+
+
+def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Organised point cloud of an image of `shape` = (H, W): (H, W, 3) float32, x, y, z in metres, 0 where nothing was seen.
+
+    Raises `DataError` that names the file when it cannot be read, or when it does not hold one point per pixel.
+    """
+    import tifffile
+
+    try:
+        values = tifffile.imread(path)
+        if not values.size:
+            raise ValueError("it holds no values")
+    except FileNotFoundError as error:
+        raise DataError(f"point cloud {path} does not exist: check the path") from error
+    except Exception as error:  # tifffile raises many kinds for damaged files
+        raise DataError(
+            f"point cloud {path} cannot be read ({_reason(error)}): replace it by a float32 TIFF"
+        ) from error
+    if values.ndim != 3 or values.shape[2] != 3 or values.dtype != np.float32:
+        raise DataError(
+            f"point cloud {path} is {' x '.join(map(str, values.shape))} {values.dtype}, not organised as "
+            "H x W x 3 float32: export one point (x, y, z in metres) per pixel"
+        )
+    if values.shape[:2] != tuple(shape):
+        raise DataError(
+            f"point cloud {path} is {values.shape[1]} x {values.shape[0]} points but its picture is "
+            f"{shape[1]} x {shape[0]}: export one point per pixel"
+        )
+    return np.asarray(values)

@@ -1,0 +1,152 @@
+"""Drawing primitives of the embedded sets: shapes as signed distances, coverage, blending, value noise.
+
+Coordinates are (x, y) = (column, row) in pixels, integers at pixel centres. A signed distance is positive inside a shape;
+`coverage` turns it into an anti-aliased edge, a ramp of 1 pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, slice]
+
+
+def grid(height: int, width: int) -> tuple[Image, Image]:
+    """x (1, W) and y (H, 1) pixel coordinates, float32, for broadcasting."""
+    return np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
+
+
+def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 1) -> Image:
+    """(H, W) of unit variance: normal values every `cell` px, smoothstep between them, amplitudes halved per octave."""
+    total = np.zeros((height, width), np.float32)
+    power = 0.0
+    for octave in range(octaves):
+        spacing, amplitude = cell / 2**octave, 0.5**octave
+        rows, columns = (np.arange(n, dtype=np.float32) / np.float32(spacing) for n in (height, width))
+        values = rng.standard_normal((int(rows[-1]) + 2, int(columns[-1]) + 2), dtype=np.float32)
+        along_rows = _smooth_interpolate(values, rows)  # (H, columns of the lattice)
+        total += np.float32(amplitude) * _smooth_interpolate(along_rows.T, columns).T
+        power += amplitude**2
+    return np.asarray(
+        total / np.float32(np.sqrt(power) * 26 / 35), np.float32
+    )  # smoothstep keeps 26/35 of the variance per axis
+
+
+def _smooth_interpolate(values: Image, positions: Image) -> Image:
+    """Rows of `values` at fractional `positions`, smoothstep weights."""
+    base = positions.astype(np.intp)
+    t = positions - base
+    weight = (t * t * (3 - 2 * t))[:, None]
+    return np.asarray(values[base] * (1 - weight) + values[base + 1] * weight, np.float32)
+
+
+def coverage(signed_distance: Image, ramp: float = 1.0) -> Image:
+    """Signed distance (positive inside) to coverage in [0, 1], over a ramp of `ramp` px."""
+    return np.asarray(np.clip(signed_distance / np.float32(ramp) + np.float32(0.5), 0, 1), np.float32)
+
+
+def blend(target: Image, box: Box, alpha: Image, colour: npt.ArrayLike) -> None:
+    """Paint `colour` (number, 3 numbers, or an array of the box's shape) over `target[box]` with coverage `alpha`, in place."""
+    weight = alpha[:, :, None] if target.ndim == 3 else alpha
+    part = target[box]
+    part += weight * (np.asarray(colour, np.float32) - part)
+
+
+def box_around(x: float, y: float, radius: float, height: int, width: int) -> Box | None:
+    """Slices of the square of half side `radius` around (x, y), cut to the image; None when outside."""
+    top, bottom = max(0, int(np.floor(y - radius))), min(height, int(np.ceil(y + radius)) + 1)
+    left, right = max(0, int(np.floor(x - radius))), min(width, int(np.ceil(x + radius)) + 1)
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+
+def box_grid(box: Box) -> tuple[Image, Image]:
+    """x (1, w) and y (h, 1) coordinates inside a box."""
+    rows, columns = box
+    return (
+        np.arange(columns.start, columns.stop, dtype=np.float32)[None, :],
+        np.arange(rows.start, rows.stop, dtype=np.float32)[:, None],
+    )
+
+
+def disc(x: Image, y: Image, cx: float, cy: float, radius: float) -> Image:
+    """Signed distance to a disc."""
+    return np.asarray(np.float32(radius) - np.hypot(x - np.float32(cx), y - np.float32(cy)), np.float32)
+
+
+def rectangle(
+    x: Image,
+    y: Image,
+    cx: float,
+    cy: float,
+    half: tuple[float, float],
+    angle: float = 0.0,
+    corner: float = 0.0,
+) -> Image:
+    """Signed distance to a rectangle of half sides `half`, turned by `angle` (radians), with rounded corners."""
+    u, v = turned(x, y, cx, cy, angle)
+    dx, dy = np.abs(u) - np.float32(half[0] - corner), np.abs(v) - np.float32(half[1] - corner)
+    outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+    return np.asarray(np.float32(corner) - outside - np.minimum(np.maximum(dx, dy), 0), np.float32)
+
+
+def segment(
+    x: Image, y: Image, start: tuple[float, float], end: tuple[float, float], half_width: float
+) -> Image:
+    """Signed distance to a line segment with round ends."""
+    ax, ay, bx, by = (np.float32(v) for v in (*start, *end))
+    length = max(float((bx - ax) ** 2 + (by - ay) ** 2), 1e-12)
+    t = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / np.float32(length), 0, 1)
+    return np.asarray(
+        np.float32(half_width) - np.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay)), np.float32
+    )
+
+
+def turned(x: Image, y: Image, cx: float, cy: float, angle: float) -> tuple[Image, Image]:
+    """Coordinates in a frame at (cx, cy) turned by `angle`: u along it, v across."""
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    dx, dy = x - np.float32(cx), y - np.float32(cy)
+    return np.asarray(dx * c + dy * s, np.float32), np.asarray(dy * c - dx * s, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """An irregular patch: r(φ) = radius · (1 + rough · Σ_k=2..5 n_k cos(kφ + p_k) / k)."""
+
+    cx: float
+    cy: float
+    radius: float
+    rough: float
+    aspect: float
+    angle: float
+    waves: tuple[tuple[float, float], ...]
+    """(amplitude, phase) for k = 2 to 5."""
+
+    @classmethod
+    def draw(
+        cls, rng: np.random.Generator, cx: float, cy: float, radius: float, rough: float, aspect: float = 1.0
+    ) -> Blob:
+        """Draw outline and direction."""
+        waves = tuple((float(rng.standard_normal()), float(rng.uniform(0, 2 * np.pi))) for _ in range(4))
+        return cls(cx, cy, radius, rough, aspect, float(rng.uniform(0, np.pi)), waves)
+
+    @property
+    def reach(self) -> float:
+        """Radius of a circle that surely holds the blob."""
+        wobble = 1 + self.rough * sum(abs(a) / k for k, (a, _) in enumerate(self.waves, start=2))
+        return self.radius * wobble * self.aspect + 2
+
+    def distance(self, x: Image, y: Image) -> Image:
+        """Signed distance (approximate off the outline), positive inside."""
+        u, v = turned(x, y, self.cx, self.cy, self.angle)
+        u = u / np.float32(self.aspect)
+        phi = np.arctan2(v, u)
+        outline = np.ones_like(phi)
+        for k, (amplitude, phase) in enumerate(self.waves, start=2):
+            outline += np.float32(self.rough * amplitude / k) * np.cos(k * phi + np.float32(phase))
+        outline = np.float32(self.radius) * np.maximum(outline, np.float32(0.3))
+        return np.asarray(outline - np.hypot(u, v), np.float32)

@@ -1,0 +1,112 @@
+"""Trees of `train/<good>`, `validation/<good>`, `test/<type>` and optional masks: MVTec AD and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from andon.core.errors import DataError
+from andon.core.records import Group, Record, Split
+from andon.datasets.dataset import Dataset, Records
+from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.folder_names import GOOD, MASKS, TEST, TRAIN, VALIDATION, is_good
+from andon.datasets.folder_scan import folders_in, named, scan
+from andon.datasets.layouts import Options
+from andon.datasets.mask_pairing import MaskFolders
+from andon.datasets.masks import Saturation
+from andon.datasets.record_building import folder_records, log_missing_masks
+from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+
+
+def is_mvtec_tree(folder: Path) -> bool:
+    """Whether `train/<good>` exists, names in any case."""
+    return any(named(folders_in(train), GOOD) for train in named(folders_in(folder), TRAIN))
+
+
+def read_mvtec_tree(
+    folder: Path,
+    category: str,
+    options: Options,
+    *,
+    layout: str,
+    group: Callable[[str], Group],
+    saturation: Mapping[int, Saturation] | None = None,
+    log: FindingsLog | None = None,
+) -> Dataset:
+    """Read one category. `group` gives the group of a defect folder's name.
+
+    Raises `DataError` when there are no images in `train/<good>`, or too few to hold one out.
+    """
+    log = log or FindingsLog()
+    train = _good_records(folder, TRAIN, category, "train", log)
+    if not train:
+        raise DataError(f"{folder} has no pictures in train/good: add pictures of good parts")
+    validation = _good_records(folder, VALIDATION, category, "validation", log)
+    if not validation and options.hold_out:
+        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
+        log.notes.append(
+            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
+        )
+    test = _test_records(folder, category, group, log)
+    return Dataset(
+        name=layout,
+        root=folder.parent,
+        category=category,
+        layout=layout,
+        train=Records(train),
+        validation=Records(validation),
+        test=Records(test),
+        saturation=saturation,
+        findings=log.findings(),
+    )
+
+
+def _good_records(
+    folder: Path, names: frozenset[str], category: str, split: Split, log: FindingsLog
+) -> list[Record]:
+    records: list[Record] = []
+    for top in named(folders_in(folder), names):
+        for kind in folders_in(top):
+            listed = scan(kind, log).images
+            if is_good(kind.name):
+                records += folder_records(kind, listed, folder.parent, category, split, log=log)
+            elif listed and kind.name.lower() not in MASKS:
+                log.errors.append(
+                    f"{kind} holds {plural(len(listed), 'picture')} in {split}, which is for good ones: left out, "
+                    "move them to test"
+                )
+    return records
+
+
+def _test_records(
+    folder: Path, category: str, group: Callable[[str], Group], log: FindingsLog
+) -> list[Record]:
+    tops = named(folders_in(folder), TEST)
+    kinds = [kind for top in tops for kind in folders_in(top) if kind.name.lower() not in MASKS]
+    defects = [kind for kind in kinds if not is_good(kind.name)]
+    masks = MaskFolders(folder, log)
+    records: list[Record] = []
+    for kind in kinds:
+        listed = scan(kind, log).images
+        is_anomalous = kind in defects
+        truths = masks.truths(listed, kind, only=defects == [kind])
+        records += folder_records(
+            kind,
+            listed,
+            folder.parent,
+            category,
+            "test",
+            defect_type=kind.name if is_anomalous else "good",
+            group=group(kind.name) if is_anomalous else "good",
+            truths=truths,
+            log=log,
+        )
+    masks.report_unused()
+    for top in tops:
+        loose = scan(top, log).images
+        if loose:
+            log.warnings.append(
+                f"{plural(len(loose), 'picture')} directly in {top} have no label and are not read: {first_few(loose)}"
+            )
+    log_missing_masks(records, log)
+    return sorted(records, key=lambda record: record.defect_type)

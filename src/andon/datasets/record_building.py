@@ -1,0 +1,90 @@
+"""Records of the images in a folder or table, and what is logged about them; shared by all layouts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from andon.core.image_files import natural_key
+from andon.core.records import Group, Record, Split
+from andon.datasets.dataset import Records
+from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.mask_pairing import NO_GROUND_TRUTH, GroundTruth, split_companions
+
+
+def folder_records(
+    folder: Path,
+    listed: Sequence[Path],
+    root: Path,
+    category: str,
+    split: Split,
+    *,
+    defect_type: str = "good",
+    group: Group = "good",
+    truths: Mapping[Path, GroundTruth] | None = None,
+    log: FindingsLog,
+) -> list[Record]:
+    """Records of the images `listed` in one folder; masks among them are attached to their images."""
+    label = 0 if defect_type == "good" else 1
+    kept, beside = split_companions(listed, plain=label == 1)
+    if beside:
+        names = [found.masks[0].name for found in beside.values()]
+        log.notes.append(
+            f"{len(beside)} files beside pictures in {folder} are read as their masks: {first_few(names)}"
+        )
+    truth = beside | dict(truths or {})
+    records = []
+    for picture, name in zip(kept, unique_ids(kept, root), strict=True):
+        found = truth.get(picture, NO_GROUND_TRUTH)
+        records.append(
+            Record(picture, name, category, split, label, defect_type, group, found.masks, found.kind)
+        )
+    return records
+
+
+def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:
+    """POSIX paths relative to `root` without suffix; with it where two images differ in nothing else."""
+    stems = Counter((path.parent, path.stem) for path in listed)
+    return [
+        (path if stems[path.parent, path.stem] > 1 else path.with_name(path.stem))
+        .relative_to(root)
+        .as_posix()
+        for path in listed
+    ]
+
+
+def without_missing_files(records: Sequence[Record], table: str, log: FindingsLog) -> list[Record]:
+    """Those of the records named in `table` whose image is there; a mask that is not there is taken off its record."""
+    absent = [record.id for record in records if not record.image.is_file()]
+    if absent:
+        log.errors.append(
+            f"{plural(len(absent), 'picture')} named in {table} are not there: {first_few(absent)}; copy them again"
+        )
+    gone = set(absent)
+    return [
+        record
+        if all(mask.is_file() for mask in record.masks)
+        else replace(record, masks=(), mask_kind="none")
+        for record in records
+        if record.id not in gone
+    ]
+
+
+def sorted_records(records: Sequence[Record]) -> Records:
+    """By defect type, then natural order of ids."""
+    return Records(sorted(records, key=lambda record: (record.defect_type, natural_key(record.id))))
+
+
+def log_missing_masks(records: Sequence[Record], log: FindingsLog) -> None:
+    """Say which anomalous images have no mask, or that none has."""
+    anomalous = [record for record in records if record.label == 1]
+    missing = [record.id for record in anomalous if not record.masks]
+    if anomalous and len(missing) == len(anomalous):
+        log.notes.append("no masks: only image metrics can be computed")
+    elif missing:
+        log.errors.append(
+            f"{len(missing)} of {len(anomalous)} anomalous pictures have no mask and are left out of "
+            f"pixel metrics: {first_few(missing)}"
+        )
