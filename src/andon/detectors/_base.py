@@ -32,7 +32,7 @@ from andon.datasets.synthetic import synthetic_anomalies
 from andon.detectors._saving import save_detector
 from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
-from andon.nn.sanity_checks import FEWEST_HELD_OUT, Condition, fingerprints
+from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
 from andon.nn.training import Trainer
 from andon.nn.weights import WeightFile
 from andon.thresholds.calibrate import good_limits, labelled_limits
@@ -222,7 +222,7 @@ class Detector(nn.Module, ABC):
         with self.cut(train, trainer, "train") as parts, self.cut(validation, trainer, "validation") as held:
             self.learn(parts, held, trainer)
         self.eval()
-        self._check_conditions(before, validation, trainer)
+        self._run_sanity_checks(before, validation, trainer)
         with trainer.timed("calibration"):
             held_out = bool(validation)
             source = "validation" if held_out else "train"
@@ -260,23 +260,27 @@ class Detector(nn.Module, ABC):
             return (*validation, *made_up)
         return tuple(test)
 
-    def _check_conditions(
+    def _run_sanity_checks(
         self, before: Mapping[str, str], validation: Sequence[Record], trainer: Trainer
     ) -> None:
-        """Measure what holds for every detector; a subclass adds its own while it learns."""
+        """The sanity checks of every detector; a subclass adds its own in `learn`."""
         after = fingerprints(self.frozen)
         if before:
             moved = sum(after.get(name) != value for name, value in before.items())
-            trainer.condition("calibration", Condition("frozen tensors that learning changed", moved, most=0))
+            trainer.sanity_check(
+                "calibration", SanityCheck("frozen tensors that learning changed", moved, most=0)
+            )
         broken = sum(
             not bool(value.isfinite().all())
             for value in self.state_dict().values()
             if value.is_floating_point()
         )
-        trainer.condition("calibration", Condition("learned tensors that are not finite", broken, most=0))
-        trainer.condition(
+        trainer.sanity_check(
+            "calibration", SanityCheck("learned tensors that are not finite", broken, most=0)
+        )
+        trainer.sanity_check(
             "calibration",
-            Condition("held-out good pictures for limits", len(validation), least=FEWEST_HELD_OUT),
+            SanityCheck("held-out good pictures for thresholds", len(validation), least=FEWEST_HELD_OUT),
         )
 
     def _check_labelled(self, labelled: Sequence[Record], validation: Sequence[Record]) -> None:

@@ -117,7 +117,7 @@ class AST(DepthDetector):
         with torch.inference_mode():
             for x in judged.chunks(trainer.device):
                 explained.add(self.flow(x.f)[0], self.answer(x.f))
-        trainer.condition("student", explained.condition("student", "the teacher's", STUDENT_EXPLAINS))
+        trainer.sanity_check("student", explained.sanity_check("student", "the teacher's", STUDENT_EXPLAINS))
 
     def _minimise(
         self,

@@ -184,7 +184,7 @@ class EfficientAD(Detector):
         return {"teacher": self.teacher}
 
     def _explained(self, good: Sequence[Record], trainer: Trainer) -> None:
-        """Gates: how much of the teacher's answer to good images student and autoencoder explain."""
+        """Sanity checks: how much of the teacher's answer to good images student and autoencoder explain."""
         student, autoencoder = Explained(), Explained()
         with torch.inference_mode():
             for batch in batches(good, self.input_size, PREDICT_BATCH):
@@ -192,9 +192,9 @@ class EfficientAD(Detector):
                 t = self.describe(images)
                 student.add(t, self.student(self._normal(images)).chunk(2, dim=1)[0])
                 autoencoder.add(t, self.autoencoder(self._normal(images)))
-        trainer.condition("student", student.condition("student", "the teacher's", STUDENT_EXPLAINS))
-        trainer.condition(
-            "student", autoencoder.condition("autoencoder", "the teacher's", AUTOENCODER_EXPLAINS)
+        trainer.sanity_check("student", student.sanity_check("student", "the teacher's", STUDENT_EXPLAINS))
+        trainer.sanity_check(
+            "student", autoencoder.sanity_check("autoencoder", "the teacher's", AUTOENCODER_EXPLAINS)
         )
 
     def _learn_statistics(self, train: Sequence[Record], trainer: Trainer) -> list[Tensor]:

@@ -1,8 +1,7 @@
-"""Gates before any score: conditions that have to hold of what was learned.
+"""Sanity checks of a fitted detector: bounds on quantities that are measured on good images alone.
 
-A condition is measured on good images alone and decides nothing by itself: the report shows it, passed or not, above the
-numbers it speaks of. An extractor that moved while it should not, or a student that cannot follow its teacher, explains a bad
-AUROC better than the AUROC does.
+A failed check does not stop training or evaluation; the report lists every check beside the metrics. Frozen weights that
+changed, or a student that does not explain its teacher's output, are frequent causes of a low AUROC.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 STUDENT_EXPLAINS = 0.8
-"""Share of its teacher's variance on held-out good images that a student has to explain."""
+"""Smallest acceptable share of the teacher's variance, on held-out good images, that a student explains."""
 AUTOENCODER_EXPLAINS = 0.3
-"""The same for an autoencoder and what it reconstructs; its bottleneck keeps the rest out."""
+"""The same for an autoencoder and its target; the bottleneck limits it."""
 FEWEST_HELD_OUT = 20
-"""Held-out good images: fewer support no limit below 5 % false rejects."""
+"""Held-out good images; fewer do not support a threshold with a false-reject rate of 5 %."""
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """One measured condition."""
+class SanityCheck:
+    """A measured value and the bounds in which it passes."""
 
     name: str
     """What is measured, in words."""
@@ -44,7 +43,7 @@ class Condition:
         return math.isfinite(self.value) and low <= self.value <= high
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; what is not finite becomes None."""
+        """Plain values; a value that is not finite becomes None."""
         return asdict(self) | {"value": self.value if math.isfinite(self.value) else None}
 
     @property
@@ -54,8 +53,8 @@ class Condition:
         return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Condition:
-        """The condition `to_json` wrote."""
+    def from_json(cls, values: Mapping[str, Any]) -> SanityCheck:
+        """The check that `to_json` wrote."""
         value = values["value"]
         return cls(**{**values, "value": math.nan if value is None else value})
 
@@ -70,15 +69,15 @@ def fingerprints(modules: Mapping[str, nn.Module]) -> dict[str, str]:
 
 
 class Explained:
-    """Share of a target's variance that an answer explains: 1 - sum (target - answer)² / sum (target - channel mean)²."""
+    """Coefficient of determination of a network's output: 1 - Σ (target - output)² / Σ (target - channel mean)²."""
 
     def __init__(self) -> None:
         self._error, self._count = 0.0, 0
         self._total = self._squares = torch.zeros(())
 
-    def add(self, target: Tensor, answer: Tensor) -> None:
-        """Count (B, C, h, w) targets and answers; sums are kept in double precision."""
-        t, a = target.double().cpu(), answer.double().cpu()
+    def add(self, target: Tensor, output: Tensor) -> None:
+        """Add a batch of targets and outputs (B, C, h, w); sums are kept in double precision."""
+        t, a = target.double().cpu(), output.double().cpu()
         self._error += float((t - a).square().sum())
         self._count += t.shape[0] * t.shape[2] * t.shape[3]
         self._total = self._total + t.sum((0, 2, 3))
@@ -86,10 +85,10 @@ class Explained:
 
     @property
     def share(self) -> float:
-        """At most 1, below 0 where the mean were the better answer; NaN where the target does not vary."""
+        """At most 1; negative where the channel mean would predict better; NaN where the target is constant."""
         spread = float((self._squares - self._total.square() / max(self._count, 1)).sum())
         return 1 - self._error / spread if spread > 0 else math.nan
 
-    def condition(self, who: str, whose: str, least: float) -> Condition:
-        """The share as a condition, in words."""
-        return Condition(f"share of {whose} variance that the {who} explains", self.share, least=least)
+    def sanity_check(self, who: str, whose: str, least: float) -> SanityCheck:
+        """A check that the network `who` explains at least the share `least` of `whose` variance."""
+        return SanityCheck(f"share of {whose} variance that the {who} explains", self.share, least=least)

@@ -31,7 +31,7 @@ from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun
 from andon.core.files import write_bytes
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
-from andon.nn.sanity_checks import Condition
+from andon.nn.sanity_checks import SanityCheck
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -83,8 +83,14 @@ class Stage:
     """What the selection measured after each epoch."""
     measured: dict[str, float] = field(default_factory=dict)
     """What else is worth knowing of the result, by name."""
-    conditions: list[dict[str, Any]] = field(default_factory=list)
-    """Conditions the result has to meet, as `andon.nn.sanity_checks.Condition.to_json` gives them."""
+    sanity_checks: list[dict[str, Any]] = field(default_factory=list)
+    """Sanity checks of the result, as `andon.nn.sanity_checks.SanityCheck.to_json` gives them."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Stage:
+        """The stage with these fields; earlier files call `sanity_checks` `conditions`."""
+        known = {"sanity_checks" if name == "conditions" else name: value for name, value in values.items()}
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +209,9 @@ class Trainer:
         """Batches for `minimise`, tied to this trainer's seed."""
         return EpochSampler(size, batch_size, seed=self.seed, stage=stage, drop_last=drop_last, limit=limit)
 
-    def condition(self, stage: str, condition: Condition) -> None:
-        """Keep a measured condition with the stage it speaks of."""
-        self.stages.setdefault(stage, Stage()).conditions.append(condition.to_json())
+    def sanity_check(self, stage: str, check: SanityCheck) -> None:
+        """Record a sanity check under a stage."""
+        self.stages.setdefault(stage, Stage()).sanity_checks.append(check.to_json())
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -439,8 +445,9 @@ class _StageState:
             state["since"],
             state["best"],
         )
-        for key, value in json.loads(header["record"]).items():
-            setattr(self.record, key, value)
+        stored_record = Stage.from_json(json.loads(header["record"]))
+        for name in Stage.__slots__:
+            setattr(self.record, name, getattr(stored_record, name))
         self._restore(_part(tensors, "module."))
         self.kept = _part(tensors, "kept.") or None
         self.sums.sums, self.sums.count = _part(tensors, "sum."), state["count"]

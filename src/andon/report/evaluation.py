@@ -37,7 +37,7 @@ from andon.metrics.bootstrap import CONFIDENCE, DRAWS
 from andon.metrics.parts import part_metrics
 from andon.metrics.pimo import RELIABLE_VERTICES
 from andon.metrics.results import pixel_metrics as measure_pixels
-from andon.nn.sanity_checks import Condition
+from andon.nn.sanity_checks import SanityCheck
 
 if TYPE_CHECKING:
     from andon.datasets import Dataset
@@ -159,10 +159,10 @@ class Report:
                 "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
             },
             "teacher": teacher,
-            "conditions": [
-                {**values, "passed": Condition.from_json(values).passed}
+            "sanity_checks": [
+                {**values, "passed": SanityCheck.from_json(values).passed}
                 for stage in self.stages.values()
-                for values in stage.conditions
+                for values in stage.sanity_checks
             ],
             "time": {
                 "stages": stages,

@@ -102,7 +102,7 @@ def render(report: Report, figures: Mapping[str, bytes]) -> str:
         scale=scale_uri(),
         alternatives=tables.alternative_rows(report),
         stages=tables.stage_rows(report),
-        conditions=tables.condition_rows(report),
+        sanity_checks=tables.sanity_check_rows(report),
         costs=costs(report),
         selection=SELECTIONS.get(report.selection, report.selection),
         all_metrics=list(tables.all_metrics(report)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from andon.metrics import Metric
 from andon.metrics.results import MEAN_OF
-from andon.nn.sanity_checks import Condition
+from andon.nn.sanity_checks import SanityCheck
 from andon.report.evaluation import Report
 from andon.report.examples import verdict
 from andon.report.text import DASH, duration, interval, milliseconds, percent, plural, reason, short
@@ -288,12 +288,14 @@ def stage_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def condition_rows(report: Report) -> list[tuple[str, str, str, bool]]:
-    """Name, value, bound and whether it is met, for each gate."""
-    gates = [Condition.from_json(values) for stage in report.stages.values() for values in stage.conditions]
+def sanity_check_rows(report: Report) -> list[tuple[str, str, str, bool]]:
+    """Name, value, bound and whether it is met, for each sanity check."""
+    checks = [
+        SanityCheck.from_json(values) for stage in report.stages.values() for values in stage.sanity_checks
+    ]
     return [
-        (gate.name, DASH if math.isnan(gate.value) else f"{gate.value:.3g}", gate.wanted, gate.passed)
-        for gate in gates
+        (check.name, DASH if math.isnan(check.value) else f"{check.value:.3g}", check.wanted, check.passed)
+        for check in checks
     ]
 
 

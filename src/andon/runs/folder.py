@@ -155,7 +155,8 @@ def read_stages(run: Path) -> dict[str, Stage]:
     file = run / "training.json"
     try:
         return {
-            name: Stage(**values) for name, values in json.loads(file.read_text(encoding="utf-8")).items()
+            name: Stage.from_json(values)
+            for name, values in json.loads(file.read_text(encoding="utf-8")).items()
         }
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(

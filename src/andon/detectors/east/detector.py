@@ -36,7 +36,7 @@ from andon.detectors.east.mixture import SAMPLE, sample
 from andon.metrics import auroc
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.feature_cache import FeatureCache
-from andon.nn.sanity_checks import FEWEST_HELD_OUT, Condition
+from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck
 from andon.nn.training import Trainer, derive_seed, seeded
 
 CHUNK = 8
@@ -205,16 +205,17 @@ class EAST(Detector):
         with trainer.timed("memory_bank"):
             self._fit_likelihoods(pictures, fold_of, made_up, trainer)
             self._fit_composition(pictures, fold_of, trainer.seed)
-        trainer.condition(
+        trainer.sanity_check(
             "memory_bank",
-            Condition("good pictures scored by what others taught", len(train), least=FEWEST_HELD_OUT),
+            SanityCheck("good pictures scored by what others taught", len(train), least=FEWEST_HELD_OUT),
         )
-        trainer.condition(
-            "memory_bank", Condition("trust in the composition", float(self.trust_), least=0, most=MOST_TRUST)
+        trainer.sanity_check(
+            "memory_bank",
+            SanityCheck("trust in the composition", float(self.trust_), least=0, most=MOST_TRUST),
         )
         for name, weight in zip(self.likelihoods, self.weights_.tolist(), strict=True):
-            trainer.condition(
-                "memory_bank", Condition(f"weight of the likelihood {name}", weight, least=0, most=1)
+            trainer.sanity_check(
+                "memory_bank", SanityCheck(f"weight of the likelihood {name}", weight, least=0, most=1)
             )
 
     def _joined(self, train: Sequence[Record], trainer: Trainer) -> Tensor:

@@ -168,7 +168,7 @@ class EfficientADAST(DepthDetector):
             self._explained(known[1], trainer)
 
     def _explained(self, good: Inputs, trainer: Trainer) -> None:
-        """Gates: how much of its target student and autoencoder explain on good images."""
+        """Sanity checks: how much of its target student and autoencoder explain on good images."""
         student, autoencoder = Explained(), Explained()
         flow = self.config.autoencoder.target == "flow"
         with torch.inference_mode():
@@ -177,9 +177,9 @@ class EfficientADAST(DepthDetector):
                 student.add(z, self.student(self._with_position(views.student)).chunk(2, dim=1)[0])
                 target = z if flow else views.teacher
                 autoencoder.add(target, self.autoencoder(self._with_position(views.autoencoder)))
-        trainer.condition("student", student.condition("student", "the teacher's", STUDENT_EXPLAINS))
+        trainer.sanity_check("student", student.sanity_check("student", "the teacher's", STUDENT_EXPLAINS))
         whose = "the latent's" if flow else "the features'"
-        trainer.condition("student", autoencoder.condition("autoencoder", whose, AUTOENCODER_EXPLAINS))
+        trainer.sanity_check("student", autoencoder.sanity_check("autoencoder", whose, AUTOENCODER_EXPLAINS))
 
     def _seen(self, features: Tensor, trainer: Trainer, owners: Tensor | None = None) -> Tensor:
         """What the student sees of all features, on the CPU; `owners` as `BankInputs` takes them."""

@@ -1,4 +1,4 @@
-"""Conditions: bounds, the share of variance against scikit-learn, and what moved where nothing should have."""
+"""Sanity checks: bounds, the share of variance against scikit-learn, and what moved where nothing should have."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tiny import TINY
 from andon.datasets import open_dataset
 from andon.detectors.ast import AST, ASTConfig
 from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
-from andon.nn.sanity_checks import Condition, Explained, fingerprints
+from andon.nn.sanity_checks import Explained, SanityCheck, fingerprints
 from andon.nn.training import Trainer
 
 
 @pytest.mark.parametrize(
-    ("condition", "passed", "wanted"),
+    ("check", "passed", "wanted"),
     [
-        (Condition("a", 0.8, least=0.8), True, "at least 0.8"),
-        (Condition("a", 0.79, least=0.8), False, "at least 0.8"),
-        (Condition("a", 1, most=0), False, "at most 0"),
-        (Condition("a", 0.5, least=0, most=1), True, "at least 0 and at most 1"),
-        (Condition("a", math.nan, least=0), False, "at least 0"),
-        (Condition("a", math.inf, least=0), False, "at least 0"),
+        (SanityCheck("a", 0.8, least=0.8), True, "at least 0.8"),
+        (SanityCheck("a", 0.79, least=0.8), False, "at least 0.8"),
+        (SanityCheck("a", 1, most=0), False, "at most 0"),
+        (SanityCheck("a", 0.5, least=0, most=1), True, "at least 0 and at most 1"),
+        (SanityCheck("a", math.nan, least=0), False, "at least 0"),
+        (SanityCheck("a", math.inf, least=0), False, "at least 0"),
     ],
 )
-def test_bounds(condition: Condition, passed: bool, wanted: str):
-    assert (condition.passed, condition.wanted) == (passed, wanted)
-    again = Condition.from_json(json.loads(json.dumps(condition.to_json(), allow_nan=False)))
+def test_bounds(check: SanityCheck, passed: bool, wanted: str):
+    assert (check.passed, check.wanted) == (passed, wanted)
+    again = SanityCheck.from_json(json.loads(json.dumps(check.to_json(), allow_nan=False)))
     assert (again.passed, again.wanted) == (passed, wanted)
 
 
@@ -71,17 +71,19 @@ def test_fingerprints_see_buffers_and_parameters():
     assert fingerprints({"norm": norm}) == after
 
 
-def conditions(trainer: Trainer) -> dict[str, Condition]:
-    found = [Condition.from_json(values) for stage in trainer.stages.values() for values in stage.conditions]
-    return {condition.name: condition for condition in found}
+def sanity_checks(trainer: Trainer) -> dict[str, SanityCheck]:
+    found = [
+        SanityCheck.from_json(values) for stage in trainer.stages.values() for values in stage.sanity_checks
+    ]
+    return {check.name: check for check in found}
 
 
-def fitted(mode: str) -> dict[str, Condition]:
+def fitted(mode: str) -> dict[str, SanityCheck]:
     data = open_dataset("embedded:fabric,profile=tiny,size=128")
     settings = TINY["efficientad_ast"] | {"extractor.mode": mode}
     trainer = Trainer(seed=0, device="cpu")
     EfficientADAST(EfficientADASTConfig().updated(settings)).fit(data.train, data.validation, trainer=trainer)
-    return conditions(trainer)
+    return sanity_checks(trainer)
 
 
 @pytest.mark.filterwarnings("ignore:the threshold")  # of a drifted extractor after seconds of learning
@@ -103,5 +105,7 @@ def test_a_student_that_learned_explains_more():
         detector = AST(ASTConfig().updated(TINY["ast"] | {"student.epochs": epochs, "optimiser.lr": 3e-3}))
         trainer = Trainer(seed=0, device="cpu")
         detector.fit(data.train, data.validation, trainer=trainer)
-        share.append(conditions(trainer)["share of the teacher's variance that the student explains"].value)
+        share.append(
+            sanity_checks(trainer)["share of the teacher's variance that the student explains"].value
+        )
     assert share[0] < share[1] < 1
