@@ -19,7 +19,7 @@ from andon.detectors._recipes import load_recipe, recipe_names, resolve
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "andon"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = [
     *("core", "datasets", "metrics", "thresholds", "nn", "layers", "detectors", "runtime"),
     *("export", "report", "runs", "experiments", "pretraining", "api", "cli"),
