@@ -13,7 +13,7 @@ from tiny import TINY
 from andon.core.errors import DataError
 from andon.core.image_files import decode, read_mask
 from andon.datasets import open_dataset
-from andon.datasets.synthetic import KINDS, VISIBLE, add_defect, synthetic_anomalies, with_defects
+from andon.datasets.synthetic import KINDS, VISIBLE, add_anomaly, synthetic_anomalies, with_anomalies
 from andon.detectors.ast import AST, ASTConfig
 from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
 from andon.nn.training import Trainer
@@ -37,13 +37,13 @@ def test_the_mask_is_where_the_picture_changed(kind, height, width, grey, seed):
     )
     picture = picture.astype(np.float32)
     before = picture.copy()
-    changed, mask = add_defect(picture, picture[::-1, : max(1, width // 2)], kind, seed=seed)
+    changed, mask = add_anomaly(picture, picture[::-1, : max(1, width // 2)], kind, seed=seed)
     assert np.array_equal(picture, before)
     assert (changed.shape, mask.shape, changed.dtype) == (picture.shape, (height, width), np.float32)
     assert 0 <= changed.min() <= changed.max() <= 1
     assert np.array_equal(mask, np.abs(changed - picture).max(2) >= VISIBLE)
     assert mask.any()
-    again = add_defect(picture, picture[::-1, : max(1, width // 2)], kind, seed=seed)
+    again = add_anomaly(picture, picture[::-1, : max(1, width // 2)], kind, seed=seed)
     assert np.array_equal(changed, again[0])
 
 
@@ -70,20 +70,20 @@ def test_records_are_files_with_masks_and_never_good(monkeypatch, tmp_path):
 
 def test_defects_on_arrays_lie_where_they_are_seen():
     pictures = [decode(record.image).pixels for record in open_dataset(SOURCE).train[:5]]
-    found = with_defects(pictures, [None] * 5, seed=3)
+    found = with_anomalies(pictures, [None] * 5, seed=3)
     assert len(found) == 5
     assert all((np.abs(a - b).max(2) >= VISIBLE).any() for a, b in zip(found, pictures, strict=True))
     assert all(
-        np.array_equal(a, b) for a, b in zip(found, with_defects(pictures, [None] * 5, seed=3), strict=True)
+        np.array_equal(a, b) for a, b in zip(found, with_anomalies(pictures, [None] * 5, seed=3), strict=True)
     )
     left = np.zeros(pictures[0].shape[:2], np.bool_)
     left[:, : left.shape[1] // 2] = True
-    seen = with_defects(pictures, [left] * 5, seed=3)
+    seen = with_anomalies(pictures, [left] * 5, seed=3)
     assert 0 < len(seen) <= 5
     originals = np.stack(pictures)
     for changed in seen:
         assert (originals == changed).all(3)[:, ~left].all(1).any()  # one picture's other half is untouched
-    assert with_defects(pictures, [np.zeros_like(left)] * 5, seed=3) == []
+    assert with_anomalies(pictures, [np.zeros_like(left)] * 5, seed=3) == []
 
 
 @pytest.mark.parametrize("detector", ["ast", "efficientad_ast"])

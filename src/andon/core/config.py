@@ -1,6 +1,6 @@
-"""Typed configuration: one frozen object is YAML, command-line override, saved file and schema.
+"""Typed settings: frozen pydantic models, read from YAML and from `--set`.
 
-pydantic and PyYAML live here. Unknown keys are errors that offer the nearest names.
+pydantic and PyYAML are imported here. An unknown key is a `ConfigError` that suggests similar names.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from andon.core.errors import ConfigError, nearest
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-"""A whole number from 1 on."""
+"""An integer, at least 1."""
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-"""A fraction, 0 included and 1 not."""
+"""A fraction in [0, 1)."""
 Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-"""A finite number from 0 on."""
+"""A finite number, at least 0."""
 
 
 class Config(BaseModel):
@@ -40,7 +40,7 @@ class Config(BaseModel):
     def updated(self, changes: Mapping[str, Any], *, where: str = "", also: Iterable[str] = ()) -> Self:
         """Return a copy with dotted `changes` applied, e.g. `{"teacher.epochs": 24}`.
 
-        `also` names settings that live elsewhere, to be offered when a name is unknown.
+        `also` lists settings of other classes that are suggested too when a name is unknown.
         """
         values = self.model_dump(mode="python")
         for key, value in changes.items():
@@ -48,7 +48,7 @@ class Config(BaseModel):
         return type(self).parse(values, where=where)
 
     def settings(self) -> list[tuple[str, Any, str]]:
-        """All settings as (dotted name, value, meaning)."""
+        """All settings as (dotted name, value, docstring)."""
         rows: list[tuple[str, Any, str]] = []
         for name, info in type(self).model_fields.items():
             value = getattr(self, name)
@@ -62,7 +62,7 @@ class Config(BaseModel):
 def _set_dotted(
     cls: type[BaseModel], values: dict[str, Any], key: str, value: Any, also: Sequence[str]
 ) -> None:
-    """Set `a.b.c` in nested plain values; the name is checked against the model."""
+    """Set `a.b.c` in nested dictionaries. Raises `ConfigError` for a name that the model does not have."""
     *groups, leaf = key.split(".")
     inner: type[BaseModel] = cls
     for depth, name in enumerate(groups):
@@ -85,7 +85,7 @@ def _set_dotted(
 
 
 def _unknown_setting(cls: type[BaseModel], key: str, also: Sequence[str], place: str = "") -> ConfigError:
-    """The error for a name no setting has; offers full dotted names, first those whose last part is the same."""
+    """Error for an unknown name. Suggests dotted names with the same last part, otherwise similar ones."""
     known = [*_dotted_names(cls), *also]
     leaf = key.rsplit(".", 1)[-1]
     same_leaf = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
@@ -94,7 +94,7 @@ def _unknown_setting(cls: type[BaseModel], key: str, also: Sequence[str], place:
 
 
 def _group(cls: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The settings class of field `name` where it is a group."""
+    """The class of field `name` where that is a group of settings, otherwise None."""
     inner = cls.model_fields[name].annotation
     return (
         inner
@@ -112,7 +112,7 @@ def _dotted_names(cls: type[BaseModel]) -> list[str]:
 
 
 def _explain(cls: type[BaseModel], error: pydantic.ValidationError, where: str) -> str:
-    """One line for the first problem of a validation error."""
+    """The first problem of a validation error in one line."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     place = f" in {where}" if where else ""
@@ -126,7 +126,7 @@ def _explain(cls: type[BaseModel], error: pydantic.ValidationError, where: str) 
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["teacher.epochs=24", "taps=[layer2, layer3]"]` to a mapping; values are read as YAML scalars or lists."""
+    """`["teacher.epochs=24", "taps=[layer2, layer3]"]` as a mapping; values are YAML scalars or lists."""
     out: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

@@ -1,4 +1,4 @@
-"""Downloads that continue where they stopped, and the switch that forbids them."""
+"""Resumable downloads, and the switch that forbids them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def is_offline() -> bool:
     return os.environ.get("ANDON_OFFLINE", "").lower() not in {"", "0", "false", "no"}
 
 
-class WrongFile(OSError):  # noqa: N818 (named for what was found)
-    """A server offers another file than the one that was asked for; trying again does not help."""
+class WrongFile(OSError):  # noqa: N818
+    """The server offers a file of another size than expected; retrying does not help."""
 
 
 def download(
@@ -27,10 +27,10 @@ def download(
     progress: Callable[[int, int], None] | None = None,
     timeout: float = 30.0,
 ) -> None:
-    """Fetch `url` into `target`, continuing `target.part` where an earlier call stopped.
+    """Download `url` to `target`, resuming from `target.part` where an earlier call stopped.
 
-    `size` is the length it must have, in bytes, where that is known. `progress` gets (bytes so far, bytes in all or 0).
-    Raises `WrongFile` when the server offers another length, `OSError` when the transfer fails or ends short.
+    `size` is the expected length in bytes, 0 where unknown. `progress` is called with (bytes so far, total bytes or 0).
+    Raises `WrongFile` when the server states another length, `OSError` when the transfer fails or is incomplete.
     """
     part = target.with_name(target.name + ".part")
     done = part.stat().st_size if part.exists() else 0
@@ -40,9 +40,7 @@ def download(
     if not size or done < size:
         try:
             _transfer(url, part, done, size, progress, timeout)
-        except (
-            http.client.HTTPException
-        ) as error:  # what came over the wire is not HTTP, or ended inside a chunk
+        except http.client.HTTPException as error:  # the response is not HTTP, or ended inside a chunk
             raise OSError(f"the server's answer broke off or is no HTTP ({type(error).__name__})") from error
     part.replace(target)
 
@@ -50,18 +48,18 @@ def download(
 def _transfer(
     url: str, part: Path, done: int, size: int, progress: Callable[[int, int], None] | None, timeout: float
 ) -> None:
-    """Append to `part`, which holds `done` bytes, what is missing; begin again where the server cannot continue."""
+    """Append the missing bytes to `part`, which holds `done`; start over where the server does not resume."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and done:  # what is here is not a beginning of what is there
+        if error.code == 416 and done:  # the partial file is longer than the file on the server
             part.unlink()
             raise OSError("the partial download did not fit and was removed") from error
         raise
     with response:
-        if done and response.status != 206:  # the server starts again
+        if done and response.status != 206:  # the server ignored the range and sends the whole file
             done = 0
         _check_range(response.headers.get("Content-Range"), done, part)
         length = response.headers.get("Content-Length", "")
@@ -82,7 +80,7 @@ def _transfer(
 
 
 def _check_range(stated: str | None, done: int, part: Path) -> None:
-    """A server that says it continues elsewhere would leave a gap or a repetition in the file."""
+    """Raise `OSError` when the server resumes at another position than `done`, which would corrupt the file."""
     if stated is not None and done and not stated.startswith(f"bytes {done}-"):
         part.unlink()
         raise OSError("the server continued at another place; the partial download was removed")

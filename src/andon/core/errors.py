@@ -1,13 +1,13 @@
 """Every error andon raises on purpose.
 
     AndonError                 base class; the command line exits with 1
-    ├── InterruptedRun         Ctrl-C during long work; what was learned is saved
+    ├── InterruptedRun         stopped with Ctrl-C; the state reached is saved
     └── UsageError             wrong use or unusable input; the command line prints the message and exits with 2
         ├── ConfigError        unknown detector, recipe or setting; setting of the wrong type
         ├── DataError          missing, empty, unreadable or inconsistent data
         ├── WeightsError       weights that are missing, damaged or belong to another network
         ├── OutputError        an output folder that cannot be used (not empty, no space left)
-        └── NotFittedError     a detector that is asked before it has learned
+        └── NotFittedError     a detector that is used before `fit`
 
 A message says what is wrong, why, and what to do, in one line.
 """
@@ -23,7 +23,7 @@ class AndonError(Exception):
 
 
 class InterruptedRun(AndonError):  # noqa: N818 (not a fault)
-    """Long work was stopped by the user; the state reached is saved."""
+    """The user stopped the run; the state reached is saved."""
 
 
 class UsageError(AndonError):
@@ -47,7 +47,7 @@ class OutputError(UsageError):
 
 
 class NotFittedError(UsageError):
-    """The detector was asked for an answer before it learned."""
+    """The detector was used before `fit`."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -58,6 +58,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
         alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in close}
         close = [
             other for other in close if alike[other] > alike[close[0]] - 0.1
-        ]  # not the runners-up far behind
+        ]  # names almost as similar as the best one
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none are known"

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever taken for a result."""
+"""Atomic writing: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and move it there when the block succeeds; otherwise leave no trace.
+    """Yield a temporary path beside `path`; it is moved to `path` when the block succeeds and removed otherwise.
 
-    Raises `OutputError` when the disk is full or the place cannot be written.
+    Raises `OutputError` when the disk is full or the folder cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing_errors(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into an `OutputError`: full disk, or a place that cannot be written."""
+    """Raise `OutputError` for a full disk or missing permission while the block writes `path`; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -54,18 +54,18 @@ def writing_errors(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file at once or not at all."""
+    """Write a file atomically."""
     with writing(path) as part:
         part.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text at once or not at all; undecodable bytes of file names become `\\udcXX`, which JSON reads back."""
+    """Write UTF-8 text atomically; undecodable bytes of file names become `\\udcXX`, which JSON reads back."""
     write_bytes(path, content.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write strict JSON (`null` for NaN) at once or not at all."""
+    """Write strict JSON (`null` for NaN) atomically."""
     write_text(path, to_json(values) + "\n")
 
 

@@ -19,15 +19,15 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 """Image files, compared in lower case."""
 IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
 MIN_SIDE = 8
-"""Images smaller than this in either direction are refused."""
+"""Smallest width and height in pixels that are accepted."""
 
 MAX_PIXELS = 500_000_000
-"""Larger images are refused; line-scan cameras deliver more than Pillow's own limit allows."""
+"""Largest image that is accepted. It replaces Pillow's limit, which images of line-scan cameras exceed."""
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
 class AlphaWarning(UserWarning):
-    """Transparent pixels were composited on black."""
+    """An image has transparent pixels; they were composited on black."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +41,21 @@ class Decoded:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of an image (suffix known, not hidden, not an operating system's leftover)."""
+    """Whether the name has an image suffix and is neither hidden nor a system file (`thumbs.db`)."""
     return (
         path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
     )
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Images directly inside `folder`, in natural order; zero-byte files are included so that they are named later."""
+    """Images directly inside `folder`, in natural order. Empty files are included; `decode` reports them."""
     return sorted(
         (p for p in folder.iterdir() if is_image(p) and p.is_file()), key=lambda p: natural_key(p.name)
     )
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key under which `img2` comes before `img10`."""
+    """Sort key for natural order: `img2` before `img10`."""
     parts: list[tuple[int, int | str]] = []
     digits = ""
     for ch in name + "\0":
@@ -72,10 +72,11 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
-    """Read an image: EXIF orientation applied, any mode to three channels, 16-bit scaled and not clipped.
+    """Read an image as (H, W, 3) float32 in [0, 1], with its EXIF orientation applied.
 
-    `bit_depth` is the depth used inside 16-bit files (12 for many industrial cameras). Transparent pixels are
-    composited on black with an `AlphaWarning`. Raises `DataError` that names the file when it cannot be read.
+    Grey images are repeated to three channels. 16-bit values are divided by `2**bit_depth - 1` (`bit_depth` is 12 for many
+    industrial cameras). Transparent pixels are composited on black with an `AlphaWarning`. Raises `DataError`, which names
+    the file, when it cannot be read.
     """
     try:
         if path.stat().st_size == 0:
@@ -85,9 +86,9 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
         with Image.open(path) as opened:
             _check_size(path, *opened.size)  # before anything is decoded
             mode = opened.mode
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
-        return Decoded(_to_float(picture, path, bit_depth), mode)
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+        return Decoded(_to_float(image, path, bit_depth), mode)
     except (DataError, AlphaWarning):
         raise
     except FileNotFoundError as error:
@@ -108,7 +109,7 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
-    """Refuse images that are too small to show anything, or too large for the memory."""
+    """Raise `DataError` for images below `MIN_SIDE` or above `MAX_PIXELS`."""
     if min(width, height) < MIN_SIDE:
         raise DataError(
             f"{path} is {width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
@@ -122,38 +123,38 @@ def _too_large(path: Path) -> DataError:
 
 
 def _reason(error: Exception) -> str:
-    """What a decoder says in one line, or its kind where it says nothing."""
+    """Message of a decoder in one line, or its class name where there is no message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _to_float(picture: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture).astype(np.float32)
-        scaled = _scale_float(values, path) if picture.mode == "F" else _scale_deep(values, path, bit_depth)
+def _to_float(image: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float32)
+        scaled = _scale_float(values, path) if image.mode == "F" else _scale_deep(values, path, bit_depth)
         return np.repeat(scaled[:, :, None], 3, axis=2)
-    if picture.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
-        picture.mode == "P" and "transparency" in picture.info
+    if image.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
+        image.mode == "P" and "transparency" in image.info
     ):
-        rgba = picture.convert("RGBA")
+        rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
             warnings.warn(f"{path} has transparent pixels: shown on black", AlphaWarning, stacklevel=3)
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    if picture.mode != "RGB":
-        picture = picture.convert("RGB")
-    values = np.array(picture, dtype=np.float32)
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    values = np.array(image, dtype=np.float32)
     values /= np.float32(255)  # in place: large images are not held twice
     return values
 
 
 def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
-    """Float values, which have to be in [0, 1] already."""
+    """Check that float values are in [0, 1] and return them."""
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise DataError(f"{path} holds float values outside [0, 1]: scale them or save as 16-bit")
     return values
 
 
 def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
-    """16-bit values to [0, 1]."""
+    """16-bit values divided by `2**bit_depth - 1`. Raises `DataError` for values above that."""
     full = float(2**bit_depth - 1)
     if values.min() < 0 or values.max() > full:
         raise DataError(
@@ -164,7 +165,7 @@ def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int) -> 
 
 
 def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
-    """TIFF kinds that Pillow does not know, such as 16-bit RGB."""
+    """Read a TIFF that Pillow does not support, such as 16-bit RGB."""
     import tifffile
 
     try:
@@ -187,7 +188,7 @@ def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
 
 
 def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
-    """Write (H, W, 3) in [0, 1] as `stem`.png where 8 bits hold it, else as 16-bit `stem`.tif; returns the file."""
+    """Write (H, W, 3) in [0, 1] as `stem`.png where 8 bits are lossless, else as 16-bit `stem`.tif. Returns the path."""
     eight = np.round(pixels * np.float32(255)).astype(np.uint8)
     if np.array_equal(eight.astype(np.float32) / np.float32(255), pixels):
         path = stem.with_name(f"{stem.name}.png")
@@ -201,20 +202,23 @@ def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image after EXIF orientation, from the header where that is enough."""
+    """(H, W) of an image after EXIF orientation; only the header is read where Pillow can."""
     try:
         with Image.open(path) as opened:
             width, height = opened.size
             if opened.getexif().get(274, 1) in {5, 6, 7, 8}:
                 width, height = height, width
             return height, width
-    except Exception:  # Pillow raises many kinds for damaged files; decoding names the file or knows better
+    except Exception:  # `decode` names the file, or reads it with tifffile
         pixels = decode(path).pixels
         return pixels.shape[0], pixels.shape[1]
 
 
 def read_mask(path: Path) -> npt.NDArray[np.integer]:
-    """Values of a mask file as stored, (H, W): palette indices stay indices, nothing is converted or rotated."""
+    """(H, W) values of a mask file as stored: palette indices are kept, EXIF orientation is not applied.
+
+    Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read.
+    """
     try:
         with Image.open(path) as opened:
             opened.load()
@@ -222,15 +226,15 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"mask {path} cannot be read ({_reason(error)}): replace or remove it") from error
     if values.ndim == 3:
-        colours = 1 if values.shape[2] == 2 else 3  # transparency is no colour
+        colours = 1 if values.shape[2] == 2 else 3  # without alpha
         values = values[:, :, :colours].max(axis=2)
     return values.astype(np.int64) if values.dtype == np.bool_ else values
 
 
 def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Organised point cloud of an image of `shape` = (H, W): (H, W, 3) float32, x, y, z in metres, 0 where nothing was seen.
+    """Organised point cloud of an image of `shape` = (H, W): (H, W, 3) float32 with x, y, z in metres, 0 where missing.
 
-    Raises `DataError` that names the file when it cannot be read, or when it does not hold one point per pixel.
+    Raises `DataError`, which names the file, when it cannot be read or does not have one point per pixel.
     """
     import tifffile
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points (H, W, 3) of a record whose image has `shape`, those that are inspected.
+    """(H, W, 3) points of a record whose image has `shape`, zeros outside the inspected region.
 
-    Raises `DataError` where it has none, or unusable ones.
+    Raises `DataError` where the record has no point cloud or it cannot be used.
     """
     if record.depth is None:
         raise DataError(
@@ -40,13 +40,13 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
 
 
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:
-    """(H, W, 3) in [0, 1] of a record's image, with one fixed colour where it is not inspected."""
+    """(H, W, 3) in [0, 1] of a record's image; pixels outside the inspected region get the fill colour."""
     pixels = decode(record.image).pixels
     return pixels if record.inspected is None else record.inspected.filled(pixels, record.image)
 
 
 def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) in [0, 1] to (3, h, w), resized to `size` = (h, w): bilinear, antialiased, half-pixel centres."""
+    """(H, W, 3) in [0, 1] as a tensor (3, h, w), resized to `size` = (h, w)."""
     import torch
 
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
@@ -54,7 +54,7 @@ def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) to (B, C, h, w): bilinear, antialiased, half-pixel centres. The one definition of resizing images."""
+    """(B, C, H, W) resized to (B, C, h, w): bilinear, antialiased, half-pixel centres. All images are resized by this."""
     from torch.nn import functional as F
 
     if tuple(images.shape[-2:]) == size:
@@ -64,18 +64,19 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a decoded image is shown to a network, before anything else."""
+    """Changes made to an image before it enters a network."""
 
     zoom: bool = False
-    """Resize to twice the size and keep the centre (EfficientAD's penalty images)."""
+    """Resize to twice the size and crop the centre (EfficientAD's penalty images)."""
     colour: Literal["keep", "grey", "tint"] = "keep"
-    """`grey` removes colour; `tint` removes it from the ImageNet-normalised values, as published code did by mistake."""
+    """`grey`: luma in all channels; `tint`: luma of the ImageNet-normalised values, an error of published code kept for
+    reproduction."""
     brightness: float = 1.0
-    """Factor on the brightness, clipped to [0, 1]."""
+    """Factor on all values; the result is clipped to [0, 1]."""
 
     @property
     def key(self) -> str:
-        """Name of this view in cached files; empty for the image as it is."""
+        """Name of this view in the keys of cached features; empty for the unchanged image."""
         parts = ["zoom"] * self.zoom + [self.colour] * (self.colour != "keep")
         return "-".join(parts + [f"light{self.brightness:g}"] * (self.brightness != 1.0))
 
@@ -86,7 +87,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def show(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = WHOLE) -> Tensor:
-    """(H, W, 3) in [0, 1] to (3, h, w) as `view` says. `tint` may leave [0, 1]."""
+    """(H, W, 3) in [0, 1] as a tensor (3, h, w) changed by `view`. Values may leave [0, 1] with `tint`."""
     import torch
 
     height, width = size
@@ -113,9 +114,9 @@ def load_batch(
     view: View = WHOLE,
     planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
 ) -> Batch:
-    """Decode and resize some records.
+    """Decode and resize the images of some records.
 
-    `planes` makes further channels (C, h, w) of `size` from the points (H, W, 3) beside an image.
+    `planes` computes further channels (C, h, w) from the point cloud (H, W, 3) of an image.
     """
     import torch
 
@@ -139,7 +140,7 @@ def batches(
     planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
     ahead: int = 2,
 ) -> Iterator[Batch]:
-    """Batches of `records` in order (see `load_batch`); threads decode `ahead` batches while the caller works."""
+    """Batches of `records` in order (see `load_batch`); threads decode up to `ahead` batches in advance."""
     chunks = [records[i : i + batch_size] for i in range(0, len(records), batch_size)]
     with ThreadPoolExecutor(max_workers=ahead) as pool:
         waiting = deque(pool.submit(load_batch, chunk, size, view, planes) for chunk in chunks[:ahead])
@@ -151,7 +152,7 @@ def batches(
 
 
 class CachedImages:
-    """Images by their position, decoded and resized when first asked for; as many as `limit` bytes hold stay in memory."""
+    """Images of records by position, decoded on first use; up to `limit` bytes are kept in memory."""
 
     def __init__(
         self, records: Sequence[Record], size: tuple[int, int], *, view: View = WHOLE, limit: int = 1 << 30
@@ -185,7 +186,7 @@ def load_depth(
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Tensor:
-    """`planes` of the point cloud beside each image, (N, C, h, w); images are not decoded, only their size is read."""
+    """(N, C, h, w): `planes` of each record's point cloud. Images are not decoded, only their size is read."""
     import torch
 
     def one(record: Record) -> Tensor:

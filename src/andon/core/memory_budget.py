@@ -1,4 +1,4 @@
-"""Refusing work that would not fit into memory, before it starts."""
+"""Check that work fits into memory before it starts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from andon.core.errors import ConfigError
 
 GIB = 2**30
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux says how much a container may take (version 2, version 1)."""
+"""Files with the memory limit of a Linux container (cgroup version 2, version 1)."""
 
 
 def require_memory(needed: int, allowed_gib: float, what: str, remedy: str) -> None:
-    """Raise `ConfigError` when `needed` bytes are more than `allowed_gib`, or more than the machine has.
+    """Raise `ConfigError` when `needed` bytes exceed `allowed_gib` GiB or the memory of the machine.
 
-    The message names `what` and the `remedy`.
+    `what` (the object that needs them) and `remedy` (how to need less) appear in the message.
     """
     if needed > allowed_gib * GIB:
         raise ConfigError(
@@ -32,7 +32,7 @@ def _gib(size: int) -> str:
 
 
 def machine_memory() -> int | None:
-    """Bytes of memory of this machine, or of the container this runs in; None where the system does not say."""
+    """Bytes of memory of this machine, or of its container where that has fewer; None where unknown."""
     found = []
     with contextlib.suppress(AttributeError, OSError, ValueError):  # not on every system
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -1,4 +1,4 @@
-"""Where andon keeps things between runs: `ANDON_HOME`, or `~/.cache/andon`."""
+"""Folders that andon keeps between runs, below `ANDON_HOME` (default `~/.cache/andon`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Root of everything kept; may be deleted at any time, except for added weights."""
+    """Root of the caches and of the weight store. Only weights added by hand are lost when it is deleted."""
     return Path(os.environ.get("ANDON_HOME") or Path.home() / ".cache" / "andon")
 
 

@@ -1,6 +1,6 @@
-"""Progress of long work on stderr: bars with remaining time on a terminal, a line now and then elsewhere.
+"""Progress on stderr: a bar with the remaining time on a terminal, elsewhere a line every `LINE_EVERY` seconds.
 
-Rich's progress bars live here. Nothing is shown for work that ends within two seconds.
+Rich is imported here. Nothing is shown for work that ends within `QUIET_FOR` seconds.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ QUIET_FOR = 2.0
 
 
 class Task(Protocol):
-    """A piece of work under way."""
+    """Work in progress."""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Report `amount` more units done, with a short note such as the loss."""
+        """Report `amount` further units as done, with a short note such as the loss."""
 
 
 class Progress(Protocol):
-    """Where progress is shown."""
+    """Shows the progress of tasks."""
 
     def task(self, description: str, total: int, *, done: int = 0) -> contextlib.AbstractContextManager[Task]:
-        """Show a piece of work of `total` units while the block runs."""
+        """Show work of `total` units, `done` of them finished before, while the block runs."""
 
 
 class _Silent:
@@ -62,7 +62,7 @@ class _Line:
 
     def _state(self, now: float) -> str:
         rate = (self.done - self.start) / (now - self.began)
-        if self.total <= 0 or rate <= 0:  # how much there is in all is not known, or nothing is done yet
+        if self.total <= 0 or rate <= 0:  # the total is unknown, or nothing is done yet
             return str(self.done)
         return f"{self.done}/{self.total}, about {(self.total - self.done) / rate:.0f} s left"
 
@@ -125,7 +125,7 @@ def default_progress() -> Progress:
 
 
 def track(progress: Progress, items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Yield `items`, showing how far they are."""
+    """Yield `items` and show how many of `total` are done."""
     with progress.task(description, total) as task:
         for item in items:
             yield item

@@ -1,4 +1,4 @@
-"""Data sets: layouts are recognised, split, listed and checked here; pixels are decoded in `andon.core.images`."""
+"""Data sets: layouts, splits, masks and checks. Images are decoded in `andon.core.image_files`."""
 
 from andon.datasets.check import check_dataset
 from andon.datasets.dataset import Dataset, Records

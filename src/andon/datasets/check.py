@@ -1,4 +1,4 @@
-"""`check_dataset`: opens every file once and says what is wrong with a data set (spec A.10)."""
+"""`check_dataset`: opens every file of a data set once and reports what is wrong."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
 from andon.datasets.open import list_categories, open_dataset
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
-"""Fewer good images than these are warned about."""
+"""A warning is given below these numbers of good images."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What one record's files turned out to be."""
+class _FileCheck:
+    """What was found in the files of one record."""
 
     digest: str = ""
     size: tuple[int, int] | None = None
@@ -45,11 +45,11 @@ def check_dataset(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Findings:
-    """Decode every image and mask and return what is wrong; nothing is raised for faults of the data.
+    """Decode every image and mask and return the problems; faults of the data are not raised.
 
-    A path without `category` is checked in all its categories. Errors: unreadable files, masks that do not
-    fit their image, anomalous images in train, the same file in test and elsewhere. `workers` threads
-    decode.
+    Without `category` all categories of a path are checked. Errors are unreadable files, masks that do not fit their
+    image, anomalous images in train, and files that are both in test and in another split. `workers` is the number of
+    decoding threads.
     """
     if isinstance(data, Dataset):
         return _check(data, workers, progress or NoProgress())
@@ -73,24 +73,24 @@ def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Finding
     threads = workers or min(8, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore", AlphaWarning)
-        found = pool.map(lambda record: _look(record, dataset), records)
-        looks = list(track(progress, found, f"Checking {dataset.category}", len(records)))
+        found = pool.map(lambda record: _check_files(record, dataset), records)
+        checks = list(track(progress, found, f"Checking {dataset.category}", len(records)))
     log = FindingsLog()
-    log.errors += [error for look in looks for error in look.errors]
+    log.errors += [error for check in checks for error in check.errors]
     _check_counts(dataset, log)
-    _check_duplicates(records, looks, log)
-    _check_truth(records, looks, log)
-    _check_kinds(looks, log)
+    _check_duplicates(records, checks, log)
+    _check_truth(records, checks, log)
+    _check_kinds(checks, log)
     log.notes.insert(0, dataset.summary())
     return dataset.findings + log.findings()
 
 
-def _look(record: Record, dataset: Dataset) -> _Look:
+def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
     try:
         digest = file_digest(record.image)
         decoded = decode(record.image)
     except DataError as error:
-        return _Look(errors=(str(error),))
+        return _FileCheck(errors=(str(error),))
     height, width = decoded.pixels.shape[:2]
     errors = list(_mask_errors(record, dataset))
     has_truth = True
@@ -100,18 +100,18 @@ def _look(record: Record, dataset: Dataset) -> _Look:
             read_points(record.depth, (height, width))
     except DataError as error:
         errors.append(str(error))
-    return _Look(digest, (height, width), decoded.mode, has_truth, tuple(dict.fromkeys(errors)))
+    return _FileCheck(digest, (height, width), decoded.mode, has_truth, tuple(dict.fromkeys(errors)))
 
 
 def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
-    """A single mask holds 0 and one other value; others come from interpolation or lossy compression."""
+    """Errors of a binary mask: further values come from interpolation or lossy compression."""
     if record.mask_kind != "single" or dataset.saturation is not None:
         return
     path = record.masks[0]
     try:
         values = mask_values(read_mask(path))
     except DataError:
-        return  # reported when its regions are read
+        return  # reported by `load_regions`
     if len(values) > 1:
         yield (
             f"mask {path} holds {len(values)} values besides 0 ({first_few([str(value) for value in values])}): "
@@ -128,12 +128,12 @@ def _check_counts(dataset: Dataset, log: FindingsLog) -> None:
             )
 
 
-def _check_duplicates(records: Sequence[Record], looks: Sequence[_Look], log: FindingsLog) -> None:
-    """The same file in test and in another split is an error, any other repetition a warning."""
+def _check_duplicates(records: Sequence[Record], checks: Sequence[_FileCheck], log: FindingsLog) -> None:
+    """Log an error for a file both in test and in another split, a warning for any other duplicate."""
     same: dict[str, list[Record]] = defaultdict(list)
-    for record, look in zip(records, looks, strict=True):
-        if look.digest:
-            same[look.digest].append(record)
+    for record, check in zip(records, checks, strict=True):
+        if check.digest:
+            same[check.digest].append(record)
     for twins in same.values():
         if len(twins) < 2:
             continue
@@ -146,11 +146,11 @@ def _check_duplicates(records: Sequence[Record], looks: Sequence[_Look], log: Fi
         )
 
 
-def _check_truth(records: Sequence[Record], looks: Sequence[_Look], log: FindingsLog) -> None:
+def _check_truth(records: Sequence[Record], checks: Sequence[_FileCheck], log: FindingsLog) -> None:
     empty = [
         record.id
-        for record, look in zip(records, looks, strict=True)
-        if record.label == 1 and record.masks and look.size and not look.has_truth
+        for record, check in zip(records, checks, strict=True)
+        if record.label == 1 and record.masks and check.size and not check.has_truth
     ]
     if empty:
         log.warnings.append(
@@ -159,9 +159,9 @@ def _check_truth(records: Sequence[Record], looks: Sequence[_Look], log: Finding
         )
 
 
-def _check_kinds(looks: Sequence[_Look], log: FindingsLog) -> None:
-    sizes = Counter(f"{look.size[1]} x {look.size[0]}" for look in looks if look.size)
-    modes = Counter(look.mode for look in looks if look.size)
+def _check_kinds(checks: Sequence[_FileCheck], log: FindingsLog) -> None:
+    sizes = Counter(f"{check.size[1]} x {check.size[0]}" for check in checks if check.size)
+    modes = Counter(check.mode for check in checks if check.size)
     for what, kinds in (("sizes", sizes), ("pixel modes", modes)):
         if len(kinds) > 1:
             log.notes.append(

@@ -1,4 +1,4 @@
-"""A data set as detectors and evaluation see it: three sequences of records, and what reading noticed."""
+"""`Dataset`: one category as sequences of records for training, validation and test, with the findings of reading it."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Records(Sequence[Record]):
     def fingerprint(self) -> str:
         """sha256 (hex) over ids, labels and the contents of images, masks and point clouds, in order.
 
-        Independent of where the files lie. They are read once per process unless they change. Raises
-        `DataError` when one cannot be read.
+        Independent of the location of the files. A file is read once per process unless it changes. Raises `DataError`
+        when a file cannot be read.
         """
         digest = hashlib.sha256()
         for record in self:
@@ -65,39 +65,39 @@ class Records(Sequence[Record]):
 class Dataset:
     """One category of a data set.
 
-    `train` and `validation` are good images; `test` is for evaluation alone and empty where nothing is
-    labelled. `labelled` are anomalous images that were taken out of `test` to be learned from.
+    `train` and `validation` hold good images. `test` is used for evaluation alone; it is empty for a folder of good images.
+    `labelled` holds anomalous images that were moved out of `test` for training.
     """
 
     name: str
     """Name of the data set, or of its layout where it has no name of its own."""
     root: Path
-    """Folder that record ids are relative to."""
+    """Record ids are paths relative to this folder."""
     category: str
     layout: str
-    """How the files lie: a file of `andon/datasets/layouts`."""
+    """Name of the layout, a module of `andon.datasets.layouts`."""
     train: Records
     validation: Records
     test: Records
     saturation: Mapping[int, Saturation] | None = None
-    """Saturation by pixel value of the masks (MVTec LOCO AD), None where a data set has none."""
+    """Saturation by pixel value of the masks (MVTec LOCO AD), None for other data sets."""
     labelled: Records = field(default=Records())
-    """Anomalous images for learning, none unless asked for (`move_labelled`)."""
+    """Anomalous training images; empty unless requested (`move_labelled`)."""
     findings: Findings = field(default=Findings(), repr=False)
-    """What was noticed while reading; `check_dataset` looks into the files as well."""
+    """Findings of reading the folders; `check_dataset` opens the files as well."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was noticed while reading, one line each, the serious first."""
+        """The findings, one line each: errors, warnings, notes."""
         return self.findings.errors + self.findings.warnings + self.findings.notes
 
     @property
     def has_masks(self) -> bool:
-        """Whether any test image has ground truth for its pixels; without, only image metrics exist."""
+        """Whether any test image has a mask; without masks only image-level metrics can be computed."""
         return any(record.masks for record in self.test)
 
     def summary(self) -> str:
-        """One line with the layout and the counts."""
+        """Category, layout and numbers of images in one line."""
         good, bad = (self.test.labels.count(label) for label in (0, 1))
         unknown = len(self.test) - good - bad
         parts = [f"{len(self.train)} train", f"{len(self.validation)} validation"]

@@ -1,7 +1,9 @@
-"""Point clouds beside images: from organised points to relief and foreground (AST, arXiv 2210.07829; spec 2.4).
+"""From organised point clouds to relative depth and foreground, as in AST (Rudolph et al., arXiv 2210.07829).
 
-A camera with structured light gives one point per pixel, in metres, and (0, 0, 0) where it saw nothing. The part lies
-on a flat background; what matters is how far its surface is from its own mean depth, and where there is part at all.
+Steps and constants: docs/reference/models.md, "AST".
+
+A structured-light camera gives one point (x, y, z in metres) per pixel, (0, 0, 0) where it measured nothing. The product lies
+on a flat background. AST uses the depth of the product relative to its mean, and the foreground mask.
 """
 
 from __future__ import annotations
@@ -17,25 +19,25 @@ Depth = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 CORNER = 2
-"""Side of the squares in the corners that the background is estimated from."""
+"""Side in pixels of the corner squares that the background is estimated from."""
 FILL_PASSES = 3
 CENTIMETRES = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """What is left of a point cloud."""
+    """Relative depth and foreground of a point cloud."""
 
     depth: Depth
-    """(H, W) centimetres behind (+) or before (-) the mean depth of the foreground; 0 on the background."""
+    """(H, W) depth less the mean depth of the foreground, in centimetres, positive behind it; 0 on the background."""
     foreground: Mask
-    """(H, W), True on the part. All True, with `depth` 0, where no part stands out: then everything is looked at."""
+    """(H, W), True on the product. Where no foreground is found: True everywhere, and `depth` is 0."""
 
 
 def relief(points: npt.NDArray[np.float32], *, distance: float = 7e-3) -> Relief:
-    """Depth relative to the part, and foreground, of an organised point cloud (H, W, 3) in metres.
+    """Relative depth and foreground of an organised point cloud (H, W, 3) in metres.
 
-    The foreground is what lies more than `distance` metres before or behind the surface through the corners.
+    The foreground is what is more than `distance` metres from the background surface through the corners.
     """
     z = fill_holes(depth_of(points))
     inside = foreground(z, distance)
@@ -46,15 +48,16 @@ def relief(points: npt.NDArray[np.float32], *, distance: float = 7e-3) -> Relief
 
 
 def depth_of(points: npt.NDArray[np.float32]) -> Depth:
-    """(H, W, 3) to the depth (H, W): the last coordinate, 0 where nothing was measured (0 or not finite)."""
+    """(H, W) depth z of points (H, W, 3), 0 where it is missing or not finite."""
     z = points[:, :, -1].astype(np.float32)
     return np.where(np.isfinite(z), z, np.float32(0))
 
 
 def fill_holes(z: Depth, passes: int = FILL_PASSES) -> Depth:
-    """Give each missing (zero) pixel the mean of the measured ones among its eight neighbours, `passes` times.
+    """Replace each missing (zero) pixel by the mean of the measured ones among its eight neighbours, `passes` times.
 
-    A pass looks only at values of the pass before it. Unlike in the paper's code the first row and column are filled too.
+    A pass reads the result of the pass before it. The paper's code leaves the first row and column unfilled; here they
+    are filled too.
     """
     height, width = z.shape
     for _ in range(passes):
@@ -70,9 +73,9 @@ def fill_holes(z: Depth, passes: int = FILL_PASSES) -> Depth:
 
 
 def foreground(z: Depth, distance: float) -> Mask:
-    """True where a measured depth is more than `distance` metres off the background.
+    """(H, W), True where the depth is measured and more than `distance` metres from the background.
 
-    Where no corner was measured there is no background, and everything that was measured is foreground.
+    Without a measured corner there is no background and every measured pixel is foreground.
     """
     surface = background(z)
     measured: Mask = z != 0
@@ -82,10 +85,9 @@ def foreground(z: Depth, distance: float) -> Mask:
 
 
 def background(z: Depth) -> npt.NDArray[np.float64] | None:
-    """Bilinear surface (H, W) through the mean measured depth of the four corners; None where none was measured.
+    """(H, W) bilinear surface through the mean measured depths of the four corners; None without a measured corner.
 
-    A corner that was not measured gets its depth from the others: three define a plane; with fewer, the surface is as
-    level as they allow.
+    A missing corner is extrapolated from the plane of least slope through the measured ones.
     """
     height, width = z.shape
     near, far = slice(0, CORNER), slice(-CORNER, None)
@@ -107,24 +109,26 @@ def _mean_measured(square: Depth) -> float:
 
 
 def _complete(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-    """Depths of the corners (upper left, upper right, lower left, lower right) with NaN ones put on the plane of the others."""
+    """Depths of the four corners (upper left, upper right, lower left, lower right), NaN ones extrapolated from the others."""
     known = np.isfinite(corners)
     if not known.any():
         return None
     places = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)], np.float64)
     middle, level = places[known].mean(0), corners[known].mean()
-    slopes = np.linalg.lstsq(places[known] - middle, corners[known] - level, rcond=None)[0]  # the least steep
+    slopes = np.linalg.lstsq(places[known] - middle, corners[known] - level, rcond=None)[
+        0
+    ]  # minimum norm: the plane of least slope
     return np.asarray(np.where(known, corners, level + (places - middle) @ slopes), np.float64)
 
 
 def _fractions(size: int) -> npt.NDArray[np.float64]:
-    """Position of each pixel between the centres of the two corner squares: 0 and 1 there, a little beyond outside."""
+    """Position of each pixel between the centres of the corner squares, which are at 0 and 1."""
     centre = (min(CORNER, size) - 1) / 2
     return np.asarray((np.arange(size) - centre) / max(size - 1 - 2 * centre, 1), np.float64)
 
 
 def resize_map(values: npt.NDArray[np.floating], size: tuple[int, int]) -> Depth:
-    """(H, W) to `size` = (h, w): bilinear, half-pixel centres, not antialiased, edges repeated (as published)."""
+    """(H, W) resized to `size` = (h, w): bilinear, half-pixel centres, no antialiasing, edges repeated (as in AST's code)."""
     rows, columns = _positions(values.shape[0], size[0]), _positions(values.shape[1], size[1])
     along_rows = _interpolate(values.astype(np.float64), rows)
     return np.asarray(_interpolate(along_rows.T, columns).T, np.float32)
@@ -143,9 +147,9 @@ def _interpolate(values: npt.NDArray[np.float64], at: npt.NDArray[np.float64]) -
 
 
 def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: float, dilate: int) -> Depth:
-    """(2, side, side): relative depth in centimetres, and the foreground as 0 or 1, widened by a square of `dilate` pixels.
+    """(2, side, side): relative depth in centimetres, and the foreground (0 or 1) dilated by a square of `dilate` pixels.
 
-    `points` is an organised cloud (H, W, 3) in metres, `distance` the metres that part and background are apart.
+    `points` is an organised point cloud (H, W, 3) in metres; see `relief` for `distance`.
     """
     found = relief(points, distance=distance)
     mask = resize_map(found.foreground.astype(np.float32), (side, side)) > 0
@@ -154,7 +158,7 @@ def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: floa
 
 
 def point_cloud_beside(image: Path) -> Path | None:
-    """`xyz/NAME.tiff` for an image `rgb/NAME.png`, where it is there (MVTec 3D-AD)."""
+    """`xyz/NAME.tiff` of an image `rgb/NAME.png` (MVTec 3D-AD), None where there is no such file."""
     if image.parent.name.lower() != "rgb":
         return None
     path = image.parent.parent / "xyz" / f"{image.stem}.tiff"

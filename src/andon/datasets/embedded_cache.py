@@ -1,4 +1,4 @@
-"""`embedded:NAME`: generated data, made once and kept in the cache."""
+"""Data sets named `embedded:NAME`: generated on first use and kept in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREFIX = "embedded:"
 
 
 def category_of(text: str, category: str | None = None) -> str:
-    """Category that `embedded:NAME`, or `embedded:` with a category, means. Raises `DataError` for others."""
+    """Category of `embedded:NAME`, or `category` for a bare `embedded:`. Raises `DataError` for unknown names."""
     from andon.datasets.embedded import CATEGORIES
     from andon.datasets.embedded.dimples import NAME as DIMPLES
 
@@ -31,17 +31,17 @@ def category_of(text: str, category: str | None = None) -> str:
 
 
 def generated_categories(text: str) -> list[str]:
-    """The category named in `text`, or for `embedded:` all that are images alone (`dimples` has point clouds)."""
+    """The category of `embedded:NAME`; for a bare `embedded:` all categories but `dimples`, which has point clouds."""
     from andon.datasets.embedded import CATEGORIES
 
     return [category_of(text)] if _parse(text)[0] else list(CATEGORIES)
 
 
 def generated_folder(text: str, category: str | None = None) -> Path:
-    """Folder of the category, generated on first use.
+    """Folder of one category, generated on first use.
 
-    `text` is `embedded:NAME`, with `profile`, `size` (height in pixels) and `seed` behind commas where they
-    differ from small, 256 and 0: `embedded:fabric,profile=tiny,size=128`.
+    `text` is `embedded:NAME`, optionally followed by `profile` (default small), `size` (height in pixels, default 256) and
+    `seed` (default 0): `embedded:fabric,profile=tiny,size=128`. Raises `DataError` for other settings.
     """
     from andon.datasets.embedded import PROFILES, VERSION
 
@@ -61,7 +61,7 @@ def generated_folder(text: str, category: str | None = None) -> Path:
 
 
 def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None:
-    """Generate beside `kept` and move it there, so that what is there is complete."""
+    """Generate into a temporary folder and rename it to `kept`, so that `kept` is always complete."""
     from andon.datasets.embedded import dimples, generate
 
     part = kept.with_name(f".{name}.{os.getpid()}.part")
@@ -73,7 +73,7 @@ def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None
             generate(part, profile=profile, size=size, seed=seed, categories=[name])
         part.rename(kept)
     except (OSError, OutputError) as error:
-        if not kept.is_dir():  # nobody else made it meanwhile
+        if not kept.is_dir():  # no other process generated it meanwhile
             reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(
                 f"{kept} cannot be written ({reason}): free some space, or set ANDON_HOME to another folder"

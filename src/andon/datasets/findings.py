@@ -1,4 +1,4 @@
-"""What is noticed about a data set while it is read or checked: one line each, in three ranks."""
+"""Findings: what is noticed while a data set is read or checked, as errors, warnings and notes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NAMED = 3
-"""Files that a line names before it says how many more there are."""
+"""Files that a message names; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """One-line messages about a data set that name the files concerned."""
+    """Messages about a data set, one line each."""
 
     errors: tuple[str, ...] = ()
-    """Results would be wrong: repair the data first."""
+    """Results would be wrong: correct the data first."""
     warnings: tuple[str, ...] = ()
-    """Results may be weaker or cover less than expected."""
+    """Results may be worse or incomplete."""
     notes: tuple[str, ...] = ()
-    """Good to know."""
+    """Information."""
 
     @property
     def ok(self) -> bool:
@@ -27,7 +27,7 @@ class Findings:
         return not self.errors
 
     def lines(self) -> list[str]:
-        """Every message with its rank in front, errors first."""
+        """All messages as `error: ...`, `warning: ...`, `note: ...`, in this order."""
         ranks = (("error", self.errors), ("warning", self.warnings), ("note", self.notes))
         return [f"{rank}: {message}" for rank, messages in ranks for message in messages]
 
@@ -44,7 +44,7 @@ class FindingsLog:
     notes: list[str] = field(default_factory=list)
 
     def findings(self) -> Findings:
-        """What was collected, each message once, in order."""
+        """The collected messages in order, without duplicates."""
         return Findings(*(tuple(dict.fromkeys(rank)) for rank in (self.errors, self.warnings, self.notes)))
 
 

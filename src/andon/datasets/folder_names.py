@@ -1,4 +1,4 @@
-"""Folder names that carry meaning, any case (spec A.10)."""
+"""Folder names with a meaning, compared in lower case (docs/reference/data.md, "Own folders")."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MASKS = frozenset({"ground_truth", "masks", "gt"})
 RESERVED = TRAIN | VALIDATION | TEST | MASKS
 """Never the name of a category or defect type."""
 MASK_MARKS = ("_mask", "_gt", "_label", "")
-"""What a mask's stem may add to its image's stem, the most explicit first."""
+"""Suffixes that the stem of a mask may have after the stem of its image; earlier ones take precedence."""
 
 
 def is_good(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What lies in a folder. Listing opens no image, so it stays fast on slow disks."""
+"""Images and sub-folders of a folder. No image is opened, which keeps this fast on slow disks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from andon.datasets.findings import FindingsLog
 
 @dataclass(frozen=True, slots=True)
 class FolderContent:
-    """Images and folders directly inside a folder, in natural order, without hidden and system files."""
+    """Images and sub-folders directly inside a folder, in natural order, without hidden and system files."""
 
     images: tuple[Path, ...]
     folders: tuple[Path, ...]
 
 
 def scan(folder: Path, log: FindingsLog | None = None) -> FolderContent:
-    """List `folder`. Zero-byte images and broken links are left out, with a warning in `log`."""
+    """List `folder`. Broken links and special files are left out, with a warning in `log`."""
     images, folders = [], []
     for entry in _entries(folder):
         path = folder / entry.name
@@ -37,7 +37,7 @@ def scan(folder: Path, log: FindingsLog | None = None) -> FolderContent:
 
 
 def folders_in(folder: Path) -> tuple[Path, ...]:
-    """Folders directly inside `folder`, natural order; none when `folder` is no folder."""
+    """Folders directly inside `folder` in natural order; empty where `folder` is not a folder."""
     if not folder.is_dir():
         return ()
     return natural_order([folder / entry.name for entry in _entries(folder) if entry.is_dir()])
@@ -49,12 +49,12 @@ def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether an image lies directly inside `folder`."""
+    """Whether `folder` directly contains an image."""
     return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
 
 
 def natural_order(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Paths of one folder in natural order of their stems, then of their names."""
+    """Paths of one folder, sorted by stem (natural order), then by name."""
     return tuple(sorted(paths, key=lambda path: (natural_key(path.stem), path.name)))
 
 

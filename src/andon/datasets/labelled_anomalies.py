@@ -1,7 +1,7 @@
-"""Labelled defects for learning: a few anomalous test images that leave the test for good (spec 4, V5).
+"""Labelled anomalies for training: anomalous test images that are moved out of the test split.
 
-Whoever compares detectors takes them out of the test of every one of them, whether it learns from them or not: then all
-are measured on the same images.
+In a comparison they are moved for every detector, also for those that do not train on them, so that all are tested on the
+same images.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from andon.datasets.dataset import Dataset, Records, file_digest
 from andon.datasets.findings import plural
 
 Labelled = int | Literal["half"]
-"""How many anomalous images leave the test; `half` for the bound that full supervision reaches."""
+"""Number of anomalous images moved out of test; `half` is an upper bound by supervision with half of them."""
 
 
 def move_labelled(dataset: Dataset, count: Labelled, seed: int) -> Dataset:
-    """The data set with `count` anomalous test images in `labelled` instead; 0 changes nothing.
+    """The data set with `count` anomalous images moved from `test` to `labelled`; unchanged for 0.
 
-    Chosen are the first by hex digest of `sha256(f"{seed}:labelled:{id}")`, of all defect types together. With `half`, seeds
-    2k and 2k+1 take the two halves of one order, so that together they test on every defect once (cross-fitting). What the test
-    must not show again leaves it too: further images of a chosen part, and copies of a chosen image. Raises
-    `DataError` when no anomalous image would be left to test on.
+    Images are taken in the order of `sha256(f"{seed}:labelled:{id}")`, all defect types together. With `half`, seeds 2k and
+    2k+1 take the two halves of one order, so that together they test on every anomalous image once (cross-fitting). Other
+    images of the same object and copies of a moved image are removed from `test`. Raises `DataError` when no anomalous
+    image would remain in `test`.
     """
     if count == 0:
         return dataset
@@ -47,5 +47,5 @@ def move_labelled(dataset: Dataset, count: Labelled, seed: int) -> Dataset:
 
 
 def without_copies(records: Records, digests: Collection[str]) -> Records:
-    """The records whose images have none of these sha256 digests."""
+    """The records whose image has none of these sha256 digests."""
     return Records(record for record in records if file_digest(record.image) not in digests)

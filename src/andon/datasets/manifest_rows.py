@@ -1,4 +1,4 @@
-"""Rows of a manifest: CSV (`,` `;` or tab), JSON or JSON lines, UTF-8 (spec A.10)."""
+"""Rows of a manifest in UTF-8: CSV (`,` `;` or tab), JSON or JSON lines (docs/reference/data.md, "Manifests")."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a manifest, as written there."""
+    """One row of a manifest, before paths are resolved."""
 
     where: str
-    """File and row for messages."""
+    """File and row, for messages."""
     image: str
     split: Split | None
-    """None = by rule."""
+    """None where the split rule decides."""
     label: int | None
-    """None = unknown."""
+    """None where unknown."""
     category: str
     defect_type: str
     masks: tuple[str, ...]
@@ -38,7 +38,7 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a manifest. Raises `DataError` that names file and row."""
+    """Rows of a manifest. Raises `DataError`, which names file and row."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -121,7 +121,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _texts(item: Any, where: str) -> dict[str, str]:
-    """A JSON object as texts: None is empty, true and false are 1 and 0, lists are joined with `;`."""
+    """A JSON object with string values: null becomes empty, true and false 1 and 0, lists are joined with `;`."""
     if not isinstance(item, Mapping):
         raise DataError(f'{where} is no object: expected {{"image": ...}}')
     return {str(name).strip().lower(): _text(value) for name, value in item.items()}
@@ -168,7 +168,7 @@ def _split(text: str, where: str) -> Split | None:
 def _label(text: str, where: str) -> int | None:
     if not text:
         return None
-    text = text.removesuffix(".0")  # how pandas writes whole numbers beside missing ones
+    text = text.removesuffix(".0")  # pandas writes integers of a column with gaps so
     if is_good(text):
         return 0
     if is_bad(text):
@@ -179,7 +179,7 @@ def _label(text: str, where: str) -> int | None:
 
 
 def resolve(text: str, base: Path, where: str, *, allow_outside: bool) -> Path:
-    """The file a manifest means by `text`; backslashes separate folders too.
+    """Path of a file that a manifest in `base` names `text`; backslashes are separators too.
 
     Raises `DataError` for absolute paths and `..` unless `allow_outside`.
     """

@@ -1,4 +1,4 @@
-"""Finding the mask of an image: by name, and only inside the same defect folder (spec A.1, A.10)."""
+"""Find the mask files of an image, by name and only for the same defect folder (docs/reference/data.md, "Masks")."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ NO_GROUND_TRUTH = GroundTruth()
 def split_companions(
     listed: Sequence[Path], *, plain: bool = False
 ) -> tuple[list[Path], dict[Path, GroundTruth]]:
-    """Separate the files of one folder into images and the masks that lie beside them.
+    """Separate the files of one folder into images and masks in the same folder.
 
-    `part_mask.png` is a mask where an image `part.*` lies beside it. With `plain` (folders of anomalous
-    images) a lossless `part.png` beside a `part.jpg` is its mask too.
+    `part_mask.png` is the mask of an image `part.*`. With `plain` (folders of anomalous images) a lossless `part.png` is
+    also the mask of `part.jpg`.
     """
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in listed:
@@ -59,7 +59,7 @@ def _plain_owner(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
 
 
 class MaskFolders:
-    """Mask folders of one category, and which of their entries found an image."""
+    """Mask folders of one category; records which of them were used."""
 
     def __init__(self, base: Path, log: FindingsLog) -> None:
         self.base, self.log = base, log
@@ -67,9 +67,9 @@ class MaskFolders:
         self._used: set[Path] = set()
 
     def truths(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, GroundTruth]:
-        """Ground truth of the images `listed` in the folder `defects`.
+        """Mask files of the images `listed` in the folder `defects`.
 
-        Masks lie in `<masks>/<split>/<type>`, `<masks>/<type>` or `<type>/<masks>`, and directly in `<masks>`
+        They are searched in `<masks>/<split>/<type>`, `<masks>/<type>` and `<type>/<masks>`, and directly in `<masks>`
         where `defects` is the `only` folder of anomalous images.
         """
         folder = self._folder_of(defects, only)
@@ -80,15 +80,15 @@ class MaskFolders:
         entries = _by_image_stem((*found.images, *found.folders))
         truths: dict[Path, GroundTruth] = {}
         matched: set[Path] = set()
-        for picture in listed:
-            choices = entries.get(picture.stem, [])
+        for image in listed:
+            choices = entries.get(image.stem, [])
             if len(choices) > 1:
                 self.log.errors.append(
-                    f"{picture} has several masks ({first_few(choices)}): the first is read, remove the others"
+                    f"{image} has several masks ({first_few(choices)}): the first is read, remove the others"
                 )
             if choices:
                 matched.update(choices)
-                truths[picture] = self._truth(choices[0])
+                truths[image] = self._truth(choices[0])
         orphans = [path for path in found.images if path not in matched]
         orphans += [path for path in found.folders if path not in matched and has_images(path)]
         if orphans:
@@ -98,7 +98,7 @@ class MaskFolders:
         return truths
 
     def report_unused(self) -> None:
-        """Log mask folders that belong to no folder of images. Call it when all images are paired."""
+        """Log mask folders that belong to no folder of images. To be called after all images are paired."""
         for top in self.tops:
             if top not in self._used and has_images(top):
                 self.log.errors.append(
@@ -139,7 +139,7 @@ def _descend(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def _by_image_stem(entries: Sequence[Path]) -> dict[str, list[Path]]:
-    """Mask files and folders by the image stem they could belong to, the most explicit name first."""
+    """Mask files and folders by the stem of the image they may belong to, names with a suffix first."""
     found: dict[str, list[Path]] = defaultdict(list)
     for mark in MASK_MARKS:
         for path in entries:

@@ -1,4 +1,7 @@
-"""Ground truth of pixels: mask files to regions (spec A.1), saturation areas of MVTec LOCO AD (spec A.4)."""
+"""Ground truth masks: annotated defects of an image, and the saturation areas of MVTec LOCO AD.
+
+docs/reference/data.md, "Masks"; saturation: Bergmann et al., "Beyond Dents and Scratches", IJCV 130, 2022.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from andon.core.records import Record, Region, Regions
 from andon.core.region import inspected_pixels
 
 SOFT_ABOVE = 127
-"""Values above are anomalous in masks with grey edges (MTD, spec A.8)."""
+"""Larger values are anomalous in masks with grey edges (MTD)."""
 CONFIG_KEYS = {"defect_name", "pixel_value", "saturation_threshold", "relative_saturation"}
 
 
 @dataclass(frozen=True, slots=True)
 class Saturation:
-    """From how many found pixels on a defect counts as fully found."""
+    """Area from which a defect counts as completely detected (sPRO)."""
 
     defect_name: str
     threshold: float
-    """Pixels, or a share in (0, 1] of the defect's area where `relative`."""
+    """Pixels, or where `relative` a fraction in (0, 1] of the defect's area."""
     relative: bool
 
     def area(self, pixels: int) -> int:
-        """Saturation area of a defect of `pixels` > 0 pixels, from 1 to `pixels`."""
+        """Saturation area in pixels of a defect of `pixels` > 0 pixels, in [1, `pixels`]."""
         area = int(self.threshold * pixels) if self.relative else min(int(self.threshold), pixels)
         return max(1, area)
 
@@ -39,14 +42,13 @@ class Saturation:
 def load_regions(
     record: Record, shape: tuple[int, int], saturation: Mapping[int, Saturation] | None = None
 ) -> Regions:
-    """Ground truth of an image of `shape` = (H, W): one region per mask file that marks anything.
+    """Annotated defects of an image of `shape` = (H, W), one per mask file that is not empty.
 
-    A pixel is anomalous where the stored value is not 0, in `soft` masks where it is above 127; palette indices
-    are taken as they are; what is not inspected of a record is not marked. With `saturation` every file must hold
-    one value besides 0, and it selects the entry; without, a region saturates at its own area. An image labelled
-    anomalous may come back without regions (mask missing or empty): see `has_pixel_truth`. Raises `DataError` when
-    a mask cannot be read, has another size than the image, marks pixels of an image labelled good, or holds a
-    value that `saturation` does not list.
+    A pixel is anomalous where the stored value (palette index) is not 0, in `soft` masks where it is above 127. Pixels
+    outside the inspected region are not. With `saturation` each file must hold one value besides 0, which selects the
+    entry; without it a defect saturates at its own area. An anomalous image without a mask, or with an empty one, has no
+    defects here: see `has_pixel_truth`. Raises `DataError` when a mask cannot be read, differs in size from the image, is
+    not empty for an image labelled good, or holds a value that `saturation` does not list.
     """
     regions = []
     for path in record.masks:
@@ -76,12 +78,12 @@ def load_regions(
 
 
 def has_pixel_truth(record: Record, regions: Regions) -> bool:
-    """Whether the image may enter pixel metrics: it is good, or at least one pixel of it is marked."""
+    """Whether the image can be used for pixel-level metrics: it is good, or its mask is not empty."""
     return record.label == 0 or bool(regions.regions)
 
 
 def mask_values(values: npt.NDArray[np.integer]) -> list[int]:
-    """Distinct values of a mask other than 0, ascending."""
+    """Distinct values of a mask without 0, ascending."""
     marked = values[values != 0]
     if marked.size and marked.dtype.kind in "ui" and marked.min() >= 0 and marked.max() < 65536:
         return [int(value) for value in np.flatnonzero(np.bincount(marked.ravel()))]
@@ -113,7 +115,7 @@ def _region(
 
 
 def read_saturation(path: Path) -> dict[int, Saturation]:
-    """Read a `defects_config.json`: saturation by pixel value. Raises `DataError` for anything else."""
+    """Saturation by pixel value from a `defects_config.json`. Raises `DataError` when it is malformed."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

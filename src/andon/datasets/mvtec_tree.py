@@ -1,4 +1,4 @@
-"""Trees of `train/<good>`, `validation/<good>`, `test/<type>` and optional masks: MVTec AD and its kin."""
+"""Read folders of the form `train/good`, `validation/good`, `test/<type>` with optional masks, as in MVTec AD."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 
 
 def is_mvtec_tree(folder: Path) -> bool:
-    """Whether `train/<good>` exists, names in any case."""
+    """Whether `train/good` exists; all names of `folder_names` are accepted."""
     return any(named(folders_in(train), GOOD) for train in named(folders_in(folder), TRAIN))
 
 
@@ -33,9 +33,9 @@ def read_mvtec_tree(
     saturation: Mapping[int, Saturation] | None = None,
     log: FindingsLog | None = None,
 ) -> Dataset:
-    """Read one category. `group` gives the group of a defect folder's name.
+    """Read one category. `group` maps the name of a defect folder to its group.
 
-    Raises `DataError` when there are no images in `train/<good>`, or too few to hold one out.
+    Raises `DataError` when `train/good` has no images, or too few to hold one out.
     """
     log = log or FindingsLog()
     train = _good_records(folder, TRAIN, category, "train", log)

@@ -1,4 +1,4 @@
-"""`open_dataset`: from a path to training, validation and test records, layout recognised (spec A.10)."""
+"""`open_dataset`: recognises the layout of a folder and returns its training, validation and test records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options, layouts
 
 NAMED_CATEGORIES = 20
-"""Categories an error lists before it says how many more there are."""
+"""Categories that an error message lists; the rest is counted."""
 
 
 def open_dataset(
@@ -28,11 +28,11 @@ def open_dataset(
 ) -> Dataset:
     """Open one category of a data set. Files are listed, no image is opened.
 
-    `path` is a folder of a known layout (one category, or categories side by side), a folder of good
-    images, a manifest, or `embedded:NAME` for generated data (`embedded:fabric,profile=tiny,size=128`).
-    `category` may be left out where there is only one. `seed` chooses the images that are held out where
-    the data has no split of its own; with `hold_out=False` none are held out for validation. `allow_outside`
-    lets a manifest name files outside its folder. Raises `DataError` that says what was looked for.
+    `path` is a folder in a known layout (one category, or one folder per category), a folder of good images, a manifest,
+    or `embedded:NAME` for generated data (`embedded:fabric,profile=tiny,size=128`). `category` may be omitted where there
+    is only one. `seed` selects the images held out for validation where the data set has no validation images;
+    `hold_out=False` holds out none. `allow_outside` lets a manifest name files outside its folder. Raises `DataError`,
+    which lists the expected layouts.
 
         data = open_dataset("data/mvtec_ad", category="bottle")
         detector.fit(data.train, validation=data.validation)
@@ -74,7 +74,7 @@ def _open(path: Path, category: str | None, layout: str, options: Options) -> Da
 
 
 def _candidates(path: Path, layout: str, options: Options) -> Iterator[tuple[Layout, Mapping[str, Path]]]:
-    """Layouts that fit, in order of detection, each with its categories."""
+    """Layouts that match, in order of detection, each with its categories."""
     known = layouts()
     if layout != "auto" and layout not in known:
         raise DataError(f"unknown layout {layout!r}; {nearest(layout, ['auto', *known])}")
@@ -86,7 +86,7 @@ def _candidates(path: Path, layout: str, options: Options) -> Iterator[tuple[Lay
 
 
 def _existing(path: str | Path) -> Path:
-    """The path as a folder or manifest with a name of its own. Raises `DataError` when there is none."""
+    """The path of a folder or manifest, `.` resolved. Raises `DataError` when it does not exist or cannot be read."""
     folder = Path(path).expanduser()
     if not folder.name or folder.name == "..":
         folder = folder.resolve()

@@ -1,4 +1,7 @@
-"""Out-of-class images for the student's penalty: a folder of photographs, or procedural ones when there is none."""
+"""Penalty images of the student loss (EfficientAD, arXiv 2303.14535, Sec. 3.2): images from a folder, or procedural ones.
+
+The paper uses ImageNet. Procedural images replace it where no photographs are available.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from andon.core.paths import cache_dir
 from andon.core.records import Record
 
 PROCEDURAL = 128
-"""Procedural images that are made when no folder is given."""
+"""Number of procedural images."""
 SIDE = 288
 VERSION = 1
 
 
 def penalty_records(folder: str | None) -> list[Record]:
-    """Records of the images in `folder`, or of the procedural ones (made once, kept in the cache)."""
+    """Records of the images in `folder`, or for None of the procedural images (generated once, kept in the cache)."""
     if folder is None:
         root = procedural_images(cache_dir() / "penalty" / f"v{VERSION}", PROCEDURAL)
     else:
@@ -31,43 +34,43 @@ def penalty_records(folder: str | None) -> list[Record]:
             raise DataError(
                 f"penalty folder {root} does not exist: check the path, or leave it out for procedural pictures"
             )
-    pictures = list_images(root)
-    if not pictures:
+    images = list_images(root)
+    if not images:
         raise DataError(
             f"penalty folder {root} holds no pictures: add some, or leave it out for procedural pictures"
         )
     return [
-        Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in pictures
+        Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in images
     ]
 
 
 def procedural_images(folder: Path, count: int) -> Path:
-    """Draw `count` images of layered colour noise and shapes into `folder`, unless they are there."""
+    """Draw the first `count` procedural images into `folder`, except those that exist. Returns `folder`."""
     for index in range(count):
         path = folder / f"{index:03d}.png"
         if not path.is_file():
             with writing(path) as part:
-                Image.fromarray(draw(index)).save(part, format="PNG")
+                Image.fromarray(procedural_image(index)).save(part, format="PNG")
     return folder
 
 
-def draw(index: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
-    """(side, side, 3) image number `index`: coloured noise of random grain, stripes, and a few flat or textured shapes."""
+def procedural_image(index: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
+    """(side, side, 3) procedural image number `index`: colour noise, stripes, and flat or textured shapes."""
     rng = np.random.Generator(np.random.PCG64DXSM([index, VERSION]))
-    picture = _texture(rng, side)
+    image = _texture(rng, side)
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
     for _ in range(rng.integers(2, 12)):
         shape = _shape(rng, rows, columns, side)
         fill = _texture(rng, side) if rng.random() < 0.5 else rng.random(3, dtype=np.float32)[None, None, :]
         shade = rng.uniform(0.6, 1.0) + rng.uniform(0.0, 0.4) * columns / side
-        picture = np.where(shape[:, :, None], fill * shade[:, :, None], picture)
-    picture = ndimage.gaussian_filter(picture, (rng.uniform(0.3, 1.2),) * 2 + (0,))
-    picture += rng.normal(0, rng.uniform(0.0, 0.02), picture.shape)
-    return np.asarray(np.clip(np.round(picture * 255), 0, 255), dtype=np.uint8)
+        image = np.where(shape[:, :, None], fill * shade[:, :, None], image)
+    image = ndimage.gaussian_filter(image, (rng.uniform(0.3, 1.2),) * 2 + (0,))
+    image += rng.normal(0, rng.uniform(0.0, 0.02), image.shape)
+    return np.asarray(np.clip(np.round(image * 255), 0, 255), dtype=np.uint8)
 
 
 def _texture(rng: np.random.Generator, side: int) -> npt.NDArray[np.float32]:
-    """Colour noise with a random spectrum and direction, around a random colour."""
+    """(side, side, 3) in [0, 1]: anisotropic colour noise around a random colour, sometimes with stripes."""
     grain = np.exp(rng.uniform(np.log(0.6), np.log(40.0), 2))
     noise = ndimage.gaussian_filter(rng.standard_normal((side, side, 3)), (*grain, 0), mode="wrap")
     noise /= noise.std() + 1e-6
@@ -83,7 +86,7 @@ def _texture(rng: np.random.Generator, side: int) -> npt.NDArray[np.float32]:
 def _shape(
     rng: np.random.Generator, rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32], side: int
 ) -> npt.NDArray[np.bool_]:
-    """An ellipse, a rotated rectangle or a band."""
+    """(side, side), True inside an ellipse, a rotated rectangle or a band."""
     centre, size, angle = rng.uniform(0, side, 2), rng.uniform(0.03, 0.35, 2) * side, rng.uniform(0, np.pi)
     u = (columns - centre[0]) * np.cos(angle) + (rows - centre[1]) * np.sin(angle)
     v = (rows - centre[1]) * np.cos(angle) - (columns - centre[0]) * np.sin(angle)

@@ -26,7 +26,7 @@ def folder_records(
     truths: Mapping[Path, GroundTruth] | None = None,
     log: FindingsLog,
 ) -> list[Record]:
-    """Records of the images `listed` in one folder; masks among them are attached to their images."""
+    """Records of the images `listed` in one folder; mask files among them become masks of their images."""
     label = 0 if defect_type == "good" else 1
     kept, beside = split_companions(listed, plain=label == 1)
     if beside:
@@ -36,16 +36,16 @@ def folder_records(
         )
     truth = beside | dict(truths or {})
     records = []
-    for picture, name in zip(kept, unique_ids(kept, root), strict=True):
-        found = truth.get(picture, NO_GROUND_TRUTH)
+    for image, name in zip(kept, unique_ids(kept, root), strict=True):
+        found = truth.get(image, NO_GROUND_TRUTH)
         records.append(
-            Record(picture, name, category, split, label, defect_type, group, found.masks, found.kind)
+            Record(image, name, category, split, label, defect_type, group, found.masks, found.kind)
         )
     return records
 
 
 def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:
-    """POSIX paths relative to `root` without suffix; with it where two images differ in nothing else."""
+    """POSIX paths relative to `root`, without suffix where they are unique without it."""
     stems = Counter((path.parent, path.stem) for path in listed)
     return [
         (path if stems[path.parent, path.stem] > 1 else path.with_name(path.stem))
@@ -56,7 +56,7 @@ def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:
 
 
 def without_missing_files(records: Sequence[Record], table: str, log: FindingsLog) -> list[Record]:
-    """Those of the records named in `table` whose image is there; a mask that is not there is taken off its record."""
+    """The records of `table` whose image exists; a mask that does not exist is removed from its record."""
     absent = [record.id for record in records if not record.image.is_file()]
     if absent:
         log.errors.append(
@@ -73,12 +73,12 @@ def without_missing_files(records: Sequence[Record], table: str, log: FindingsLo
 
 
 def sorted_records(records: Sequence[Record]) -> Records:
-    """By defect type, then natural order of ids."""
+    """Records sorted by defect type, then by id in natural order."""
     return Records(sorted(records, key=lambda record: (record.defect_type, natural_key(record.id))))
 
 
 def log_missing_masks(records: Sequence[Record], log: FindingsLog) -> None:
-    """Say which anomalous images have no mask, or that none has."""
+    """Log the anomalous images without a mask, or that there are no masks at all."""
     anomalous = [record for record in records if record.label == 1]
     missing = [record.id for record in anomalous if not record.masks]
     if anomalous and len(missing) == len(anomalous):

@@ -1,4 +1,7 @@
-"""Which good images are held out: a rule on names and a seed, without a random generator (spec A.3)."""
+"""Hold-out rule: which good images go to validation or test, from their names and a seed (docs/reference/data.md, "Splits").
+
+The rule hashes names and uses no random generator, so that it is the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,17 @@ TEST_PERCENT = 20
 
 
 def held_out(keys: Sequence[str], percent: int, seed: int, *, round_down: bool = False) -> frozenset[str]:
-    """The keys of `percent` % of the items, rounded up: the first by hex digest of `sha256(f"{seed}:{key}")`.
+    """Keys of the `percent` % of items that are held out: the first in the order of `sha256(f"{seed}:{key}")`.
 
-    Items that share a key stay together, so that with shared keys a little more may be held out.
+    The number is rounded up, or down with `round_down`. Items with the same key stay together, so that with shared keys
+    more may be held out. At least one key is kept.
     """
     wanted = percent * len(keys) // 100 if round_down else len(keys) - (100 - percent) * len(keys) // 100
     counts = Counter(keys)
     chosen: set[str] = set()
     taken = 0
     for key in sorted(counts, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()):
-        if taken >= wanted or len(chosen) == len(counts) - 1:  # something is always kept
+        if taken >= wanted or len(chosen) == len(counts) - 1:  # at least one key is kept
             break
         chosen.add(key)
         taken += counts[key]
@@ -45,8 +49,8 @@ def hold_out(
 ) -> tuple[list[Record], list[Record]]:
     """Split good `records` into (kept, held out for `into`); images of one object stay together.
 
-    Keys are object ids where there are any, otherwise paths relative to `base`. Raises `DataError` when there
-    are fewer than `needs` images, or when they all show one object.
+    The key of an image is its object id, or without one its path relative to `base`. Raises `DataError` for fewer than
+    `needs` images, or when all show the same object.
     """
     keys = [record.object_id or _relative(record.image, base) for record in records]
     if len(records) < needs:

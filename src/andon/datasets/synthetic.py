@@ -1,9 +1,9 @@
-"""Made-up defects on good images, with masks: for choices that need anomalous images and may not see real ones.
+"""Synthetic anomalies on good images, with masks, for selections that need anomalous images but may not use real ones.
 
-Three kinds, after Li et al., CutPaste (arXiv 2104.04015), and Zavrtanik et al., DRAEM (arXiv 2108.07610): a piece of another good
-image pasted where it does not belong, a thin scar of such a piece, and a foreign texture blended in within a cloudy
-outline. They resemble real defects as far as nobody knows them beforehand: what is chosen on them is better than chance and worse
-than chosen on real ones.
+Three kinds, after CutPaste (Li et al., arXiv 2104.04015) and DRAEM (Zavrtanik et al., arXiv 2108.07610):
+`patch`: a rectangle of another good image; `scar`: a thin rectangle of another good image; `texture`: a procedural texture,
+partly transparent, inside an irregular outline. A setting selected on them is better than a random choice and worse than
+one selected on real defects (docs/reference/data.md, "Synthetic anomalies").
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from andon.core.paths import cache_dir
 from andon.core.records import Record
 from andon.datasets.dataset import file_digest
 from andon.datasets.masks import load_regions
-from andon.datasets.penalty_images import draw as draw_texture
+from andon.datasets.penalty_images import procedural_image
 
 Colours = npt.NDArray[np.float32]
 """(H, W, 3) in [0, 1]."""
@@ -33,18 +33,18 @@ Mask = npt.NDArray[np.bool_]
 
 KINDS = ("patch", "scar", "texture")
 MOST = 60
-"""Made-up images, however many good ones there are."""
+"""Largest number of images with a synthetic anomaly."""
 VISIBLE = 4 / 255
-"""Smallest change of a colour that counts as part of a defect."""
+"""Smallest change of a channel, in [0, 1], that belongs to the mask."""
 ATTEMPTS = 20
 VERSION = 1
 
 
 def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) -> list[Record]:
-    """Anomalous records made from good ones: kinds in turn, one for each good image, at most `most`.
+    """Records of good images with a synthetic anomaly each, the kinds in turn, at most `most`.
 
-    Images and masks are written to the cache once; the same good images and seed give the same files. Point clouds stay
-    those of the good images. Defects that lie where images are not inspected are left out; there may be none.
+    Images and masks are written to the cache once; the same good images and seed give the same files. Point clouds are
+    those of the good images. Anomalies outside the inspected region are left out, so that the list may be empty.
     """
     if not good:
         return []
@@ -54,16 +54,16 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
     records = []
     for k, record in enumerate(chosen):
         kind = KINDS[k % len(KINDS)]
-        picture, mask = folder / f"{k:03d}.png", folder / f"{k:03d}_mask.png"
-        if not (picture.is_file() and mask.is_file()):
+        image, mask = folder / f"{k:03d}.png", folder / f"{k:03d}_mask.png"
+        if not (image.is_file() and mask.is_file()):
             donor = decode(chosen[(k + 1) % len(chosen)].image).pixels
-            made, where = add_defect(decode(record.image).pixels, donor, kind, seed=[seed, k])
-            _write(picture, np.asarray(np.round(made * 255), np.uint8))
+            made, where = add_anomaly(decode(record.image).pixels, donor, kind, seed=[seed, k])
+            _write(image, np.asarray(np.round(made * 255), np.uint8))
             _write(mask, where.astype(np.uint8) * 255)
         records.append(
             replace(
                 record,
-                image=picture,
+                image=image,
                 id=f"synthetic/{kind}/{k:03d}",
                 label=1,
                 defect_type=kind,
@@ -78,50 +78,52 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
     return [record for record in records if load_regions(record, read_size(record.image)).regions]
 
 
-def with_defects(
-    pictures: Sequence[Colours], inspected: Sequence[Mask | None], *, seed: int
+def with_anomalies(
+    images: Sequence[Colours], inspected: Sequence[Mask | None], *, seed: int
 ) -> list[Colours]:
-    """A copy with a defect of each image (H, W, 3), kinds in turn, taken from the next image where it is a piece of one.
+    """Copies of images (H, W, 3) with a synthetic anomaly each, the kinds in turn; the donor is the next image.
 
-    `inspected` (H, W) says where defects can be seen, None: everywhere. What would not be seen is left out.
+    `inspected` gives the inspected pixels (H, W) of each image, None for all. Anomalies outside them are left out.
     """
     found = []
-    for k, (picture, inside) in enumerate(zip(pictures, inspected, strict=True)):
-        changed, mask = add_defect(
-            picture, pictures[(k + 1) % len(pictures)], KINDS[k % len(KINDS)], seed=[seed, k]
+    for k, (image, inside) in enumerate(zip(images, inspected, strict=True)):
+        changed, mask = add_anomaly(
+            image, images[(k + 1) % len(images)], KINDS[k % len(KINDS)], seed=[seed, k]
         )
         if inside is not None:
-            changed, mask = np.where(inside[:, :, None], changed, picture), mask & inside
+            changed, mask = np.where(inside[:, :, None], changed, image), mask & inside
         if mask.any():
             found.append(changed)
     return found
 
 
-def add_defect(
-    picture: Colours, donor: Colours, kind: str, *, seed: int | Sequence[int]
+def add_anomaly(
+    image: Colours, donor: Colours, kind: str, *, seed: int | Sequence[int]
 ) -> tuple[Colours, Mask]:
-    """A copy of `picture` with one visible defect, and where it is.
+    """A copy of `image` with one synthetic anomaly of `kind`, and its mask (H, W).
 
-    `donor` is another good image, of any size, that pieces are taken from.
+    Rectangles are taken from `donor`, another good image of any size.
     """
     rng = np.random.Generator(np.random.PCG64DXSM(seed))
-    changed, mask = picture, np.zeros(picture.shape[:2], dtype=bool)
-    for _ in range(ATTEMPTS):  # a piece pasted on its like changes nothing
-        inside, colours = _texture(picture, rng) if kind == "texture" else _piece(picture, donor, kind, rng)
-        changed = np.asarray(np.clip(np.where(inside[:, :, None] > 0, colours, picture), 0, 1), np.float32)
-        mask = np.abs(changed - picture).max(2) >= VISIBLE
+    changed, mask = image, np.zeros(image.shape[:2], dtype=bool)
+    for _ in range(ATTEMPTS):  # a rectangle pasted on a similar place changes too little
+        inside, colours = _texture(image, rng) if kind == "texture" else _piece(image, donor, kind, rng)
+        changed = np.asarray(np.clip(np.where(inside[:, :, None] > 0, colours, image), 0, 1), np.float32)
+        mask = np.abs(changed - image).max(2) >= VISIBLE
         if mask.sum() >= max(4, 0.2 * (inside > 0).sum()):
             return changed, mask
-    colours = np.where(picture < 0.5, 1.0, 0.0)  # where nothing else shows
-    changed = np.where(inside[:, :, None] > 0, colours, picture).astype(np.float32)
-    return changed, np.abs(changed - picture).max(2) >= VISIBLE
+    colours = np.where(
+        image < 0.5, 1.0, 0.0
+    )  # no visible change in `ATTEMPTS` draws: white on dark, black on bright
+    changed = np.where(inside[:, :, None] > 0, colours, image).astype(np.float32)
+    return changed, np.abs(changed - image).max(2) >= VISIBLE
 
 
 def _piece(
-    picture: Colours, donor: Colours, kind: str, rng: np.random.Generator
+    image: Colours, donor: Colours, kind: str, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], Colours]:
-    """A rotated rectangle of the donor, taken from one place and put to another, its light slightly changed."""
-    height, width = picture.shape[:2]
+    """A rotated rectangle of the donor at another position, with slightly changed brightness and colour."""
+    height, width = image.shape[:2]
     side = min(height, width)
     if kind == "scar":
         size = np.array([rng.uniform(0.008, 0.03), rng.uniform(0.06, 0.25)]) * side
@@ -136,9 +138,9 @@ def _piece(
     return inside, np.asarray(colours, np.float32)
 
 
-def _texture(picture: Colours, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Colours]:
-    """A procedural texture, more or less transparent, inside the peaks of smooth noise."""
-    height, width = picture.shape[:2]
+def _texture(image: Colours, rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], Colours]:
+    """A partly transparent procedural texture inside the upper half of smooth noise, within a disc."""
+    height, width = image.shape[:2]
     side = min(height, width)
     coarse = rng.standard_normal((-(-height * 64 // side), -(-width * 64 // side)))
     noise = ndimage.gaussian_filter(coarse, rng.uniform(1.5, 5))
@@ -148,17 +150,17 @@ def _texture(picture: Colours, rng: np.random.Generator) -> tuple[npt.NDArray[np
     reach = rng.uniform(0.05, 0.2) * side
     near = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < reach**2
     inside = (near & (noise >= np.median(noise[near]))).astype(np.float32)
-    texture = draw_texture(int(rng.integers(1 << 30))).astype(np.float32) / 255
+    texture = procedural_image(int(rng.integers(1 << 30))).astype(np.float32) / 255
     repeats = (-(-height // texture.shape[0]), -(-width // texture.shape[1]), 1)
     texture = np.tile(texture, repeats)[:height, :width]
     opacity = rng.uniform(0.1, 0.6)
-    return inside, np.asarray(opacity * texture + (1 - opacity) * picture, np.float32)
+    return inside, np.asarray(opacity * texture + (1 - opacity) * image, np.float32)
 
 
 def _rectangle(
     height: int, width: int, size: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """1 inside a rotated rectangle whose centre lies in the image."""
+    """(height, width), 1 inside a rotated rectangle whose centre is in the image."""
     centre, angle = rng.uniform([0, 0], [height, width]), rng.uniform(0, np.pi)
     rows, columns = np.ogrid[0:height, 0:width]
     u = (columns - centre[1]) * np.cos(angle) + (rows - centre[0]) * np.sin(angle)

@@ -1,9 +1,9 @@
-"""The embedded data sets: images of five products with exact masks, drawn by the package (spec C).
+"""The embedded data sets: synthetic images of five products with exact masks (docs/reference/data.md, "Embedded sets").
 
     from andon.datasets.embedded import generate
     generate("data", profile="tiny", size=128)
 
-`render` draws a single image together with its good twin.
+`render` draws a single image together with its defect-free twin.
 """
 
 from __future__ import annotations

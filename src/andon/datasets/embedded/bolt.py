@@ -1,7 +1,7 @@
-"""Hexagon head bolt on a light table, in any orientation (spec C.6).
+"""Hexagon head bolt on a light table, in any orientation.
 
-The part has its own frame: u along the axis, head at negative u, v across, in pixels at f = 1. Head from -70 to -40,
-shank to +78, thread from -22 on.
+Coordinates of the part are u along its axis and v across, in pixels at f = 1: head from u = -70 to -40, shank to +78,
+thread from -22.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ SHANK_HALF_WIDTH = 13.0
 THREAD_START = -22.0
 THREAD_DEPTH = 2.6
 THREAD_SLANT = 0.135
-"""Half a period between the two sides of the shank, as a helix has."""
+"""Slant of the thread: the two sides of the shank differ by half a period, as for a helix."""
 STEEL = np.array((0.985, 1.0, 1.025), np.float32)
 FRACTURE, FRACTURE_LENGTH = 0.25, 3.0
-"""Tone of the face of a break, and how far it reaches along the axis."""
+"""Tone of the fracture surface, and its extent along the axis."""
 
 # Elements of the scene, each with its own random stream.
 _TABLE, _POSE, _LIGHT, _THREAD, _FINISH, _SHADOW = range(6)
@@ -52,7 +52,7 @@ _TABLE, _POSE, _LIGHT, _THREAD, _FINISH, _SHADOW = range(6)
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the part lies, in image pixels; `scale` includes f."""
+    """Position of the part in image pixels; `scale` includes f."""
 
     x: float
     y: float
@@ -60,14 +60,14 @@ class Pose:
     scale: float
 
     def to_image(self, u: float, v: float) -> tuple[float, float]:
-        """Part frame to image coordinates."""
+        """Image coordinates of the point (u, v) of the part."""
         c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
         return self.x + self.scale * (u * c - v * s), self.y + self.scale * (u * s + v * c)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Geometry of one bolt; defects change it."""
+    """Geometry of one bolt, defects included."""
 
     period: float
     phase: float
@@ -75,7 +75,7 @@ class Shape:
     skew: float = 0.0
     """Slope of a broken end: du/dv."""
     worn: tuple[float, float, float] | None = None
-    """u from, u to, and the side (+1 or -1) where the thread is worn down."""
+    """Start and end in u of the worn thread, and its side (+1 or -1)."""
 
     @property
     def broken(self) -> bool:
@@ -84,7 +84,7 @@ class Shape:
 
 
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
-    """Scene of (H, H, 3) reflectance; with a `defect` of `DEFECTS` drawn into it and its footprint."""
+    """Scene (H, H, 3) with a `defect` of `DEFECTS` and its footprint, or without a defect."""
     f = height / 256
     pose, shape = _draw_pose(streams, height), _draw_shape(streams)
     rng = streams.defect
@@ -113,7 +113,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
             footprint[box] = old & ~(_outline(u, v, shape) > 0.5)
             footprint[box] |= old & (
                 u > np.float32(shape.end - FRACTURE_LENGTH) + np.float32(shape.skew) * v
-            )  # face of the break
+            )  # fracture surface
         else:
             footprint[box] = (old | (_outline(u, v, shape) > 0)) & (_wear(u, v, shape) > 0.3)
     elif defect == "rust":
@@ -127,7 +127,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
 def _draw_pose(streams: Streams, height: int) -> Pose:
     rng, f = streams.element(_POSE), height / 256
     angle, dx, dy, scale = rng.uniform((0, -10, -10, 0.97), (2 * np.pi, 10, 10, 1.03))
-    # The part reaches from -70 to +78 along its axis: its middle, u = 4, goes to the middle of the image.
+    # The part extends from u = -70 to +78; its middle, u = 4, is placed near the image centre.
     c, s = np.cos(angle), np.sin(angle)
     middle = (height - 1) / 2
     return Pose(middle + f * (dx - 4 * c), middle + f * (dy - 4 * s), float(angle), float(scale) * f)
@@ -139,14 +139,14 @@ def _draw_shape(streams: Streams) -> Shape:
 
 
 def _part_grid(box: Box, pose: Pose) -> tuple[Image, Image]:
-    """u and v of every pixel of the box, in part pixels."""
+    """Part coordinates u and v of every pixel of the box."""
     x, y = box_grid(box)
     u, v = turned(x, y, pose.x, pose.y, pose.angle)
     return u / np.float32(pose.scale), v / np.float32(pose.scale)
 
 
 def _table(streams: Streams, height: int) -> Image:
-    """Light background with faint clouds."""
+    """(H, H, 3) light background with faint low-frequency noise."""
     f = height / 256
     clouds = value_noise(streams.element(_TABLE), height, height, 90 * f)
     return np.asarray(
@@ -167,7 +167,7 @@ def _cast_shadow(canvas: Image, silhouette: Image, box: Box, streams: Streams, f
 
 
 def _wear(u: Image, v: Image, shape: Shape) -> Image:
-    """How far the thread is worn down, 0 to 1, with soft ends."""
+    """Wear of the thread in [0, 1], with soft ends."""
     if shape.worn is None:
         return np.zeros((1, 1), np.float32)
     start, end, side = shape.worn
@@ -190,7 +190,7 @@ def _thread(u: Image, v: Image, shape: Shape) -> tuple[Image, Image]:
 def _outline(u: Image, v: Image, shape: Shape) -> Image:
     """Signed distance to the silhouette in part pixels, approximate at the thread."""
     across = np.abs(v)
-    # The head's outer corners are turned off at 30 degrees, as on a forged bolt.
+    # The outer corners of the head are chamfered at 30 degrees.
     chamfer = (HEAD_HALF_WIDTH - across + 2.2 * (u - HEAD[0]) - 2.0) / np.float32(2.4)
     head = np.minimum.reduce([u - HEAD[0], HEAD[1] - u, HEAD_HALF_WIDTH - across, chamfer]).astype(np.float32)
     groove, _ = _thread(u, v, shape)
@@ -211,7 +211,7 @@ def _shade(u: Image, v: Image, shape: Shape, streams: Streams) -> Image:
     shank = 0.20 + 0.40 * facing + 0.22 * np.exp(-(((phi - np.float32(light)) / 0.32) ** 2))
     shank += 0.14 * slope - 0.10 * groove
     end = np.float32(shape.end) + np.float32(shape.skew) * v - u
-    if shape.broken:  # a rough, dark face of the break
+    if shape.broken:  # dark fracture surface
         face = coverage(FRACTURE_LENGTH - end, 1.5)
         shank += face * (FRACTURE - shank)
     else:
@@ -224,7 +224,7 @@ def _shade(u: Image, v: Image, shape: Shape, streams: Streams) -> Image:
     arc = (
         u - HEAD[0] - 4.5 + 3.0 * np.cos(np.pi * v / HEAD_HALF_WIDTH * np.where(np.abs(v) < FACET_EDGE, 1, 2))
     )
-    tone = tone + 0.13 * (1 - coverage(arc, 1.5))  # the turned-off crown
+    tone = tone + 0.13 * (1 - coverage(arc, 1.5))  # chamfer of the head
     tone = np.where(HEAD[1] - u < 3.0, 0.56 + 0.14 * np.cos(np.pi * v / 64), tone)  # washer face
     tone = tone - 0.18 * np.exp(-(((HEAD[1] - u - 3.0) / 0.8) ** 2))
 
@@ -233,7 +233,7 @@ def _shade(u: Image, v: Image, shape: Shape, streams: Streams) -> Image:
 
 
 def _marks(u: Image, v: Image, streams: Streams) -> Image:
-    """Turning marks around the shank and a dull mottle everywhere, fixed to the part."""
+    """Turning marks around the shank and low-frequency noise everywhere, fixed to the part."""
     rng = streams.element(_FINISH)
     turning: npt.NDArray[np.float32] = rng.standard_normal(256, dtype=np.float32)
     mottle = value_noise(rng, 256, 256, 5, octaves=2)
@@ -247,7 +247,7 @@ def _marks(u: Image, v: Image, streams: Streams) -> Image:
 def _rust(
     part: Image, silhouette: Image, box: Box, pose: Pose, rng: np.random.Generator, height: int, f: float
 ) -> Mask:
-    """Brown patch on the part."""
+    """Add a brown spot. Returns its footprint."""
     on_head = rng.random() < 0.35
     u, v = rng.uniform((-66, -22), (-44, 22)) if on_head else rng.uniform((-34, -9), (70, 9))
     blob = Blob.draw(rng, *pose.to_image(u, v), radius=rng.uniform(6, 11) * f, rough=0.35)
@@ -264,7 +264,7 @@ def _rust(
 def _scratch_head(
     part: Image, silhouette: Image, box: Box, pose: Pose, rng: np.random.Generator, height: int
 ) -> Mask:
-    """Bright or dark line on the head."""
+    """Add a bright or dark line on the head. Returns its footprint."""
     length, angle, tone = rng.uniform(10, 24), rng.uniform(0, np.pi), 0.28 * rng.choice((-1.0, 1.0))
     u, v = rng.uniform((-62, -18), (-48, 18))
     half = np.array((np.cos(angle), np.sin(angle))) * length / 2

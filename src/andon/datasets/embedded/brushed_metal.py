@@ -1,4 +1,4 @@
-"""Sheet metal brushed along x, under a lamp that reflects as a soft horizontal band (spec C.5)."""
+"""Sheet metal brushed along x, with the reflection of a lamp as a soft horizontal band."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ MODE: Literal["L"] = "L"
 
 BASE, STREAKS, HIGHLIGHT, CLOUDS = 0.46, 0.045, 0.16, 0.02
 BRUSHES = ((61, 0.55), (15, 0.40))
-"""Length in px and weight of the long and the short marks of the brush."""
+"""Length in px and weight of long and of short brush marks."""
 LATTICE = 288
-"""Marks are drawn on a square of this many px at f = 1, which covers the image in every direction they take."""
+"""Side in px of the square that marks are drawn on at f = 1; it covers the image at any of their angles."""
 DENT, DENT_FOOT = 0.22, 2.0
-"""Contrast of a dent, and where it ends, in standard deviations of the bump."""
+"""Contrast of a dent, and its radius in standard deviations of the Gaussian."""
 
 # Elements of the scene, each with its own random stream.
 _MARKS, _LAMP, _CLOUDS = range(3)
 
 
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
-    """Scene of (H, H) reflectance; with a `defect` of `DEFECTS` drawn into it and its footprint."""
+    """Scene (H, H) with a `defect` of `DEFECTS` and its footprint, or without a defect."""
     f, rng = height / 256, streams.defect
     metal = BASE + STREAKS * _marks(streams, height) + HIGHLIGHT * _lamp(streams, height)
     metal += CLOUDS * value_noise(streams.element(_CLOUDS), height, height, 70 * f)
@@ -50,7 +50,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
 
 
 def _marks(streams: Streams, height: int) -> Image:
-    """(H, W) marks of the brush, standard deviation about 0.7, turned by about a degree."""
+    """(H, W) brush marks, standard deviation about 0.7, rotated by about a degree."""
     rng = streams.element(_MARKS)
     angle = np.deg2rad(rng.normal(0, 1))
     marks = np.zeros((LATTICE, LATTICE), np.float32)
@@ -74,12 +74,12 @@ def _lamp(streams: Streams, height: int) -> Image:
 
 
 def _place(rng: np.random.Generator, f: float) -> tuple[float, float]:
-    """Where a defect is: anywhere but at the border."""
+    """Random position (x, y) of a defect, at least 30 px (at f = 1) from the border."""
     return rng.uniform(30, 226) * f, rng.uniform(30, 226) * f
 
 
 def _dent(metal: Image, rng: np.random.Generator, f: float) -> Mask:
-    """A round dent: one flank towards the light, one away from it."""
+    """A round dent: one side brighter, the other darker."""
     x0, y0 = _place(rng, f)
     sigma, light = 0.55 * rng.uniform(8, 16) * f, rng.uniform(0, 2 * np.pi)
     footprint = np.zeros(metal.shape, np.bool_)
@@ -89,7 +89,7 @@ def _dent(metal: Image, rng: np.random.Generator, f: float) -> Mask:
     u, v = u / np.float32(sigma), v / np.float32(sigma)
     metal[box] += (
         np.float32(DENT) * u * np.exp(-(u**2 + v**2) / 2)
-    )  # minus the derivative of the bump along the light
+    )  # derivative of a Gaussian in the direction of the light
     footprint[box] = np.hypot(u, v) < DENT_FOOT
     return footprint
 

@@ -1,11 +1,11 @@
-"""Dimpled pads with point clouds: the embedded set in the layout of MVTec 3D-AD.
+"""Dimpled rubber pads with point clouds, in the layout of MVTec 3D-AD.
 
     <root>/embedded_3d/dimples/{train,validation}/good/{rgb,xyz}/000.{png,tiff}
     <root>/embedded_3d/dimples/test/<type>/{rgb,xyz,gt}/000.{png,tiff,png}
 
-A round rubber pad with seven by seven dimples lies on a tilted table under diffuse light. `bump` and `dent` change only the
-points, `stain` only the colours, `hole` both. The camera loses points at steep edges, in the pad's shadow and in spots
-anywhere, now and then in a corner. Orthographic, one point per pixel, metres; the field of view is 128 mm high.
+A round rubber pad with 7 x 7 dimples lies on a tilted table under diffuse light. `bump` and `dent` change only the points,
+`stain` only the colours, `hole` both. Points are missing at steep edges, in the shadow of the pad, in random spots and
+sometimes in a corner. Orthographic projection, one point per pixel, in metres; the field of view is 128 mm high.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from andon.datasets.embedded.random_streams import SPLIT_IDS
 
 NAME = "dimples"
 VERSION = 1
-"""Counts up whenever the same arguments give other files."""
+"""Increased whenever the same arguments give different files."""
 DEFECTS = ("bump", "dent", "hole", "stain")
 STREAM_ID = 100
-"""Place of this set among the streams of all embedded sets."""
+"""First element of the spawn key; the other embedded sets have 0 to 4."""
 
 FIELD = 0.128
 """Height of the field of view, metres."""
 TABLE = 0.5
 """Distance of the table from the camera, metres."""
 RADIUS, THICKNESS, EDGE = 0.046, 0.016, 0.004
-"""Of the pad, and the width of its rounded edge, metres."""
+"""Radius and thickness of the pad and width of its rounded edge, metres."""
 PITCH, DIMPLE_RADIUS, DIMPLE_DEPTH = 0.0105, 0.0036, 0.0015
 NOISE = 1e-4
 """Standard deviation of a measured depth, metres."""
 STEP = 2.0**-17
-"""Resolution of a measured depth (7.6 micrometres); rounded values compress well."""
+"""Resolution of a measured depth, metres (7.6 micrometres); rounding makes the files smaller."""
 PAD_COLOUR, TABLE_COLOUR, STAIN_COLOUR, PIT_COLOUR = np.array(
     [(0.72, 0.42, 0.20), (0.20, 0.22, 0.25), (0.40, 0.30, 0.24), (0.12, 0.08, 0.06)], np.float32
 )
@@ -51,7 +51,7 @@ Plane = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its points and truth."""
+    """One image with its points and mask."""
 
     colours: npt.NDArray[np.uint8]
     """(H, W, 3)."""
@@ -63,20 +63,20 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Pad:
-    """Where the pad lies, in metres; `x` and `y` are coordinates of the pixels in its own frame."""
+    """Geometry of the pad in metres; `x` and `y` are the coordinates of the pixels in the frame of the pad."""
 
     x: Plane
     y: Plane
     height: Plane
     """(H, W) above the table, dimples included."""
     dimples: Plane
-    """(H, W) how deep the dimple here is, 0 to 1."""
+    """(H, W) relative depth of the dimple at a pixel, in [0, 1]."""
 
 
 def generate(root: Path, profile: str = "small", size: int = 256, seed: int = 0) -> Path:
-    """Write the set below `root` and return it; `size` is the height and width in pixels, 128 to 512.
+    """Write the set below `root` and return `root`; `size` is the height and width in pixels, 128 to 512.
 
-    Raises `DataError` for other sizes. The files' decoded content depends on the arguments alone.
+    The decoded content of the files depends on the arguments alone. Raises `DataError` for other sizes.
     """
     if not 128 <= size <= 512:
         raise DataError(f"size is {size}, must be 128 to 512 pixels (height of the pictures)")
@@ -101,7 +101,7 @@ def planned_images(profile: Profile) -> list[tuple[str, str | None, int]]:
 
 
 def render(split: str, defect: str | None, index: int, *, size: int = 256, seed: int = 0) -> Sample:
-    """Draw one image; pad, colours and sensor are those of the good image of the same index and type."""
+    """Draw one image. The streams of pad, colours and sensor do not depend on the drawing of the defect."""
     defect_id = 0 if defect is None else 1 + DEFECTS.index(defect)
     root = np.random.SeedSequence(seed, spawn_key=(STREAM_ID, SPLIT_IDS[split], defect_id, index))
     scene, surface, sensor, own = (np.random.Generator(np.random.PCG64DXSM(child)) for child in root.spawn(4))
@@ -140,14 +140,14 @@ def _draw_pad(rng: np.random.Generator, size: int) -> _Pad:
 
 
 def _draw_table(rng: np.random.Generator, size: int) -> Plane:
-    """Depth of the table: tilted by up to two degrees either way."""
+    """(H, W) depth of the table, tilted by up to 2 degrees about both axes."""
     across = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     tilt_x, tilt_y = rng.uniform(-0.035, 0.035, 2) * FIELD
     return np.asarray(TABLE + tilt_x * across[None, :] + tilt_y * across[:, None], np.float32)
 
 
 def _draw_colours(rng: np.random.Generator, pad: _Pad) -> Plane:
-    """Diffuse light: no shading, but dimples are darker inside."""
+    """(H, W, 3) reflectance under diffuse light: no shading, darker dimples."""
     size = len(pad.height)
     on_pad = coverage(np.asarray(RADIUS - np.hypot(pad.x, pad.y), np.float32) * np.float32(size / FIELD))[
         ..., None
@@ -161,7 +161,7 @@ def _draw_colours(rng: np.random.Generator, pad: _Pad) -> Plane:
 def _spoil(
     defect: str, rng: np.random.Generator, pad: _Pad, colours: Plane
 ) -> tuple[Plane, Plane, npt.NDArray[np.bool_]]:
-    """Height, colours and mask with a defect somewhere on the pad."""
+    """Height, colours and mask with a defect at a random position on the pad."""
     angle, off = rng.uniform(0, 2 * np.pi), RADIUS * 0.62 * np.sqrt(rng.uniform())
     cx, cy = off * np.cos(angle), off * np.sin(angle)
     pixel = FIELD / len(pad.height)
@@ -189,7 +189,7 @@ def _expose(rng: np.random.Generator, colours: Plane) -> npt.NDArray[np.uint8]:
 
 
 def _measure(rng: np.random.Generator, depth: Plane, height: Plane) -> npt.NDArray[np.float32]:
-    """Points with noise and gaps."""
+    """(H, W, 3) points with noise and missing points."""
     size = len(depth)
     pixel = FIELD / size
     noisy = depth + rng.standard_normal(depth.shape, dtype=np.float32) * np.float32(NOISE)

@@ -1,7 +1,7 @@
-"""Plain weave in two colours, seen from above (spec C.5).
+"""Plain weave in two colours, seen from above.
 
-Yarns of period p cross in cells (i, j) of the weave's own coordinates (u, v), counted in yarns: warp yarn i runs along v
-and is on top where i + j is even, weft yarn j runs along u. Every yarn has its own brightness.
+(u, v) are coordinates of the weave in yarn periods, with cells (i, j). Warp yarn i runs along v and is on top where i + j is
+even, weft yarn j runs along u. Each yarn has its own brightness.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ DEFECTS: tuple[str, ...] = ("hole", "missing_yarn", "stain", "thread")
 MODE: Literal["RGB"] = "RGB"
 
 WARP, WEFT = 0.62, 0.56
-"""Mean brightness on the crown of a yarn."""
+"""Mean brightness of the centre line of a warp and of a weft yarn."""
 WARP_COLOUR = np.array((0.55, 0.62, 0.80), np.float32) / np.float32(0.66)
 WEFT_COLOUR = np.array((0.75, 0.72, 0.66), np.float32) / np.float32(0.71)
-"""Tints of mean one, so that `WARP` and `WEFT` are the brightness that is seen. Taken as they are, the colours make cloth
-so dark that the difference from the mean image, relative to its brightness, finds the bright fibres (AUROC 0.87)."""
+"""Tints with mean 1, so that `WARP` and `WEFT` are the resulting brightness. Without the division the cloth is so dark that
+the relative difference to the mean image already detects bright fibres (AUROC 0.87)."""
 UNDER = 0.83
-"""Brightness of a yarn below another, relative to its crown."""
+"""Brightness of a yarn below another one, relative to its centre line."""
 BARE = 0.72
 """Brightness of the weft where the warp yarn above it is missing."""
 FIBRE_COLOUR = np.array((0.86, 0.84, 0.80), np.float32)
 STAIN_COLOUR = np.array((0.80, 0.72, 0.55), np.float32)
 
 YARNS, FIRST = 80, 16
-"""Brightness is drawn for this many yarns of each direction, of which number `FIRST` lies at the image's corner."""
+"""Number of yarns per direction with a drawn brightness, and the index of the yarn at the image corner."""
 
 # Elements of the scene, each with its own random stream.
 _POSE, _DISPLACEMENT, _WARP_YARNS, _WEFT_YARNS, _FUZZ = range(5)
@@ -52,20 +52,20 @@ _POSE, _DISPLACEMENT, _WARP_YARNS, _WEFT_YARNS, _FUZZ = range(5)
 
 @dataclass(frozen=True, slots=True)
 class Weave:
-    """Position of every pixel in the weave; arrays of (H, W)."""
+    """Weave coordinates of every pixel, arrays of (H, W)."""
 
     i: npt.NDArray[np.intp]
-    """Number of the warp yarn."""
+    """Index of the warp yarn."""
     j: npt.NDArray[np.intp]
-    """Number of the weft yarn."""
+    """Index of the weft yarn."""
     u: Image
-    """Distance from the axis of the warp yarn, in yarns, in [-0.5, 0.5]."""
+    """Offset from the axis of the warp yarn in yarn periods, in [-0.5, 0.5]."""
     v: Image
-    """Distance from the axis of the weft yarn, likewise."""
+    """Offset from the axis of the weft yarn, likewise."""
 
 
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
-    """Scene of (H, H, 3) reflectance; with a `defect` of `DEFECTS` drawn into it and its footprint."""
+    """Scene (H, H, 3) with a `defect` of `DEFECTS` and its footprint, or without a defect."""
     f, rng = height / 256, streams.defect
     weave = _weave(streams, height)
     absent = _absent_yarn(weave, rng, height) if defect == "missing_yarn" else None
@@ -82,13 +82,13 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
 
 
 def _weave(streams: Streams, height: int) -> Weave:
-    """Period, direction and phase of the weave, and how it is drawn out of shape."""
+    """Weave with random period, direction and phase, distorted by smooth noise."""
     f, rng = height / 256, streams.element(_POSE)
     period, angle = rng.uniform(7.6, 8.4) * f, float(np.deg2rad(rng.normal(0, 1.5)))
     phase_u, phase_v = (
         rng.uniform(0, 2),
         rng.uniform(0, 2),
-    )  # two yarns: either kind may be on top at the corner
+    )  # two periods: either direction may be on top at the corner
     rng = streams.element(_DISPLACEMENT)
     x, y = grid(height, height)
     x = x + 1.2 * f * value_noise(rng, height, height, 64 * f)
@@ -105,7 +105,7 @@ def _weave(streams: Streams, height: int) -> Weave:
 
 
 def _cloth(weave: Weave, absent: Mask | None, streams: Streams) -> Image:
-    """(H, W, 3) reflectance of both sets of yarns, the warp left out where `absent`."""
+    """(H, W, 3) reflectance of both sets of yarns, without warp where `absent`."""
     warp, weft = (
         (mean + streams.element(number).normal(0, 0.05, YARNS)).astype(np.float32)
         for mean, number in ((WARP, _WARP_YARNS), (WEFT, _WEFT_YARNS))
@@ -124,12 +124,12 @@ def _cloth(weave: Weave, absent: Mask | None, streams: Streams) -> Image:
 
 
 def _place(rng: np.random.Generator, f: float) -> tuple[float, float]:
-    """Where a defect is: anywhere but at the border."""
+    """Random position (x, y) of a defect, at least 30 px (at f = 1) from the border."""
     return rng.uniform(30, 226) * f, rng.uniform(30, 226) * f
 
 
 def _absent_yarn(weave: Weave, rng: np.random.Generator, height: int) -> Mask:
-    """(H, W) pixels of one warp yarn over some of its length."""
+    """(H, W) pixels of one warp yarn over part of its length."""
     f = height / 256
     x, y = _place(rng, f)
     length = rng.uniform(25, 60) * f
@@ -140,13 +140,13 @@ def _absent_yarn(weave: Weave, rng: np.random.Generator, height: int) -> Mask:
 
 
 def _hole(cloth: Image, rng: np.random.Generator, f: float) -> Mask:
-    """A hole with the dark ground behind it."""
+    """A dark hole."""
     blob = Blob.draw(rng, *_place(rng, f), rng.uniform(5, 10) * f, rough=0.3)
     return _paint_blob(cloth, blob, 1.0, 0.07)
 
 
 def _stain(cloth: Image, rng: np.random.Generator, f: float) -> Mask:
-    """A brownish stain that soaked in, with a soft edge."""
+    """A brownish stain with a soft edge."""
     centre, radius, aspect = _place(rng, f), rng.uniform(9, 22) * f, rng.uniform(1, 1.8)
     blob = Blob.draw(rng, *centre, radius, rough=0.35, aspect=aspect)
     stained = cloth * STAIN_COLOUR * np.float32(rng.uniform(0.95, 1.1))
@@ -154,7 +154,7 @@ def _stain(cloth: Image, rng: np.random.Generator, f: float) -> Mask:
 
 
 def _paint_blob(cloth: Image, blob: Blob, ramp: float, colour: float | Image) -> Mask:
-    """Paint `colour` (a tone, or an image of the cloth's shape) inside the blob and return where that is."""
+    """Blend `colour` (a scalar, or an image of the shape of the cloth) into the blob. Returns its footprint."""
     height, width = cloth.shape[:2]
     footprint = np.zeros((height, width), np.bool_)
     box = box_around(blob.cx, blob.cy, blob.reach + ramp, height, width)
@@ -166,11 +166,11 @@ def _paint_blob(cloth: Image, blob: Blob, ramp: float, colour: float | Image) ->
 
 
 def _thread(cloth: Image, rng: np.random.Generator, f: float) -> Mask:
-    """A loose fibre that lies on the cloth."""
+    """A loose fibre on the cloth."""
     centre, length, half_width = _place(rng, f), rng.uniform(35, 90) * f, rng.uniform(1, 1.7) * f
     direction, bend, drift = rng.uniform(0, 2 * np.pi), rng.uniform(-0.02, 0.02), rng.normal(0, 0.0004)
     tone = rng.uniform(0.8, 1.05)
-    step = 0.25  # px between points of the curve, fine enough to measure distances to it
+    step = 0.25  # px between points of the curve, whose distances are measured
     way = np.arange(0, length, step)
     heading = direction + bend * (way / f) + drift * (way / f - 0.5 * length / f) ** 2
     curve = np.cumsum(step * np.stack((np.cos(heading), np.sin(heading)), axis=1), axis=0)

@@ -1,10 +1,10 @@
-"""From category and seed to a data set on disk (spec C.1): profiles, layouts, numbering, processes.
+"""Generate the embedded data sets on disk.
 
     <root>/embedded_ad/<category>/{train,test,ground_truth}/...      MVTec AD layout
     <root>/embedded_loco/pin_tray/{train,validation,test,ground_truth}/... and defects_config.json    MVTec LOCO layout
     <root>/dataset.json                                              generator, arguments, sha256 of every file
 
-A category is the module of that name beside this one, with `DEFECTS`, `MODE` and `scene(streams, defect, height)`.
+Each category is drawn by the module of its name in this package, see `Category`.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from andon.datasets.embedded.random_streams import CATEGORY_IDS, SPLIT_IDS, Stre
 from andon.datasets.embedded.rendering import Rendered, Scene, finish
 
 VERSION = 1
-"""Counts up whenever the same arguments give other images or masks."""
+"""Increased whenever the same arguments give different images or masks."""
 CATEGORIES: tuple[str, ...] = tuple(CATEGORY_IDS)
 MIN_SIZE, MAX_SIZE = 128, 512
 ENOUGH_TO_SHARE = 350
-"""From this many images on, starting further processes saves time."""
+"""Number of images from which several processes are used by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How many images a category gets."""
+    """Numbers of images of a category."""
 
     train: int
     validation: int
-    """Only where the layout has a folder for it."""
+    """Only for the tray; the MVTec AD layout has no validation folder."""
     good: int
     """Good images in test."""
     defective: int
@@ -61,27 +61,27 @@ PROFILES = {
 
 
 class Category(Protocol):
-    """What the module of a category offers."""
+    """Interface of the module of a category."""
 
     DEFECTS: tuple[str, ...]
     MODE: str
 
     def scene(self, streams: Streams, defect: str | None, height: int) -> Scene:
-        """Scene of the good image (None) or with one of `DEFECTS` in it."""
+        """Scene without a defect (None) or with one of `DEFECTS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
-    """One image to draw, and where its files go, relative to the root."""
+    """One image to draw, with its file names relative to the root."""
 
     category: str
     split: str
     defect: str | None
     index: int
-    """Number in its random stream: among the images of this split and defect."""
+    """Number among the images of this split and defect; part of the seed."""
     image: str
     masks: str = ""
-    """Mask file, or with a trailing `/` a folder of numbered ones; empty for good images."""
+    """Mask file, or with a trailing `/` a folder of numbered mask files; empty for good images."""
 
 
 def category_module(name: str) -> Category:
@@ -94,7 +94,7 @@ def category_module(name: str) -> Category:
 def render(
     category: str, split: str, defect: str | None, index: int, *, size: int = 256, seed: int = 0
 ) -> Rendered:
-    """Draw one image with its good twin and its masks, as `generate` does.
+    """Draw one image with its defect-free twin and its masks, as `generate` does.
 
     `split` is train, validation or test; `defect` one of the category's defect types, None or "good" for a good image;
     `index` counts the images of that split and defect from 0; `size` is the height in pixels. Raises `DataError` for
@@ -136,7 +136,7 @@ def planned_images(category: str, profile: Profile) -> Iterator[PlannedImage]:
 
 
 def _tray_defects(folder: str, count: int) -> Iterator[PlannedImage]:
-    """Defective trays, numbered through each of the two groups."""
+    """Anomalous trays, numbered within each of the two groups."""
     numbers = {"logical": 0, "structural": 0}
     for row in TRAY_DEFECTS:
         for index in range(count):
@@ -157,11 +157,11 @@ def generate(
 ) -> Path:
     """Write the embedded data sets below `root` and return it.
 
-    `profile` is tiny, small or standard; `size` the height in pixels, 128 to 512; `categories` all of `CATEGORIES` by
-    default. `workers` processes draw, by default one per core where there is enough to do; the files do not depend on it.
-    `progress` gets (images drawn, images in all). An interrupted call leaves no data set behind.
+    `profile` is tiny, small or standard; `size` is the height in pixels, 128 to 512; `categories` is by default all of
+    `CATEGORIES`. `workers` is the number of processes, by default one per core from `ENOUGH_TO_SHARE` images on; the files
+    do not depend on it. `progress` is called with (images drawn, total). An interrupted call leaves no data set.
 
-    Raises `DataError` for wrong arguments, `OutputError` when `root` already holds such data or cannot be written.
+    Raises `DataError` for invalid arguments, `OutputError` when `root` contains such data or cannot be written.
     """
     if profile not in PROFILES:
         raise DataError(f"unknown profile {profile!r}; {nearest(profile, PROFILES)}")
@@ -227,7 +227,7 @@ def _draw_all(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, str]:
-    """Draw and write all images, in this process or in others; returns path -> sha256."""
+    """Draw and write all images, in this process or in `workers` processes. Returns {path: sha256}."""
     if workers is None:
         workers = (os.cpu_count() or 1) if len(work) >= ENOUGH_TO_SHARE else 1
     draw = partial(_draw, root, size, seed)
@@ -251,7 +251,7 @@ def _draw_all(
 
 
 def _draw(root: Path, size: int, seed: int, planned: PlannedImage) -> dict[str, str]:
-    """Draw one image and write its files; returns path -> sha256."""
+    """Draw one image and write its files. Returns {path: sha256}."""
     rendered = render(planned.category, planned.split, planned.defect, planned.index, size=size, seed=seed)
     files = _write(root, planned.image, _png(rendered.image))
     for number, (value, mask) in enumerate(rendered.masks):
@@ -267,7 +267,7 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _write(root: Path, name: str, content: bytes | str) -> dict[str, str]:
-    """Write one file below `root`; returns its name -> sha256."""
+    """Write one file below `root`. Returns {name: sha256}."""
     data = content.encode() if isinstance(content, str) else content
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Circuit board: one fixed layout, laid down and populated a little differently every time (spec C.6).
+"""Printed circuit board with a fixed layout.
 
-`pcb_layout` says what is where, `pcb_board` draws the bare board and `pcb_parts` the components. Good boards vary in pose,
-in the place, angle and tone of each part, in the shine of the solder, in the text on the ICs and in the hue of the
+`pcb_layout` has the positions, `pcb_board` draws the bare board and `pcb_parts` the components. Good boards vary in pose, in
+position, angle and tone of each component, in the brightness of the solder, in the text on the ICs and in the hue of the
 solder mask.
 """
 
@@ -27,9 +27,9 @@ SCRATCH = (0.62, 0.58, 0.42)
 BLUE: Colour = (0.10, 0.24, 0.72)
 BROWN: Colour = (0.38, 0.19, 0.08)
 WRONG: dict[str, Colour] = {"capacitor": BLUE, "led": BLUE, "resistor": BROWN}
-"""Colours that no good board has."""
+"""Colours of the defect `wrong_colour` by kind; no good board has them."""
 SMALL = tuple(k for k, part in enumerate(PARTS) if part.kind in WRONG)
-"""Parts that may be of the wrong colour or out of place."""
+"""Indices of the components that can have the wrong colour or position."""
 REMOVABLE = tuple(k for k, part in enumerate(PARTS) if part.kind != "header")
 LETTERS = "ACDEFHLMPRTUX"
 DIGITS = "0123456789"
@@ -40,7 +40,7 @@ _FIRST_PART = 10
 
 
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
-    """Scene of (H, H, 3) reflectance; with a `defect` of `DEFECTS` drawn into it and its footprint."""
+    """Scene (H, H, 3) with a `defect` of `DEFECTS` and its footprint, or without a defect."""
     f = height / 256
     rng = streams.defect
     pose, light = _draw_pose(streams, height), _draw_light(streams)
@@ -69,7 +69,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     return Scene(np.clip(canvas, 0, 1), footprint)
 
 
-# What varies --------------------------------------------------------------------------------------------------------
+# Random draws --------------------------------------------------------------------------------------------------------
 
 
 def _draw_pose(streams: Streams, height: int) -> Pose:
@@ -79,13 +79,13 @@ def _draw_pose(streams: Streams, height: int) -> Pose:
 
 
 def _draw_light(streams: Streams) -> Point:
-    """Direction in which shadows fall: to the lower right, more or less."""
+    """Direction of shadows, a unit vector towards the lower right."""
     angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
     return float(np.cos(angle)), float(np.sin(angle))
 
 
 def _place(rng: np.random.Generator, part: Part, pose: Pose) -> Placed:
-    """A part with its jitter of place, angle, tone and solder, and with its text."""
+    """A component with random offset, rotation, tone, solder brightness and text."""
     dx, dy, tone = rng.normal(0, (0.8, 0.8, 0.02))
     turn = np.deg2rad(rng.normal(0, 1.5)) + (np.pi / 2 if part.turned else 0)
     shine = rng.uniform(0.65, 0.90)
@@ -104,7 +104,7 @@ def _place(rng: np.random.Generator, part: Part, pose: Pose) -> Placed:
 
 
 def _covered(placed: Placed, height: int, shape: Callable[[Part, Image, Image], Image] = outline) -> Mask:
-    """(H, H) what a part covers."""
+    """(H, H), True where the component covers the board."""
     f = height / 256
     mask = np.zeros((height, height), np.bool_)
     box = box_around(placed.x, placed.y, placed.reach * f, height, height)
@@ -114,7 +114,7 @@ def _covered(placed: Placed, height: int, shape: Callable[[Part, Image, Image], 
 
 
 def _move(rng: np.random.Generator, placed: Placed, f: float) -> Placed:
-    """Shift by 6 to 11 px; turn by 10 to 35 degrees, either way, what is not round."""
+    """Shift by 6 to 11 px; rotate by 10 to 35 degrees either way unless the component is round."""
     distance, direction = rng.uniform(6, 11) * f, rng.uniform(0, 2 * np.pi)
     turn = 0.0 if placed.part.round else np.deg2rad(rng.uniform(10, 35)) * rng.choice((-1, 1))
     return replace(
@@ -126,7 +126,7 @@ def _move(rng: np.random.Generator, placed: Placed, f: float) -> Placed:
 
 
 def _scratch(canvas: Image, rng: np.random.Generator, placed: list[Placed], pose: Pose) -> Mask:
-    """Line through the solder mask, below the parts but mostly between them."""
+    """A scratch of the solder mask, below the components and mostly between them. Returns its footprint."""
     height, f = canvas.shape[0], pose.scale
     covered = np.zeros((height, height), np.bool_)
     for part in placed:

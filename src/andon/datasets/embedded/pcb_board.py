@@ -1,4 +1,4 @@
-"""The circuit board without its components (spec C.6)."""
+"""The bare circuit board: solder mask, traces, pads, vias, holes and print."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from andon.datasets.embedded.primitives import (
 
 SOLDER_MASK = np.array((0.055, 0.27, 0.15), np.float32)
 TRACE_GAIN = 1.45
-"""Solder mask over copper is brighter."""
+"""Brightness of the solder mask over copper, relative to the board."""
 SILK = (0.78, 0.79, 0.75)
 TABLE = (0.56, 0.57, 0.59)
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the board lies, in image pixels and radians; `scale` is f."""
+    """Position and rotation of the board, in image pixels and radians; `scale` is f."""
 
     x: float
     y: float
@@ -52,7 +52,7 @@ class Pose:
     scale: float
 
     def to_image(self, x: float, y: float) -> Point:
-        """Board to image coordinates."""
+        """Image coordinates of a point of the board."""
         c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
         return self.x + self.scale * (x * c - y * s), self.y + self.scale * (x * s + y * c)
 
@@ -60,9 +60,9 @@ class Pose:
 def bare_board(
     hue: np.random.Generator, texture: np.random.Generator, pose: Pose, light: Point, height: int
 ) -> Image:
-    """(H, H, 3) board without parts on a table: solder mask, traces, pads, vias, holes and print.
+    """(H, H, 3) bare board on a table.
 
-    `hue` and `texture` draw the tint of the solder mask and its clouds; `light` is the direction in which shadows fall.
+    `hue` and `texture` generate the tint and the low-frequency noise of the solder mask; `light` is the direction of shadows.
     """
     f = pose.scale
     mask = SOLDER_MASK * hue.uniform(0.95, 1.05, 3).astype(np.float32)
@@ -112,7 +112,7 @@ def _copper(pose: Pose, height: int) -> Image:
 
 
 def box_of(points: tuple[Point, Point], margin: float, height: int) -> Box:
-    """Slices that hold two points on the board."""
+    """Slices of the box around two points with a margin, clipped to the image."""
     (x0, x1), (y0, y1) = (sorted(axis) for axis in zip(*points, strict=True))
     return (
         slice(max(0, int(y0 - margin)), min(height, int(y1 + margin) + 2)),
@@ -121,7 +121,7 @@ def box_of(points: tuple[Point, Point], margin: float, height: int) -> Box:
 
 
 def _route(start: Point, end: Point) -> list[Point]:
-    """Corners of a trace: straight, at 45 degrees in the middle, straight."""
+    """Corners of a trace: a straight, a 45-degree and a straight segment."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     diagonal = min(abs(dx), abs(dy))
     straight = (max(abs(dx), abs(dy)) - diagonal) / 2
@@ -132,7 +132,7 @@ def _route(start: Point, end: Point) -> list[Point]:
 
 
 def _ring(canvas: Image, x: float, y: float, outer: float, inner: float, colour: Colour) -> None:
-    """Plated hole."""
+    """Draw a plated hole."""
     box = box_around(x, y, outer + 2, *canvas.shape[:2])
     assert box is not None  # on the board
     gx, gy = box_grid(box)
@@ -142,7 +142,7 @@ def _ring(canvas: Image, x: float, y: float, outer: float, inner: float, colour:
 
 
 def _pads(canvas: Image, part: Part, pose: Pose) -> None:
-    """Bare pads below a part, and the printed outline of round ones."""
+    """Draw the pads of a component, and for round ones the printed outline."""
     f = pose.scale
     angle = pose.angle + (np.pi / 2 if part.turned else 0)
     bare = Placed(part, *pose.to_image(part.x, part.y), angle, 0.0, 0.0, GOLD)
@@ -165,7 +165,7 @@ def _pads(canvas: Image, part: Part, pose: Pose) -> None:
 
 
 def _print(canvas: Image, text: str, x: float, y: float, pose: Pose) -> None:
-    """White text on the board."""
+    """Draw white text on the board."""
     f = pose.scale
     px, py = pose.to_image(x, y)
     box = box_around(px, py, (2.4 * len(text) + 4) * f, *canvas.shape[:2])

@@ -1,4 +1,4 @@
-"""What is on the circuit board and where: the same board for every seed (spec C.6).
+"""Layout of the circuit board: components, traces and holes, the same for every seed.
 
 Positions and lengths are in pixels at f = 1, relative to the middle of the board, x to the right and y down.
 """
@@ -19,24 +19,24 @@ HOLE_RADIUS = 4.5
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A component; its own frame has u along `half[0]`."""
+    """A component; its coordinate u runs along `half[0]`."""
 
     name: str
     kind: Kind
     x: float
     y: float
     half: Point
-    """Half sides of the body; for round parts the radius twice."""
+    """Half sides of the body; for round components (radius, radius)."""
     turned: bool = False
-    """By 90 degrees."""
+    """Whether it is rotated by 90 degrees."""
     pins: int = 0
-    """Per side of an IC, or of the header."""
+    """Pins per side of an IC, or of the header."""
     label: Point = (0, 0)
-    """Where its name is printed, relative to the part."""
+    """Position of the printed name relative to the component."""
 
     @property
     def round(self) -> bool:
-        """Whether a turn cannot be seen."""
+        """Whether rotation is invisible."""
         return self.kind in ("capacitor", "led")
 
 
@@ -61,9 +61,9 @@ PARTS: tuple[Part, ...] = (
     Part("J1", "header", -42, 92, (41, 5), pins=8, label=(48, 5)),
 )
 TITLE = ("AD-256", 38.0, 97.0)
-"""Text printed on the board, and where."""
+"""Text printed on the board, and its position."""
 
-# Start, end and whether a via stands at the end. Between them: straight, 45 degrees, straight.
+# Start, end, and whether there is a via at the end.
 TRACES: tuple[tuple[Point, Point, bool], ...] = (
     ((-62.5, -9), (-77, 86), False),
     ((-55.5, -9), (-67, 86), False),

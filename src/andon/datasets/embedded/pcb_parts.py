@@ -1,4 +1,4 @@
-"""How the components of the circuit board look, each drawn inside its bounding box (spec C.6)."""
+"""Drawing of the components of the circuit board, each inside its bounding box."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAN: Colour = (0.66, 0.67, 0.68)
 RED: Colour = (0.72, 0.10, 0.07)
 GOLD: Colour = (0.80, 0.66, 0.34)
 TIN: Colour = (1.0, 0.99, 0.96)
-"""Times the shine of the solder."""
+"""Multiplied by the brightness of the solder."""
 USUAL: dict[str, Colour] = {
     "ic": PLASTIC,
     "resistor": CERAMIC,
@@ -37,14 +37,14 @@ USUAL: dict[str, Colour] = {
     "header": PLASTIC,
 }
 HEIGHT = {"ic": 0.8, "resistor": 0.45, "capacitor": 1.4, "led": 1.0, "header": 1.2}
-"""Of each kind, as the length of its shadow: 1 is 3 px."""
+"""Height of each kind, as the length of its shadow in units of 3 px."""
 LEG = 7.0
-"""How far the pins of an IC reach out."""
+"""Length of the pins of an IC outside its body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A component as it lies in the image: position in image pixels, angle in radians."""
+    """A component in the image: position in image pixels, angle in radians."""
 
     part: Part
     x: float
@@ -59,19 +59,19 @@ class Placed:
     """Lines printed on an IC."""
 
     def local(self, box: Box, f: float) -> tuple[Image, Image]:
-        """u, v of the pixels of a box in the part's frame, in pixels at f = 1."""
+        """Coordinates u and v of the pixels of a box in the frame of the component, in pixels at f = 1."""
         x, y = box_grid(box)
         u, v = turned(x, y, self.x, self.y, self.angle)
         return u / np.float32(f), v / np.float32(f)
 
     @property
     def reach(self) -> float:
-        """Radius of a circle that holds the part and its shadow, at f = 1."""
+        """Radius of a circle that contains the component and its shadow, at f = 1."""
         return float(np.hypot(self.part.half[0] + 3, self.part.half[1] + LEG)) + 5
 
 
 def outline(part: Part, u: Image, v: Image) -> Image:
-    """Signed distance to what the part covers, its pins and solder included."""
+    """Signed distance to the component with its pins and solder."""
     w, h = part.half
     if part.round:
         return np.asarray(np.float32(w) - np.hypot(u, v), np.float32)
@@ -82,14 +82,14 @@ def outline(part: Part, u: Image, v: Image) -> Image:
 
 
 def body(part: Part, u: Image, v: Image) -> Image:
-    """Signed distance to what carries the part's colour."""
+    """Signed distance to the coloured body of the component."""
     if part.kind == "resistor":
         return rectangle(u, v, 0, 0, (part.half[0] - 2.4, part.half[1] - 0.2))
     return outline(part, u, v)
 
 
 def draw_part(canvas: Image, placed: Placed, light: tuple[float, float], f: float) -> None:
-    """Paint shadow and part; `light` is the direction in which shadows fall."""
+    """Draw a component and its shadow; `light` is the direction of shadows."""
     height, width = canvas.shape[:2]
     box = box_around(placed.x, placed.y, placed.reach * f, height, width)
     assert box is not None  # parts lie on the board
@@ -101,7 +101,7 @@ def draw_part(canvas: Image, placed: Placed, light: tuple[float, float], f: floa
 
 
 def text_coverage(u: Image, v: Image, text: str, pitch: float) -> Image:
-    """Coverage of one line of dot-matrix text centred at (0, 0), `pitch` px from dot to dot."""
+    """Coverage of one line of dot-matrix text centred at (0, 0), with `pitch` px between dots."""
     dots = _bitmap(text)
     rows = v / np.float32(pitch) + np.float32((dots.shape[0] - 1) / 2)
     columns = u / np.float32(pitch) + np.float32((dots.shape[1] - 1) / 2)
@@ -110,7 +110,7 @@ def text_coverage(u: Image, v: Image, text: str, pitch: float) -> Image:
 
 
 def _bitmap(text: str) -> Image:
-    """(7, 4n + 1) dots, with an empty margin."""
+    """(7, 4n + 1) dots of n characters, with an empty margin."""
     dots = np.zeros((7, 4 * len(text) + 1), np.float32)
     for k, character in enumerate(text):
         for row, bits in enumerate(GLYPHS[character], start=1):
@@ -200,12 +200,12 @@ def _paint_capacitor(
     rim = np.exp(-(((rho - radius + 2.6) / 0.9) ** 2))
     brushed = np.abs(u * light[1] - v * light[0]) / np.maximum(
         rho, 1
-    )  # light and dark sectors of turned metal
+    )  # light and dark sectors of brushed metal
     tone = 0.86 + placed.tone + 0.16 * (1 - 2 * brushed) + 0.30 * rim * lit
     groove = np.minimum(np.abs(u), np.abs(v)) + 10 * (rho > radius * 0.62)
     tone = tone - 0.20 * np.exp(-((groove / 0.7) ** 2))
     paint = tone[:, :, None] * np.array(placed.colour, np.float32)
-    mark = coverage((-u - 0.45 * radius) * f)  # minus sign of the can: a dark segment
+    mark = coverage((-u - 0.45 * radius) * f)  # dark segment that marks the negative pole
     paint = paint * (1 - 0.80 * mark[:, :, None])
     blend(canvas, box, coverage((radius - 1.8 - rho) * f), paint)
 
@@ -257,7 +257,7 @@ _PAINTERS = {
 def solder_ball(
     canvas: Image, x: float, y: float, radius: float, shine: float, light: tuple[float, float], f: float
 ) -> npt.NDArray[np.bool_]:
-    """Paint a loose ball of solder (all in image pixels); returns its (H, W) footprint."""
+    """Draw a loose solder ball (lengths in image pixels). Returns its footprint (H, W)."""
     height, width = canvas.shape[:2]
     box = box_around(x, y, 2 * radius + 4 * f, height, width)
     assert box is not None  # it lies on the board

@@ -1,8 +1,8 @@
-"""Sorting tray with one pin in each of 3 x 4 compartments: a scene with rules (spec C.7).
+"""Sorting tray with one pin in each of 3 x 4 compartments: logical and structural defects.
 
-The rules: (1) one pin per compartment, (2) yellow pins in columns 1-2 and blue ones in columns 3-4, (3) all separators
-are present. Logical defects break a rule and mark what breaks it; structural ones are damage anywhere. Lengths are in
-pixels at f = 1; the image is 5:4.
+The rules are: (1) one pin per compartment, (2) yellow pins in columns 1-2 and blue ones in columns 3-4, (3) all separators
+are present. Logical defects violate a rule; their masks follow from the rule (docs/reference/data.md, "Embedded sets").
+Structural defects are damages. Lengths are in pixels at f = 1; the aspect ratio of the image is 5:4.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from andon.datasets.embedded.rendering import Scene
 DEFECTS: tuple[str, ...] = tuple(sorted(row.name for row in TRAY_DEFECTS))
 MODE: Literal["RGB"] = "RGB"
 PIXEL_VALUES = {row.name: row.pixel_value for row in TRAY_DEFECTS if row.pixel_value is not None}
-"""Of the mask file of each defect type."""
+"""Pixel value of the masks of each defect type."""
 
 CLEARANCE = 3.0
-"""Between a pin and the walls."""
+"""Distance between a pin and the walls."""
 PIN_DISTANCE = 16.0
 """Smallest distance between the heads in one compartment."""
 DEBRIS, SCRATCH = (0.16, 0.13, 0.11), (0.36, 0.24, 0.15)
-"""Colours of a crumb and of the dirt in a scratch; the latter is unlike the grey of a needle."""
+"""Colours of debris and of a scratch; the scratch differs in hue from the grey needles."""
 
 # Elements of the scene, each with its own random stream; compartment k draws from _FIRST_PIN + k.
 _PLACE, _TEXTURE, _LIGHT = range(3)
@@ -59,13 +59,13 @@ _FIRST_PIN = 10
 
 
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
-    """Scene of (H, 5/4 H, 3) reflectance; with a `defect` of `DEFECTS` in it, and its footprint or its masks."""
+    """Scene (H, 5/4 H, 3) with a `defect` of `DEFECTS` and its footprint or masks, or without a defect."""
     f, width = height / 256, round(height * 5 / 4)
     rng = streams.defect
     compartments = _compartments(streams, height, width)
     pins = [[_draw_pin(streams.element(_FIRST_PIN + k), k, place, f)] for k, place in enumerate(compartments)]
     target = int(rng.integers(ROWS * COLUMNS))
-    removed_wall: int | None = None  # the compartment on its left
+    removed_wall: int | None = None  # index of the compartment on its left
     if defect == "missing_separator":
         removed_wall = int(rng.integers(ROWS)) * COLUMNS + int(rng.integers(COLUMNS - 1))
         channels: tuple[tuple[int, Mask], ...] = (_separator(compartments, removed_wall, height, width),)
@@ -94,7 +94,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
 
 
 def _compartments(streams: Streams, height: int, width: int) -> list[Compartment]:
-    """Interiors, row by row."""
+    """Interiors of the compartments, row by row."""
     f = height / 256
     dx, dy = streams.element(_PLACE).uniform(-3, 3, 2)
     left = (width - 1) / 2 + f * (dx - COLUMNS / 2 * PITCH[0])
@@ -113,7 +113,7 @@ def _colour(compartment: int) -> str:
 
 
 def _draw_pin(rng: np.random.Generator, number: int, place: Compartment, f: float) -> Pin:
-    """A pin with head and needle clear of the walls."""
+    """A pin at a random position and angle, with head and needle clear of the walls."""
     angle, across, down = rng.uniform((0, 0, 0), (2 * np.pi, 1, 1))
     margin = f * (HEAD_RADIUS + CLEARANCE)
     tip = f * (HEAD_RADIUS + NEEDLE_LENGTH + CLEARANCE) * np.array((np.cos(angle), np.sin(angle)))
@@ -126,9 +126,9 @@ def _draw_pin(rng: np.random.Generator, number: int, place: Compartment, f: floa
 def _draw_neighbour(
     rng: np.random.Generator, number: int, others: list[Pin], place: Compartment, f: float
 ) -> Pin:
-    """A further pin whose head is more than 16 px away from the others' and does not touch their needles.
+    """A further pin whose head is more than `PIN_DISTANCE` from the other heads and does not touch their needles.
 
-    A compartment has room for it in nearly every draw; the limit only makes the loop end, with the best one found.
+    After 500 draws the pin with the largest gap is taken; nearly always a few draws suffice.
     """
     best, best_gap = None, -np.inf
     for _ in range(500):
@@ -143,7 +143,7 @@ def _draw_neighbour(
 
 
 def _gap(pin: Pin, other: Pin, f: float) -> float:
-    """What is left of the distance between two pins, in image pixels; negative when they are too close."""
+    """Gap between two pins beyond the required distance, in image pixels; negative when they are too close."""
     heads = float(np.hypot(pin.x - other.x, pin.y - other.y)) - PIN_DISTANCE * f
     gaps = [heads]
     for first, second in ((pin, other), (other, pin)):
@@ -161,7 +161,7 @@ def _misplace(
     height: int,
     width: int,
 ) -> tuple[tuple[int, Mask], ...]:
-    """Break rule 1 or 2 by changing `pins` of the compartment `target`; returns the masks, none for other defects."""
+    """Violate rule 1 or 2 by changing `pins` at the compartment `target`. Returns the masks, empty for other defects."""
     f = height / 256
     if defect == "missing_pin":
         pins[target] = []
@@ -175,7 +175,7 @@ def _misplace(
         pins[target] = [replace(pin, colour="blue" if pin.colour == "yellow" else "yellow")]
         return (_pins_mask(defect, pins[target], height, width),)
     if defect == "displaced":
-        # Within its own colour, so that no other rule is broken.
+        # To a compartment of the same colour, so that rule 2 holds.
         others = [k for k in range(ROWS * COLUMNS) if _colour(k) == _colour(target) and k != target]
         goal = others[int(rng.integers(len(others)))]
         pins[target] = []
@@ -186,7 +186,7 @@ def _misplace(
 
 
 def _light(streams: Streams) -> tuple[float, float]:
-    """Direction in which shadows fall: to the lower right, more or less."""
+    """Direction of shadows, a unit vector towards the lower right."""
     angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
     return float(np.cos(angle)), float(np.sin(angle))
 
@@ -195,13 +195,13 @@ def _light(streams: Streams) -> tuple[float, float]:
 
 
 def _interior(place: Compartment, height: int, width: int) -> tuple[int, Mask]:
-    """The whole interior of an empty compartment."""
+    """Mask of `missing_pin`: the interior of the compartment."""
     x, y = box_grid((slice(0, height), slice(0, width)))
     return PIXEL_VALUES["missing_pin"], np.asarray(place.distance(x, y, 0.0) > 0)
 
 
 def _pins_mask(defect: str, pins: list[Pin], height: int, width: int) -> tuple[int, Mask]:
-    """All pins of a compartment."""
+    """Mask of the pins of a compartment, with the pixel value of `defect`."""
     f = height / 256
     x, y = box_grid((slice(0, height), slice(0, width)))
     mask = np.zeros((height, width), np.bool_)
@@ -212,7 +212,7 @@ def _pins_mask(defect: str, pins: list[Pin], height: int, width: int) -> tuple[i
 
 
 def _separator(compartments: list[Compartment], number: int, height: int, width: int) -> tuple[int, Mask]:
-    """The place of the wall right of a compartment."""
+    """Mask of `missing_separator`: the wall to the right of a compartment."""
     left, right = compartments[number], compartments[number + 1]
     wall = Compartment(left.right, left.top, right.left, left.bottom)
     x, y = box_grid((slice(0, height), slice(0, width)))
@@ -223,14 +223,14 @@ def _separator(compartments: list[Compartment], number: int, height: int, width:
 
 
 def _somewhere(rng: np.random.Generator, compartments: list[Compartment]) -> tuple[float, float]:
-    """A point on the tray."""
+    """A random point on the tray."""
     first, last = compartments[0], compartments[-1]
     x, y = rng.uniform((first.left, first.top), (last.right, last.bottom))
     return float(x), float(y)
 
 
 def _scratch(canvas: Image, rng: np.random.Generator, compartments: list[Compartment], f: float) -> Mask:
-    """Dull line in the plastic, below the pins."""
+    """Add a scratch of the plastic, below the pins. Returns its footprint."""
     height, width = canvas.shape[:2]
     cx, cy = _somewhere(rng, compartments)
     length, angle = rng.uniform(25, 70) * f, rng.uniform(0, np.pi)
@@ -244,7 +244,7 @@ def _scratch(canvas: Image, rng: np.random.Generator, compartments: list[Compart
 
 
 def _contaminate(canvas: Image, rng: np.random.Generator, compartments: list[Compartment], f: float) -> Mask:
-    """Crumb of dark debris on top of whatever lies there."""
+    """Add dark debris on top of everything. Returns its footprint."""
     height, width = canvas.shape[:2]
     cx, cy = _somewhere(rng, compartments)
     blob = Blob.draw(rng, cx, cy, rng.uniform(4, 8) * f, rough=0.4, aspect=rng.uniform(1, 1.3))

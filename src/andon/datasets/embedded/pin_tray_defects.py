@@ -10,19 +10,19 @@ from andon.core.files import to_json
 
 @dataclass(frozen=True, slots=True)
 class TrayDefect:
-    """A row of the tray's defect table (spec C.7)."""
+    """One defect type of the tray."""
 
     name: str
     group: Literal["logical", "structural"]
     pixel_value: int | None
-    """Of its mask file; None for `displaced`, which borrows those of the two defects it consists of."""
+    """Value in the mask file; None for `displaced`, which has a mask of `missing_pin` and one of `additional_pin`."""
     pins: int = 0
-    """Saturation area in footprints of a pin; 0 means the whole defect, relative 1.0."""
+    """Saturation area in multiples of `PIN_AREA`; 0 for the whole defect (relative saturation 1.0)."""
 
 
 TRAY = "pin_tray"
 PIN_AREA = 200
-"""Pixels of one pin at f = 1."""
+"""Area of one pin in pixels at f = 1."""
 TRAY_DEFECTS = (
     TrayDefect("missing_pin", "logical", 255, pins=1),
     TrayDefect("additional_pin", "logical", 254, pins=1),
@@ -39,7 +39,7 @@ STRUCTURAL_VALUES = {
     for row in TRAY_DEFECTS
     if row.group == "structural" and row.pixel_value is not None
 }
-"""Pixel values of the masks that are derived from the images; logical ones come with theirs."""
+"""Pixel values of structural defects, whose masks are derived from images; scenes state those of logical ones."""
 
 
 def defects_config(size: int) -> str:

@@ -1,4 +1,4 @@
-"""How the sorting tray and its pins look (spec C.7). Lengths are in pixels at f = 1."""
+"""Drawing of the sorting tray and its pins. Lengths are in pixels at f = 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from andon.datasets.embedded.primitives import (
 
 ROWS, COLUMNS = 3, 4
 PITCH = (74.0, 78.0)
-"""Distance of neighbouring compartments in x and y."""
+"""Distance between the centres of neighbouring compartments in x and y."""
 WALL = 4.4
 CORNER = 5.0
 HEAD_RADIUS = 7.5
@@ -58,7 +58,7 @@ class Pin:
     length: float = NEEDLE_LENGTH
 
     def needle(self, f: float, start: float = 0.0) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Points of the needle at `start` and at its tip, counted from the head's edge."""
+        """Points of the needle at `start` (measured from the edge of the head) and at its tip."""
         c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
         near, far = (f * (HEAD_RADIUS + reach) for reach in (start, self.length))
         return (self.x + near * c, self.y + near * s), (self.x + far * c, self.y + far * s)
@@ -75,8 +75,8 @@ def draw_tray(
 ) -> Image:
     """(H, W, 3) empty tray on a table: a plastic plate with a pocket for each compartment.
 
-    `rng` draws the grain; `removed_wall` is the compartment left of a missing separator; `light` is the direction in
-    which shadows fall.
+    `rng` generates the texture; `removed_wall` is the index of the compartment to the left of a missing separator; `light`
+    is the direction of shadows.
     """
     grain = 0.010 * value_noise(rng, height, width, 60 * f) + 0.006 * value_noise(rng, height, width, 2.5 * f)
     x, y = box_grid((slice(0, height), slice(0, width)))
@@ -100,7 +100,7 @@ def draw_tray(
 
 
 def _pocket(canvas: Image, pocket: Compartment, light: tuple[float, float], f: float) -> None:
-    """Floor of a compartment with the soft shadow of its walls and a bright edge opposite."""
+    """Draw the floor of a compartment with the soft shadow of its walls and a bright opposite edge."""
     reach = 2
     box = (
         slice(max(0, int(pocket.top) - reach), int(pocket.bottom) + reach + 2),
@@ -115,7 +115,7 @@ def _pocket(canvas: Image, pocket: Compartment, light: tuple[float, float], f: f
 
 
 def draw_pin(canvas: Image, pin: Pin, light: tuple[float, float], f: float) -> None:
-    """Paint one pin with its shadow."""
+    """Draw one pin with its shadow."""
     height, width = canvas.shape[:2]
     box = box_around(pin.x, pin.y, f * (HEAD_RADIUS + NEEDLE_LENGTH + 6), height, width)
     assert box is not None  # pins lie in compartments

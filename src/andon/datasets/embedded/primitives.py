@@ -17,12 +17,15 @@ Box = tuple[slice, slice]
 
 
 def grid(height: int, width: int) -> tuple[Image, Image]:
-    """x (1, W) and y (H, 1) pixel coordinates, float32, for broadcasting."""
+    """Pixel coordinates x (1, W) and y (H, 1), float32."""
     return np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
 
 
 def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 1) -> Image:
-    """(H, W) of unit variance: normal values every `cell` px, smoothstep between them, amplitudes halved per octave."""
+    """(H, W) value noise of unit variance: normal values every `cell` px with smoothstep interpolation.
+
+    Each further octave has half the cell and half the amplitude.
+    """
     total = np.zeros((height, width), np.float32)
     power = 0.0
     for octave in range(octaves):
@@ -38,7 +41,7 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, 
 
 
 def _smooth_interpolate(values: Image, positions: Image) -> Image:
-    """Rows of `values` at fractional `positions`, smoothstep weights."""
+    """Rows of `values` interpolated at `positions` with smoothstep weights."""
     base = positions.astype(np.intp)
     t = positions - base
     weight = (t * t * (3 - 2 * t))[:, None]
@@ -46,26 +49,26 @@ def _smooth_interpolate(values: Image, positions: Image) -> Image:
 
 
 def coverage(signed_distance: Image, ramp: float = 1.0) -> Image:
-    """Signed distance (positive inside) to coverage in [0, 1], over a ramp of `ramp` px."""
+    """Coverage in [0, 1] from a signed distance, linear over `ramp` px."""
     return np.asarray(np.clip(signed_distance / np.float32(ramp) + np.float32(0.5), 0, 1), np.float32)
 
 
 def blend(target: Image, box: Box, alpha: Image, colour: npt.ArrayLike) -> None:
-    """Paint `colour` (number, 3 numbers, or an array of the box's shape) over `target[box]` with coverage `alpha`, in place."""
+    """Blend `colour` (scalar, 3 values, or an array of the shape of the box) into `target[box]` with weight `alpha`, in place."""
     weight = alpha[:, :, None] if target.ndim == 3 else alpha
     part = target[box]
     part += weight * (np.asarray(colour, np.float32) - part)
 
 
 def box_around(x: float, y: float, radius: float, height: int, width: int) -> Box | None:
-    """Slices of the square of half side `radius` around (x, y), cut to the image; None when outside."""
+    """Slices of the square around (x, y) with half side `radius`, clipped to the image; None outside it."""
     top, bottom = max(0, int(np.floor(y - radius))), min(height, int(np.ceil(y + radius)) + 1)
     left, right = max(0, int(np.floor(x - radius))), min(width, int(np.ceil(x + radius)) + 1)
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
 def box_grid(box: Box) -> tuple[Image, Image]:
-    """x (1, w) and y (h, 1) coordinates inside a box."""
+    """Pixel coordinates x (1, w) and y (h, 1) of a box."""
     rows, columns = box
     return (
         np.arange(columns.start, columns.stop, dtype=np.float32)[None, :],
@@ -87,7 +90,7 @@ def rectangle(
     angle: float = 0.0,
     corner: float = 0.0,
 ) -> Image:
-    """Signed distance to a rectangle of half sides `half`, turned by `angle` (radians), with rounded corners."""
+    """Signed distance to a rectangle of half sides `half`, rotated by `angle` (radians), with corner radius `corner`."""
     u, v = turned(x, y, cx, cy, angle)
     dx, dy = np.abs(u) - np.float32(half[0] - corner), np.abs(v) - np.float32(half[1] - corner)
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
@@ -97,7 +100,7 @@ def rectangle(
 def segment(
     x: Image, y: Image, start: tuple[float, float], end: tuple[float, float], half_width: float
 ) -> Image:
-    """Signed distance to a line segment with round ends."""
+    """Signed distance to a line segment of width `2 * half_width` with round ends."""
     ax, ay, bx, by = (np.float32(v) for v in (*start, *end))
     length = max(float((bx - ax) ** 2 + (by - ay) ** 2), 1e-12)
     t = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / np.float32(length), 0, 1)
@@ -107,7 +110,7 @@ def segment(
 
 
 def turned(x: Image, y: Image, cx: float, cy: float, angle: float) -> tuple[Image, Image]:
-    """Coordinates in a frame at (cx, cy) turned by `angle`: u along it, v across."""
+    """Coordinates (u, v) in a frame at (cx, cy) rotated by `angle`."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     dx, dy = x - np.float32(cx), y - np.float32(cy)
     return np.asarray(dx * c + dy * s, np.float32), np.asarray(dy * c - dx * s, np.float32)
@@ -115,7 +118,7 @@ def turned(x: Image, y: Image, cx: float, cy: float, angle: float) -> tuple[Imag
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """An irregular patch: r(φ) = radius · (1 + rough · Σ_k=2..5 n_k cos(kφ + p_k) / k)."""
+    """An irregular shape with outline r(φ) = radius · (1 + rough · Σ_k=2..5 n_k cos(kφ + p_k) / k)."""
 
     cx: float
     cy: float
@@ -130,18 +133,18 @@ class Blob:
     def draw(
         cls, rng: np.random.Generator, cx: float, cy: float, radius: float, rough: float, aspect: float = 1.0
     ) -> Blob:
-        """Draw outline and direction."""
+        """Draw the outline and its direction from `rng`."""
         waves = tuple((float(rng.standard_normal()), float(rng.uniform(0, 2 * np.pi))) for _ in range(4))
         return cls(cx, cy, radius, rough, aspect, float(rng.uniform(0, np.pi)), waves)
 
     @property
     def reach(self) -> float:
-        """Radius of a circle that surely holds the blob."""
+        """Radius of a circle that contains the shape."""
         wobble = 1 + self.rough * sum(abs(a) / k for k, (a, _) in enumerate(self.waves, start=2))
         return self.radius * wobble * self.aspect + 2
 
     def distance(self, x: Image, y: Image) -> Image:
-        """Signed distance (approximate off the outline), positive inside."""
+        """Signed distance, exact on the outline and approximate elsewhere."""
         u, v = turned(x, y, self.cx, self.cy, self.angle)
         u = u / np.float32(self.aspect)
         phi = np.arctan2(v, u)

@@ -1,7 +1,7 @@
-"""Random streams of the embedded sets (spec C.2): every image, and every element of it, draws from its own.
+"""Random streams of the embedded sets: each image, and each element of its scene, has its own generator.
 
-An image does not depend on which others are made, on their order or on workers. A defect draws from a stream of its
-own, so `twin` (same streams, no defect) differs from its sample only where the defect is.
+So an image does not depend on which other images are drawn, on their order or on the number of workers. The defect has its
+own stream: the twin (same streams, no defect) differs from the image only at the defect.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ class Streams:
     """The independent generators of one image."""
 
     scene: np.random.SeedSequence
-    """Elements take theirs with `element`."""
+    """Parent of the generators of `element`."""
     photometry: np.random.Generator
     sensor: np.random.Generator
     defect: np.random.Generator
 
     def element(self, number: int) -> np.random.Generator:
-        """Generator of element `number` of the scene (a yarn set, a component, a compartment); fixed numbers in the code."""
+        """Generator of one element of the scene (a yarn set, a component, a compartment); its number is fixed in the code."""
         own = np.random.SeedSequence(self.scene.entropy, spawn_key=(*self.scene.spawn_key, number))
         return np.random.Generator(np.random.PCG64DXSM(own))
 
 
 def streams(seed: int, category: str, split: str, defect_id: int, index: int) -> Streams:
-    """Streams of one image; `defect_id` is 0 for good ones, then alphabetical from 1."""
+    """Streams of one image; `defect_id` is 0 for good images and from 1 the alphabetical position of the defect type."""
     root = np.random.SeedSequence(
         seed, spawn_key=(CATEGORY_IDS[category], SPLIT_IDS[split], defect_id, index)
     )

@@ -1,8 +1,7 @@
-"""From a scene to an image, and from a difference to a mask (spec C.3, C.4).
+"""Render a scene to an image, and derive the mask from the difference to its defect-free twin.
 
-A scene is reflectance in [0, 1], float32, (H, W) or (H, W, 3), with any defect already drawn into it. Lengths are given
-in pixels of a 256-pixel image and scaled by `f` = height / 256. Coordinates are (x, y) = (column, row), pixel centres
-at integers. Edges are anti-aliased by a 1-pixel ramp of the signed distance (positive inside).
+A scene is reflectance in [0, 1], float32, (H, W) or (H, W, 3), defect included. Lengths are given in pixels of an image
+256 px high and scaled by `f` = height / 256. Steps and constants: docs/reference/data.md, "Embedded sets".
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from andon.datasets.embedded.random_streams import Streams
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What stands before the camera."""
+    """Input of the camera model."""
 
     radiance: Image
     """(H, W) or (H, W, 3) reflectance in [0, 1], defect included."""
     footprint: Mask | None = None
     """(H, W) geometric footprint of the defect; None for a good scene."""
     channels: tuple[tuple[int, Mask], ...] = ()
-    """Ready-made mask files (pixel value, mask) where a rule defines them (logical defects of the tray)."""
+    """Masks (pixel value, (H, W)) where a rule defines them: logical defects of the tray."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photometry:
-    """Light and sensor of one image; drawn alike for good and bad images."""
+    """Illumination and sensor of one image, from the same distribution for good and anomalous images."""
 
     light: float
     angle: float
@@ -49,7 +48,7 @@ class Photometry:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One finished image with its good twin."""
+    """One image with its defect-free twin."""
 
     image: npt.NDArray[np.uint8]
     """(H, W) or (H, W, 3)."""
@@ -76,7 +75,7 @@ def draw_photometry(rng: np.random.Generator) -> Photometry:
 
 
 def expose(radiance: Image, photometry: Photometry) -> Image:
-    """Illumination, gain, white balance and gamma: noise-free, unblurred radiance."""
+    """Apply illumination, gain, white balance and gamma; the result has neither blur nor noise."""
     height, width = radiance.shape[:2]
     x = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     y = (np.arange(height, dtype=np.float32)[:, None] + 0.5) / height - 0.5
@@ -84,7 +83,7 @@ def expose(radiance: Image, photometry: Photometry) -> Image:
     slope = 0.12 * p.light * 2 * (x * np.float32(np.cos(p.angle)) + y * np.float32(np.sin(p.angle)))
     falloff = 2 * p.vignette * ((x - p.centre[0]) ** 2 + (y - p.centre[1]) ** 2)
     light: Image = ((1 + slope - falloff) * p.gain).astype(np.float32)
-    if radiance.ndim == 3:  # per channel; grey cameras have no white balance
+    if radiance.ndim == 3:  # white balance per channel, for colour images only
         light = light[:, :, None] * np.asarray(p.balance, np.float32)
     return np.asarray(np.clip(radiance * light, 0.0, 1.2) ** np.float32(p.gamma), np.float32)
 
@@ -92,7 +91,7 @@ def expose(radiance: Image, photometry: Photometry) -> Image:
 def sense(
     exposed: Image, photometry: Photometry, rng: np.random.Generator, f: float
 ) -> npt.NDArray[np.uint8]:
-    """Blur, noise and 8 bits."""
+    """Apply blur and noise and quantise to 8 bits."""
     sigma = photometry.blur * f
     blurred = ndimage.gaussian_filter(exposed, (sigma, sigma, 0)[: exposed.ndim], truncate=3.0)
     noise = rng.standard_normal(blurred.shape, dtype=np.float32)
@@ -103,9 +102,9 @@ def sense(
 
 
 def finish(scene: Scene, good: Scene, make: Callable[[], Streams], f: float) -> Rendered:
-    """Render a scene and its good twin with the same photometry and noise, and derive the masks.
+    """Render a scene and its twin `good` with the same photometry and noise, and derive the masks.
 
-    `make()` returns the `Streams` of the image anew, so that both see identical draws.
+    `make()` returns new `Streams` of the image, so that both are rendered with identical draws.
     """
     first = make()
     photometry = draw_photometry(first.photometry)
@@ -124,7 +123,10 @@ def finish(scene: Scene, good: Scene, make: Callable[[], Streams], f: float) -> 
 
 
 def difference_mask(footprint: Mask, exposed: Image, twin: Image) -> Mask:
-    """M = (footprint and dilate3x3(D >= 3/255)) or D >= 15/255, holes of up to 4 px filled (spec C.4)."""
+    """(H, W) mask (footprint and dilate3x3(D >= 3/255)) or D >= 15/255, holes of up to 4 pixels filled.
+
+    D is the largest absolute difference of the channels.
+    """
     difference = np.abs(exposed - twin)
     if difference.ndim == 3:
         difference = difference.max(axis=2)

@@ -1,7 +1,6 @@
-"""Layouts: how the files of a data set lie. One file of this package is one layout.
+"""Layouts: how the files of a data set are arranged. Each module of this package is one layout and defines `LAYOUT`.
 
-A layout file defines `LAYOUT`. Nothing else learns its name: adding a file adds a layout, and `order` says
-where `layout="auto"` tries it (spec A.10).
+A new module adds a layout; no list names them. `Layout.order` is its place in the detection of `layout="auto"`.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from andon.datasets.folder_scan import folders_in
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a reader may be told."""
+    """Options of `open_dataset` that are passed to the layout."""
 
     seed: int = 0
     """Seed of the hold-out rule."""
     hold_out: bool = True
-    """Hold good images out for validation where the data set has no validation images of its own."""
+    """Hold out good images for validation where the data set has no validation images."""
     allow_outside: bool = False
     """Let a manifest name files outside its folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way files may lie."""
+    """One arrangement of files."""
 
     name: str
     order: int
-    """Place in the order of detection, lowest first."""
+    """Position in the order of detection, lowest first."""
     expects: str
-    """What must lie where, for the message that nothing fits."""
+    """Required files, for the message that no layout matches."""
     find: Callable[[Path, Options], Mapping[str, Path]]
-    """Categories at a path with the folder or file each is read from; empty where the layout does not fit."""
+    """Categories at a path, each with the folder or file it is read from; empty where the layout does not match."""
     read: Callable[[Path, str, Options], Dataset]
-    """Read (that folder or file, category)."""
+    """Read one category: (folder or file, category, options)."""
 
 
 @cache
@@ -56,7 +55,7 @@ def layouts() -> dict[str, Layout]:
 
 
 def by_folder(fits: Callable[[Path], bool]) -> Callable[[Path, Options], Mapping[str, Path]]:
-    """`find` of a layout where one folder is one category: the folder itself, or its sub-folders that fit."""
+    """`find` of a layout with one folder per category: the path itself, or its sub-folders for which `fits` holds."""
 
     def find(path: Path, options: Options) -> Mapping[str, Path]:
         if not path.is_dir():

@@ -1,4 +1,4 @@
-"""A folder of images, all of good parts (spec A.10): 10 % are held out for validation, there is no test."""
+"""A folder of good images; 10 % are held out for validation and the test split is empty."""
 
 from __future__ import annotations
 

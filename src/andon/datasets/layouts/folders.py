@@ -1,10 +1,10 @@
-"""A folder of normal and one of defective images side by side, the way people sort them (spec A.10).
+"""One folder of normal and one of defective images (docs/reference/data.md, "Own folders").
 
     <category>/normal/*.jpg
     <category>/defect/*.jpg  or  <category>/defect/<type>/*.jpg
     <category>/masks/...                                    optional
 
-20 % of the normal images go to test, 10 % of the rest to validation; all defects go to test.
+20 % of the normal images go to test, 10 % of the remaining ones to validation; all defective images go to test.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NAME = "folders"
 
 
 def fits(folder: Path) -> bool:
-    """Whether there is a folder of normal images, names in any case."""
+    """Whether there is a folder of normal images; all names of `folder_names.GOOD` are accepted."""
     return any(has_images(good) for good in named(folders_in(folder), GOOD))
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read one category. Without defects nothing goes to test."""
+    """Read one category. Without defective images the test split is empty."""
     log = FindingsLog()
     masks = MaskFolders(folder, log)
     train: list[Record] = []
@@ -94,7 +94,7 @@ def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) 
 
 
 def _defect_folders(folder: Path, log: FindingsLog) -> list[Path]:
-    """Folders of anomalous images: `defect/`, its sub-folders, or else whatever lies beside `normal/`."""
+    """Folders of anomalous images: `defect/` and its sub-folders, or without it all folders beside `normal/`."""
     beside = [path for path in folders_in(folder) if path.name.lower() not in GOOD | RESERVED]
     known = named(beside, BAD)
     others = [path for path in beside if path not in known and has_images(path)]

@@ -1,8 +1,8 @@
-"""A manifest: a table with one row per image (spec A.10).
+"""A manifest: a table with one row per image (docs/reference/data.md, "Manifests").
 
 Columns: `image` (required), `split`, `label`, `category`, `defect_type`, `mask` (several joined with `;`),
-`object_id`. Good images without a split: 20 % to test where test has defects but no good image, 10 % to
-validation where no row says validation, the rest to train. Other images without a split go to test.
+`object_id`. Of the good images without a split, 20 % go to test where test has anomalous images but no good one, 10 % to
+validation where no row is in validation, the rest to train. Other images without a split go to test.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
 NAME = "manifest"
 GROUPS: dict[int | None, Group] = {0: "good", 1: "anomalous", None: "unknown"}
 MASK_KINDS: tuple[MaskKind, ...] = ("none", "single", "channels")
-"""By number of mask files, from 2 on channels."""
+"""By number of mask files; 2 or more are channels."""
 
 
 def find(path: Path, options: Options) -> Mapping[str, Path]:
@@ -50,7 +50,7 @@ def _category(row: Row, manifest: Path) -> str:
 
 
 def read(manifest: Path, category: str, options: Options) -> Dataset:
-    """Read the rows of one category. Raises `DataError` when files are missing or named twice."""
+    """Read the rows of one category. Raises `DataError` for files that are missing or listed twice."""
     log = FindingsLog()
     rows = [row for row in read_rows(manifest) if _category(row, manifest) == category]
     ruled: list[Record] = []
@@ -130,7 +130,7 @@ def _records(rows: Sequence[Row], base: Path, category: str, options: Options) -
 
 
 def _ids(images: Sequence[Path], base: Path) -> list[str]:
-    """Paths relative to the manifest, without suffix where that is unique; elsewhere `outside/...`."""
+    """Ids: paths relative to the manifest, without suffix where unique; `outside/...` for other folders."""
     names = []
     for image in images:
         inside = image.is_relative_to(base) and ".." not in image.relative_to(base).parts

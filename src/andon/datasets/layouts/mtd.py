@@ -1,10 +1,10 @@
-"""MTD, surface defects of magnetic tiles (spec A.8): Huang et al., The Visual Computer 36, 2020.
+"""MTD, surface defects of magnetic tiles: Huang et al., The Visual Computer 36, 2020.
 
     MT_{Blowhole,Break,Crack,Fray,Uneven,Free}/Imgs/<name>.jpg
     MT_{Blowhole,Break,Crack,Fray,Uneven,Free}/Imgs/<name>.png          the mask of <name>.jpg
 
-Masks have grey edges: anomalous is what is above 127. There is no published split: a fifth of the free tiles (rounded
-down) goes to test, a tenth of the others to validation, by the rule on names; all defects go to test.
+Masks have grey edges; values above 127 are anomalous. There is no published split: 20 % of the free tiles (rounded down)
+go to test and 10 % of the others to validation (`splits.hold_out`); all defects go to test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fits(folder: Path) -> bool:
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read the tiles. Raises `DataError` when there are no free ones, or too few to set some aside."""
+    """Read the tiles. Raises `DataError` when there are no free tiles, or too few to hold some out."""
     log = FindingsLog()
     records = [
         record
@@ -84,7 +84,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
 
 
 def _records(images: Path, kind: str, folder: Path, category: str, log: FindingsLog) -> list[Record]:
-    """Tiles of one kind, each with the mask of the same stem beside it; in natural order."""
+    """Tiles of one kind in natural order, each with the mask of the same stem."""
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in scan(images, log).images if images.is_dir() else ():
         by_stem[path.stem].append(path)

@@ -1,10 +1,10 @@
-"""MVTec 3D-AD (spec A.6): images with organised point clouds. Bergmann et al., VISAPP 2022.
+"""MVTec 3D-AD: images with organised point clouds. Bergmann et al., VISAPP 2022 (arXiv 2112.09045).
 
     <category>/train/good/rgb/000.png,  <category>/train/good/xyz/000.tiff
     <category>/validation/good/...                                           optional; otherwise 10 % of train are held out
     <category>/test/<good or defect type>/{rgb,xyz}/... and gt/000.png
 
-Point clouds are float32 H x W x 3 in metres, masks have their image's name and are all zero for good ones.
+Point clouds are float32 (H, W, 3) in metres. Masks have the name of their image and are all zero for good images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def fits(folder: Path) -> bool:
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read one category. An image without a point cloud is an error in the findings, and keeps its colours."""
+    """Read one category. An image without a point cloud is kept and reported as an error in the findings."""
     log = FindingsLog()
     train = _records(folder, TRAIN, category, "train", log)
     if not train:

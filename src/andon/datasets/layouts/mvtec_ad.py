@@ -1,12 +1,12 @@
-"""MVTec AD and everything that lies like it (spec A.3): Bergmann et al., CVPR 2019.
+"""MVTec AD: Bergmann et al., CVPR 2019. The most common layout.
 
-BTAD (good is `ok`, the one defect `ko`), MPDD and the reorganised copies of VisA are such trees too.
+    <category>/train/good/000.png
+    <category>/test/good/000.png
+    <category>/test/<defect type>/000.png
+    <category>/ground_truth/<defect type>/000_mask.png      optional
+    <category>/validation/good/000.png                      optional; otherwise 10 % of train are held out
 
-<category>/train/good/000.png
-<category>/test/good/000.png
-<category>/test/<defect type>/000.png
-<category>/ground_truth/<defect type>/000_mask.png      optional
-<category>/validation/good/000.png                      optional; otherwise 10 % of train are held out
+BTAD (`ok` for good, `ko` for the one defect type), MPDD and reorganised copies of VisA have this layout too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PUBLISHED = {"MVTec AD": MVTEC_AD, "MPDD": MPDD, "BTAD": BTAD, "VisA": VISA}
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read one category; counts that differ from the published ones are noted."""
+    """Read one category; counts that differ from the published ones become findings."""
     dataset = read_mvtec_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
     return replace(dataset, findings=dataset.findings + compare_any(dataset, PUBLISHED))
 

@@ -1,12 +1,12 @@
-"""MVTec AD 2 (spec A.9): Heckler-Kram et al., arXiv 2503.21622.
+"""MVTec AD 2: Heckler-Kram et al., arXiv 2503.21622.
 
     <category>/{train,validation}/good/NNN_regular.png
     <category>/test_public/{good,bad}/NNN_<light>.png
     <category>/test_public/ground_truth/bad/NNN_<light>_mask.png
-    <category>/{test_private,test_private_mixed}/*.png              labels kept back by the publisher
+    <category>/{test_private,test_private_mixed}/*.png              labels not published
 
-Images of one number in one folder show one scene under several lights and share an object id. Private images are
-test images without a label: `evaluate` leaves them out, `andon data submission` answers for them.
+Images with the same number in the same folder show one scene under different illuminations and share an object id.
+Private images are test images without a label: `evaluate` skips them, `andon data submission` predicts them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def fits(folder: Path) -> bool:
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read one category; copies without private images, or without `validation`, are read too."""
+    """Read one category; private images and `validation` may be absent."""
     log = FindingsLog()
     train = _good(folder, TRAIN, category, "train", log)
     if not train:
@@ -111,7 +111,7 @@ def _private(folder: Path, category: str, log: FindingsLog) -> list[Record]:
 
 
 def _scenes(records: Sequence[Record], base: Path) -> list[Record]:
-    """`train/good/007_regular.png` gets the object id `train/good/007`."""
+    """Set object ids: `train/good/007_regular.png` becomes `train/good/007`."""
 
     def scene(path: Path) -> str:
         return path.with_name(path.stem.split("_")[0]).relative_to(base).as_posix()

@@ -1,11 +1,11 @@
-"""MVTec LOCO AD and AutoVI (spec A.4): a mask file and a saturation area per defect. Bergmann et al., 2022.
+"""MVTec LOCO AD and AutoVI: a mask file and a saturation area per defect. Bergmann et al., IJCV 130, 2022.
 
     <category>/defects_config.json
     <category>/train/good/000.png, validation/good/000.png
     <category>/test/{good,logical_anomalies,structural_anomalies}/000.png
     <category>/ground_truth/{logical_anomalies,structural_anomalies}/000/000.png    a folder per image
 
-AutoVI has other defect folders and no validation images.
+AutoVI has other names of defect folders and no validation images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GROUPS: dict[str, Group] = {"logical_anomalies": "logical", "structural_anomalie
 
 
 def fits(folder: Path) -> bool:
-    """Whether there is a `defects_config.json`, or a mask folder per image."""
+    """Whether there is a `defects_config.json` or one mask folder per image."""
     if (folder / CONFIG).is_file():
         return True
     kinds = (kind for top in named(folders_in(folder), MASKS) for kind in folders_in(top))

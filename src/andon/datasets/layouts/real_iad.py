@@ -1,13 +1,13 @@
-"""Real-IAD (spec A.9): Wang et al., CVPR 2024, arXiv 2403.12580. Five views of each part.
+"""Real-IAD: Wang et al., CVPR 2024, arXiv 2403.12580. Five views of each part.
 
     <root>/realiad_{256,512,1024,raw}/<category>/OK/S0001/*.jpg
     <root>/realiad_{256,512,1024,raw}/<category>/NG/<code>/S0001/{*.jpg,*_mask.png}
-    <root>/realiad_jsons/<set>/<category>.json              the splits; the folders know nothing of them
+    <root>/realiad_jsons/<set>/<category>.json              the splits
 
-Read is the set `realiad_jsons` (multi-view) at the first size there is of `SIZES`. To choose, give a size's folder
-(`<root>/realiad_512`) or a set's (`<root>/realiad_jsons/realiad_jsons_sv`) as the path. Views of one part share an object
-id and stay on one side of every split. A view of a bad part may be labelled OK. In the sets `*_fuiad_*` defects are mixed
-into training on purpose: their training images are read as unlabelled.
+By default the set `realiad_jsons` (multi-view) is read, at the first size of `SIZES` that exists. To choose another one,
+give the folder of a size (`<root>/realiad_512`) or of a set (`<root>/realiad_jsons/realiad_jsons_sv`) as the path. Views of
+one part share an object id and are never divided between splits. A view of a defective part may be labelled OK. The sets
+`*_fuiad_*` (fully unsupervised) contain defects in train on purpose; their training images are read without labels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOOD = "OK"
 
 
 def find(path: Path, options: Options) -> Mapping[str, Path]:
-    """Categories with the table of a chosen set, or with the folder of a chosen size; only those with images."""
+    """Categories with images, each with its table in the chosen set or its folder in the chosen size."""
     if path.name in SIZES and (path.parent / JSONS).is_dir():
         tables = _tables(path.parent / JSONS / MULTI_VIEW)
         return {folder.name: folder for folder in folders_in(path) if folder.name in tables}
@@ -62,7 +62,7 @@ def _unpacked(tables: Mapping[str, Path], root: Path) -> dict[str, Path]:
 
 
 def read(chosen: Path, category: str, options: Options) -> Dataset:
-    """Read one category; `chosen` is its table, or its folder of one size. Raises `DataError` for a damaged table."""
+    """Read one category; `chosen` is its table or its folder of one size. Raises `DataError` for a malformed table."""
     log = FindingsLog()
     if chosen.is_dir():
         size, root = chosen.parent, chosen.parent.parent
@@ -157,8 +157,8 @@ def _record(
 
 
 def _file(text: str, base: PurePosixPath, size: Path, where: str) -> Path:
-    """Raises `DataError` for a path that leaves the folder of images."""
-    resolve(text, size, where, allow_outside=False)  # an absolute path is none any more behind the prefix
+    """Path of a file in a table. Raises `DataError` for one outside the folder of images."""
+    resolve(text, size, where, allow_outside=False)  # before the prefix hides an absolute path
     return resolve(f"{base}/{text}", size, where, allow_outside=False)
 
 

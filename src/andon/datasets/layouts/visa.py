@@ -1,12 +1,12 @@
-"""VisA as published (spec A.7): Zou et al., ECCV 2022.
+"""VisA as published: Zou et al., ECCV 2022 (arXiv 2207.14315).
 
     <root>/<object>/Data/Images/{Normal,Anomaly}/*.JPG
-    <root>/<object>/Data/Masks/Anomaly/NNN.png          the kinds of defect as values 1, 2, ...: the files look black
-    <root>/<object>/image_anno.csv                      columns image, label, mask; label names the kinds, or normal
-    <root>/split_csv/1cls.csv                           columns object, split, label, image, mask; paths from <root>
+    <root>/<object>/Data/Masks/Anomaly/NNN.png          defect types as values 1, 2, ... (the files look black)
+    <root>/<object>/image_anno.csv                      columns image, label, mask; label: defect types or normal
+    <root>/split_csv/1cls.csv                           columns object, split, label, image, mask; paths relative to <root>
 
-`000` may be a normal and an anomalous image, so ids keep their folders. An image may have several kinds of defect,
-its defect type joins them with `+`. Reorganised copies (`1cls/<object>/train/good`) are read as trees.
+A normal and an anomalous image may have the same name, so ids contain the folder. The defect type of an image with
+several types joins them with `+`. Reorganised copies (`1cls/<object>/train/good`) are read like MVTec AD.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLUMNS = {"object", "split", "label", "image", "mask"}
 
 
 def find(path: Path, options: Options) -> Mapping[str, Path]:
-    """Objects below the root, the object that `path` itself is, or those of a reorganised copy in `1cls`."""
+    """Objects of the root, the object at `path` itself, or the objects of a reorganised copy in `1cls`."""
     if not path.is_dir():
         return {}
     if (path / IMAGES).is_dir() and (path.parent / SPLITS).is_file():
@@ -50,7 +50,7 @@ def find(path: Path, options: Options) -> Mapping[str, Path]:
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
-    """Read one object. Raises `DataError` when the table of splits cannot be read or names missing files."""
+    """Read one object. Raises `DataError` when the split table cannot be read or names no training images."""
     if is_mvtec_tree(folder):
         dataset = read_mvtec_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
     else:
@@ -116,7 +116,7 @@ def _record(row: Mapping[str, str], where: str, root: Path, kinds: Mapping[str, 
 
 
 def _defect_types(folder: Path, log: FindingsLog) -> dict[str, str]:
-    """Kinds of defect of each anomalous image by file name, joined with `+`."""
+    """Defect types of each anomalous image by file name, joined with `+`."""
     table = folder / "image_anno.csv"
     if not table.is_file():
         log.notes.append(f"no {table.name} in {folder}: the kinds of defect are not known")
@@ -134,7 +134,7 @@ def _rows(table: Path, category: str) -> Iterator[tuple[dict[str, str], str]]:
 
 
 def _table(path: Path, columns: set[str]) -> Iterator[tuple[dict[str, str], str]]:
-    """Rows of a CSV file with file and line for messages."""
+    """Rows of a CSV file, each with its file and line for messages. Raises `DataError` without `columns`."""
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
         rows = [

@@ -1,1 +1,1 @@
-"""Published data sets: sources, licences, download, counts."""
+"""Published data sets: sources, licences, download and expected numbers of images."""

@@ -1,4 +1,4 @@
-"""How many images published data sets hold, to notice partial copies (spec A.3, A.4, A.7 to A.9)."""
+"""Numbers of images in published data sets, to detect incomplete copies (docs/reference/data.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from andon.datasets.findings import Findings
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Images of one category."""
+    """Numbers of images of one category."""
 
     train: int
     good: int
@@ -20,11 +20,11 @@ class Counts:
     defects: dict[str, int] = field(default_factory=dict)
     """Test images of each defect folder."""
     validation: int = 0
-    """0 where images of train are held out."""
+    """0 where the data set has no validation images."""
     anomalous: int = 0
-    """Anomalous test images of all kinds, where an image may be of several (`defects` is empty then)."""
+    """Anomalous test images where an image may have several defect types; `defects` is empty then."""
     unlabelled: int = 0
-    """Test images whose labels are kept back by the publisher."""
+    """Test images whose labels are not published."""
 
     @property
     def bad(self) -> int:
@@ -54,7 +54,7 @@ def _visa(train: int, good: int, bad: int) -> Counts:
 
 
 def _ad_2(train: int, validation: int, good: int, bad: int, private: int) -> Counts:
-    """`private` images are in `test_private`, and as many in `test_private_mixed`."""
+    """`test_private` and `test_private_mixed` have `private` images each."""
     return Counts(train, good, {"bad": bad}, validation, unlabelled=2 * private)
 
 
@@ -97,7 +97,7 @@ MVTEC_LOCO = {
     "juice_bottle": (_loco(335, 54, 94, 94, 142),),
     "pushpins": (_loco(372, 69, 138, 81, 91),),
     "screw_bag": (_loco(360, 60, 122, 82, 137),),
-    # The archive holds seven images more than the paper counts; both are complete.
+    # The archive has seven images more than the paper states; both numbers are accepted.
     "splicing_connectors": (_loco(360, 60, 119, 85, 108), _loco(354, 59, 119, 85, 108)),
 }
 
@@ -131,7 +131,7 @@ MPDD = {
     "tubes": _folders(122, 32, "anomalous 69"),
 }
 
-# One category, under whatever name its folder has; 190 of the 952 good images are put into test (spec A.8).
+# One category of any name; 190 of the 952 good images are held out for test (`layouts/mtd.py`).
 MTD = _folders(762, 190, "Blowhole 115, Break 85, Crack 57, Fray 32, Uneven 103")
 
 MVTEC_AD_2 = {
@@ -147,7 +147,7 @@ MVTEC_AD_2 = {
 
 
 def compare_any(dataset: Dataset, sets: Mapping[str, Mapping[str, Counts]]) -> Findings:
-    """Compare with the first of `sets` (counts by category, by title) whose category and defect folders these are."""
+    """Compare with the first of `sets` ({title: {category: counts}}) that has this category and these defect types."""
     for title, counts in sets.items():
         expected = counts.get(dataset.category)
         if expected is not None and _looks_like(dataset, expected):
@@ -156,9 +156,10 @@ def compare_any(dataset: Dataset, sets: Mapping[str, Mapping[str, Counts]]) -> F
 
 
 def compare(dataset: Dataset, title: str, accepted: Sequence[Counts]) -> Findings:
-    """What differs from the published counts of one category of the data set `title`, the first of `accepted`.
+    """Findings about one category of the data set `title`: agreement, or the differences from `accepted[0]`.
 
-    Nothing is said of somebody's own images under a well-known name: then there are other defect types.
+    `accepted` lists all complete counts. There are no findings where the defect types differ: then it is another data set
+    with the same category name.
     """
     expected = accepted[0]
     if not _looks_like(dataset, expected):
@@ -187,11 +188,11 @@ def _looks_like(dataset: Dataset, expected: Counts) -> bool:
 
 
 def _count(dataset: Dataset, expected: Counts) -> Counts:
-    """Images that are there, counted like `expected`."""
+    """The images of `dataset`, counted in the same way as `expected`."""
     labels = Counter(dataset.test.labels)
     kinds = Counter(record.defect_type for record in dataset.test)
     train, validation = len(dataset.train), len(dataset.validation)
-    if not expected.validation:  # what is held out was in train
+    if not expected.validation:  # validation images were held out of train
         train, validation = train + validation, 0
     return Counts(
         train,

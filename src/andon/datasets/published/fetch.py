@@ -1,7 +1,6 @@
-"""Getting a published data set: download that continues, checked archive, new folder that appears when it is complete.
+"""Fetch a published data set: resumable download, check of the archive, unpacking. The folder appears when it is complete.
 
-Nothing is sent but the request for the archive. Whoever calls this has shown the licence and has it agreed
-(`andon data fetch` asks).
+The caller shows the licence and asks for agreement first (`andon data fetch`).
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from andon.datasets.published.sources import PublishedSet
 from andon.datasets.published.unpack import extract
 
 ORIGIN = "andon-origin.json"
-"""Written into the folder: name, page, licence, archive and its hash."""
+"""File in the data set folder with name, page, licence, archive and its hash."""
 ATTEMPTS = 4
-"""Failures in a row, without a byte more, before a link is given up."""
+"""Attempts without a new byte before a link is given up."""
 PAUSE = 2.0
-"""Seconds before the second attempt; twice as long before each further one."""
+"""Seconds before the second attempt, doubled before each further one."""
 Show = Callable[[str, int, int], None]
-"""Told (what is being done, bytes done, bytes in all or 0)."""
+"""Called with (activity, bytes done, total bytes or 0)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A data set that is now here."""
+    """A fetched data set."""
 
     folder: Path
     sha256: str
     """Of the archive."""
     categories: tuple[str, ...]
     warnings: tuple[str, ...]
-    """What differs from the published counts, and whatever else reading it noticed."""
+    """Errors and warnings of opening it, such as differences from the published counts."""
 
 
 def announce(known: PublishedSet, folder: Path) -> list[str]:
-    """What somebody should read before agreeing: page first, since links are only hints."""
+    """Lines to show before agreement is asked: page, licence, citation, content, archive, folder."""
     size = f"{known.size / 1e9:.2f} GB" if known.size else "size not known"
     lines = [f"{known.title}: {known.page}", f"licence: {known.licence}", f"cite: {known.cite}"]
     if known.images:
@@ -62,7 +61,7 @@ def announce(known: PublishedSet, folder: Path) -> list[str]:
 def check_fetch(
     known: PublishedSet, folder: Path, *, url: str = "", archive: Path | None = None, sha256: str = ""
 ) -> None:
-    """Refuse what cannot work before anything is asked or fetched: raises `UsageError` kinds."""
+    """Raise a `UsageError` for arguments that cannot work, before anything is asked or downloaded."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(
             f"{folder} is there already and is left alone: choose another folder, or move it away"
@@ -98,10 +97,10 @@ def fetch(
     show: Show = lambda what, done, total: None,
     pause: float = PAUSE,
 ) -> Fetched:
-    """Download (or take `archive`), check, unpack beside `folder`, and move it there when it is complete.
+    """Download the archive (or use `archive`), check it, unpack it and move the content to `folder`.
 
-    A download that stopped is continued by the next call. `url` replaces the known links. `sha256` (64 hex digits) replaces
-    the known hash and size, for an archive that its publisher changed. Raises `UsageError` kinds that say what to do.
+    An interrupted download is resumed by the next call. `url` replaces the known links. `sha256` (64 hex digits) replaces
+    the known hash and size, for an archive that the publisher changed. Raises a `UsageError` that states the remedy.
     """
     check_fetch(known, folder, url=url, archive=archive, sha256=sha256)
     size, expected = (0, sha256.lower()) if sha256 else (known.size, known.sha256)
@@ -114,19 +113,19 @@ def fetch(
         except DataError as error:
             if archive is not None:
                 raise
-            file.unlink()  # not to be taken for a good download next time
+            file.unlink()  # so that the next call downloads it again
             raise DataError(f"{error}; if it is so again, get the present link from {known.page}") from error
         if archive is None:
             _put_away(file, folder.parent / known.archive if keep_archive and known.archive else None)
     except OSError as error:
         raise _disk_error(error, folder) from error
-    return Fetched(folder, found, *_look(folder))
+    return Fetched(folder, found, *_open_all(folder))
 
 
 def _download(
     known: PublishedSet, folder: Path, links: tuple[str, ...], size: int, show: Show, pause: float
 ) -> Path:
-    """The archive beside `folder`, from the first link that gives it; one that an earlier call completed is taken."""
+    """The archive beside `folder`, downloaded from the first link that works or completed by an earlier call."""
     file = folder.with_name(f"{folder.name}.download")
     if file.is_file():
         return file
@@ -149,7 +148,7 @@ def _download(
 
 
 def _persist(link: str, file: Path, part: Path, size: int, show: Show, pause: float) -> None:
-    """Try until the file is whole, or `ATTEMPTS` times in a row nothing more came."""
+    """Download with retries; gives up after `ATTEMPTS` attempts in a row without a new byte."""
     failures, most = 0, _size(part)
     while True:
         try:
@@ -175,7 +174,7 @@ def _size(path: Path) -> int:
 
 
 def _check_room(folder: Path, size: int, part: Path) -> None:
-    """The archive and what is in it need about twice its size; images hardly compress."""
+    """Raise `OutputError` unless there is space for the archive and its content, about twice its size."""
     free, needed = shutil.disk_usage(folder).free, 2 * size - _size(part)
     if free < needed:
         raise OutputError(
@@ -185,7 +184,7 @@ def _check_room(folder: Path, size: int, part: Path) -> None:
 
 
 def _check(known: PublishedSet, file: Path, size: int, expected: str, *, is_ours: bool, show: Show) -> str:
-    """The sha256 of the archive. One that was downloaded here and is not the expected one is removed."""
+    """The sha256 of the archive. A downloaded archive (`is_ours`) with another hash or size is removed."""
     found_size = file.stat().st_size
     if size and found_size != size:
         raise _wrong(known, file, f"has {found_size} bytes, the published archive has {size}", is_ours)
@@ -213,7 +212,7 @@ def _wrong(known: PublishedSet, file: Path, what: str, is_ours: bool) -> DataErr
 
 
 def _put_away(file: Path, kept: Path | None) -> None:
-    """Remove the downloaded archive, or give it its own name where that is free."""
+    """Remove the downloaded archive, or rename it to `kept` where that does not exist."""
     if kept is None:
         file.unlink()
     elif not kept.exists():
@@ -252,8 +251,8 @@ def _unpack(known: PublishedSet, file: Path, folder: Path, sha256: str, url: str
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _look(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Categories, and warnings of reading them."""
+def _open_all(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Categories, and the errors and warnings of opening them."""
     try:
         names = list_categories(folder)
         found = [open_dataset(folder, name).findings for name in names]

@@ -1,7 +1,7 @@
-"""Published data sets: where they come from, under which licence, and what their archives are (spec A.3 to A.9).
+"""Published data sets: page, licence, citation, archive.
 
-Links are hints: publishers rotate them, so the page always comes first. Sizes and hashes are those of the archives that
-others checked; where none is known, the counts of images are all there is to compare.
+Publishers change direct links, so the page is always shown too. Where the size and hash of an archive are not known, only
+the numbers of images can be checked.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ class PublishedSet:
     """One published data set."""
 
     name: str
-    """What `andon data fetch` calls it."""
+    """Name for `andon data fetch`."""
     title: str
     page: str
-    """Where its publisher describes it, states the licence and gives the present link."""
+    """Page of the publisher with description, licence and current link."""
     licence: str
     cite: str
     archive: str = ""
-    """File name of the archive; empty where there is no single one."""
+    """File name of the archive; empty where there are several."""
     links: tuple[str, ...] = ()
-    """Direct links to the archive, as last seen."""
+    """Direct links to the archive; they may be outdated."""
     size: int = 0
-    """Bytes of the archive; 0 where not known."""
+    """Size of the archive in bytes, 0 where unknown."""
     sha256: str = ""
     enclosing: str = ""
-    """Pattern of the one folder that the archive holds; what is inside it becomes the data set."""
+    """Glob pattern of the top folder of the archive, whose content becomes the data set folder."""
     how: str = ""
-    """What to do where there is no direct link."""
+    """Instructions where there is no direct link."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
-    """Images by category, as far as known."""
+    """Numbers of images by category; empty where unknown."""
 
     @property
     def images(self) -> int:
-        """Images in all, 0 where not known."""
+        """Total number of images, 0 where unknown."""
         return sum(counts.total for counts in self.counts.values())
 
 
@@ -168,12 +168,12 @@ _SETS = (
 
 
 def published_sets() -> dict[str, PublishedSet]:
-    """All of them by name."""
+    """All published sets by name."""
     return {known.name: known for known in _SETS}
 
 
 def published_set(name: str) -> PublishedSet:
-    """One of them. Raises `DataError` that names the nearest for any other name."""
+    """The published set `name`. Raises `DataError` with a suggestion for unknown names."""
     sets = published_sets()
     if name not in sets:
         raise DataError(f"unknown data set {name!r}; {nearest(name, sets)}")

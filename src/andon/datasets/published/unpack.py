@@ -1,7 +1,7 @@
-"""Unpacking archives that came from elsewhere: nothing outside the new folder is touched, whatever they say (spec A.10).
+"""Unpack downloaded archives safely: nothing outside the target folder is written.
 
-Taken are regular files and folders with relative names. Anything else (absolute names, `..`, links, devices, encrypted or
-sparse files, a name twice, more bytes or files than allowed) ends the extraction, and the folder does not appear.
+Only regular files and folders with relative names are extracted. Anything else (absolute names, `..`, links, devices,
+encrypted or sparse files, duplicate names, too many bytes or files) raises `DataError`, and the target folder is removed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from andon.core.errors import DataError
 
 BLOCK = 1 << 20
 HEADER_LIMIT = 16 << 20
-"""Bytes tarfile may ask for at once; the headers of an honest archive are far smaller."""
+"""Largest single read by tarfile in bytes; headers of valid archives are far smaller."""
 GROWTH, LEAST = 20, 64 << 20
-"""An archive may unpack to so many times its own size, and to at least so many bytes."""
+"""An archive may unpack to `GROWTH` times its size, or to `LEAST` bytes where that is more."""
 MAX_FILES = 1_000_000
 DAMAGED = (
     tarfile.TarError,
@@ -39,19 +39,19 @@ DAMAGED = (
     RuntimeError,
     UnicodeError,
 )
-"""What the readers of archives raise for damaged ones; besides `OSError` without a number, from gzip and bz2."""
+"""Raised by the archive readers for damaged files; gzip and bz2 also raise `OSError` without errno."""
 
 OPENERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
     b"\x1f\x8b": cast("Callable[[Path], IO[bytes]]", gzip.open),
     b"\xfd7zXZ": cast("Callable[[Path], IO[bytes]]", lzma.open),
     b"BZh": cast("Callable[[Path], IO[bytes]]", bz2.open),
 }
-"""By the first bytes of a compressed tar file."""
+"""Decompressors by the first bytes of the file."""
 
 
 @dataclass(slots=True)
 class _Target:
-    """The folder being filled, and how much more may go in."""
+    """The target folder and its remaining allowance."""
 
     archive: Path
     folder: Path
@@ -59,12 +59,12 @@ class _Target:
     files_left: int = MAX_FILES
 
     def add_folder(self, name: str) -> None:
-        """Make a folder of the archive."""
+        """Create a folder of the archive."""
         self._count()
         self._make(self.folder / safe_name(name, self.archive), name)
 
     def add_file(self, name: str, stated: int, content: IO[bytes]) -> None:
-        """Copy a file of the archive that says it has `stated` bytes."""
+        """Extract a file whose header states `stated` bytes."""
         self._count()
         path = self.folder / safe_name(name, self.archive)
         if path == self.folder:
@@ -101,10 +101,10 @@ class _Target:
 
 
 def extract(archive: Path, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> None:
-    """Unpack a zip or tar (also gz, xz, bz2) file into `folder`, which must not exist; it is removed on failure.
+    """Unpack a zip or tar file (plain, gz, xz or bz2) into `folder`, which must not exist; it is removed on failure.
 
-    `progress` gets (bytes of the archive read, its size). Raises `DataError` for archives that are damaged or hold
-    anything but regular files and folders below `folder`, `OSError` when the disk is full.
+    `progress` is called with (bytes of the archive read, its size). Raises `DataError` for archives that are damaged or
+    contain anything but regular files and folders, `OSError` for errors of the disk.
     """
     size = archive.stat().st_size
     target = _Target(archive, folder, max(GROWTH * size, LEAST))
@@ -120,7 +120,7 @@ def extract(archive: Path, folder: Path, *, progress: Callable[[int, int], None]
             raise DataError(f"{archive} is empty: fetch it again")
     except (*DAMAGED, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the archive
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
@@ -132,7 +132,7 @@ def extract(archive: Path, folder: Path, *, progress: Callable[[int, int], None]
 
 
 def safe_name(name: str, archive: Path) -> PurePosixPath:
-    """The relative path that an entry may have; `.` for the folder itself. Raises `DataError` for all others."""
+    """The name of an entry as a relative path. Raises `DataError` for absolute and other unsafe names."""
     path, windows = PurePosixPath(name), PureWindowsPath(name)
     if not name or path.is_absolute() or windows.anchor or ".." in path.parts or "\\" in name:
         raise DataError(
@@ -191,7 +191,7 @@ def _not_regular(archive: Path, name: str) -> DataError:
 
 @contextlib.contextmanager
 def _plain(raw: IO[bytes], start: bytes) -> Iterator[IO[bytes]]:
-    """The tar stream inside `raw`."""
+    """The decompressed tar stream of `raw`."""
     opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
     if opener is None:
         yield raw
@@ -201,7 +201,7 @@ def _plain(raw: IO[bytes], start: bytes) -> Iterator[IO[bytes]]:
 
 
 class _BoundedReads(io.RawIOBase):
-    """A stream that refuses to read much at once: tarfile takes the length of a header from the archive itself."""
+    """A stream with limited reads: tarfile reads as many header bytes at once as the archive states."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
         self.stream, self.archive = stream, archive

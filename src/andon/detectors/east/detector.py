@@ -28,7 +28,7 @@ from andon.core.config import Amount, Config, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.images import WHOLE, View, load_batch
 from andon.core.records import Record
-from andon.datasets.synthetic import with_defects
+from andon.datasets.synthetic import with_anomalies
 from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
 from andon.detectors.east.composition import Composition, with_moved_block
 from andon.detectors.east.likelihood import Likelihood
@@ -244,7 +244,7 @@ class EAST(Detector):
                 records = train[fold::folds][:each]
                 pictures = list(load_batch(records, size).image.permute(0, 2, 3, 1).numpy())
                 seen = [r.inspected.stretched(size) if r.inspected is not None else None for r in records]
-                found = with_defects(pictures, seen, seed=derive_seed(trainer.seed, "made up", fold))
+                found = with_anomalies(pictures, seen, seed=derive_seed(trainer.seed, "made up", fold))
                 parts = [torch.empty(0, features.channels, *features.grid, device=trainer.device)]
                 for start in range(0, len(found), CHUNK):
                     images = torch.from_numpy(np.stack(found[start : start + CHUNK])).permute(0, 3, 1, 2)
