@@ -12,7 +12,7 @@ TEST = frozenset({"test", "testing"})
 MASKS = frozenset({"ground_truth", "masks", "gt"})
 RESERVED = TRAIN | VALIDATION | TEST | MASKS
 """Never the name of a category or defect type."""
-MASK_MARKS = ("_mask", "_gt", "_label", "")
+MASK_SUFFIXES = ("_mask", "_gt", "_label", "")
 """Suffixes that the stem of a mask may have after the stem of its image; earlier ones take precedence."""
 
 

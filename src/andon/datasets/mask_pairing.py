@@ -9,24 +9,24 @@ from pathlib import Path
 
 from andon.core.records import MaskKind
 from andon.datasets.findings import FindingsLog, first_few
-from andon.datasets.folder_names import MASK_MARKS, MASKS
+from andon.datasets.folder_names import MASK_SUFFIXES, MASKS
 from andon.datasets.folder_scan import folders_in, has_images, named, scan
 
 
 @dataclass(frozen=True, slots=True)
-class GroundTruth:
+class MaskFiles:
     """Mask files of one image."""
 
     masks: tuple[Path, ...] = ()
     kind: MaskKind = "none"
 
 
-NO_GROUND_TRUTH = GroundTruth()
+NO_MASKS = MaskFiles()
 
 
-def split_companions(
+def separate_masks(
     listed: Sequence[Path], *, plain: bool = False
-) -> tuple[list[Path], dict[Path, GroundTruth]]:
+) -> tuple[list[Path], dict[Path, MaskFiles]]:
     """Separate the files of one folder into images and masks in the same folder.
 
     `part_mask.png` is the mask of an image `part.*`. With `plain` (folders of anomalous images) a lossless `part.png` is
@@ -37,22 +37,22 @@ def split_companions(
         by_stem[path.stem].append(path)
     beside: dict[Path, Path] = {}
     for path in listed:
-        owner = _marked_owner(path, by_stem) or (_plain_owner(path, by_stem) if plain else None)
+        owner = _owner_by_suffix(path, by_stem) or (_owner_by_stem(path, by_stem) if plain else None)
         if owner is not None:
             beside[path] = owner
-    truths = {owner: GroundTruth((mask,), "single") for mask, owner in beside.items()}
-    return [path for path in listed if path not in beside], truths
+    mask_files = {owner: MaskFiles((mask,), "single") for mask, owner in beside.items()}
+    return [path for path in listed if path not in beside], mask_files
 
 
-def _marked_owner(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
-    for mark in MASK_MARKS:
-        base = path.stem[: len(path.stem) - len(mark)]
-        if mark and path.stem.lower().endswith(mark) and base in by_stem:
+def _owner_by_suffix(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
+    for suffix in MASK_SUFFIXES:
+        base = path.stem[: len(path.stem) - len(suffix)]
+        if suffix and path.stem.lower().endswith(suffix) and base in by_stem:
             return by_stem[base][0]
     return None
 
 
-def _plain_owner(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
+def _owner_by_stem(path: Path, by_stem: dict[str, list[Path]]) -> Path | None:
     others = [other for other in by_stem[path.stem] if other.suffix.lower() in {".jpg", ".jpeg"}]
     is_lossless = path.suffix.lower() in {".png", ".bmp", ".tif", ".tiff"}
     return others[0] if is_lossless and len(others) == 1 and len(by_stem[path.stem]) == 2 else None
@@ -66,7 +66,7 @@ class MaskFolders:
         self.tops = named(folders_in(base), MASKS)
         self._used: set[Path] = set()
 
-    def truths(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, GroundTruth]:
+    def files_of(self, listed: Sequence[Path], defects: Path, *, only: bool = False) -> dict[Path, MaskFiles]:
         """Mask files of the images `listed` in the folder `defects`.
 
         They are searched in `<masks>/<split>/<type>`, `<masks>/<type>` and `<type>/<masks>`, and directly in `<masks>`
@@ -78,7 +78,7 @@ class MaskFolders:
         self._used.add(folder)
         found = scan(folder, self.log)
         entries = _by_image_stem((*found.images, *found.folders))
-        truths: dict[Path, GroundTruth] = {}
+        mask_files: dict[Path, MaskFiles] = {}
         matched: set[Path] = set()
         for image in listed:
             choices = entries.get(image.stem, [])
@@ -88,14 +88,14 @@ class MaskFolders:
                 )
             if choices:
                 matched.update(choices)
-                truths[image] = self._truth(choices[0])
+                mask_files[image] = self._mask_files(choices[0])
         orphans = [path for path in found.images if path not in matched]
         orphans += [path for path in found.folders if path not in matched and has_images(path)]
         if orphans:
             self.log.errors.append(
                 f"{len(orphans)} masks without a picture in {defects}: {first_few(orphans)}"
             )
-        return truths
+        return mask_files
 
     def report_unused(self) -> None:
         """Log mask folders that belong to no folder of images. To be called after all images are paired."""
@@ -122,11 +122,11 @@ class MaskFolders:
         direct = [top for top in self.tops if only and has_images(top)]
         return next(iter((*inside, *direct)), None)
 
-    def _truth(self, path: Path) -> GroundTruth:
+    def _mask_files(self, path: Path) -> MaskFiles:
         if not path.is_dir():
-            return GroundTruth((path,), "single")
+            return MaskFiles((path,), "single")
         channels = scan(path, self.log).images
-        return GroundTruth(channels, "channels") if channels else NO_GROUND_TRUTH
+        return MaskFiles(channels, "channels") if channels else NO_MASKS
 
 
 def _descend(folder: Path, names: Sequence[str]) -> Path | None:
@@ -141,9 +141,9 @@ def _descend(folder: Path, names: Sequence[str]) -> Path | None:
 def _by_image_stem(entries: Sequence[Path]) -> dict[str, list[Path]]:
     """Mask files and folders by the stem of the image they may belong to, names with a suffix first."""
     found: dict[str, list[Path]] = defaultdict(list)
-    for mark in MASK_MARKS:
+    for suffix in MASK_SUFFIXES:
         for path in entries:
             stem = path.name if path.is_dir() else path.stem
-            if stem.lower().endswith(mark):
-                found[stem[: len(stem) - len(mark)]].append(path)
+            if stem.lower().endswith(suffix):
+                found[stem[: len(stem) - len(suffix)]].append(path)
     return found

@@ -89,7 +89,7 @@ def _test_records(
     for kind in kinds:
         listed = scan(kind, log).images
         is_anomalous = kind in defects
-        truths = masks.truths(listed, kind, only=defects == [kind])
+        mask_files = masks.files_of(listed, kind, only=defects == [kind])
         records += folder_records(
             kind,
             listed,
@@ -98,7 +98,7 @@ def _test_records(
             "test",
             defect_type=kind.name if is_anomalous else "good",
             group=group(kind.name) if is_anomalous else "good",
-            truths=truths,
+            mask_files=mask_files,
             log=log,
         )
     masks.report_unused()

@@ -11,7 +11,7 @@ from andon.core.image_files import natural_key
 from andon.core.records import Group, Record, Split
 from andon.datasets.dataset import Records
 from andon.datasets.findings import FindingsLog, first_few, plural
-from andon.datasets.mask_pairing import NO_GROUND_TRUTH, GroundTruth, split_companions
+from andon.datasets.mask_pairing import NO_MASKS, MaskFiles, separate_masks
 
 
 def folder_records(
@@ -23,21 +23,21 @@ def folder_records(
     *,
     defect_type: str = "good",
     group: Group = "good",
-    truths: Mapping[Path, GroundTruth] | None = None,
+    mask_files: Mapping[Path, MaskFiles] | None = None,
     log: FindingsLog,
 ) -> list[Record]:
     """Records of the images `listed` in one folder; mask files among them become masks of their images."""
     label = 0 if defect_type == "good" else 1
-    kept, beside = split_companions(listed, plain=label == 1)
+    kept, beside = separate_masks(listed, plain=label == 1)
     if beside:
         names = [found.masks[0].name for found in beside.values()]
         log.notes.append(
             f"{len(beside)} files beside pictures in {folder} are read as their masks: {first_few(names)}"
         )
-    truth = beside | dict(truths or {})
+    mask_files = beside | dict(mask_files or {})
     records = []
     for image, name in zip(kept, unique_ids(kept, root), strict=True):
-        found = truth.get(image, NO_GROUND_TRUTH)
+        found = mask_files.get(image, NO_MASKS)
         records.append(
             Record(image, name, category, split, label, defect_type, group, found.masks, found.kind)
         )

@@ -38,7 +38,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     for good in named(folders_in(folder), GOOD):
         listed = scan(good, log).images
         train += folder_records(
-            good, listed, folder.parent, category, "train", truths=masks.truths(listed, good), log=log
+            good, listed, folder.parent, category, "train", mask_files=masks.files_of(listed, good), log=log
         )
     if not train:
         raise DataError(
@@ -78,7 +78,7 @@ def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) 
     records: list[Record] = []
     for kind in kinds:
         listed = scan(kind, log).images
-        truths = masks.truths(listed, kind, only=len(kinds) == 1)
+        mask_files = masks.files_of(listed, kind, only=len(kinds) == 1)
         records += folder_records(
             kind,
             listed,
@@ -87,7 +87,7 @@ def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) 
             "test",
             defect_type=kind.name,
             group="anomalous",
-            truths=truths,
+            mask_files=mask_files,
             log=log,
         )
     return sorted(records, key=lambda record: record.defect_type)

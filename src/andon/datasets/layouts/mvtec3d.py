@@ -88,7 +88,7 @@ def _records(
             split,
             defect_type="good" if good else kind.name,
             group="good" if good else "anomalous",
-            truths=masks.truths(listed, kind),
+            mask_files=masks.files_of(listed, kind),
             log=log,
         )
     return [replace(record, depth=point_cloud_beside(record.image)) for record in records]

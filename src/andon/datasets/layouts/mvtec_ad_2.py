@@ -96,7 +96,7 @@ def _public(folder: Path, category: str, log: FindingsLog) -> list[Record]:
             "test",
             defect_type="good" if good else kind.name,
             group="good" if good else "anomalous",
-            truths=masks.truths(listed, kind),
+            mask_files=masks.files_of(listed, kind),
             log=log,
         )
     masks.report_unused()
