@@ -91,7 +91,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_documented_switches_exist():
-    text = (ROOT / "docs" / "efficientad_ast.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "models" / "efficientad_ast.md").read_text(encoding="utf-8")
     settings = {key for key, *_ in resolve_settings("efficientad_ast/corrected")} | {"hold_out"}
     named = set(re.findall(r"`((?:extractor|teacher|student|autoencoder|penalty|maps)\.\w+)`", text))
     assert named

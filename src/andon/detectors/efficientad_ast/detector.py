@@ -6,7 +6,7 @@ student S imitates z with its first half S1 and the autoencoder A with its secon
 follow its teachers, the image is anomalous: M = ½ mean_c (z - S1)² + ½ mean_c (A - S2)².
 
 The recipe `published` reproduces the thesis' code with its defects, `corrected` repairs them; each defect that changes
-a result is a switch below, named with its number (D1, D3, ...) in `docs/efficientad_ast.md`.
+a result is a switch below, named with its number (D1, D3, ...) in `docs/reference/models/efficientad_ast.md`.
 """
 
 from __future__ import annotations

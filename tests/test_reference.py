@@ -1,0 +1,119 @@
+"""The pages in docs/reference do not lag behind the code: settings and their defaults, counts of data sets, links."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from andon.core.config import Config
+from andon.datasets.published.counts import MVTEC_AD
+from andon.detectors._base import DetectorConfig
+from andon.detectors._registry import detector_class, detector_names
+from andon.nn.backbones import BackboneConfig
+from andon.nn.training import OptimiserConfig
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted((DOCS / "reference").rglob("*.md"))
+SHARED: dict[str, type[Config]] = {
+    "extractor": BackboneConfig,
+    "target": BackboneConfig,
+    "optimiser": OptimiserConfig,
+    "teacher_optimiser": OptimiserConfig,
+    "depth": importlib.import_module("andon.detectors._depth").DepthConfig,
+}
+"""Groups of settings that several classes have; a table may leave out those that keep the group's default."""
+ANCHORS = {
+    "models.md": "features ast efficientad-ast efficientad uninformed-students padim patchcore spade east variants teachers",
+    "data.md": "images masks splits mvtec-ad mvtec-loco-ad visa mvtec-3d-ad mvtec-ad-2 real-iad mtd own-folders manifests "
+    "embedded-sets synthetic-anomalies",
+    "metrics.md": "image-metrics pixel-metrics aupro spro pimo intervals thresholds display latency results",
+}
+"""Sections that docstrings cite by title."""
+
+
+def config_classes() -> dict[str, type[Config]]:
+    pretraining = importlib.import_module("andon.pretraining")
+    found = [detector_class(name).Config for name in detector_names()]
+    found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
+    return {cls.__name__: cls for cls in [*found, DetectorConfig, BackboneConfig, OptimiserConfig]}
+
+
+def tables() -> list[tuple[str, dict[str, object]]]:
+    """(class, {setting: default}) of every table of settings; the line above a table names the class."""
+    head = r"^Settings[^\n]*\(`(\w+)`\)[^\n]*:\n\n\| setting \| default \| meaning \|\n\|[-|]+\|\n"
+    pattern = head + r"((?:\|.*\n)+)"
+    found = []
+    for page in PAGES:
+        for name, rows in re.findall(pattern, page.read_text(encoding="utf-8"), re.M):
+            cells = re.findall(r"^\| `([\w.]+)` \| `([^|]+)` \|", rows, re.M)
+            assert len(cells) == rows.count("\n"), (
+                f"{page.name}: a row of {name} is not `setting` | `default` | meaning"
+            )
+            found.append((name, {setting: yaml.safe_load(default) for setting, default in cells}))
+    return found
+
+
+def settings(cls: type[Config]) -> dict[str, object]:
+    """{dotted name: default} in the form YAML has."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in cls().settings()}
+
+
+def test_every_class_of_settings_has_a_table():
+    assert sorted(name for name, _ in tables()) == sorted(config_classes())
+
+
+@pytest.mark.parametrize(
+    ("name", "documented"), tables(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_documented_settings_have_these_defaults(name, documented):
+    actual = settings(config_classes()[name])
+    assert documented == {setting: actual.get(setting, "no such setting") for setting in documented}
+
+
+@pytest.mark.parametrize(
+    ("name", "documented"), tables(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_no_setting_is_missing(name, documented):
+    cls = config_classes()[name]
+    common = set(settings(DetectorConfig)) if cls is not DetectorConfig else set()
+
+    def keeps_the_default(setting: str, value: object) -> bool:
+        *groups, leaf = setting.split(".")
+        shared = SHARED.get(groups[-1]) if groups else None
+        return shared is not None and settings(shared).get(leaf, ...) == value
+
+    missing = [
+        setting
+        for setting, value in settings(cls).items()
+        if setting not in common and setting not in documented and not keeps_the_default(setting, value)
+    ]
+    assert not missing
+
+
+def test_counts_of_mvtec_ad_are_those_the_reader_compares_with():
+    text = (DOCS / "reference" / "data.md").read_text(encoding="utf-8")
+    for category, counts in MVTEC_AD.items():
+        kinds = ", ".join(f"{name} {count}" for name, count in counts.defects.items())
+        assert f"| {category} | {counts.train} | {counts.good} | {counts.bad} | {kinds} |\n" in text
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_cited_sections_exist():
+    for page, names in ANCHORS.items():
+        assert set(names.split()) <= anchors(DOCS / "reference" / page)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: p.relative_to(DOCS).as_posix())
+def test_links_to_sections_lead_somewhere(page):
+    for target, section in re.findall(r"\]\(([^)#\s]*)#([\w-]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert section in anchors(page.parent / target if target else page), f"{target}#{section}"
