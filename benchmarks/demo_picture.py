@@ -16,7 +16,7 @@ from PIL import Image
 
 from andon.core.image_files import decode
 from andon.datasets import open_dataset
-from andon.datasets.masks import load_regions
+from andon.datasets.masks import load_ground_truth
 from andon.report.pictures import FOUND, TRUTH, marked
 from andon.runs.folder import read_recipe
 
@@ -37,7 +37,7 @@ def main(run: Path, target: Path) -> None:
     for k, (_, scored) in enumerate(sorted(rows.items())[:TYPES]):
         record = records[sorted(scored)[len(scored) // 2][1]]
         pixels = (decode(record.image).pixels * 255).round().astype(np.uint8)
-        truth = marked(pixels, load_regions(record, pixels.shape[:2]).union, TRUTH)
+        truth = marked(pixels, load_ground_truth(record, pixels.shape[:2]).union, TRUTH)
         place = Path(record.defect_type) / f"{Path(record.id).name}.png"
         found = np.asarray(Image.open(run / "masks" / place).convert("L")) > 0
         panels = [

@@ -29,7 +29,7 @@ from peers_row import seconds
 from PIL import Image
 
 from andon import Record, open_dataset
-from andon.datasets.masks import load_regions
+from andon.datasets.masks import load_ground_truth
 from andon.metrics import PixelRanking, auroc
 
 HERE = Path(__file__).parent
@@ -83,7 +83,7 @@ def write_mask(record: Record, file: Path) -> None:
     """The union of all marked defects as a black and white picture."""
     width, height = Image.open(record.image).size
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(load_regions(record, (height, width)).union).save(file)
+    Image.fromarray(load_ground_truth(record, (height, width)).union).save(file)
 
 
 # Environments and processes ---------------------------------------------------------------------------------------------

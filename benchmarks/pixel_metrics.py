@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from andon.core.records import Region
+from andon.core.records import Defect
 from andon.metrics import PixelHistogram, PixelRanking, PixelSummary
 
 PixelScores = PixelRanking | PixelHistogram
@@ -66,7 +66,7 @@ def add(ranking: PixelScores, picture: Picture) -> None:
     """One picture; its mask is one defect that counts as found from half of its pixels on."""
     anomaly_map, mask, tag = picture
     area = int(np.count_nonzero(mask))
-    channels = [Region(mask, tag, 255, max(1, area // 2))] if area else []
+    channels = [Defect(mask, tag, 255, max(1, area // 2))] if area else []
     ranking.add(anomaly_map, mask, label=int(area > 0), tags=[tag], channels=channels)
 
 

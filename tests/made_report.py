@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from andon.core.records import Record
-from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.detectors._base import enlarge
 from andon.export.latency import summarise
 from andon.metrics import (
@@ -99,12 +99,12 @@ def make_cases(records: Sequence[Record], calibration: Calibration, *, seed: int
     for record in records:
         with Image.open(record.image) as opened:
             size = (opened.height, opened.width)
-        regions = load_regions(record, size)
+        truth = load_ground_truth(record, size)
         cells = tuple(max(2, n // 4) for n in size)
         raw = rng.normal(0.5, 0.25, cells).astype(np.float32)
         if record.label:
             strength = rng.uniform(0.3, 4.0)
-            near = enlarge(torch.from_numpy(regions.union.astype(np.float32))[None], cells)  # type: ignore[arg-type]
+            near = enlarge(torch.from_numpy(truth.union.astype(np.float32))[None], cells)  # type: ignore[arg-type]
             raw += np.float32(strength) * near
             raw_score = float(np.float32(1.0 + strength * 0.4 + rng.normal(0, 0.15)))
         else:
@@ -117,7 +117,7 @@ def make_cases(records: Sequence[Record], calibration: Calibration, *, seed: int
                 is_anomalous=raw_score >= calibration.image.value,
                 raw_map=raw,
                 size=size,
-                has_mask=has_pixel_truth(record, regions),
+                has_mask=has_pixel_truth(record, truth),
             )
         )
     return cases
@@ -162,7 +162,7 @@ def make_report(root: Path, records: Sequence[Record] | None = None, **changes: 
     for case in cases:
         ranking.add(
             enlarge(torch.from_numpy(case.raw_map)[None], case.size),
-            load_regions(case.record, case.size).union,
+            load_ground_truth(case.record, case.size).union,
             label=case.record.label or 0,
             tags=record_tags(case.record),
         )

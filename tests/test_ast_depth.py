@@ -17,7 +17,7 @@ import andon
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import decode, read_points
 from andon.core.images import load_depth
-from andon.core.region import InspectedArea
+from andon.core.region import InspectionRegion
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.depth import network_planes
 from andon.detectors._recipes import load_recipe
@@ -189,8 +189,8 @@ def test_points_decide(data: Dataset, combined: AST, tmp_path: Path):
 
 
 def test_what_is_not_inspected_has_neither_colour_nor_points(data: Dataset, combined: AST, monkeypatch):
-    area = InspectedArea(np.tile(np.arange(64) < 40, (64, 1)))
-    monkeypatch.setattr(combined, "calibration", replace(combined.fitted(), inspected=area))
+    area = InspectionRegion(np.tile(np.arange(64) < 40, (64, 1)))
+    monkeypatch.setattr(combined, "calibration", replace(combined.fitted(), region=area))
     record = data.test[0]
     points = read_points(record.depth, (128, 128))
     array = np.concatenate([decode(record.image).pixels, points], axis=2)

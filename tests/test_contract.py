@@ -17,7 +17,7 @@ import andon
 from andon.core.errors import ConfigError, DataError, InterruptedRun, NotFittedError
 from andon.core.image_files import decode
 from andon.core.records import Prediction, Record
-from andon.core.region import InspectedArea
+from andon.core.region import InspectionRegion
 from andon.detectors._base import Detector
 from andon.detectors._registry import detector_class, detector_names
 from andon.detectors._saving import load_detector
@@ -132,8 +132,8 @@ def test_a_prediction_is_complete(detector, records):
 
 
 def test_what_is_not_inspected_changes_no_answer(detector, records, monkeypatch):
-    area = InspectedArea(np.tile(np.arange(SIDE) < 40, (SIDE, 1)))
-    monkeypatch.setattr(detector, "calibration", replace(detector.fitted(), inspected=area))
+    area = InspectionRegion(np.tile(np.arange(SIDE) < 40, (SIDE, 1)))
+    monkeypatch.setattr(detector, "calibration", replace(detector.fitted(), region=area))
     picture = (decode(records["good"][0].image).pixels * 255).round().astype(np.uint8)
     inverted = np.where(area.mask[:, :, None], picture, 255 - picture)
     left, right = detector.predict(picture), detector.predict(inverted)

@@ -14,8 +14,8 @@ from tiny import TINY
 
 import andon
 from andon.core.errors import DataError
-from andon.core.records import Record, Region
-from andon.core.region import InspectedArea, inspecting
+from andon.core.records import Defect, Record
+from andon.core.region import InspectionRegion, with_region
 from andon.datasets import open_dataset
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.detectors._base import Detector
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.xdist_group("region")
 
 IGNORED = np.s_[:, 44:]
 """The right end of a picture."""
-AREA = InspectedArea(np.tile(np.arange(SIDE) < 44, (SIDE, 1)))
+AREA = InspectionRegion(np.tile(np.arange(SIDE) < 44, (SIDE, 1)))
 
 
 def scribbled(pixels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -130,13 +130,13 @@ def test_cached_features_do_not_mix(detector, pictures, tmp_path):
     records = pictures["clean"][:2]
     cache = FeatureCache(detector.extractor, directory=tmp_path)
     whole = cache.load(records)
-    part = cache.load(inspecting(records, AREA))
-    other = cache.load(inspecting(records, InspectedArea(~AREA.mask)))
-    recoloured = cache.load(inspecting(records, InspectedArea(AREA.mask, (0, 0, 0))))
+    part = cache.load(with_region(records, AREA))
+    other = cache.load(with_region(records, InspectionRegion(~AREA.mask)))
+    recoloured = cache.load(with_region(records, InspectionRegion(AREA.mask, (0, 0, 0))))
     assert cache.computed == 8
     for one in (part, other, recoloured):
         assert not one["layer1"].equal(whole["layer1"])
-    again = cache.load(inspecting(records, AREA))
+    again = cache.load(with_region(records, AREA))
     assert again["layer1"].equal(part["layer1"])
     assert cache.computed == 8
 
@@ -152,8 +152,8 @@ def test_pixel_metrics_are_those_of_the_inspected_pixels_alone(kind):
         mask = np.zeros((12, 20), np.bool_)
         mask[2:5, 3 : 3 + 2 * k] = True
         label = int(k > 0)
-        channels = [Region(mask, "hole", 1, 3)] if label else []
-        cut = [Region(mask[:, :13], "hole", 1, 3)] if label else []
+        channels = [Defect(mask, "hole", 1, 3)] if label else []
+        cut = [Defect(mask[:, :13], "hole", 1, 3)] if label else []
         part.add(scores, mask, label=label, name=str(k), channels=channels, inspected=inside)
         whole.add(scores[:, :13], mask[:, :13], label=label, name=str(k), channels=cut)
     assert part.summary() == whole.summary()
@@ -221,11 +221,11 @@ def check_pictures(report: Report, folder: Path) -> None:
 
 def test_made_up_defects_lie_in_the_region(pictures):
     good = pictures["clean"][:5]
-    everywhere, seen = (synthetic_anomalies(records, seed=3) for records in (good, inspecting(good, AREA)))
+    everywhere, seen = (synthetic_anomalies(records, seed=3) for records in (good, with_region(good, AREA)))
     assert 0 < len(seen) <= len(everywhere)
     corner = np.zeros((SIDE, SIDE), np.bool_)
     corner[0, 0] = True
-    cornered = inspecting(good, InspectedArea(corner))
+    cornered = with_region(good, InspectionRegion(corner))
     assert synthetic_anomalies(cornered, seed=3) == []
     detector = AST(ASTConfig().updated(TINY["ast"] | {"selection": "synthetic"}))
     with pytest.raises(DataError, match="none of the defects made up"):
@@ -251,7 +251,7 @@ def test_a_run_says_which_region(region_run, region_file):
     recipe = read_recipe(region_run)
     assert recipe["region"] == str(region_file.resolve())
     assert recipe["data"]["region"] == {"sha256": AREA.sha256, "inspected": 44 / 64}
-    assert andon.load(region_run).fitted().inspected == AREA
+    assert andon.load(region_run).fitted().region == AREA
 
 
 def test_packed_detectors_hold_the_region(region_run, tmp_path, monkeypatch):
@@ -260,7 +260,7 @@ def test_packed_detectors_hold_the_region(region_run, tmp_path, monkeypatch):
 
     pack_run(region_run, tmp_path / "cloth.andon")
     judge = andon.load(tmp_path / "cloth.andon")
-    assert judge.fitted().inspected == AREA
+    assert judge.fitted().region == AREA
     assert judge.predict(scribbled(texture(7))).raw_score == judge.predict(texture(7)).raw_score
 
 

@@ -10,7 +10,7 @@ from tiny import TINY
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.core.region import InspectedArea, nearest_places
+from andon.core.region import InspectionRegion, nearest_places
 from andon.detectors._base import Analysis, Detector
 from andon.detectors._registry import detector_class
 from andon.export.network import compare, export, places
@@ -19,7 +19,7 @@ from andon.runtime import open_model
 
 pytestmark = pytest.mark.xdist_group("network")
 
-AREA = InspectedArea(np.tile(np.arange(SIDE) < 44, (SIDE, 1)))
+AREA = InspectionRegion(np.tile(np.arange(SIDE) < 44, (SIDE, 1)))
 
 
 class Light(Detector):
@@ -61,7 +61,7 @@ def test_fitting_again_without_a_region_forgets_it(records):
     detector = Light()
     for region, found in ((AREA, AREA), (None, None)):
         detector.fit(records[:5], records[5:], trainer=Trainer(device="cpu"), region=region)
-        assert detector.fitted().inspected == found
+        assert detector.fitted().region == found
 
 
 @pytest.mark.parametrize("name", ["light", *(pytest.param(n, marks=pytest.mark.slow) for n in TINY)])

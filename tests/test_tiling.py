@@ -20,7 +20,7 @@ from andon.core import tiling as tiles
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import decode
 from andon.core.records import Record
-from andon.core.region import InspectedArea
+from andon.core.region import InspectionRegion
 from andon.core.tiling import CELLS, Line, TileConfig, Tiling, cut_records, drawn, look
 from andon.detectors._base import Detector, enlarge
 from andon.detectors._registry import detector_class
@@ -259,7 +259,7 @@ def test_the_runtime_cuts_and_blends_as_the_detector(detector, folder):
 def test_what_is_not_inspected_changes_nothing_in_tiles_either(folder):
     mask = np.ones((90, 150), bool)
     mask[:, :50] = False
-    area = InspectedArea(mask)
+    area = InspectionRegion(mask)
     found = create("patchcore").fit(
         records(folder, "train/good"),
         records(folder, "test/good"),

@@ -14,27 +14,39 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from andon.api import create
-    from andon.core.errors import AndonError, UsageError
-    from andon.core.records import Batch, Prediction, Record, Region, Regions
-    from andon.datasets import Dataset, Records, check_dataset, open_dataset
-    from andon.detectors._base import Detector, DetectorConfig
-    from andon.nn.training import Trainer
-    from andon.report.evaluation import Report, evaluate
-    from andon.runs.loading import load
+if TYPE_CHECKING:  # the table below for type checkers, which do not run `__getattr__`
+    from andon.api import create as create
+    from andon.core.errors import AndonError as AndonError
+    from andon.core.errors import UsageError as UsageError
+    from andon.core.records import Batch as Batch
+    from andon.core.records import Defect as Defect
+    from andon.core.records import GroundTruth as GroundTruth
+    from andon.core.records import Prediction as Prediction
+    from andon.core.records import Record as Record
+    from andon.core.region import InspectionRegion as InspectionRegion
+    from andon.datasets import Dataset as Dataset
+    from andon.datasets import Records as Records
+    from andon.datasets import check_dataset as check_dataset
+    from andon.datasets import open_dataset as open_dataset
+    from andon.detectors._base import Detector as Detector
+    from andon.detectors._base import DetectorConfig as DetectorConfig
+    from andon.nn.training import Trainer as Trainer
+    from andon.report.evaluation import Report as Report
+    from andon.report.evaluation import evaluate as evaluate
+    from andon.runs.loading import load as load
 
 _HOMES = {
     "AndonError": "andon.core.errors",
     "Batch": "andon.core.records",
     "Dataset": "andon.datasets",
+    "Defect": "andon.core.records",
     "Detector": "andon.detectors._base",
     "DetectorConfig": "andon.detectors._base",
+    "GroundTruth": "andon.core.records",
+    "InspectionRegion": "andon.core.region",
     "Prediction": "andon.core.records",
     "Record": "andon.core.records",
     "Records": "andon.datasets",
-    "Region": "andon.core.records",
-    "Regions": "andon.core.records",
     "Report": "andon.report.evaluation",
     "Trainer": "andon.nn.training",
     "UsageError": "andon.core.errors",
@@ -44,27 +56,14 @@ _HOMES = {
     "load": "andon.runs.loading",
     "open_dataset": "andon.datasets",
 }
+"""The public names and the modules that define them."""
 
-__all__ = [
-    "AndonError",
-    "Batch",
-    "Dataset",
-    "Detector",
-    "DetectorConfig",
-    "Prediction",
-    "Record",
-    "Records",
-    "Region",
-    "Regions",
-    "Report",
-    "Trainer",
-    "UsageError",
-    "check_dataset",
-    "create",
-    "evaluate",
-    "load",
-    "open_dataset",
-]
+_RENAMED = {
+    "Region": "an annotated defect is andon.Defect, the region a user inspects is andon.InspectionRegion",
+    "Regions": "all annotated defects of an image are andon.GroundTruth",
+}
+
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -72,6 +71,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("andon")
+    if name in _RENAMED:
+        raise AttributeError(f"andon.{name} was renamed: {_RENAMED[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'andon' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

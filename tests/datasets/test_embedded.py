@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from andon.core.errors import DataError, OutputError
-from andon.datasets import check_dataset, load_regions, open_dataset
+from andon.datasets import check_dataset, load_ground_truth, open_dataset
 from andon.datasets.embedded import CATEGORIES, PROFILES, VERSION, Rendered, generate, render
 from andon.datasets.embedded.generation import (
     TRAY,
@@ -158,16 +158,16 @@ def test_every_tray_mask_has_one_listed_value(root: Path) -> None:
 
 
 def test_the_ideal_map_is_perfect_at_every_limit(root: Path) -> None:
-    """Marking exactly the union saturates every region with no false positive pixel: AU-sPRO 1 at every limit."""
+    """Marking exactly the union saturates every defect with no false positive pixel: AU-sPRO 1 at every limit."""
     data = open_dataset(folder_of(root, TRAY))
     for record in data.test:
-        truth = load_regions(record, (SIZE, SIZE * 5 // 4), data.saturation)
-        assert len(truth.regions) == len(record.masks)
-        for region in truth.regions:
-            found = np.count_nonzero(region.mask & truth.union)
-            assert min(1.0, found / region.saturation_area) == 1.0
-            absolute = region.defect_name in {"missing_pin", "additional_pin", "two_additional_pins"}
-            assert (region.saturation_area < found) == absolute
+        truth = load_ground_truth(record, (SIZE, SIZE * 5 // 4), data.saturation)
+        assert len(truth.defects) == len(record.masks)
+        for defect in truth.defects:
+            found = np.count_nonzero(defect.mask & truth.union)
+            assert min(1.0, found / defect.saturation_area) == 1.0
+            absolute = defect.defect_name in {"missing_pin", "additional_pin", "two_additional_pins"}
+            assert (defect.saturation_area < found) == absolute
 
 
 # Streams ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from trees import SIDE, loco_tree, mvtec_tree, write_mask, write_picture, write_
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.datasets import Records, list_categories, load_regions, open_dataset
+from andon.datasets import Records, list_categories, load_ground_truth, open_dataset
 from andon.datasets.folder_scan import natural_order
 from andon.datasets.layouts import layouts
 
@@ -54,7 +54,7 @@ def test_mvtec_ad(tmp_path: Path) -> None:
     assert crack.masks == (tmp_path / "bottle/ground_truth/crack/000_mask.png",)
     good = by_id(data.test)["bottle/test/good/000"]
     assert (good.label, good.defect_type, good.group, good.masks) == (0, "good", "good", ())
-    assert data.has_masks and load_regions(crack, SHAPE).union.sum() == 20
+    assert data.has_masks and load_ground_truth(crack, SHAPE).union.sum() == 20
 
 
 def test_same_records_from_root_and_category(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_mvtec_loco(tmp_path: Path) -> None:
     assert groups["pins/test/good/000"] == "good"
     both = by_id(data.test)["pins/test/logical_anomalies/001"]
     assert both.mask_kind == "channels" and [mask.name for mask in both.masks] == ["000.png", "001.png"]
-    regions = load_regions(both, SHAPE, data.saturation).regions
-    assert [(r.defect_name, r.pixel_value, r.saturation_area) for r in regions] == [
+    defects = load_ground_truth(both, SHAPE, data.saturation).defects
+    assert [(r.defect_name, r.pixel_value, r.saturation_area) for r in defects] == [
         ("1_additional_pushpin", 255, 6),
         ("scratch", 240, 6),
     ]
@@ -249,7 +249,7 @@ def test_loco_is_recognised_without_its_config(tmp_path: Path) -> None:
     """User data with a mask folder per picture: every defect saturates at its own area."""
     data = open_dataset(loco_tree(tmp_path / "pins", config=None))
     assert data.layout == "mvtec_loco" and data.saturation is None
-    assert load_regions(data.test[-1], SHAPE, data.saturation).regions[0].saturation_area == 20
+    assert load_ground_truth(data.test[-1], SHAPE, data.saturation).defects[0].saturation_area == 20
 
 
 def test_loco_counts_accept_paper_and_archive(tmp_path: Path) -> None:

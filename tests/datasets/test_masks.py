@@ -1,4 +1,4 @@
-"""Mask files to regions: values, palettes, saturation, and what is refused."""
+"""Mask files to annotated defects: values, palettes, saturation, and what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trees import DEFECTS, SIDE, write_mask, write_picture
 
 from andon.core.errors import DataError
 from andon.core.records import MaskKind, Record
-from andon.datasets import has_pixel_truth, load_regions
+from andon.datasets import has_pixel_truth, load_ground_truth
 from andon.datasets.masks import Saturation, read_saturation
 
 SHAPE = (SIDE, SIDE)
@@ -30,10 +30,10 @@ def record_with(*masks: Path, label: int = 1, kind: MaskKind = "single") -> Reco
 @pytest.mark.parametrize("value", [1, 127, 236, 240, 254, 255])
 def test_any_value_but_zero_is_anomalous(tmp_path: Path, value: int) -> None:
     """Dividing by 255 and casting would lose all but 255."""
-    regions = load_regions(record_with(write_mask(tmp_path / "m.png", value)), SHAPE)
-    assert regions.union.sum() == 20 and regions.union[3:7, 2:7].all()
-    assert (regions.regions[0].pixel_value, regions.regions[0].saturation_area) == (value, 20)
-    assert regions.regions[0].defect_name == "crack"
+    truth = load_ground_truth(record_with(write_mask(tmp_path / "m.png", value)), SHAPE)
+    assert truth.union.sum() == 20 and truth.union[3:7, 2:7].all()
+    assert (truth.defects[0].pixel_value, truth.defects[0].saturation_area) == (value, 20)
+    assert truth.defects[0].defect_name == "crack"
 
 
 def test_palette_indices_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_palette_indices_are_taken_as_they_are(tmp_path: Path) -> None:
     picture = Image.frombytes("P", SHAPE, np.pad(np.ones((4, 4), np.uint8), 6).tobytes())
     picture.putpalette([0, 0, 0, 0, 0, 0, 255, 0, 0])
     picture.save(tmp_path / "m.png")
-    assert load_regions(record_with(tmp_path / "m.png"), SHAPE).union.sum() == 16
+    assert load_ground_truth(record_with(tmp_path / "m.png"), SHAPE).union.sum() == 16
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
@@ -49,12 +49,12 @@ def test_mask_modes_agree(tmp_path: Path, mode: str) -> None:
     """An opaque alpha channel is no ground truth."""
     values = np.pad(np.full((4, 4), 255, np.uint8), 6)
     Image.fromarray(values).convert(mode).save(tmp_path / "m.png")
-    assert load_regions(record_with(tmp_path / "m.png"), SHAPE).union.sum() == 16
+    assert load_ground_truth(record_with(tmp_path / "m.png"), SHAPE).union.sum() == 16
 
 
 def test_sixteen_bit_mask(tmp_path: Path) -> None:
     Image.fromarray(np.pad(np.full((2, 3), 700, np.uint16), ((7, 7), (7, 6)))).save(tmp_path / "m.png")
-    assert load_regions(record_with(tmp_path / "m.png"), SHAPE).regions[0].pixel_value == 700
+    assert load_ground_truth(record_with(tmp_path / "m.png"), SHAPE).defects[0].pixel_value == 700
 
 
 def test_channels_give_one_region_each_and_may_overlap(tmp_path: Path) -> None:
@@ -64,12 +64,12 @@ def test_channels_give_one_region_each_and_may_overlap(tmp_path: Path) -> None:
     record = record_with(
         write_mask(tmp_path / "0.png", first), write_mask(tmp_path / "1.png", second), kind="channels"
     )
-    regions = load_regions(record, SHAPE, TABLE)
-    assert [(r.defect_name, r.mask.sum(), r.saturation_area) for r in regions.regions] == [
+    truth = load_ground_truth(record, SHAPE, TABLE)
+    assert [(r.defect_name, r.mask.sum(), r.saturation_area) for r in truth.defects] == [
         ("missing", 21, 6),
         ("scratch", 20, 6),
     ]
-    assert regions.union.sum() == 31
+    assert truth.union.sum() == 31
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,17 @@ def test_value_that_the_config_does_not_list(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"m\.png holds the value 17, which defects_config\.json does not list"
     ):
-        load_regions(record_with(write_mask(tmp_path / "m.png", 17)), SHAPE, TABLE)
+        load_ground_truth(record_with(write_mask(tmp_path / "m.png", 17)), SHAPE, TABLE)
     mixed = np.zeros(SHAPE, np.uint8)
     mixed[0], mixed[1] = 255, 240
     with pytest.raises(DataError, match=r"holds the values \[240, 255\]"):
-        load_regions(record_with(write_mask(tmp_path / "n.png", mixed)), SHAPE, TABLE)
+        load_ground_truth(record_with(write_mask(tmp_path / "n.png", mixed)), SHAPE, TABLE)
 
 
 def test_size_mismatch_names_both_files_and_sizes(tmp_path: Path) -> None:
     mask = write_mask(tmp_path / "m.png", size=(20, 16))
     with pytest.raises(DataError, match=r"m\.png is 20 x 16 pixels but picture\.png is 16 x 16"):
-        load_regions(record_with(mask), SHAPE)
+        load_ground_truth(record_with(mask), SHAPE)
 
 
 def test_mask_is_compared_with_the_rotated_picture(tmp_path: Path) -> None:
@@ -121,19 +121,19 @@ def test_mask_is_compared_with_the_rotated_picture(tmp_path: Path) -> None:
     height, width, _ = decode(tmp_path / "r.jpg").pixels.shape
     assert (height, width) == (20, 16)
     with pytest.raises(DataError, match="after EXIF rotation"):
-        load_regions(record_with(write_mask(tmp_path / "m.png", size=(20, 16))), (height, width))
-    assert load_regions(
+        load_ground_truth(record_with(write_mask(tmp_path / "m.png", size=(20, 16))), (height, width))
+    assert load_ground_truth(
         record_with(write_mask(tmp_path / "n.png", size=(16, 20))), (height, width)
     ).union.any()
 
 
 def test_good_pictures(tmp_path: Path) -> None:
-    empty = load_regions(record_with(label=0), SHAPE)
-    assert empty.regions == () and empty.union.shape == SHAPE and not empty.union.any()
+    empty = load_ground_truth(record_with(label=0), SHAPE)
+    assert empty.defects == () and empty.union.shape == SHAPE and not empty.union.any()
     blank = write_mask(tmp_path / "blank.png", 0)
-    assert load_regions(record_with(blank, label=0), SHAPE).regions == ()
+    assert load_ground_truth(record_with(blank, label=0), SHAPE).defects == ()
     with pytest.raises(DataError, match=r"marks 20 pixels of picture\.png, which is labelled good"):
-        load_regions(record_with(write_mask(tmp_path / "m.png"), label=0), SHAPE)
+        load_ground_truth(record_with(write_mask(tmp_path / "m.png"), label=0), SHAPE)
 
 
 def test_pixel_truth(tmp_path: Path) -> None:
@@ -146,13 +146,13 @@ def test_pixel_truth(tmp_path: Path) -> None:
         (Record(Path("u.png"), "u"), False),
     ]
     for record, expected in cases:
-        assert has_pixel_truth(record, load_regions(record, SHAPE)) is expected
+        assert has_pixel_truth(record, load_ground_truth(record, SHAPE)) is expected
 
 
 def test_unreadable_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"mask .*m\.png cannot be read"):
-        load_regions(record_with(tmp_path / "m.png"), SHAPE)
+        load_ground_truth(record_with(tmp_path / "m.png"), SHAPE)
 
 
 def test_defects_config(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import tifffile
 from trees import SIDE, mvtec_tree, write_mask, write_picture
 
 from andon.core.errors import DataError
-from andon.datasets import check_dataset, list_categories, load_regions, open_dataset
+from andon.datasets import check_dataset, list_categories, load_ground_truth, open_dataset
 from andon.datasets.depth import relief
 from andon.datasets.embedded import dimples
 
@@ -51,8 +51,8 @@ def test_pictures_points_and_masks_are_paired_by_name(tmp_path: Path):
         ("hole", 1, "anomalous"),
     ]
     assert data.test[3].masks == (tmp_path / "bagel/test/hole/gt/001.png",)
-    assert load_regions(data.test[2], (SIDE, SIDE)).union.sum() == 20
-    assert not load_regions(data.test[0], (SIDE, SIDE)).union.any()
+    assert load_ground_truth(data.test[2], (SIDE, SIDE)).union.sum() == 20
+    assert not load_ground_truth(data.test[0], (SIDE, SIDE)).union.any()
 
 
 def test_it_is_told_from_mvtec_ad(tmp_path: Path):

@@ -16,7 +16,7 @@ from trees import SIDE, mvtec_tree, write_mask, write_picture, write_pictures
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.datasets import check_dataset, has_pixel_truth, list_categories, load_regions, open_dataset
+from andon.datasets import check_dataset, has_pixel_truth, list_categories, load_ground_truth, open_dataset
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.published.counts import (
     BTAD,
@@ -81,8 +81,8 @@ def test_visa(tmp_path: Path) -> None:
     assert (bad.label, bad.defect_type, bad.mask_kind) == (1, "burnt", "classes")
     several = found["cashew/Data/Images/Anomaly/001"]
     assert several.defect_type == "burnt+small holes"
-    assert load_regions(several, SHAPE).union.sum() == 30
-    assert all(has_pixel_truth(record, load_regions(record, SHAPE)) for record in data.test)
+    assert load_ground_truth(several, SHAPE).union.sum() == 30
+    assert all(has_pixel_truth(record, load_ground_truth(record, SHAPE)) for record in data.test)
 
 
 def test_visa_masks_of_classes_are_no_fault(tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def test_mtd(tmp_path: Path) -> None:
     assert Counter(r.defect_type for r in data.test) == {"good": 4, "Crack": 1, "Uneven": 1, "Fray": 1}
     found = {record.defect_type: record for record in data.test if record.label}
     assert found["Crack"].image.name == "exp2_num_png.jpg" and found["Crack"].masks[0].suffix == ".png"
-    assert int(load_regions(found["Crack"], SHAPE).union.sum()) == 16  # above 127, not above 0
+    assert int(load_ground_truth(found["Crack"], SHAPE).union.sum()) == 16  # above 127, not above 0
     empty = found["Uneven"]
-    assert empty.label == 1 and not has_pixel_truth(empty, load_regions(empty, SHAPE))
+    assert empty.label == 1 and not has_pixel_truth(empty, load_ground_truth(empty, SHAPE))
     assert check_dataset(data).errors == ()
     assert any("empty mask" in line for line in check_dataset(data).warnings)
 
@@ -243,10 +243,10 @@ def test_mtd_soft_pixels_of_a_free_tile_are_not_marked(tmp_path: Path) -> None:
     size = record.masks[0]
     grey = np.full((20, 16), 90, np.uint8)
     write_mask(size, grey)
-    assert load_regions(record, (20, 16)).regions == ()
+    assert load_ground_truth(record, (20, 16)).defects == ()
     write_mask(size, grey + 60)
     with pytest.raises(DataError, match="labelled good"):
-        load_regions(record, (20, 16))
+        load_ground_truth(record, (20, 16))
 
 
 def test_mtd_test_share_is_rounded_down() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pixels import LIMITS, picture_sets
 
-from andon.core.records import Region
+from andon.core.records import Defect
 from andon.metrics import PixelHistogram, PixelRanking
 from andon.metrics.histogram import bound_of_area, key_scores, order_keys
 from andon.metrics.ranking import Piece, auroc, summarise
@@ -51,7 +51,7 @@ def collect(pictures, ranking):
     """The pictures in a ranking, each with one channel per letter of its tags on half of its mask."""
     for index, (anomaly_map, mask, tags) in enumerate(pictures):
         rows = np.arange(mask.shape[0])[:, None]
-        channels = [Region(mask & (rows % 2 == k), tag, 255, 2) for k, tag in enumerate(tags)]
+        channels = [Defect(mask & (rows % 2 == k), tag, 255, 2) for k, tag in enumerate(tags)]
         channels = [c for c in channels if c.mask.any()]
         ranking.add(anomaly_map, mask, label=int(mask.any()), tags=tags, name=str(index), channels=channels)
     return ranking

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pixels import LIMITS, grid
 
-from andon.core.records import Region
+from andon.core.records import Defect
 from andon.datasets.masks import Saturation
 from andon.metrics import PixelHistogram, PixelRanking, pixel_metrics
 
@@ -39,9 +39,9 @@ T6 = {
 
 def t6(kind=PixelRanking, saturated=True):
     ranking = kind()
-    a, b = (Region(m, name, 255, 2 if saturated else int(m.sum())) for m, name in ((A, "A"), (B, "B")))
+    a, b = (Defect(m, name, 255, 2 if saturated else int(m.sum())) for m, name in ((A, "A"), (B, "B")))
     ranking.add(L, A | B, label=1, tags=("logical", "A", "B"), channels=(a, b))
-    ranking.add(X, C, label=1, tags=("structural", "C"), channels=(Region(C, "C", 254, 2),))
+    ranking.add(X, C, label=1, tags=("structural", "C"), channels=(Defect(C, "C", 254, 2),))
     ranking.add(Y, EMPTY, label=0)
     return ranking
 
@@ -84,7 +84,7 @@ def test_names_and_counts():
 
 def test_a_subset_without_channels_is_undefined_and_so_is_the_mean():
     ranking = PixelRanking()
-    ranking.add(X, C, label=1, tags=("structural",), channels=(Region(C, "C", 254, 2),))
+    ranking.add(X, C, label=1, tags=("structural",), channels=(Defect(C, "C", 254, 2),))
     ranking.add(L, A, label=1, tags=("logical",))
     ranking.add(Y, EMPTY, label=0)
     with pytest.warns(match="auspro_0.05@logical"):
@@ -138,7 +138,7 @@ def channel_sets(draw):
             mask = random.random((6, 5)) < random.uniform(0.05, 0.4)
             mask[0, 0] = True
             regions.append(
-                Region(mask, "ab"[random.integers(2)], 255, int(random.integers(1, mask.sum() + 1)))
+                Defect(mask, "ab"[random.integers(2)], 255, int(random.integers(1, mask.sum() + 1)))
             )
         pictures.append(((random.integers(0, 11, (6, 5)) / 10).astype(np.float32), tuple(regions)))
     return pictures
@@ -174,7 +174,7 @@ def test_offset_and_order_do_not_matter(pictures):
 def test_ideal_maps_reach_1():
     ranking = PixelRanking()
     ranking.add(
-        (A | B).astype(np.float32), A | B, label=1, channels=(Region(A, "A", 1, 2), Region(B, "B", 2, 4))
+        (A | B).astype(np.float32), A | B, label=1, channels=(Defect(A, "A", 1, 2), Defect(B, "B", 2, 4))
     )
     ranking.add(np.zeros((4, 6)), EMPTY, label=0)
     assert [ranking.auspro(limit) for limit in LIMITS] == pytest.approx([1.0] * 5)
@@ -182,4 +182,4 @@ def test_ideal_maps_reach_1():
 
 def test_a_channel_must_lie_inside_the_mask():
     with pytest.raises(ValueError, match="tray/7: the channel 'A' marks pixels outside"):
-        PixelRanking().add(L, B, label=1, channels=(Region(A, "A", 1, 2),), name="tray/7")
+        PixelRanking().add(L, B, label=1, channels=(Defect(A, "A", 1, 2),), name="tray/7")

@@ -156,8 +156,8 @@ def fit(
         print(f"note: {note}")
     if skipped:
         print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
-    if limits.inspected is not None:
-        print(f"inspected: {100 * limits.inspected.share:.3g} % of each picture")
+    if limits.region is not None:
+        print(f"inspected: {100 * limits.region.share:.3g} % of each picture")
     print(f"image threshold: {limits.image.describe()}")
     if limits.source == "train":
         print(

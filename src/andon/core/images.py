@@ -36,13 +36,13 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
             "or use a detector that needs pictures alone"
         )
     points = read_points(record.depth, shape)
-    return points if record.inspected is None else record.inspected.without_points(points)
+    return points if record.region is None else record.region.without_points(points)
 
 
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:
     """(H, W, 3) in [0, 1] of a record's image; pixels outside the inspected region get the fill colour."""
     pixels = decode(record.image).pixels
-    return pixels if record.inspected is None else record.inspected.filled(pixels, record.image)
+    return pixels if record.region is None else record.region.filled(pixels, record.image)
 
 
 def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from andon.core.region import InspectedArea
+    from andon.core.region import InspectionRegion
 
 Split = Literal["train", "validation", "test"]
 Group = Literal["good", "structural", "logical", "anomalous", "unknown"]
@@ -49,12 +49,12 @@ class Record:
     """File of the organised point cloud (H x W x 3, metres) taken with the image, where there is one."""
     metadata: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
     """Further columns of a manifest."""
-    inspected: InspectedArea | None = field(default=None, compare=False, hash=False, repr=False)
-    """Which pixels are looked at; None = all. Detectors set it on the records they are given."""
+    region: InspectionRegion | None = field(default=None, compare=False, hash=False, repr=False)
+    """Which pixels are inspected; None = all. Detectors set it on the records they are given."""
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class Defect:
     """One annotated defect of an image."""
 
     mask: npt.NDArray[np.bool_]
@@ -67,19 +67,19 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Regions:
-    """Ground truth of one image: a list of regions, empty for a good one."""
+class GroundTruth:
+    """All annotated defects of one image; none for a good one."""
 
-    regions: tuple[Region, ...]
+    defects: tuple[Defect, ...]
     shape: tuple[int, int]
     """(H, W) of the image."""
 
     @property
     def union(self) -> npt.NDArray[np.bool_]:
-        """(H, W), True where any region is."""
+        """(H, W), True where any defect is."""
         out = np.zeros(self.shape, dtype=np.bool_)
-        for region in self.regions:
-            out |= region.mask
+        for defect in self.defects:
+            out |= defect.mask
         return out
 
 

@@ -43,7 +43,7 @@ KEYS = ("size", "include", "ignore")
 
 
 @dataclass(frozen=True, eq=False)
-class InspectedArea:
+class InspectionRegion:
     """Which pixels of an image are inspected."""
 
     mask: Mask
@@ -58,7 +58,7 @@ class InspectedArea:
             )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, InspectedArea) and self.sha256 == other.sha256
+        return isinstance(other, InspectionRegion) and self.sha256 == other.sha256
 
     def __hash__(self) -> int:
         return hash(self.sha256)
@@ -134,7 +134,7 @@ class InspectedArea:
         return {"size": [self.mask.shape[1], self.mask.shape[0]], "fill": list(self.fill), "bits": packed}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> InspectedArea:
+    def from_json(cls, data: Mapping[str, Any]) -> InspectionRegion:
         """Inverse of `to_json`."""
         width, height = data["size"]
         packed = np.frombuffer(zlib.decompress(base64.b64decode(data["bits"])), np.uint8)
@@ -148,22 +148,22 @@ def nearest_places(new: int, old: int) -> npt.NDArray[np.int64]:
     return (2 * np.arange(new, dtype=np.int64) + 1) * old // (2 * new)
 
 
-def inspecting(records: Sequence[Record], inspected: InspectedArea | None) -> Sequence[Record]:
+def with_region(records: Sequence[Record], region: InspectionRegion | None) -> Sequence[Record]:
     """The records with that region; unchanged where there is none."""
-    if inspected is None:
+    if region is None:
         return records
-    return [replace(record, inspected=inspected) for record in records]
+    return [replace(record, region=region) for record in records]
 
 
 def inspected_pixels(record: Record, shape: tuple[int, int]) -> Mask | None:
     """(H, W) inspected pixels of a record's image; None = all."""
-    return None if record.inspected is None else record.inspected.at(shape, record.image)
+    return None if record.region is None else record.region.at(shape, record.image)
 
 
 # Reading region files ------------------------------------------------------------------------------------------------
 
 
-def read_region(path: str | Path) -> InspectedArea:
+def read_region(path: str | Path) -> InspectionRegion:
     """The region in a mask or in a JSON file with polygons.
 
     Raises `DataError` that names the file when it cannot be read, is no mask, or leaves nothing to inspect.
@@ -173,7 +173,7 @@ def read_region(path: str | Path) -> InspectedArea:
         raise DataError(f"region {path} does not exist: give a mask picture or a JSON file with polygons")
     mask = _read_polygons(path) if path.suffix.lower() == ".json" else _read_mask(path)
     try:
-        return InspectedArea(mask)
+        return InspectionRegion(mask)
     except DataError as error:
         raise DataError(f"region {path}: {error}") from None
 

@@ -258,5 +258,5 @@ def _tile_of(record: Record, file: Path, top: int, left: int) -> Record:
         masks=(),
         mask_kind="none",
         depth=None,
-        inspected=None,
+        region=None,
     )

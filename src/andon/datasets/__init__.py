@@ -3,7 +3,7 @@
 from andon.datasets.check import check_dataset
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import Findings
-from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.open import list_categories, open_dataset
 
 __all__ = [
@@ -13,6 +13,6 @@ __all__ = [
     "check_dataset",
     "has_pixel_truth",
     "list_categories",
-    "load_regions",
+    "load_ground_truth",
     "open_dataset",
 ]

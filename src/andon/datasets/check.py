@@ -16,7 +16,7 @@ from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
 from andon.datasets.findings import Findings, FindingsLog, first_few, plural
-from andon.datasets.masks import has_pixel_truth, load_regions, mask_values
+from andon.datasets.masks import has_pixel_truth, load_ground_truth, mask_values
 from andon.datasets.open import list_categories, open_dataset
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
@@ -95,7 +95,7 @@ def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
     errors = list(_mask_errors(record, dataset))
     has_truth = True
     try:
-        has_truth = has_pixel_truth(record, load_regions(record, (height, width), dataset.saturation))
+        has_truth = has_pixel_truth(record, load_ground_truth(record, (height, width), dataset.saturation))
         if record.depth is not None:
             read_points(record.depth, (height, width))
     except DataError as error:
@@ -111,7 +111,7 @@ def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
     try:
         values = mask_values(read_mask(path))
     except DataError:
-        return  # reported by `load_regions`
+        return  # reported by `load_ground_truth`
     if len(values) > 1:
         yield (
             f"mask {path} holds {len(values)} values besides 0 ({first_few([str(value) for value in values])}): "

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from andon.core.errors import DataError
 from andon.core.image_files import read_mask
-from andon.core.records import Record, Region, Regions
+from andon.core.records import Defect, GroundTruth, Record
 from andon.core.region import inspected_pixels
 
 SOFT_ABOVE = 127
@@ -39,9 +39,9 @@ class Saturation:
         return max(1, area)
 
 
-def load_regions(
+def load_ground_truth(
     record: Record, shape: tuple[int, int], saturation: Mapping[int, Saturation] | None = None
-) -> Regions:
+) -> GroundTruth:
     """Annotated defects of an image of `shape` = (H, W), one per mask file that is not empty.
 
     A pixel is anomalous where the stored value (palette index) is not 0, in `soft` masks where it is above 127. Pixels
@@ -50,7 +50,7 @@ def load_regions(
     defects here: see `has_pixel_truth`. Raises `DataError` when a mask cannot be read, differs in size from the image, is
     not empty for an image labelled good, or holds a value that `saturation` does not list.
     """
-    regions = []
+    defects = []
     for path in record.masks:
         values = read_mask(path)
         if values.shape != tuple(shape):
@@ -73,13 +73,13 @@ def load_regions(
             mask &= inspected
             area = int(np.count_nonzero(mask))
         if area:
-            regions.append(_region(record, path, values, mask, area, saturation))
-    return Regions(tuple(regions), (shape[0], shape[1]))
+            defects.append(_defect(record, path, values, mask, area, saturation))
+    return GroundTruth(tuple(defects), (shape[0], shape[1]))
 
 
-def has_pixel_truth(record: Record, regions: Regions) -> bool:
+def has_pixel_truth(record: Record, truth: GroundTruth) -> bool:
     """Whether the image can be used for pixel-level metrics: it is good, or its mask is not empty."""
-    return record.label == 0 or bool(regions.regions)
+    return record.label == 0 or bool(truth.defects)
 
 
 def mask_values(values: npt.NDArray[np.integer]) -> list[int]:
@@ -90,17 +90,17 @@ def mask_values(values: npt.NDArray[np.integer]) -> list[int]:
     return [int(value) for value in np.unique(marked)]
 
 
-def _region(
+def _defect(
     record: Record,
     path: Path,
     values: npt.NDArray[np.integer],
     mask: npt.NDArray[np.bool_],
     area: int,
     saturation: Mapping[int, Saturation] | None,
-) -> Region:
+) -> Defect:
     found = mask_values(values)
     if saturation is None:
-        return Region(mask, record.defect_type, found[-1], area)
+        return Defect(mask, record.defect_type, found[-1], area)
     if len(found) != 1:
         raise DataError(
             f"mask {path} holds the values {found}: a mask of this data set holds 0 and one other value"
@@ -111,7 +111,7 @@ def _region(
             "one of them"
         )
     entry = saturation[found[0]]
-    return Region(mask, entry.defect_name, found[0], entry.area(area))
+    return Defect(mask, entry.defect_name, found[0], entry.area(area))
 
 
 def read_saturation(path: Path) -> dict[int, Saturation]:

@@ -23,7 +23,7 @@ from andon.core.image_files import decode, read_size
 from andon.core.paths import cache_dir
 from andon.core.records import Record
 from andon.datasets.dataset import file_digest
-from andon.datasets.masks import load_regions
+from andon.datasets.masks import load_ground_truth
 from andon.datasets.penalty_images import procedural_image
 
 Colours = npt.NDArray[np.float32]
@@ -73,9 +73,9 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
                 object_id=None,
             )
         )
-    if chosen[0].inspected is None:
+    if chosen[0].region is None:
         return records
-    return [record for record in records if load_regions(record, read_size(record.image)).regions]
+    return [record for record in records if load_ground_truth(record, read_size(record.image)).defects]
 
 
 def with_anomalies(

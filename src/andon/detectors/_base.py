@@ -24,10 +24,10 @@ from andon.core.config import Config, Share
 from andon.core.errors import ConfigError, DataError, NotFittedError
 from andon.core.images import batches, read_pixels, to_tensor
 from andon.core.records import Batch, Prediction, Record
-from andon.core.region import InspectedArea, inspected_pixels, inspecting, read_region
+from andon.core.region import InspectionRegion, inspected_pixels, read_region, with_region
 from andon.core.tiling import Pixels, TileConfig, Tiling, cut_records, look
 from andon.datasets.depth import point_cloud_beside
-from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.detectors._saving import save_detector
 from andon.metrics import PixelRanking, auroc
@@ -181,7 +181,7 @@ class Detector(nn.Module, ABC):
         test: Sequence[Record] = (),
         labelled: Sequence[Record] = (),
         trainer: Trainer | None = None,
-        region: InspectedArea | str | Path | None = None,
+        region: InspectionRegion | str | Path | None = None,
     ) -> Self:
         """Learn from the good images of `train`, set thresholds on those of `validation`; fitting twice equals once.
 
@@ -208,10 +208,10 @@ class Detector(nn.Module, ABC):
             )
         self._check_labelled(labelled, validation)
         if region is not None:
-            area = region if isinstance(region, InspectedArea) else read_region(region)
+            area = region if isinstance(region, InspectionRegion) else read_region(region)
             area.check([*train, *validation, *test, *labelled])
             train, validation, test, labelled = (
-                inspecting(records, area) for records in (train, validation, test, labelled)
+                with_region(records, area) for records in (train, validation, test, labelled)
             )
         trainer = trainer if trainer is not None else Trainer()
         trainer.selection = self._judged_on(validation, labelled, test, trainer.seed)
@@ -325,7 +325,7 @@ class Detector(nn.Module, ABC):
         """
         device = self.device()
         if self.calibration is not None:
-            records = inspecting(records, self.calibration.inspected)
+            records = with_region(records, self.calibration.region)
         if self.tiling is not None:
             for record in records:
                 pixels = read_pixels(record)
@@ -372,9 +372,9 @@ class Detector(nn.Module, ABC):
             scores += [float(v) for v in analysis.score]
             for record, anomaly_map in zip(batch.records, maps, strict=True):
                 shape = (anomaly_map.shape[0], anomaly_map.shape[1])
-                regions, inside = load_regions(record, shape), inspected_pixels(record, shape)
-                if has_pixel_truth(record, regions):
-                    ranking.add(anomaly_map, regions.union, label=record.label or 0, inspected=inside)
+                truth, inside = load_ground_truth(record, shape), inspected_pixels(record, shape)
+                if has_pixel_truth(record, truth):
+                    ranking.add(anomaly_map, truth.union, label=record.label or 0, inspected=inside)
         found = {"image_auroc": auroc(scores, [record.label or 0 for record in test])}
         pixel = ranking.auroc()
         return found if np.isnan(pixel) else found | {"pixel_auroc": pixel}
@@ -418,7 +418,7 @@ class Detector(nn.Module, ABC):
                 f"this {self.name} looks at depth and needs (H, W, 6) float32 (colours in [0, 1], then x, y, z in "
                 f"metres), this picture is {array.shape} {array.dtype}: join the two"
             )
-        area = self.fitted().inspected
+        area = self.fitted().region
         array = array if area is None else area.filled(array)
         if self.tiling is not None:
             analysis = self.analyse_tiles(array)
@@ -467,7 +467,7 @@ def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float3
 
 
 def _lowered(raw_map: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np.float32]:
-    return raw_map if record.inspected is None else record.inspected.lowered(raw_map)
+    return raw_map if record.region is None else record.region.lowered(raw_map)
 
 
 def as_float(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

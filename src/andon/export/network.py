@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from andon.core.errors import AndonError, ConfigError
 from andon.core.files import writing
 from andon.core.records import Prediction
-from andon.core.region import InspectedArea
+from andon.core.region import InspectionRegion
 from andon.detectors._base import Detector
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
@@ -83,7 +83,7 @@ class ExportedDetector(nn.Module):
         super().__init__()
         self.detector = detector
         self.calibration = detector.fitted()
-        area = self.calibration.inspected
+        area = self.calibration.region
         self.inspected = None if area is None or detector.tiling is not None else Inspected(area)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,12 +111,12 @@ class ExportedDetector(nn.Module):
 
 
 class Inspected(nn.Module):
-    """Sides of an image to its inspected pixels (H, W), as `InspectedArea.at` but for the check of the proportions."""
+    """Sides of an image to its inspected pixels (H, W), as `InspectionRegion.at` but for the check of the proportions."""
 
     mask: Tensor
     fill: Tensor
 
-    def __init__(self, area: InspectedArea) -> None:
+    def __init__(self, area: InspectionRegion) -> None:
         super().__init__()
         self.register_buffer("mask", torch.from_numpy(area.mask.copy()))
         self.register_buffer("fill", torch.tensor(area.fill, dtype=torch.uint8))
@@ -306,7 +306,7 @@ def _write_openvino(source: Path, path: Path) -> None:
 
 def _made_up(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
-    rng, area = np.random.default_rng(0), detector.fitted().inspected
+    rng, area = np.random.default_rng(0), detector.fitted().region
     tile = 0 if detector.tiling is None else detector.tiling.size
     for height, width in ((tile + h // 4, tile + w // 4) if tile else (h, w) for h, w in SIZES):
         if area is not None:  # which has proportions of its own

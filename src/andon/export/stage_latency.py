@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from andon.core.images import points_of, read_pixels, to_tensor
 from andon.core.records import Record
-from andon.core.region import inspecting
+from andon.core.region import with_region
 from andon.export.latency import Effort, Latency, describe_machine, measure, summarise, synchroniser
 from andon.runtime import Model
 from andon.runtime.model import read
@@ -62,7 +62,7 @@ def _of_detector(detector: Detector, turn: Sequence[Record]) -> tuple[Answer, st
     from andon.detectors._base import enlarge
 
     device, planes = detector.device(), detector.depth_planes
-    turn = inspecting(turn, detector.fitted().inspected)
+    turn = with_region(turn, detector.fitted().region)
 
     def answer_in_tiles(k: int, mark: Callable[[str], None]) -> None:
         pixels = read_pixels(turn[k])

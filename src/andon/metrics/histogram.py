@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import nearest
-from andon.core.records import Region
+from andon.core.records import Defect
 from andon.metrics.counts import Confusion, Curve
 from andon.metrics.pimo import PIMO_RANGE, Pimo, RateCurve, pimo
 from andon.metrics.pixels import (
@@ -118,7 +118,7 @@ class PixelHistogram:
         label: int,
         tags: Collection[str] = (),
         name: str = "",
-        channels: Sequence[Region] = (),
+        channels: Sequence[Defect] = (),
         inspected: Mask | None = None,
     ) -> None:
         """Take in one image, as `PixelRanking.add`."""
@@ -275,7 +275,7 @@ class PixelHistogram:
             bounds=bounds,
         )
 
-    def _positives(self, scores: Map, mask: Mask, name: str, channels: Sequence[Region]) -> _Picture:
+    def _positives(self, scores: Map, mask: Mask, name: str, channels: Sequence[Defect]) -> _Picture:
         sizes, n_regions = region_sizes(mask)
         bins = self._bins(scores[mask])
         used, place, counts = np.unique(bins, return_inverse=True, return_counts=True)

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from andon.core.errors import nearest
-from andon.core.records import Region
+from andon.core.records import Defect
 from andon.metrics.counts import Confusion, Curve, OperatingPoint
 from andon.metrics.pimo import PIMO_RANGE, Pimo, pimo, rate_curve, recalls_at
 from andon.metrics.ranking import CHUNK, Ranking
@@ -92,7 +92,7 @@ class PixelRanking:
         label: int,
         tags: Collection[str] = (),
         name: str = "",
-        channels: Sequence[Region] = (),
+        channels: Sequence[Defect] = (),
         inspected: Mask | None = None,
     ) -> None:
         """Take in one image; nothing of the arguments is kept.
@@ -300,7 +300,7 @@ def checked_image(
     mask: Mask,
     label: int,
     tags: Collection[str],
-    channels: Sequence[Region],
+    channels: Sequence[Defect],
     name: str,
     inspected: Mask | None = None,
 ) -> CheckedImage:
@@ -351,11 +351,11 @@ def _others(mask: Mask, inspected: Mask | None, who: str) -> Mask:
     return inspected & ~mask
 
 
-def highest_scores(scores: Map, region: Region) -> Map:
+def highest_scores(scores: Map, defect: Defect) -> Map:
     """The S highest scores on a defect, S its saturation area, or all where it has fewer pixels."""
-    own = scores[region.mask]
-    if region.saturation_area < own.size:
-        own = np.partition(own, own.size - region.saturation_area)[own.size - region.saturation_area :]
+    own = scores[defect.mask]
+    if defect.saturation_area < own.size:
+        own = np.partition(own, own.size - defect.saturation_area)[own.size - defect.saturation_area :]
     return own
 
 
@@ -439,7 +439,7 @@ class _Group:
         self.n_left_out += other.n_left_out
 
 
-def _add_anomalous(group: _Group, picture: CheckedImage, name: str, channels: Sequence[Region]) -> None:
+def _add_anomalous(group: _Group, picture: CheckedImage, name: str, channels: Sequence[Defect]) -> None:
     scores, mask = picture.scores, picture.mask
     assert mask is not None
     sizes, n_regions = region_sizes(mask)

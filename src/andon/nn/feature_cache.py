@@ -118,7 +118,7 @@ class FeatureCache:
 
 def _area_key(record: Record) -> str:
     """Tells features of partly inspected images from those of whole ones."""
-    return "" if record.inspected is None else f"-area{record.inspected.sha256[:32]}"
+    return "" if record.region is None else f"-area{record.region.sha256[:32]}"
 
 
 def _image_hash(path: Path) -> str:

@@ -19,7 +19,7 @@ from andon.core.records import Record
 from andon.core.region import inspected_pixels
 from andon.core.tiling import Tiling
 from andon.datasets.findings import first_few, plural
-from andon.datasets.masks import Saturation, has_pixel_truth, load_regions
+from andon.datasets.masks import Saturation, has_pixel_truth, load_ground_truth
 from andon.metrics import (
     Curve,
     Gate,
@@ -116,7 +116,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
-        area = self.calibration.inspected
+        area = self.calibration.region
         stages = {
             name: {"seconds": s.seconds, "epochs": s.epochs, "steps": s.steps, "kept_epoch": s.kept_epoch}
             for name, s in self.stages.items()
@@ -368,12 +368,12 @@ def _score(
             for name, values in analysis.extras.items():
                 extras.setdefault(name, []).extend(float(v) for v in values)
             for k, record in enumerate(batch.records):
-                regions = load_regions(record, batch.sizes[k], saturation)
-                known = has_pixel_truth(record, regions)
-                channels = regions.regions if saturation or record.mask_kind == "channels" else ()
+                truth = load_ground_truth(record, batch.sizes[k], saturation)
+                known = has_pixel_truth(record, truth)
+                channels = truth.defects if saturation or record.mask_kind == "channels" else ()
                 named = [region.defect_name for region in channels] if saturation else []
                 tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
-                raw, mask, label = float(analysis.score[k]), regions.union, record.label or 0
+                raw, mask, label = float(analysis.score[k]), truth.union, record.label or 0
                 inside = inspected_pixels(record, batch.sizes[k])
                 common: dict[str, Any] = {
                     "label": label,
@@ -426,10 +426,10 @@ def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
 
 
 def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[str]:
-    if calibration.inspected is None:
+    if calibration.region is None:
         return
     yield (
-        f"{100 * calibration.inspected.share:.3g} % of each picture is inspected; the rest (hatched in heat maps) changes no "
+        f"{100 * calibration.region.share:.3g} % of each picture is inspected; the rest (hatched in heat maps) changes no "
         "score and counts in no pixel metric"
     )
     hidden = [case.record.id for case in cases if _hidden(case)]
@@ -442,9 +442,9 @@ def _region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[s
 
 def _hidden(case: Case) -> bool:
     """Whether the masks of an image mark something, and nothing that is inspected."""
-    if case.has_mask or case.record.inspected is None:
+    if case.has_mask or case.record.region is None:
         return False
-    return bool(load_regions(replace(case.record, inspected=None), case.size).regions)
+    return bool(load_ground_truth(replace(case.record, region=None), case.size).defects)
 
 
 def _notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:

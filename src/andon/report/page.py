@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from andon.core.region import inspected_pixels
-from andon.datasets.masks import load_regions
+from andon.datasets.masks import load_ground_truth
 from andon.report import examples as picks
 from andon.report import tables
 from andon.report.evaluation import Case, Report
@@ -226,7 +226,7 @@ def _truth(case: Case, picture: Any) -> Panel:
         return Panel(title, "", "good: nothing to mark")
     if not case.has_mask:
         return Panel(title, "", "no mask was given, or it marks nothing that is inspected")
-    return Panel(title, data_uri(marked(picture, load_regions(case.record, case.size).union, TRUTH)))
+    return Panel(title, data_uri(marked(picture, load_ground_truth(case.record, case.size).union, TRUTH)))
 
 
 # --- template -----------------------------------------------------------------------------------------------

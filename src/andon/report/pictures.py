@@ -183,7 +183,7 @@ def save_prediction(
         )
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
-    record = replace(prediction.record, inspected=calibration.inspected)
+    record = replace(prediction.record, region=calibration.region)
     _save_images(record, prediction.anomaly_map, mask, folder, place)
     if maps:
         _save_map(prediction.raw_map, folder, place)

@@ -20,7 +20,7 @@ from andon.core.files import write_json, write_text
 from andon.core.image_files import decode
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
-from andon.core.region import InspectedArea, read_region
+from andon.core.region import InspectionRegion, read_region
 from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
 from andon.detectors._recipes import Recipe
@@ -137,7 +137,7 @@ def describe(
     used: Sequence[Record],
     detector: Detector,
     skipped: Mapping[str, str],
-    region: InspectedArea | None = None,
+    region: InspectionRegion | None = None,
 ) -> dict[str, Any]:
     """The content of recipe.yaml: everything needed to repeat the run."""
     from andon.datasets import Records

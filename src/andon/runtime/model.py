@@ -71,7 +71,7 @@ class Model:
         if self.tiling is None:
             return self.judge(self.session(pixels[None]), record)
         where = "this picture" if record is None else str(record.image)
-        area = self.calibration.inspected
+        area = self.calibration.region
         pixels = pixels if area is None else area.filled(pixels, where)
         blended = look(pixels, self.tiling, self._tile_maps, batch=self.batch, where=where)
         whole = enlarge(blended, (pixels.shape[0], pixels.shape[1]))

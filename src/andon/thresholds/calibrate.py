@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from andon.core.records import Record
 from andon.core.region import inspected_pixels
-from andon.datasets.masks import has_pixel_truth, load_regions
+from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.metrics import PixelRanking
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.display import AffineDisplay
@@ -44,7 +44,7 @@ def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> C
         scores=tuple(scores),
         maxima=tuple(maxima),
         source=source,
-        inspected=batch.records[0].inspected,
+        region=batch.records[0].region,
     )
 
 
@@ -56,14 +56,14 @@ def labelled_limits(
     cells: list[npt.NDArray[np.float32]] = []
     for batch, analysis, maps in detector.scan([*good, *labelled]):
         for k, record in enumerate(batch.records):
-            regions = load_regions(record, batch.sizes[k])
+            truth = load_ground_truth(record, batch.sizes[k])
             if record.label == 1:
                 scores.append(float(analysis.score[k]))
             else:
                 cells.append(_inspected_cells(analysis.anomaly_map[k, 0].numpy(), record))
-            if has_pixel_truth(record, regions):
+            if has_pixel_truth(record, truth):
                 inside = inspected_pixels(record, batch.sizes[k])
-                ranking.add(maps[k], regions.union, label=record.label or 0, inspected=inside)
+                ranking.add(maps[k], truth.union, label=record.label or 0, inspected=inside)
     image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
     marked = ranking.summary().n_pos > 0
     pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel
@@ -79,7 +79,7 @@ def labelled_limits(
 
 def _inspected_cells(cells: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np.float32]:
     """(N,) raw values of the cells (h, w) that are inspected."""
-    return cells.ravel() if record.inspected is None else record.inspected.values(cells)
+    return cells.ravel() if record.region is None else record.region.values(cells)
 
 
 def _parts(records: Sequence[Record]) -> list[str] | None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.records import Prediction, Record
-from andon.core.region import InspectedArea
+from andon.core.region import InspectionRegion
 from andon.thresholds.display import AffineDisplay
 from andon.thresholds.rules import Threshold
 
@@ -32,14 +32,14 @@ class Calibration:
     """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
     look: Threshold | None = None
     """From here up to `image` a person is to look at the part; None = there is no such band."""
-    inspected: InspectedArea | None = None
+    region: InspectionRegion | None = None
     """Which pixels are looked at; None = all."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
-        area = {} if self.inspected is None else {"inspected": self.inspected.to_json()}
-        plain = asdict(replace(self, inspected=None))
-        del plain["inspected"]
+        area = {} if self.region is None else {"inspected": self.region.to_json()}
+        plain = asdict(replace(self, region=None))
+        del plain["region"]
         return plain | area
 
     @classmethod
@@ -54,14 +54,14 @@ class Calibration:
             maxima=tuple(data["maxima"]),
             source=data["source"],
             look=Threshold.from_json(data["look"]) if data.get("look") else None,
-            inspected=InspectedArea.from_json(data["inspected"]) if data.get("inspected") else None,
+            region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
         )
 
     def quieted(self, raw_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(H, W) with the value of a typical good pixel, displayed as 0, where the image is not inspected."""
-        if self.inspected is None:
+        if self.region is None:
             return raw_map
-        inside = self.inspected.at((raw_map.shape[0], raw_map.shape[1]))
+        inside = self.region.at((raw_map.shape[0], raw_map.shape[1]))
         return np.where(inside, raw_map, np.float32(self.pixel_display.inverse(np.float32(0))))
 
     def judge(

@@ -11,7 +11,7 @@ from torch import Tensor
 from andon.core.image_files import read_size
 from andon.core.images import View
 from andon.core.records import Record
-from andon.datasets.masks import load_regions
+from andon.datasets.masks import load_ground_truth
 from andon.datasets.penalty_images import penalty_records
 from andon.detectors.efficientad_ast.defect_labels import defect_cells
 from andon.detectors.efficientad_ast.settings import PenaltyConfig
@@ -55,6 +55,6 @@ def some_defects(defects: tuple[Tensor, Tensor], count: int, draw: Draw) -> tupl
 
 def _mask(record: Record) -> Tensor:
     """(1, 1, H, W): 1 on the defect, or NaN everywhere where no mask says where it is."""
-    regions = load_regions(record, read_size(record.image))
-    union = torch.from_numpy(np.asarray(regions.union, np.float32))[None, None]
-    return union if regions.regions else torch.full_like(union, torch.nan)
+    truth = load_ground_truth(record, read_size(record.image))
+    union = torch.from_numpy(np.asarray(truth.union, np.float32))[None, None]
+    return union if truth.defects else torch.full_like(union, torch.nan)

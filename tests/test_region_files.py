@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from andon.core.errors import DataError
 from andon.core.images import read_pixels
 from andon.core.records import Record
-from andon.core.region import InspectedArea, nearest_places, polygon_pixels, read_region
+from andon.core.region import InspectionRegion, nearest_places, polygon_pixels, read_region
 
 
 def write_json(path: Path, **content: object) -> Path:
@@ -22,10 +22,10 @@ def write_json(path: Path, **content: object) -> Path:
     return path
 
 
-def left_half(side: int = 16) -> InspectedArea:
+def left_half(side: int = 16) -> InspectionRegion:
     mask = np.zeros((side, side), np.bool_)
     mask[:, : side // 2] = True
-    return InspectedArea(mask)
+    return InspectionRegion(mask)
 
 
 def test_polygons_cover_the_pixels_whose_centre_they_hold():
@@ -77,8 +77,8 @@ def test_the_region_scales_with_the_picture():
 
 
 def test_saved_form():
-    area = InspectedArea(np.random.default_rng(0).random((13, 9)) > 0.5)
-    back = InspectedArea.from_json(json.loads(json.dumps(area.to_json())))
+    area = InspectionRegion(np.random.default_rng(0).random((13, 9)) > 0.5)
+    back = InspectionRegion.from_json(json.loads(json.dumps(area.to_json())))
     assert back == area
     assert hash(back) == hash(area)
     assert back != left_half()
@@ -87,7 +87,7 @@ def test_saved_form():
 def test_ignored_pixels_become_one_colour(tmp_path):
     pixels = texture(0, 16)
     path = write_picture(tmp_path / "a.png", pixels)
-    seen = read_pixels(Record(path, "a", inspected=left_half()))
+    seen = read_pixels(Record(path, "a", region=left_half()))
     np.testing.assert_array_equal(seen[:, :8], pixels[:, :8].astype(np.float32) / np.float32(255))
     assert np.unique(seen[:, 8:].reshape(-1, 3), axis=0).shape[0] == 1
     depth = left_half().filled(np.ones((16, 16, 6), np.float32))
@@ -103,7 +103,7 @@ def test_cells_and_maps():
     assert area.lowered(grown).max() == 7
     one = np.zeros((16, 16), np.bool_)
     one[0, 0] = True
-    assert InspectedArea(one).values(cells[:1, :1]).tolist() == [0]  # no cell has its centre there
+    assert InspectionRegion(one).values(cells[:1, :1]).tolist() == [0]  # no cell has its centre there
 
 
 @pytest.mark.parametrize(
