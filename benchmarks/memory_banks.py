@@ -27,8 +27,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from andon.detectors.padim import PositionGaussians
 from andon.layers.coreset import greedy_centres
-from andon.layers.gaussian import PositionGaussians
 from andon.layers.neighbours import merged, nearest
 
 MIB = 2**20

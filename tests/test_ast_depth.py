@@ -132,15 +132,37 @@ def test_a_full_mask_is_no_mask_and_an_empty_cell_teaches_nothing():
     assert detector.student_loss(Inputs(f, half)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_mask_weighs_the_map_twice():
-    detector = create(mode="combined").eval()
-    images = torch.rand(1, 5, 64, 64)
-    images[:, 4] = 1
+@pytest.mark.parametrize("score", ["mean", "max"])
+def test_the_mask_enters_the_pixel_map_twice_and_the_other_scores_once(score: str):
+    """Cell by cell in double precision, as the authors' evaluation has it."""
+    detector = create(mode="combined", score=score).eval()
+    images = torch.rand(2, 5, 64, 64)
+    images[:, 4] = (images[:, 4] > 0.5).float()
     with torch.inference_mode():
-        whole = detector.analyse(images).anomaly_map
-        images[:, 4] = 0.5
-        half = detector.analyse(images).anomaly_map
-    torch.testing.assert_close(half, 0.25 * whole)
+        found = detector.analyse(images)
+        inputs = detector.inputs(images)
+        z, log_det = detector.flow(inputs.f)
+        s = detector.regress(inputs.f)
+    assert len(inputs.mask.unique()) > 2  # soft weights
+    maps, mean, teacher = np.zeros((2, 8, 8)), np.zeros(2), np.zeros((2, 8, 8))
+    for k, r, c in np.ndindex(2, 8, 8):
+        weight = float(inputs.mask[k, 0, r, c])
+        a, b = (x[k, :, r, c].double().numpy() for x in (z, s))
+        distance = float(((a - b) ** 2).mean())
+        maps[k, r, c] = weight**2 * distance
+        mean[k] += weight * distance / 64
+        teacher[k, r, c] = weight * (0.5 * (a**2).sum() - float(log_det[k, r, c]))
+    enlarged = F.interpolate(torch.from_numpy(maps)[:, None], scale_factor=8, mode="bicubic")
+    expected = {
+        "mean_map": mean,
+        "max_map": enlarged.amax((1, 2, 3)).numpy(),
+        "teacher_mean": teacher.mean((1, 2)),
+        "teacher_max": teacher.max((1, 2)),
+    }
+    np.testing.assert_allclose(found.anomaly_map[:, 0].numpy(), maps, rtol=1e-4, atol=1e-6)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found.extras[name].numpy(), values, rtol=1e-4, err_msg=name)
+    assert torch.equal(found.score, found.extras[f"{score}_map"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Neighbours, coresets, Gaussians and smoothing against plain forms and their identities (spec 10, I-27 to I-31)."""
+"""Neighbours, coresets, Gaussians, smoothing and the centre crop against plain forms and their identities."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import andon.core.memory_budget
-import andon.layers.gaussian
+import andon.detectors.padim
 import andon.layers.neighbours
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
+from andon.detectors.padim import PositionGaussians, mahalanobis
+from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.coreset import greedy_centres, random_projection
-from andon.layers.framing import crop_centre, fill_border, frame_side
-from andon.layers.gaussian import PositionGaussians, mahalanobis
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.smoothing import Smoothing, gaussian_matrix
 
@@ -181,7 +181,7 @@ def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset)
     """I-31."""
     x = (vectors(count, 3 * 4, seed).view(count, 3, 4) + offset).float()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(andon.layers.gaussian, "EXACT_BYTES", 2**30 if exact else 0)
+        patch.setattr(andon.detectors.padim, "EXACT_BYTES", 2**30 if exact else 0)
         gaussians = learned(x, batch)
         assert gaussians.products.dtype == (torch.float64 if exact else torch.float32)
         covariances = gaussians.covariance(slice(None), 0.25)
@@ -196,8 +196,8 @@ def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset)
 @pytest.mark.parametrize(("exact", "block"), [(2**30, 2**24), (2**30, 1), (0, 1)])
 def test_distances_are_scipys(monkeypatch, exact, block):
     """I-30."""
-    monkeypatch.setattr(andon.layers.gaussian, "EXACT_BYTES", exact)
-    monkeypatch.setattr(andon.layers.gaussian, "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(andon.detectors.padim, "EXACT_BYTES", exact)
+    monkeypatch.setattr(andon.detectors.padim, "BLOCK_NUMBERS", block)
     x = vectors(30, 5 * 6, 0).view(30, 5, 6).float() * 3 + 7  # more pictures than dimensions
     gaussians = learned(x, 8)
     covariances = gaussians.covariance(slice(None), 0.01).clone()
@@ -258,24 +258,30 @@ def test_no_smoothing_only_enlarges():
 
 @settings(deadline=None, max_examples=30)
 @given(side=st.integers(1, 20), centre=st.integers(1, 20))
-def test_a_filled_border_continues_the_centre(side, centre):
+def test_the_border_of_a_pasted_map_has_its_minimum(side, centre):
     if centre > side:
         with pytest.raises(ConfigError, match="smaller than the centre"):
-            frame_side(side, centre)
+            resized_side(side, centre)
         return
-    assert frame_side(side, centre) == side
+    assert resized_side(side, centre) == side
     picture = torch.rand(2, 1, side, side)
     cropped = crop_centre(picture, centre)
     assert cropped.shape == (2, 1, centre, centre)
-    filled = fill_border(cropped, side)
+    filled = paste_centre(cropped, side)
     assert filled.shape == picture.shape
     assert torch.equal(crop_centre(filled, centre), cropped)
-    assert filled.max() == cropped.max()
-    assert filled[0, 0, 0, 0] == cropped[0, 0, 0, 0]
+    top = (side - centre) // 2
+    for k in range(2):  # pixel by pixel, in plain Python
+        inner = cropped[k, 0].tolist()
+        least = min(min(row) for row in inner)
+        for r, row in enumerate(filled[k, 0].tolist()):
+            for c, value in enumerate(row):
+                seen = top <= r < top + centre and top <= c < top + centre
+                assert value == (inner[r - top][c - top] if seen else least)
 
 
 def test_without_a_crop_the_picture_is_seen_whole():
-    assert frame_side(None, 64) == 64
+    assert resized_side(None, 64) == 64
     picture = torch.rand(1, 3, 64, 64)
     assert torch.equal(crop_centre(picture, 64), picture)
 

@@ -1,4 +1,4 @@
-"""Point clouds to relief (spec 2.4) against plain loops; identities I-24 and I-26."""
+"""Point clouds to relief against plain loops; identities I-24 and I-26."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 from torch.nn import functional as F
 
 from andon.core.errors import DataError
@@ -144,6 +145,19 @@ def test_resizing_is_bilinear_as_torch_has_it(height, width, rows, columns):
     np.testing.assert_allclose(resize_map(values, (rows, columns)), expected[0, 0].numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 6, 7, 8])
+def test_the_dilation_of_one_pixel_is_scipys(side):
+    """The authors' code calls `scipy.ndimage.binary_dilation`; pixel 12 dilated by 8 becomes 8 to 15."""
+    z = tilted(32, 32)
+    z[12, 12] -= 0.02
+    found = network_planes(cloud(z), 32, distance=7e-3, dilate=side)[1]
+    pixel = np.zeros((32, 32), bool)
+    pixel[12, 12] = True
+    assert np.array_equal(found > 0, ndimage.binary_dilation(pixel, np.ones((side, side))))
+    if side == 8:
+        assert np.flatnonzero(found.any(0)).tolist() == list(range(8, 16))
+
+
 def test_the_mask_is_widened_by_a_square():
     z = tilted(32, 32)
     z[10:14, 10:16] -= 0.02
@@ -153,6 +167,9 @@ def test_the_mask_is_widened_by_a_square():
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (4 + 7, 6 + 7)
     assert set(np.unique(planes[1])) == {0, 1}
     assert len(rows) == 11 * 13
+    expected = ndimage.binary_dilation(relief(cloud(z)).foreground, np.ones((8, 8)))
+    assert np.array_equal(planes[1] > 0, expected)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10 - 4, 13 + 3, 10 - 4, 15 + 3)
     bare = network_planes(cloud(z), 32, distance=7e-3, dilate=1)
     assert bare[1].sum() == 24
     half = network_planes(cloud(z), 16, distance=7e-3, dilate=1)

@@ -153,7 +153,10 @@ def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: floa
     """
     found = relief(points, distance=distance)
     mask = resize_map(found.foreground.astype(np.float32), (side, side)) > 0
-    widened = ndimage.maximum_filter(mask.astype(np.uint8), size=dilate, mode="constant")
+    # Of a square with an even side, the larger half lies before the pixel, as in `scipy.ndimage.binary_dilation`, which the
+    # authors use: 8 pixels around pixel 12 are 8 to 15.
+    origin = 0 if dilate % 2 else -1
+    widened = ndimage.maximum_filter(mask.astype(np.uint8), size=dilate, mode="constant", origin=origin)
     return np.stack([resize_map(found.depth, (side, side)), widened.astype(np.float32)])
 
 

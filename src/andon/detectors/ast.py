@@ -1,15 +1,15 @@
-"""AST: a residual student regresses the latent of a normalizing flow; where it cannot, the image is anomalous.
+"""AST: the distance between a normalizing-flow teacher and a convolutional student.
 
 Paper: Rudolph, Wehrbein, Rosenhahn, Wandt: Asymmetric Student-Teacher Networks for Industrial Anomaly Detection,
-arXiv 2210.07829. The teacher T is a flow trained by maximum likelihood on features of good images (Eq. 2), the student S
-an ordinary network of another kind trained on the teacher's output (Eq. 3). Two alike networks would err alike away
-from the training images; these do not, and their squared distance is the anomaly map.
+arXiv 2210.07829. The teacher T is a flow trained by maximum likelihood on features of good images (Eq. 2). The student S is
+a residual convolutional network trained to regress the teacher's output (Eq. 3). The squared distance of the two is the
+anomaly map: networks of different architecture do not extrapolate alike outside of the training distribution.
 
-With depth (spec 2.4) the depth of the part's surface, unshuffled to the grid of the features, is looked at alone
-or beside them, and the foreground mask weighs losses and map.
+With 3-D data (``docs/reference/models.md``, "AST") the relative depth of the part is unshuffled to the grid of the features and
+used alone or concatenated to them; the foreground mask weights losses, scores and map.
 
-Published numbers come from the paper's code. Where the two differ (LeakyReLU slope, soft mask) the code's way is the
-default. In its evaluation the mask weighs the map twice; a hard mask makes no difference there.
+The published numbers come from the authors' code, so its choices are the defaults where it differs from the paper (slope of the
+LeakyReLU, soft mask). As there, the pixel map is multiplied by the mask twice, the losses and the mean scores once.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
 
 POSITION_CHANNELS = 32
 ENLARGE = 8
-"""Enlargement of the map before its maximum is taken, as in the authors' evaluation."""
+"""Upsampling of the map before its maximum is taken, as in the authors' evaluation."""
 
 
 class TeacherConfig(Config):
-    """The flow."""
+    """The normalizing flow."""
 
     hidden: Count = 1024
-    """Width of the coupling networks."""
+    """Hidden channels of the coupling networks."""
     kernels: tuple[Literal[1, 3, 5, 7], ...] = (3, 3, 3, 5)
     """Kernel size of each coupling block."""
     clamp: Amount = 3.0
-    """Soft bound of the log-scales (alpha)."""
+    """Soft bound of the log-scales (alpha of Sec. 3.1)."""
     epochs: Count = 240
     """Passes over the training images."""
 
@@ -68,18 +68,18 @@ class ASTConfig(DepthDetectorConfig):
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     score: Literal["mean", "max"] = "mean"
-    """Image score: mean of the map (MVTec AD), or its maximum after enlarging it eightfold (MVTec 3D-AD)."""
+    """Image score: mean of the map (MVTec AD), or its maximum after eightfold upsampling (MVTec 3D-AD)."""
     batch_size: Count = 8
-    """Images of a step."""
+    """Images per optimiser step."""
     drop_last: bool = True
-    """Leave the incomplete last batch of an epoch out, as the authors do (a set smaller than a batch is kept)."""
+    """Drop the incomplete last batch of an epoch, as the authors do (a training set smaller than a batch is kept)."""
     optimiser: OptimiserConfig = OptimiserConfig()
     patience: Count = 10
-    """Epochs without improvement that end training where `selection` judges epochs."""
+    """Epochs without improvement after which training ends, where `selection` measures epochs."""
 
 
 class AST(DepthDetector):
-    """Flow teacher and residual student; see the module's docstring."""
+    """Flow teacher and convolutional student; see the module's docstring."""
 
     Config = ASTConfig
     config: ASTConfig
@@ -116,7 +116,7 @@ class AST(DepthDetector):
         explained = Explained()
         with torch.inference_mode():
             for x in judged.chunks(trainer.device):
-                explained.add(self.flow(x.f)[0], self.answer(x.f))
+                explained.add(self.flow(x.f)[0], self.regress(x.f))
         trainer.sanity_check("student", explained.sanity_check("student", "the teacher's", STUDENT_EXPLAINS))
 
     def _minimise(
@@ -127,7 +127,7 @@ class AST(DepthDetector):
         held_out: Inputs,
         trainer: Trainer,
     ) -> None:
-        """One of the two stages; the epoch kept is that of the recipe's `selection`."""
+        """Train one stage; `selection` decides which epoch is kept."""
         c = self.config
 
         def step(draw: Draw) -> Mapping[str, Tensor]:
@@ -156,44 +156,44 @@ class AST(DepthDetector):
         )
 
     def teacher_loss(self, inputs: Inputs) -> Tensor:
-        """Negative log-likelihood (AST Eq. 2), summed over channels, weighed by the mask, averaged over cells and images."""
+        """Eq. 2: negative log-likelihood, summed over channels, weighted by the mask, averaged over cells and images."""
         likelihood = negative_log_likelihood(*self.flow(inputs.f))[:, None]
         return self.masked(likelihood, inputs.mask).mean()
 
     def student_loss(self, inputs: Inputs) -> Tensor:
-        """Squared distance to the teacher (AST Eq. 3), averaged over channels, weighed by the mask, averaged over the rest."""
+        """Eq. 3: squared distance to the teacher, averaged over channels, weighted by the mask, then averaged over cells."""
         with torch.no_grad():
             z = self.flow(inputs.f)[0]
         return self.masked(self.distance(z, inputs.f), inputs.mask).mean()
 
-    # Answering -----------------------------------------------------------------------------------------------------
+    # Inference -----------------------------------------------------------------------------------------------------
 
     def flow(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, C, h, w) to the latent z and log|det| per cell (B, h, w)."""
+        """T: features (B, C, h, w) to the latent z (B, C, h, w) and log|det| per cell (B, h, w)."""
         return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(f.shape[0], -1, -1, -1)))
 
-    def answer(self, f: Tensor) -> Tensor:
-        """The student's guess of the latent, (B, C, h, w); the position comes first."""
+    def regress(self, f: Tensor) -> Tensor:
+        """S: the student's output (B, C, h, w); its input is the positional encoding followed by the features."""
         s = self.student(torch.cat([self.position.expand(f.shape[0], -1, -1, -1), f], 1))
         return cast("Tensor", s.float())
 
     def distance(self, z: Tensor, f: Tensor) -> Tensor:
-        """Channel mean of the squared difference between the latent z and the student's answer to f, (B, 1, h, w)."""
-        return (z - self.answer(f)).square().mean(1, keepdim=True)
+        """Mean over channels of (z - S(f))², (B, 1, h, w)."""
+        return (z - self.regress(f)).square().mean(1, keepdim=True)
 
     def analyse(self, images: Tensor) -> Analysis:
         inputs = self.inputs(images)
         z, log_det = self.flow(inputs.f)
-        weight = inputs.mask.square()  # once in the distance, once in the authors' evaluation
-        maps = self.distance(z, inputs.f) * weight
-        scores = {"mean": maps.mean((1, 2, 3)), "max": enlarged_max(maps)}
-        likelihood = negative_log_likelihood(z, log_det)[:, None] * weight
+        distance = self.distance(z, inputs.f) * inputs.mask
+        maps = distance * inputs.mask  # the authors' evaluation weights the pixel map a second time
+        scores = {"mean": distance.mean((1, 2, 3)), "max": enlarged_max(maps)}
+        likelihood = negative_log_likelihood(z, log_det)[:, None] * inputs.mask
         extras = {f"{name}_map": value for name, value in scores.items()}
         extras |= {"teacher_mean": likelihood.mean((1, 2, 3)), "teacher_max": likelihood.flatten(1).amax(1)}
         return Analysis(maps, scores[self.config.score], extras)
 
 
 def enlarged_max(maps: Tensor) -> Tensor:
-    """(B, 1, h, w) to (B,): the maximum after bicubic enlargement."""
+    """(B, 1, h, w) to (B,): the maximum after bicubic upsampling."""
     enlarged = F.interpolate(maps, scale_factor=ENLARGE, mode="bicubic", align_corners=False)
     return enlarged.flatten(1).amax(1)

@@ -1,12 +1,13 @@
-"""PaDiM: one Gaussian per patch position over features of several depths.
+"""PaDiM: one Gaussian per position of the feature map.
 
 Paper: Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization", 2020, arXiv
-2011.08785. Features of three layers are joined on the finest grid and a fixed random part of their channels is kept (Sec. III-A).
-Mean and covariance of each position over the good images (Eq. 1) give a Mahalanobis distance (Eq. 2).
+2011.08785. Features of three layers are concatenated on the finest grid and a fixed random subset of the channels is kept
+(Sec. III-A). Each position gets the mean and covariance of its feature vector over the training images (Eq. 1); the anomaly
+score of a position is its Mahalanobis distance (Eq. 2).
 
-The covariances are summed in one pass over the images. With the paper's large setting (56 x 56 positions, 550 channels) the
-result is 3.8 GB; learning takes that and one batch of features, see `layers/gaussian.py`. The authors scale scores over the
-test set; that is left out: it would look at test images.
+Differs from the authors' code: scores are not scaled over the test set, which would use test images. Sums of products are
+accumulated in one pass. With the paper's large setting (56 x 56 positions, 550 channels) the covariances take 3.8 GB;
+fitting needs that and one batch of features.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from andon.core.memory_budget import require_memory
 from andon.core.progress import track
 from andon.core.records import Record
 from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
-from andon.layers.framing import crop_centre, fill_border, frame_side
-from andon.layers.gaussian import PositionGaussians, mahalanobis
+from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer, seeded
 
 BATCH = 8
 """Images whose features are computed at a time."""
+EXACT_BYTES = 2**30
+"""Sums of products are float64 as long as they take no more than this, float32 beyond."""
+BLOCK_NUMBERS = 2**24
+"""Entries of the matrices that are factorised at a time (128 MiB in float64)."""
 
 
 class PaDiMConfig(DetectorConfig):
@@ -44,34 +48,106 @@ class PaDiMConfig(DetectorConfig):
         image_size=224,
     )
     resize: Count | None = 256
-    """Images are resized to this side and their centre of extractor.image_size is looked at; null = all of the image."""
+    """Images are resized to this side, then their centre of extractor.image_size is cropped; null = no crop."""
     channels: Count = 100
-    """Channels kept, drawn at random once, the same at all positions."""
+    """Channels kept: a random subset, drawn once, the same at all positions."""
     regularisation: Amount = 0.01
-    """Added to the variances (epsilon of Eq. 1)."""
+    """Added to the diagonal of each covariance (epsilon of Eq. 1)."""
     smoothing: Amount = 4.0
-    """Sigma of the Gaussian over the map, in pixels of the network's image."""
+    """Sigma of the Gaussian filter on the anomaly map, in pixels of the network's input."""
     memory_gib: Amount = 8.0
-    """Memory that learning may take, in GiB; more, or more than the machine has, is refused before it starts."""
+    """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
+
+
+class PositionGaussians:
+    """Means and covariances (Eq. 1) of (N, P, d) vectors that arrive in batches.
+
+    Products are summed around the running mean (Chan, Golub and LeVeque 1983), which keeps a relative error of about 1e-6 of
+    a variance in float32. Float32 sums are overwritten by `whitening`, so that the peak is the result and one batch.
+    """
+
+    def __init__(self, positions: int, size: int, device: torch.device) -> None:
+        dtype = torch.float64 if 8 * positions * size**2 <= EXACT_BYTES else torch.float32
+        self.count = 0
+        self.mean = torch.zeros(positions, size, dtype=torch.float64, device=device)
+        self.products = torch.zeros(positions, size, size, dtype=dtype, device=device)
+
+    @staticmethod
+    def bytes_needed(positions: int, size: int) -> int:
+        """Peak memory of the sums and the result, without batches."""
+        exact = 8 * positions * size**2
+        return exact + exact // 2 if exact <= EXACT_BYTES else exact // 2
+
+    def add(self, x: Tensor) -> None:
+        """Add a batch of vectors (B, P, d)."""
+        if x.dtype != self.products.dtype:
+            x = x.to(self.products.dtype)
+        batch = len(x)
+        mean = x.mean(0)
+        shift = mean - self.mean  # (P, d)
+        joint = (self.count * batch / (self.count + batch)) ** 0.5
+        rows = torch.cat([x - mean, (joint * shift).to(x.dtype)[None]]).transpose(0, 1)  # (P, B + 1, d)
+        self.products.baddbmm_(rows.transpose(1, 2), rows)
+        self.count += batch
+        self.mean += shift * (batch / self.count)
+
+    def covariance(self, positions: slice, regularisation: float) -> Tensor:
+        """(p, d, d) float64: the unbiased covariance plus `regularisation` times the identity.
+
+        Raises `DataError` with fewer than two vectors.
+        """
+        if self.count < 2:
+            raise DataError(
+                f"a covariance needs at least 2 training pictures, there is {self.count}: add good pictures"
+            )
+        sigma = self.products[positions].double() / (self.count - 1)
+        sigma.diagonal(dim1=1, dim2=2).add_(regularisation)
+        return sigma
+
+    def whitening(self, regularisation: float) -> Tensor:
+        """(P, d, d) float32 lower triangular W with WᵀW = Σ⁻¹. The sums cannot be used afterwards.
+
+        Raises `DataError` with fewer than two vectors, or where a covariance is singular in the precision it was summed in.
+        """
+        positions, size = self.mean.shape
+        in_place = self.products.dtype == torch.float32
+        out = self.products if in_place else torch.empty_like(self.products, dtype=torch.float32)
+        identity = torch.eye(size, dtype=torch.float64, device=self.products.device)
+        step = max(1, BLOCK_NUMBERS // size**2)
+        for start in range(0, positions, step):
+            block = slice(start, start + step)
+            factor, failed = torch.linalg.cholesky_ex(self.covariance(block, regularisation))
+            if bool(failed.any()):
+                raise DataError(
+                    f"a covariance of {size} features cannot be inverted at regularisation={regularisation:g}: raise it"
+                )
+            out[block] = torch.linalg.solve_triangular(factor, identity, upper=False).float()
+        return out
+
+
+def mahalanobis(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """(B, P) distances √((x-μ)ᵀ Σ⁻¹ (x-μ)) = ‖W (x-μ)‖ of vectors (B, P, d) (Eq. 2); means (P, d), W (P, d, d)."""
+    centred = (x - mean).permute(1, 2, 0)  # (P, d, B)
+    return (whitening @ centred).square().sum(1).sqrt().T
 
 
 class PaDiM(Detector):
-    """Position-wise Gaussians; see the module's docstring."""
+    """One Gaussian per position; see the module's docstring."""
 
     Config = PaDiMConfig
     config: PaDiMConfig
     channels_: Tensor
-    """(d,) channels kept, ascending."""
+    """(d,) indices of the kept channels, ascending."""
     mean_: Tensor
-    """(P, d)."""
+    """(P, d) means μ."""
     whitening_: Tensor
-    """(P, d, d) lower triangles W with WᵀW = Σ⁻¹."""
+    """(P, d, d) lower triangular W with WᵀW = Σ⁻¹."""
     sized_by_learning = frozenset({"mean_", "whitening_"})
 
     def __init__(self, config: PaDiMConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
-        self.side = frame_side(c.resize, c.extractor.image_size)
+        self.side = resized_side(c.resize, c.extractor.image_size)
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         shapes = list(self.extractor.shapes.values())
         self.grid = shapes[0][1:]
@@ -126,15 +202,15 @@ class PaDiM(Detector):
             self.mean_ = gaussians.mean.float()
             self.whitening_ = gaussians.whitening(c.regularisation)
 
-    # Answering -----------------------------------------------------------------------------------------------------
+    # Inference -----------------------------------------------------------------------------------------------------
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images to (B, P, d): the taps on the finest grid (nearest neighbour), the kept channels of them."""
+        """(B, 3, H, W) to (B, P, d): the taps on the finest grid (nearest neighbour), restricted to the kept channels."""
         features = self.extractor(crop_centre(images, self.config.extractor.image_size))
-        levels = [F.interpolate(x, size=self.grid, mode="nearest") for x in features.values()]
-        return torch.cat(levels, 1)[:, self.channels_].flatten(2).transpose(1, 2)
+        maps = [F.interpolate(x, size=self.grid, mode="nearest") for x in features.values()]
+        return torch.cat(maps, 1)[:, self.channels_].flatten(2).transpose(1, 2)
 
     def analyse(self, images: Tensor) -> Analysis:
         cells = mahalanobis(self.embed(images), self.mean_, self.whitening_)  # (B, P)
         maps = self.smoothing(cells.view(-1, 1, *self.grid))
-        return Analysis(fill_border(maps, self.side), maps.flatten(1).amax(1))
+        return Analysis(paste_centre(maps, self.side), maps.flatten(1).amax(1))

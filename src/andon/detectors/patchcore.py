@@ -10,12 +10,13 @@ The authors' code measures squared distances and does not weigh the image score:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from andon.core.config import Amount, Count
 from andon.core.images import batches
@@ -23,10 +24,10 @@ from andon.core.memory_budget import require_memory
 from andon.core.progress import track
 from andon.core.records import Record
 from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
+from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.coreset import greedy_centres, random_projection
-from andon.layers.framing import crop_centre, fill_border, frame_side
 from andon.layers.neighbours import nearest
-from andon.layers.patches import ConcatEmbedding, PatchEmbedding
+from andon.layers.patches import PATCH, PatchEmbedding, to_grid
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer, seeded
@@ -66,6 +67,23 @@ class PatchCoreConfig(DetectorConfig):
     """Memory that learning may take, in GiB; more, or more than the machine has, is refused before it starts."""
 
 
+class ConcatEmbedding(nn.Module):
+    """anomalib's embedding: 3 x 3 averages of the taps, resized to the first tap's grid and concatenated."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int, int]]) -> None:
+        """`shapes` holds (C, H, W) by tap, finest first."""
+        super().__init__()
+        self.taps = tuple(shapes)
+        self.grid = shapes[self.taps[0]][1:]
+        self.shape = (sum(shape[0] for shape in shapes.values()), *self.grid)
+        """(C, H, W) of the result."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{tap: (B, C, h, w)} to (B, sum of C, H, W)."""
+        pooled = (F.avg_pool2d(features[tap], PATCH, stride=1, padding=PATCH // 2) for tap in self.taps)
+        return torch.cat([to_grid(x, self.grid) for x in pooled], 1)
+
+
 class PatchCore(Detector):
     """Memory bank of patches; see the module's docstring."""
 
@@ -78,7 +96,7 @@ class PatchCore(Detector):
     def __init__(self, config: PatchCoreConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
-        self.side = frame_side(c.resize, c.extractor.image_size)
+        self.side = resized_side(c.resize, c.extractor.image_size)
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         self.embedding: PatchEmbedding | ConcatEmbedding = (
             PatchEmbedding(self.extractor.shapes, size=c.size)
@@ -172,7 +190,7 @@ class PatchCore(Detector):
         neighbour = found.index.view(*cells.shape, -1)[rows, where, 0]
         score = largest * self.weight(query, neighbour) if c.reweight > 1 else largest
         maps = self.smoothing(cells.view(-1, 1, *self.embedding.grid))
-        return Analysis(fill_border(maps, self.side), score, {"patch_max": largest})
+        return Analysis(paste_centre(maps, self.side), score, {"patch_max": largest})
 
     def weight(self, query: Tensor, neighbour: Tensor) -> Tensor:
         """1 - exp‖q - m‖ / Σ exp‖q - m'‖ over the b bank vectors m' nearest to m, the nearest of q (Eq. 7).

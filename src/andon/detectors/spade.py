@@ -26,7 +26,7 @@ from andon.core.memory_budget import require_memory
 from andon.core.progress import track
 from andon.core.records import Record
 from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
-from andon.layers.framing import crop_centre, fill_border, frame_side
+from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.patches import to_grid
 from andon.layers.smoothing import Smoothing
@@ -81,7 +81,7 @@ class SPADE(Detector):
     def __init__(self, config: SPADEConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
-        self.side = frame_side(c.resize, c.extractor.image_size)
+        self.side = resized_side(c.resize, c.extractor.image_size)
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         for name, tap in (("image_tap", c.image_tap), *(("pixel_taps", tap) for tap in c.pixel_taps)):
             if tap not in c.extractor.taps:
@@ -164,7 +164,7 @@ class SPADE(Detector):
             for k in range(len(images))
         ]
         maps = self.smoothing(torch.stack(single))
-        return Analysis(fill_border(maps, self.side), score, {"map_max": maps.flatten(1).amax(1)})
+        return Analysis(paste_centre(maps, self.side), score, {"map_max": maps.flatten(1).amax(1)})
 
     def similar(self, averages: Tensor) -> Neighbours:
         """The K nearest good images of (B, C) averaged features; without the nearest where that is the image itself."""
