@@ -14,7 +14,7 @@ import pytest
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.experiments import sweep as sweeps
 from andon.experiments.sweep import Job, sweep
-from andon.experiments.trackers import open_tracker, read_shown
+from andon.experiments.trackers import open_tracker, read_tracked_run
 from andon.runs.folder import clear
 
 REPORT = {
@@ -61,7 +61,7 @@ NUMBERS = {
 
 
 def test_what_is_shown_of_a_run(reported):
-    shown = read_shown(reported)
+    shown = read_tracked_run(reported)
     assert shown.numbers == NUMBERS
     assert shown.name.startswith("efficientad_ast/starter")
     assert shown.name.endswith("seed 0")
@@ -69,9 +69,9 @@ def test_what_is_shown_of_a_run(reported):
     assert shown.settings["weights"] == "random"
     assert "version.torch" in shown.settings
     (reported / "report.json").unlink()
-    assert read_shown(reported).numbers == {}
+    assert read_tracked_run(reported).numbers == {}
     with pytest.raises(DataError, match="not a run folder"):
-        read_shown(reported / "detector")
+        read_tracked_run(reported / "detector")
 
 
 def test_judged_epochs_are_curves_too(reported):
@@ -82,7 +82,7 @@ def test_judged_epochs_are_curves_too(reported):
         "judged": [{"epoch": 2.0, "b": 0.5}],
     }
     (reported / "training.json").write_text(json.dumps(stages))
-    points = [point for point in read_shown(reported).curves if "/student/" in point.name]
+    points = [point for point in read_tracked_run(reported).curves if "/student/" in point.name]
     assert [(p.name, p.step, p.value) for p in points] == [("judged/student/b", 2, 0.5)]
 
 
@@ -118,10 +118,10 @@ def test_mlflow(reported, tmp_path, monkeypatch):
     show(reported)
     show(reported)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(f"andon {read_shown(reported).dataset}")
+    experiment = client.get_experiment_by_name(f"andon {read_tracked_run(reported).dataset}")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == read_shown(reported).name
+    assert run.info.run_name == read_tracked_run(reported).name
     assert run.data.params["student.width"] == "16"
     plain = {name.replace("@", "."): value for name, value in NUMBERS.items()}
     assert {name: run.data.metrics[name] for name in plain} == plain

@@ -1,7 +1,7 @@
-"""Ablations: a sequence of changes to one model, a run for each, one table.
+"""Ablations: a sequence of changes to one model, one run per change and seed, one table.
 
-A sequence is a YAML file in `andon/assets/ablations`: the recipe it starts from, settings all rows share, and rows with a
-name, the settings they change, and what was published for them.
+A sequence is a YAML file in `andon/assets/ablations`: the start recipe, settings of all rows, and rows with a name, the
+settings they change and the values published for them.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ class Row(Config):
     """One step of a sequence."""
 
     change: str
-    """What this row changes, in words."""
+    """Description of the change."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Settings it changes (dotted)."""
+    """Changed settings, dotted names."""
     epochs: Count | None = None
-    """Epochs of student and autoencoder, where the row has its own."""
+    """Epochs of student and autoencoder; None: those of the recipe."""
     recipe: str | None = None
-    """Another recipe, with the settings of this row alone: something to compare with, on which no later row builds."""
+    """Another recipe, run with the settings of this row alone, as a comparison; later rows do not build on it."""
     kept: bool = True
-    """Whether later rows of a cumulative sequence keep the change."""
+    """Whether later rows of a cumulative sequence include the change."""
     published: dict[str, float] = Field(default_factory=dict)
-    """Published values in percent by name of the metric."""
+    """Published values in percent, by metric name."""
     note: str = ""
-    """What else has to be known about the published value."""
+    """Remark on the published value."""
 
 
 class Ablation(Config):
-    """A sequence of rows."""
+    """An ablation sequence."""
 
     detector: str
     start: str
     """Recipe the first row starts from."""
     cumulative: bool
-    """Whether a row builds on the kept rows before it, or on the start alone."""
+    """Whether a row includes the kept rows before it; otherwise it changes the start recipe alone."""
     base: dict[str, Any] = Field(default_factory=dict)
-    """Settings every row has."""
+    """Settings of all rows."""
     rows: tuple[Row, ...]
 
 
@@ -79,9 +79,9 @@ def plan_ablation(
     budget: float = 1.0,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Job]:
-    """A run for each row and seed. `budget` scales the epochs of every row; `settings` hold for all rows.
+    """One job per row and seed. `budget` scales the epochs of every row; `settings` apply to all rows.
 
-    Raises `ConfigError` for settings that are not there.
+    Raises `ConfigError` for unknown settings.
     """
     recipe = f"{sequence.detector}/{sequence.start}"
     default_epochs = resolve(load_recipe(recipe), {}).config.get("epochs")
@@ -108,11 +108,11 @@ def plan_ablation(
 def ablation_table(
     sequence: Ablation, results: Sequence[Result], title: str, out: Path | None = None
 ) -> Table:
-    """A row per step: measured image and pixel AUROC and AUPRO, and published values where the sequence has any.
+    """One row per step: measured image AUROC, pixel AUROC and AUPRO, and published values where there are any.
 
-    With the folder `out` of the runs also the change of the image AUROC against the row it builds on, with an interval.
+    With `out`, the folder of the runs, also the change of the image AUROC against the previous kept row, with its interval.
     """
-    printed_anywhere = any(row.published for row in sequence.rows)
+    has_published = any(row.published for row in sequence.rows)
     metrics = ("image_auroc", "pixel_auroc", "aupro_0.30")
     rows, previous = [], None
     for k, row in enumerate(sequence.rows, 1):
@@ -124,7 +124,7 @@ def ablation_table(
         cells = [str(k), row.change + ("" if row.kept else " (not kept)"), epochs, *measured]
         if out is not None:
             cells.append(_change(previous, mine, out) if previous else "–")
-        rows.append((*cells, *(printed if printed_anywhere else ()), selected))
+        rows.append((*cells, *(printed if has_published else ()), selected))
         if previous is None or (sequence.cumulative and row.kept and row.recipe is None):
             previous = mine
     columns = ["#", "change", "epochs", "image AUROC", "pixel AUROC", "AUPRO 0.30"]
@@ -135,14 +135,14 @@ def ablation_table(
         notes.append(
             f"Change: mean over the seeds both rows have, against {against}; paired bootstrap over the test pictures."
         )
-    columns += (["image, published", "pixel, published"] if printed_anywhere else []) + ["selected on"]
+    columns += (["image, published", "pixel, published"] if has_published else []) + ["selected on"]
     seeds = len({result.job.seed for result in results})
     weights = ", ".join(sorted({result.weights for result in results})) or "none"
     return Table(title, tuple(columns), tuple(rows), (f"Weights: {weights}. Seeds: {seeds}.", *notes))
 
 
 def _change(first: Sequence[Result], second: Sequence[Result], out: Path) -> str:
-    """Difference of the image AUROC in percent with its interval, from the seeds that both have."""
+    """Difference of the image AUROC in percent points with its interval, over the seeds of both rows."""
     runs = [
         {result.job.seed: read_scores(result.job.folder(out)) for result in row} for row in (first, second)
     ]

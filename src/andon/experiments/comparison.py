@@ -1,4 +1,4 @@
-"""Tables over many runs: detectors side by side, mean and deviation over seeds, as CSV, Markdown and LaTeX."""
+"""Comparison tables over the runs of a sweep: mean and standard deviation over seeds, as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from andon.experiments.sweep import Result
 
 TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood", "fabric", "brushed_metal"})
-"""Categories of MVTec AD, and of the embedded sets, that are textures; all others are objects (spec B.8)."""
+"""Textures of MVTec AD and of the embedded sets; all other categories are objects."""
 COMPARED = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
@@ -28,7 +28,7 @@ COMPARED = {
     "latency_ms": "latency p50 (ms)",
     "peak_memory": "peak memory (GB)",
 }
-"""What the comparison has a table for each."""
+"""Metrics with a comparison table of their own, and its title."""
 PER_CATEGORY = {
     "pixel_auroc": "px AUROC",
     "pixel_f1": "px F1",
@@ -52,7 +52,7 @@ PER_CATEGORY = {
     "teacher_max": "T AUC max",
     "teacher_seconds": "teacher (s)",
 }
-"""Columns of a detector's own table, those of the published tables."""
+"""Columns of the table of a single detector."""
 BY_GROUP = {
     "image_auroc@mean": "mean",
     "image_auroc@logical": "logical",
@@ -61,8 +61,8 @@ BY_GROUP = {
     "auspro_0.05@logical": "AU-sPRO logical",
     "auspro_0.05@structural": "AU-sPRO structural",
 }
-"""Columns of the table by kind of anomaly; the two means are the headline of MVTec LOCO AD."""
-SMALL = {
+"""Columns of the table of logical and structural anomalies; the two means are the headline metrics of MVTec LOCO AD."""
+DECIMALS = {
     "fit_seconds": 0,
     "latency_ms": 1,
     "peak_memory": 2,
@@ -70,12 +70,12 @@ SMALL = {
     "teacher_seconds": 0,
     "final_epoch": 1,
 }
-"""Decimals of what is not a fraction; fractions are shown as percent with one decimal."""
+"""Decimals of values that are no fractions; fractions are shown in percent with one decimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Text in rows and columns, with what has to be said beside it."""
+    """A table of text cells with notes."""
 
     title: str
     columns: tuple[str, ...]
@@ -83,13 +83,13 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """As a GitHub table."""
+        """The table in Markdown."""
         lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
         lines.insert(1, "|" + "---|" * len(self.columns))
         return "\n".join([f"### {self.title}", "", *lines, "", *(f"{note}\n" for note in self.notes)])
 
     def latex(self) -> str:
-        """As a `tabular` in a `table`."""
+        """The table in LaTeX, a `tabular` inside a `table`."""
         body = " \\\\\n".join(" & ".join(map(_latex, row)) for row in (self.columns, *self.rows))
         head, _, rest = body.partition("\n")
         notes = "".join(f"\\par\\footnotesize {_latex(note)}\n" for note in self.notes)
@@ -99,7 +99,7 @@ class Table:
         )
 
     def cells(self) -> list[tuple[str, str, str, str]]:
-        """Every cell as (table, row, column, text)."""
+        """All cells as (table title, row, column, text)."""
         return [
             (self.title, row[0], column, text)
             for row in self.rows
@@ -108,7 +108,7 @@ class Table:
 
 
 def measured(result: Result, name: str) -> float:
-    """A number of a run: a metric by name, or one of time, memory and teacher."""
+    """Value of a run: a metric by name, or time, latency, memory and teacher AUROC; NaN where there is none."""
     report = result.report
     stages: Mapping[str, Mapping[str, Any]] = report["time"].get("stages", {})
     student = stages.get("student", {})
@@ -129,10 +129,10 @@ def measured(result: Result, name: str) -> float:
 
 
 def write_tables(results: Sequence[Result], out: Path) -> list[Table]:
-    """Write the tables into `out`; returns them.
+    """Write the tables into `out` and return them.
 
-    `results.csv` has a row per run, `tables.md` and `tables.tex` are for readers, `tables.csv` has a row per cell of them,
-    published ones included.
+    `results.csv` has one row per run, `tables.csv` one row per table cell (published values included); `tables.md` and
+    `tables.tex` hold the tables.
     """
     tables = [*comparison(results), *(per_category(results, name) for name in _names(results))]
     write_text(out / "results.csv", _csv(results))
@@ -144,9 +144,9 @@ def write_tables(results: Sequence[Result], out: Path) -> list[Table]:
 
 
 def comparison(results: Sequence[Result]) -> list[Table]:
-    """One table for each of `COMPARED`: detectors by categories, with averages over all, textures and objects.
+    """One table per metric of `COMPARED`: detectors by categories, with averages over all, textures and objects.
 
-    Published averages stand below measured ones (the published table 16).
+    Published averages follow below the measured rows.
     """
     categories = list(dict.fromkeys(result.job.category for result in results))
     groups = _groups(categories)
@@ -159,7 +159,7 @@ def comparison(results: Sequence[Result]) -> list[Table]:
             cells = [_over_seeds(mine, metric, (category,)) for category in categories]
             cells += [_over_seeds(mine, metric, members) for members in groups.values()]
             rows.append((name, *cells, mine[0].weights, _selected(mine)))
-        beside = [] if metric in SMALL else [line for line in published if line.has(metric)]
+        beside = [] if metric in DECIMALS else [line for line in published if line.has(metric)]
         for line in beside:
             cells = [*("–" for _ in categories), *(line.cell(metric, group) for group in groups)]
             rows.append((f"{line.name} (published)", *cells, line.weights, line.selected))
@@ -171,20 +171,20 @@ def comparison(results: Sequence[Result]) -> list[Table]:
 
 
 def _by_group(results: Sequence[Result]) -> Table | None:
-    """Logical beside structural, where the data tells them apart (the published table 20)."""
-    told = [result for result in results if not math.isnan(result.value("image_auroc@logical"))]
-    if not told:
+    """Image AUROC and AU-sPRO of logical and structural anomalies; None where the data has no such groups."""
+    grouped = [result for result in results if not math.isnan(result.value("image_auroc@logical"))]
+    if not grouped:
         return None
     metrics = {
         key: title
         for key, title in BY_GROUP.items()
-        if any(not math.isnan(result.value(key)) for result in told)
+        if any(not math.isnan(result.value(key)) for result in grouped)
     }
-    categories = tuple(dict.fromkeys(result.job.category for result in told))
-    published = _published(told)
+    categories = tuple(dict.fromkeys(result.job.category for result in grouped))
+    published = _published(grouped)
     rows = []
-    for name in _names(told):
-        mine = [result for result in told if result.job.name == name]
+    for name in _names(grouped):
+        mine = [result for result in grouped if result.job.name == name]
         rows.append(
             (
                 name,
@@ -201,12 +201,12 @@ def _by_group(results: Sequence[Result]) -> Table | None:
         "By kind of anomaly: image AUROC, AU-sPRO up to an FPR of 0.05 (%)",
         ("detector", *metrics.values(), "weights", "selected on"),
         tuple(rows),
-        (*_notes(told), *_sources(published)),
+        (*_notes(grouped), *_sources(published)),
     )
 
 
 def per_category(results: Sequence[Result], name: str) -> Table:
-    """One detector, a row per category and the averages: the columns of the published tables 3 to 6."""
+    """Table of one detector: a row per category, then the averages."""
     mine = [result for result in results if result.job.name == name]
     categories = list(dict.fromkeys(result.job.category for result in mine))
     shown = {
@@ -232,7 +232,7 @@ def per_category(results: Sequence[Result], name: str) -> Table:
 
 
 def _published(results: Sequence[Result]) -> tuple[Published, ...]:
-    """Published figures on the data set of the results; none where only its layout is that of a published one."""
+    """Published values on the data set of the results; none for other data in the same layout."""
     dataset = str(results[0].report["dataset"])
     categories = {"mvtec_ad": set(MVTEC_AD), "mvtec_loco": set(MVTEC_LOCO)}
     known = categories.get(dataset, set())
@@ -244,7 +244,7 @@ def _names(results: Sequence[Result]) -> list[str]:
 
 
 def _groups(categories: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Averages to show: all, and textures and objects where there are both."""
+    """Groups to average: all categories, and textures and objects where there are both."""
     textures = tuple(c for c in categories if c in TEXTURES)
     objects = tuple(c for c in categories if c not in TEXTURES)
     groups = {"all": tuple(categories)} if len(categories) > 1 else {}
@@ -252,9 +252,9 @@ def _groups(categories: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _over_seeds(results: Sequence[Result], metric: str, categories: Sequence[str]) -> str:
-    """Mean over the categories for each seed, then mean and deviation over the seeds; a dash where there is none.
+    """Mean over the categories per seed, then mean and standard deviation over the seeds; a dash where there is none.
 
-    A category whose metric is undefined is left out and counted (spec B.8); a seed that lacks a run does not enter.
+    Categories with an undefined value are left out and counted; seeds with a missing run are skipped.
     """
     by_seed: dict[int, list[float]] = {}
     for result in results:
@@ -269,10 +269,10 @@ def _over_seeds(results: Sequence[Result], metric: str, categories: Sequence[str
 
 
 def spread(values: Sequence[float], metric: str) -> str:
-    """Mean and sample deviation as text in the metric's unit."""
+    """Mean and sample standard deviation as text, in the unit of the metric."""
     if not values:
         return "–"
-    scale, decimals = (1.0, SMALL[metric]) if metric in SMALL else (100.0, 1)
+    scale, decimals = (1.0, DECIMALS[metric]) if metric in DECIMALS else (100.0, 1)
     text = f"{scale * statistics.fmean(values):.{decimals}f}"
     if len(values) > 1:
         text += f" ± {scale * statistics.stdev(values):.{decimals}f}"
@@ -280,7 +280,7 @@ def spread(values: Sequence[float], metric: str) -> str:
 
 
 def _unit(metric: str, title: str) -> str:
-    return title if metric in SMALL else f"{title} (%)"
+    return title if metric in DECIMALS else f"{title} (%)"
 
 
 def _selected(results: Sequence[Result]) -> str:
@@ -309,14 +309,14 @@ def _notes(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _sources(lines: Sequence[Published], *, whose: bool = False) -> tuple[str, ...]:
-    """Where published figures come from; `whose` names their weights and selection too, where no column does."""
+    """Sources of published values; `whose` adds weights and selection, for tables without these columns."""
     if not lines:
         return ()
-    told = [
+    sources = [
         f"{line.name}: {line.source}" + (f" ({line.weights} weights{_on(line)})" if whose else "")
         for line in lines
     ]
-    return (f"Published averages are over the whole data set. {'; '.join(told)}.",)
+    return (f"Published averages are over the whole data set. {'; '.join(sources)}.",)
 
 
 def _on(line: Published) -> str:
@@ -324,7 +324,7 @@ def _on(line: Published) -> str:
 
 
 def _csv(results: Sequence[Result]) -> str:
-    """One row per run with every metric of any run."""
+    """One row per run, one column per metric of any run."""
     names = list(dict.fromkeys(name for result in results for name in result.report["metrics"]))
     own = [
         "fit_seconds",
@@ -393,4 +393,4 @@ LATEX = str.maketrans(
         "”": "''",
     }
 )
-"""Characters that mean something else in LaTeX."""
+"""Escapes of LaTeX."""

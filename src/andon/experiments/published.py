@@ -1,4 +1,4 @@
-"""Published figures, to stand beside measured ones."""
+"""Published results, shown beside measured ones."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from andon.core.config import from_yaml
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One published row."""
+    """One row of a published table."""
 
     name: str
-    """As the publication calls it."""
+    """Name in the publication."""
     detector: str
-    """Our name of the detector."""
+    """Name of the detector in andon."""
     source: str
     weights: str = "ImageNet"
     selected: str = "–"
     values: dict[str, float] = field(default_factory=dict)
-    """Averages over the data set by our names of metrics, in percent."""
-
+    """Averages over the data set in percent, by metric name."""
     texture: dict[str, float] = field(default_factory=dict)
-    """As `values`, over the textures alone."""
+    """As `values`, over the textures."""
     object: dict[str, float] = field(default_factory=dict)
-    """As `values`, over the objects alone."""
+    """As `values`, over the objects."""
 
     def cell(self, metric: str, group: str = "all") -> str:
-        """The figure over `all`, `texture` or `object` as text, a dash where none was published."""
+        """Value for `all`, `texture` or `object` as text; a dash where none was published."""
         values = {"all": self.values, "texture": self.texture, "object": self.object}[group]
         return f"{values[metric]:.1f}" if metric in values else "–"
 
     def has(self, metric: str) -> bool:
-        """Whether any figure of a metric was published."""
+        """Whether any value of the metric was published."""
         return any(metric in values for values in (self.values, self.texture, self.object))
 
 

@@ -1,7 +1,7 @@
-"""Published rows, made again: one YAML file for each row of a published table, and the table measured beside published.
+"""Reproduction of published results: one YAML file per row of a published table, and the table of measured and published values.
 
-A file in `andon/assets/reproduce` names the data set, the recipe (with its weights), what the recipe has to change to follow
-the publication, and the published numbers.
+A file in `andon/assets/reproduce` names the data set, the recipe (with its weights), the settings in which the publication
+differs from the recipe, and the published values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from andon.experiments.comparison import PER_CATEGORY, Table, measured
 from andon.experiments.sweep import Job, Result, plan
 
 AVERAGE = "average"
-"""Row of the published numbers that is the mean over all categories."""
+"""Key of the published means over all categories."""
 TITLES = PER_CATEGORY | {
     "pixel_f1_max": "px F1-max",
     "aupro_0.30": "AUPRO 0.30",
@@ -30,30 +30,30 @@ TITLES = PER_CATEGORY | {
     "image_auroc@logical": "im AUROC, logical",
     "image_auroc@structural": "im AUROC, structural",
 }
-"""What the columns are called."""
+"""Column titles by metric name."""
 
 
 class Reproduction(Config):
     """A row of a published table."""
 
     title: str
-    """Model and data set, as the publication calls them."""
+    """Model and data set, as named in the publication."""
     source: str
-    """Where the numbers are printed, and what was put right in them."""
+    """Where the values are printed, and which of them were corrected."""
     dataset: str
-    """Layout the data must have."""
+    """Required layout of the data."""
     recipe: str
     """Full name of the recipe, `detector/variant`."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Settings the publication has otherwise than the recipe (dotted)."""
+    """Settings in which the publication differs from the recipe, dotted names."""
     categories: Count
-    """Number of categories the averages are over."""
+    """Number of categories in the averages."""
     published: dict[str, dict[str, float]]
-    """Category, or `average`, to percent by name of the metric."""
+    """{category or `average`: {metric: percent}}."""
     estimate: str
-    """Time and memory to expect, by estimate."""
+    """Estimated time and memory."""
     note: str = ""
-    """What else has to be known when numbers are compared."""
+    """Remark for the comparison."""
 
 
 def reproduction_names() -> list[str]:
@@ -80,9 +80,9 @@ def plan_reproduction(
     budget: float = 1.0,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Job]:
-    """A run for each category and seed; `settings` are applied after the row's own, for trials.
+    """One job per category and seed; `settings` override those of the row.
 
-    Raises `DataError` when the data is not laid out as the row's data set is, or lacks a category it has numbers for.
+    Raises `DataError` when the data has another layout, or lacks a category with published values.
     """
     known = list_categories(data, layout)
     found = open_dataset(data, known[0], layout).layout
@@ -104,9 +104,9 @@ def plan_reproduction(
 
 
 def reproduction_table(row: Reproduction, results: Sequence[Result]) -> Table:
-    """A line per category and one for the average: measured, published, and the difference, in percent.
+    """One row per category and one for the average: measured value, published value and difference, in percent.
 
-    The average is measured only when all categories are there; each number is the mean over the seeds.
+    The average is measured only with all categories; each value is the mean over the seeds.
     """
     metrics = list(dict.fromkeys(metric for values in row.published.values() for metric in values))
     done = list(dict.fromkeys(result.job.category for result in results))
@@ -148,7 +148,7 @@ def _cells(row: Reproduction, line: str, metrics: Sequence[str], results: Sequen
 
 
 def _mean(results: Sequence[Result], metric: str) -> float:
-    """Percent: mean over runs of all categories and seeds, NaN where one is undefined."""
+    """Mean over all runs in percent; NaN where one is undefined or there are none."""
     return 100 * statistics.fmean(measured(result, metric) for result in results) if results else math.nan
 
 

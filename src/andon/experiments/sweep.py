@@ -1,7 +1,7 @@
-"""Many runs: every detector on every category with every seed, one folder each, and the tables over them.
+"""Sweeps: every detector on every category with every seed, one run folder each.
 
-A run is made in a process of its own, so that its peak memory is its own and a crash takes nothing else along. What is
-finished is never made again: a second call with the same folder continues, an unfinished run resumes where it stopped.
+Each run has its own process, so that its peak memory can be measured and a crash does not end the sweep. A second call with
+the same folder skips finished runs and resumes unfinished ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from andon.runs.fit import fit_run
 from andon.runs.source import Source
 
 RESULT = "result.json"
-"""Written into a run folder when the run is complete; holds what the report does not: peak memory."""
+"""Marks a complete run; holds the job and the peak memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +38,43 @@ class Job:
     """One run of a sweep."""
 
     recipe: str
-    """Full name, `detector/variant`."""
+    """Full recipe name, `detector/variant`."""
     data: str
     category: str
     layout: str
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
-    """What tables call the row; default: the recipe."""
+    """Row name in tables; default: the recipe name."""
 
     @property
     def name(self) -> str:
-        """The row's name."""
+        """Row name in tables."""
         return self.label or self.recipe
 
     def folder(self, out: Path) -> Path:
-        """Where the run lies below the sweep's folder."""
+        """Run folder below the folder of the sweep."""
         return out / "runs" / _file_name(self.name) / _file_name(self.category) / f"seed-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished run contributes to the tables."""
+    """A finished run."""
 
     job: Job
     report: Mapping[str, Any]
     """`report.json`."""
     peak_memory: int
-    """Bytes: largest resident set of the run's process, on a CUDA device also its allocation."""
+    """Bytes: largest resident set of the run's process, plus the peak allocation on a CUDA device."""
 
     def value(self, name: str) -> float:
-        """A metric by its name in the report, NaN where it is undefined or was not computed."""
+        """Metric by its name in `report.json`; NaN where it is undefined or absent."""
         value = self.report["metrics"].get(name, {}).get("value")
         return float("nan") if value is None else float(value)
 
     @property
     def weights(self) -> str:
-        """Names of the weights the detector builds on."""
+        """Names of the pretrained weights."""
         return ", ".join(line["name"] for line in self.report["weights"]) or "none"
 
     @property
@@ -84,12 +84,12 @@ class Result:
 
     @property
     def labelled(self) -> int:
-        """Anomalous images that were taken out of the test to be learned from."""
+        """Number of labelled anomalous images taken out of the test set."""
         return int(self.report["protocol"].get("labelled_anomalous", 0))
 
     @property
     def label_use(self) -> str:
-        """What they were used for; empty where the detector learns from good images only."""
+        """Use of the labelled images; empty where the detector learns from good images only."""
         return str(self.report["protocol"].get("label_use", ""))
 
 
@@ -103,11 +103,10 @@ def plan(
     budget: float = 1.0,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Job]:
-    """All runs of a sweep, seeds outermost so that an early stop leaves complete rows.
+    """Jobs of a sweep, seeds outermost, so that an interrupted sweep leaves complete rows.
 
     `recipes` are detector names (their default recipe) or `detector/variant`; no `categories` means all of `data`.
-    `budget` is the share of each recipe's training that is spent. Raises `ConfigError` or `DataError` for names that are
-    not there.
+    `budget` scales the epochs and steps of each recipe. Raises `ConfigError` or `DataError` for unknown names.
     """
     known = list_categories(data, layout)
     for category in categories:
@@ -130,9 +129,9 @@ def plan(
 
 
 def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` plus those that make every training stage of a recipe `budget` times as long: its epochs and steps.
+    """`settings`, plus the epochs and steps of the recipe scaled by `budget`.
 
-    What `settings` names is left as it says. Raises `ConfigError` when a setting is not there or the budget not positive.
+    Values in `settings` are not scaled. Raises `ConfigError` for unknown settings and for a budget that is not positive.
     """
     if not budget > 0:
         raise ConfigError(f"budget is {budget}: give a positive share of the recipe's training, e.g. 0.5")
@@ -142,7 +141,7 @@ def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[st
 
 
 def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
-    """Dotted names of all settings that count epochs or steps, with their values."""
+    """Settings that count epochs or steps, {dotted name: value}."""
     found: dict[str, int] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -155,9 +154,9 @@ def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
 def run_job(
     job: Job, out: Path, device: str = "auto", progress: Progress | None = None, *, data: str | None = None
 ) -> None:
-    """Fit and evaluate one run, or continue it. Raises what `fit_run` and `evaluate_run` raise.
+    """Fit and evaluate one run, or resume it. Raises what `fit_run` and `evaluate_run` raise.
 
-    `data` is where the images are found by this process, where that is not `job.data` (a relative path, elsewhere).
+    `data` replaces `job.data`, for a process with another working directory.
     """
     run = job.folder(out)
     recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
@@ -168,7 +167,7 @@ def run_job(
 
 
 def peak_memory() -> int:
-    """Bytes this process held at most: resident set plus, on CUDA, the device's allocation."""
+    """Peak memory of this process in bytes: resident set, plus the peak allocation on a CUDA device."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -177,7 +176,7 @@ def peak_memory() -> int:
 
 
 def finished(job: Job, out: Path) -> Result | None:
-    """The result of a run that is complete, else None. Raises `ConfigError` when it was made with other settings."""
+    """Result of a complete run, else None. Raises `ConfigError` when the run has other data or settings."""
     run = job.folder(out)
     if not (run / RESULT).is_file():
         return None
@@ -195,16 +194,16 @@ def _identity(job: Job) -> dict[str, Any]:
 
 
 Runner = Callable[[Sequence[Job], Path, str], Iterator[tuple[Job, str]]]
-"""Makes runs (jobs, the sweep's folder, device) and yields each with why it failed, or nothing, as it ends."""
+"""(jobs, sweep folder, device) to finished jobs, each with its failure message, empty on success."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a sweep left: the finished runs, and why others failed."""
+    """Finished and failed runs of a sweep."""
 
     results: list[Result]
     failures: dict[str, str]
-    """Folder of the run to one line."""
+    """{run folder: failure message}."""
 
 
 def sweep(
@@ -216,10 +215,10 @@ def sweep(
     after: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Make the runs that are not finished: one after the other, each in its own process, or where `runner` makes them.
+    """Execute all unfinished runs: sequentially, each in its own process, or with `runner`.
 
-    A run that fails is named in the outcome and does not stop the others. `after` is called here with the folder of each run
-    that this call completed. Raises `InterruptedRun` after Ctrl-C.
+    A failed run is listed in the outcome and does not stop the others. `after` is called with the folder of each run that
+    this call completed. Raises `InterruptedRun` after Ctrl-C.
     """
     failures: dict[str, str] = {}
     todo = [job for job in jobs if finished(job, out) is None]
@@ -235,24 +234,24 @@ def sweep(
 
 
 def one_by_one(jobs: Sequence[Job], out: Path, device: str) -> Iterator[tuple[Job, str]]:
-    """The `Runner` of one machine."""
+    """`Runner` of a single machine."""
     for job in jobs:
         yield job, _in_own_process(job, out, device)
 
 
 def _in_own_process(job: Job, out: Path, device: str) -> str:
-    """Run a job in a fresh process; returns why it failed, or nothing.
+    """Run a job in a new process; returns the failure message, empty on success.
 
-    Ctrl-C and SIGTERM stop the job too, which keeps the state it reached. Raises `InterruptedRun` then.
+    Ctrl-C and SIGTERM also stop the job, which saves a checkpoint; `InterruptedRun` is raised then.
     """
     context = get_context("spawn")
-    answer, answering = context.Pipe(duplex=False)
-    process = context.Process(target=_run_and_answer, args=(answering, job, out, device))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run_in_child, args=(sender, job, out, device))
     with _interruptible():
         try:
             process.start()
-            answering.close()  # the other process has it: when that ends without a word, `recv` ends too
-            failure: str | None = answer.recv()
+            sender.close()  # the child holds its own end: if it dies, `recv` raises EOFError
+            failure: str | None = receiver.recv()
         except EOFError:
             failure = "its process was killed (out of memory?)"
         except KeyboardInterrupt:
@@ -264,21 +263,21 @@ def _in_own_process(job: Job, out: Path, device: str) -> str:
     return failure
 
 
-def _run_and_answer(answering: Connection, job: Job, out: Path, device: str) -> None:
-    """In the other process: make the run and answer why it failed, with nothing, or with None when it was stopped."""
+def _run_in_child(sender: Connection, job: Job, out: Path, device: str) -> None:
+    """Run the job and send its failure message: empty on success, None when it was interrupted."""
     try:
         with _interruptible():
             run_job(job, out, device)
-        answering.send("")
+        sender.send("")
     except (InterruptedRun, KeyboardInterrupt):
-        answering.send(None)
+        sender.send(None)
     except (AndonError, OSError) as error:
-        answering.send(str(error))
+        sender.send(str(error))
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM stop what is inside like Ctrl-C does."""
+    """Handle SIGTERM like Ctrl-C inside the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

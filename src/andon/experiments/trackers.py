@@ -1,7 +1,7 @@
-"""Runs in TensorBoard and MLflow: losses by step, settings, and the numbers of the report. Both libraries live here.
+"""Experiment trackers: losses by step, settings and metrics of a run in TensorBoard or MLflow, which are imported here alone.
 
-A tracker is a function of a run folder: it shows what `training.json`, `recipe.yaml` and, once there is one, `report.json`
-hold. Showing a run again replaces what was shown of it before: it is there once, however often it is evaluated.
+A tracker is a function of a run folder. It logs `training.json`, `recipe.yaml` and, if present, `report.json`. Logging a run
+again replaces its previous entry.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from andon.runs.folder import read_recipe, read_stages
 T = TypeVar("T")
 
 Tracker = Callable[[Path], None]
-"""Shows a run folder."""
+"""Logs a run folder."""
 FOLDER = "tensorboard"
-"""Folder of the event files, inside the run's."""
+"""Folder of the event files inside a run folder."""
 NUMBERS = ("thresholds", "teacher", "time", "latency_ms", "throughput_ips", "parameters", "multiply_adds")
-"""Parts of the report besides `metrics` whose numbers are shown."""
+"""Parts of `report.json` besides `metrics` whose numbers are logged."""
 LONGEST = 500
-"""Characters of a setting that every MLflow server takes."""
+"""Length limit of a parameter value that every MLflow server accepts."""
 AT_ONCE = 100
-"""Settings in one call to MLflow."""
+"""Parameters per call to MLflow."""
 POINTS_AT_ONCE = 1000
-"""Values in one call to MLflow."""
+"""Metric values per call to MLflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of a curve."""
+    """One point of a curve."""
 
     name: str
     step: int
@@ -47,25 +47,25 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a tracker shows of a run."""
+class TrackedRun:
+    """Everything that is logged of a run."""
 
     name: str
     """Recipe, category and seed."""
     dataset: str
     settings: dict[str, str]
-    """Resolved settings, dotted, and versions and weights."""
+    """Resolved settings by dotted name, versions and weights."""
     curves: list[Point]
-    """Losses by step (`loss/STAGE/TERM`) and what judged epochs (`judged/STAGE/NAME`, by epoch)."""
+    """`loss/STAGE/TERM` by step, and the values of early stopping, `judged/STAGE/NAME`, by epoch."""
     numbers: dict[str, float]
-    """`test/METRIC` and the other numbers of the report; those that are undefined are left out."""
+    """`test/METRIC` and the other numbers of the report; undefined values are left out."""
 
 
 def open_tracker(name: str) -> Tracker:
     """The tracker called `tensorboard`, `mlflow`, or `mlflow:URI`.
 
-    TensorBoard's files go into the run folder; without a URI MLflow takes its own default (`MLFLOW_TRACKING_URI`).
-    Raises `ConfigError` when there is no such tracker or its library is not installed.
+    TensorBoard writes into the run folder; MLflow without a URI uses its default (`MLFLOW_TRACKING_URI`). Raises
+    `ConfigError` for an unknown tracker and when its library is not installed.
     """
     kind, colon, uri = name.partition(":")
     if kind not in ("tensorboard", "mlflow"):
@@ -82,8 +82,8 @@ def open_tracker(name: str) -> Tracker:
         ) from error
 
 
-def read_shown(run: Path) -> Shown:
-    """What the files of a run folder hold. Raises `DataError` when it is no finished run."""
+def read_tracked_run(run: Path) -> TrackedRun:
+    """Settings, curves and numbers of a run folder. Raises `DataError` when the run is not finished."""
     recipe = read_recipe(run)
     data = recipe["data"]
     settings: dict[str, Any] = {
@@ -94,7 +94,7 @@ def read_shown(run: Path) -> Shown:
         "weights": ", ".join(line["name"] for line in recipe.get("weights", ())) or "none",
     }
     report = run / "report.json"
-    return Shown(
+    return TrackedRun(
         name=f"{recipe['name']} {data['category']} seed {recipe['seed']}",
         dataset=data.get("dataset") or "data",
         settings={key: str(value) for key, value in settings.items()},
@@ -115,7 +115,7 @@ def _curves(run: Path) -> Iterator[Point]:
 
 
 def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
-    """Finite numbers of a report by name."""
+    """{name: value} of the finite numbers of a report."""
     tested = {f"test/{name}": values["value"] for name, values in report["metrics"].items()}
     others = dict(_flat({key: report[key] for key in NUMBERS if key in report}))
     return {
@@ -126,7 +126,7 @@ def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested groups as dotted names."""
+    """(dotted name, value) of nested mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -137,25 +137,25 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _tensorboard() -> Tracker:
     from torch.utils.tensorboard import SummaryWriter
 
-    def show(run: Path) -> None:
-        shown = read_shown(run)
+    def log(run: Path) -> None:
+        tracked = read_tracked_run(run)
         before = list((run / FOLDER).glob("events.out.tfevents.*"))
         with SummaryWriter(str(run / FOLDER)) as writer:
-            rows = [f"| {key} | {value} |" for key, value in shown.settings.items()]
+            rows = [f"| {key} | {value} |" for key, value in tracked.settings.items()]
             table = "\n".join(["| setting | value |", "|---|---|", *rows])
-            writer.add_text("run", f"{shown.name}\n\n{table}")
-            for point in shown.curves:
+            writer.add_text("run", f"{tracked.name}\n\n{table}")
+            for point in tracked.curves:
                 writer.add_scalar(point.name, point.value, point.step)
-            for name, value in shown.numbers.items():
+            for name, value in tracked.numbers.items():
                 writer.add_scalar(name, value, 0)
         for file in before:
             file.unlink()
 
-    return show
+    return log
 
 
 def _mlflow(uri: str) -> Tracker:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is reported to anybody else
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no usage reports
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -166,48 +166,48 @@ def _mlflow(uri: str) -> Tracker:
             f"MLflow cannot use {uri or 'its default place'}: {_first_sentence(error)}"
         ) from error
 
-    def show(run: Path) -> None:
+    def log(run: Path) -> None:
         try:
-            _send(client, run, read_shown(run))
+            _send(client, run, read_tracked_run(run))
         except MlflowException as error:
             raise AndonError(
                 f"MLflow did not take {run} ({_first_sentence(error)}): the run itself is kept, "
                 "`andon evaluate` with --track shows it again"
             ) from error
 
-    return show
+    return log
 
 
 def _first_sentence(error: Exception) -> str:
     return str(error).strip().splitlines()[0].split(". ")[0]
 
 
-def _send(client: Any, run: Path, shown: Shown) -> None:
-    """Make a run in the experiment of the data set, fill it, and remove the one it replaces."""
+def _send(client: Any, run: Path, tracked: TrackedRun) -> None:
+    """Create a run in the experiment of the data set, fill it, and delete its predecessor."""
     from mlflow.entities import Metric, Param
 
-    name = f"andon {shown.dataset}"
+    name = f"andon {tracked.dataset}"
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found is not None else client.create_experiment(name)
     own = hashlib.sha256(f"{platform.node()}:{run.resolve()}".encode()).hexdigest()[:16]
     before = client.search_runs([experiment], filter_string=f"tags.andon_run = '{own}'")
     tags = {"andon_run": own, "andon_folder": str(run.resolve())[-LONGEST:]}
-    made = client.create_run(experiment, run_name=shown.name, tags=tags).info.run_id
+    made = client.create_run(experiment, run_name=tracked.name, tags=tags).info.run_id
     now = round(time.time() * 1000)
-    points = [*shown.curves, *(Point(key, 0, value) for key, value in shown.numbers.items())]
-    for some in _parts(list(shown.settings.items()), AT_ONCE):
-        client.log_batch(made, params=[Param(_plain(key), value[:LONGEST]) for key, value in some])
-    for part in _parts(points, POINTS_AT_ONCE):
-        client.log_batch(made, metrics=[Metric(_plain(p.name), p.value, now, p.step) for p in part])
+    points = [*tracked.curves, *(Point(key, 0, value) for key, value in tracked.numbers.items())]
+    for some in _chunks(list(tracked.settings.items()), AT_ONCE):
+        client.log_batch(made, params=[Param(_mlflow_name(key), value[:LONGEST]) for key, value in some])
+    for part in _chunks(points, POINTS_AT_ONCE):
+        client.log_batch(made, metrics=[Metric(_mlflow_name(p.name), p.value, now, p.step) for p in part])
     client.set_terminated(made)
     for old in before:
         client.delete_run(old.info.run_id)
 
 
-def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _plain(name: str) -> str:
-    """A name MLflow takes: `@` and other signs become a full stop."""
+def _mlflow_name(name: str) -> str:
+    """Name with every character that MLflow refuses, such as `@`, replaced by a full stop."""
     return re.sub(r"[^\w\-. :/]", ".", name)

@@ -1,4 +1,4 @@
-"""Teachers and feature extractors that are made once and serve every product; they end in the weight store."""
+"""Pretraining of teachers and backbones that serve every product; the results go into the weight store."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Feature extractors of one's own: a network learns to tell images apart, and what it sees on the way are the features.
+"""Pretraining of a backbone by classification (docs/reference/models.md, "Teachers").
 
-Folders with subfolders are classification tasks, a subfolder a class. Where there are no subfolders every image is a class
-of its own, told from the others through random views (Dosovitskiy et al., Discriminative unsupervised feature learning with
-exemplar convolutional neural networks, arXiv 1406.6909); so are procedural images. All tasks share the network, each has a
-linear layer of its own on the mean of the last map. Learning may go on from weights that are there.
+A folder with subfolders is a classification task, a subfolder a class. In a folder without subfolders every image is a class
+of its own, recognised through random views (Dosovitskiy et al., Discriminative unsupervised feature learning with exemplar
+convolutional neural networks, arXiv 1406.6909); so is every procedural image. All tasks share the network; each has a linear
+layer on the mean of the last feature map. Training may start from existing weights.
 """
 
 from __future__ import annotations
@@ -41,53 +41,54 @@ from andon.pretraining.jobs import (
 )
 
 LOADERS = 4
-"""Threads that decode the images of a step."""
+"""Threads that decode images."""
 HELD_OUT = 20
-"""Of every so many images of a class one is kept from learning and tells how well the class is recognised."""
+"""Every so many images of a class, one is held out to measure the accuracy."""
 
 
 class BackbonePretrainingConfig(Config):
-    """Settings of the classification; the defaults go on from the package's own weights."""
+    """Settings of the pretraining; the defaults continue from the embedded weights."""
 
     network: str = "resnet18"
     """timm architecture, without tag."""
     start: str = "starter"
-    """Weights to go on from, `random` to begin anew."""
+    """Initial weights, or `random`."""
     last: str = "layer3"
-    """The last module that is learned; later ones are left out."""
+    """Last module that is trained; later ones are dropped."""
     image_size: Annotated[int, Field(ge=32)] = 160
     """Both sides of the images in pixels."""
     smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
-    """A view shows at least this share of its image."""
+    """Least share of the image area in a random crop."""
     jitter: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
-    """Largest change of brightness, contrast and saturation of a view."""
+    """Largest relative change of brightness, contrast and saturation."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """Probability with which a view loses its colour."""
+    """Probability of conversion to grey."""
     procedural: Annotated[int, Field(ge=0)] = 1000
-    """Procedural images beside the folders, or in place of them."""
+    """Procedural images in addition to the folders, or instead of them."""
     statistics: Count = 2000
-    """Whole images that statistics of batch normalisation are taken over at the end."""
+    """Uncropped images for the final BatchNorm statistics."""
     steps: Count = 20_000
     """Optimiser steps."""
     batch_size: Annotated[int, Field(ge=2)] = 64
-    """Images of a step."""
+    """Images per step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4, weight_decay=1e-4)
 
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """Images, the class of each, and the task of each class."""
+    """Classification tasks over one list of images."""
 
     records: list[Record]
     classes: list[int]
+    """Class of each image."""
     task_of: list[int]
-    """For every class."""
+    """Task of each class."""
     held_out: list[int]
-    """Positions of images that are not learned from."""
+    """Indices of held-out images."""
 
 
 class Classifier(nn.Module):
-    """(B, 3, H, W) images in [0, 1] to one logit for every class of their own task, -inf for the others."""
+    """(B, 3, H, W) images in [0, 1] and their tasks (B,) to logits (B, classes), -inf for classes of other tasks."""
 
     mean: Tensor
     std: Tensor
@@ -103,7 +104,7 @@ class Classifier(nn.Module):
         self.register_buffer("task_of", torch.tensor(task_of), persistent=False)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, C, h, w) of the last module."""
+        """(B, C, h, w) output of the last module."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         last: Tensor = self.trunk(x)[self.tap]
         return last
@@ -127,10 +128,9 @@ def pretrain_backbone(
 ) -> WeightEntry:
     """Train a feature extractor and put it into the weight store as `name`, for `extractor.weights`.
 
-    Each of `folders` is a task; see the module's docstring. After Ctrl-C (`InterruptedRun`) the state reached is kept, and
-    `resume` continues to the result an uninterrupted call has. Raises `DataError` where there is nothing to tell apart,
-    `WeightsError` for a name that cannot be used or missing weights, `ConfigError` for an unknown network or module, and when
-    `resume` finds other settings.
+    Each of `folders` is a task. After Ctrl-C (`InterruptedRun`) a checkpoint remains; `resume` continues to the same result as
+    an uninterrupted call. Raises `DataError` with fewer than two classes, `WeightsError` for an unusable name or missing
+    weights, `ConfigError` for an unknown network or module and when the checkpoint has other settings.
     """
     c = config or BackbonePretrainingConfig()
     check_name(name)
@@ -146,14 +146,14 @@ def pretrain_backbone(
         network = Classifier(backbone, tasks.task_of).to(trainer.device)
     with resumable():
         learn(network, tasks, c, trainer)
-    recognised = accuracy(network, tasks, c, trainer)
+    held_out_accuracy = accuracy(network, tasks, c, trainer)
     file = folder / "backbone.safetensors"
     write_bytes(file, save({k: v.detach().cpu().contiguous() for k, v in network.trunk.state_dict().items()}))
     entry = add(
         file,
         name=name,
         network=c.network,
-        origin=origin or _origin(backbone, tasks, folders, recognised, c),
+        origin=origin or _origin(backbone, tasks, folders, held_out_accuracy, c),
         licence=licence or f"that of its pictures, and of {c.start}: {backbone.weights.licence}",
         check=lambda state: check_state(c.network, state),
     )
@@ -162,7 +162,7 @@ def pretrain_backbone(
 
 
 def find_tasks(folders: Sequence[Path], procedural: int) -> Tasks:
-    """Images and classes of all folders, and of `procedural` drawn images. Raises `DataError` for fewer than two classes."""
+    """Tasks of all folders and of `procedural` images. Raises `DataError` with fewer than two classes."""
     parts = [image_records([folder], 0) for folder in folders]
     names = [_class_names(folder, found) for folder, found in zip(folders, parts, strict=True)]
     if procedural:
@@ -187,14 +187,14 @@ def find_tasks(folders: Sequence[Path], procedural: int) -> Tasks:
 
 
 def _class_names(folder: Path, records: Sequence[Record]) -> list[str]:
-    """The subfolder each image lies in; images that all lie in one place are classes of their own."""
+    """Class name of each image: its subfolder, or its id where all images lie in one folder."""
     inner = [record.image.relative_to(folder).parts[:-1] for record in records]
     names = [parts[0] if parts else "" for parts in inner]
     return names if len(set(names)) > 1 else [record.id for record in records]
 
 
 def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, trainer: Trainer) -> None:
-    """Minimise the cross-entropy of each image among the classes of its task, then take batch normalisation's statistics."""
+    """Minimise the cross-entropy among the classes of each image's task, then recompute the BatchNorm statistics."""
     c = config
     learned = sorted(set(range(len(tasks.records))) - set(tasks.held_out))
     classes = torch.tensor(tasks.classes)
@@ -219,17 +219,17 @@ def learn(network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, 
         generator = seeded(trainer.seed, "statistics")
         order = torch.randperm(len(learned), generator=generator)[: c.statistics].tolist()
         parts = _chunks([learned[k] for k in order], c.batch_size)
-        stream = (views(part, generator, crop=False) for part in parts)  # enlarged crops are blurred
+        stream = (views(part, generator, crop=False) for part in parts)  # crops are blurred by enlargement
         take_statistics(network, track(trainer.progress, stream, "statistics", len(parts)), trainer)
 
 
 def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Trainer) -> None:
-    """Means and variances of batch normalisation over (B, 3, H, W) images, in place of the running ones."""
+    """Replace the running BatchNorm statistics by means and variances over (B, 3, H, W) images."""
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the plain mean over batches
+        layer.momentum = None  # cumulative mean over batches
     network.train()
     with torch.no_grad(), trainer.fabric.autocast():
         for images in batches:
@@ -242,7 +242,7 @@ def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Tra
 def accuracy(
     network: Classifier, tasks: Tasks, config: BackbonePretrainingConfig, trainer: Trainer
 ) -> float | None:
-    """Share of the held-out images whose class is recognised; None where there are none."""
+    """Accuracy on held-out images; None where there are none."""
     right = 0
     for part in _chunks(tasks.held_out, config.batch_size):
         images = torch.cat([_load(tasks.records[k], config.image_size) for k in part])
@@ -265,7 +265,7 @@ def _origin(
     backbone: Backbone,
     tasks: Tasks,
     folders: Sequence[Path],
-    recognised: float | None,
+    held_out_accuracy: float | None,
     config: BackbonePretrainingConfig,
 ) -> str:
     begun = (
@@ -275,9 +275,13 @@ def _origin(
     )
     drawn = f" and {config.procedural} procedural ones" if folders and config.procedural else ""
     own = len(tasks.records) - (config.procedural if folders else 0)
-    known = "" if recognised is None else f", {100 * recognised:.1f} % of held-out pictures recognised"
-    pictures = images_line(tasks.records[:own], folders)
+    known = (
+        ""
+        if held_out_accuracy is None
+        else f", {100 * held_out_accuracy:.1f} % of held-out pictures recognised"
+    )
+    images = images_line(tasks.records[:own], folders)
     return (
-        f"andon pretrain backbone: {config.network} up to {config.last}, {begun}, on {pictures}{drawn} in {len(tasks.task_of)} "
+        f"andon pretrain backbone: {config.network} up to {config.last}, {begun}, on {images}{drawn} in {len(tasks.task_of)} "
         f"classes, {config.steps} steps{known}"
     )

@@ -1,12 +1,11 @@
-"""One flow teacher for every product: maximum likelihood of the features of any images (spec 4, V4).
+"""Pretraining of a class-agnostic flow teacher (docs/reference/models.md, "Variants", V4).
 
-The flow of AST (arXiv 2210.07829) learns what features of good parts look like, product by product, which takes most of
-EfficientAD-AST's time. Here it learns once, from images of anything, as EfficientAD's teacher does (arXiv 2303.14535,
-Algorithm 3): 60,000 steps of 16 images, a tenth of them without colour. Its input is scaled by the channel statistics
-of those images, and what it says of a product is scaled by that product's statistics.
+AST's flow (arXiv 2210.07829) is trained once by maximum likelihood on features of unrelated images instead of once per
+category, with the schedule of EfficientAD's distillation (arXiv 2303.14535, Algorithm 3): 60,000 steps of 16 images, grey
+with probability 0.1. Features are standardised with the channel statistics of these images; a detector standardises the
+latent with the statistics of its own training images.
 
-Which images is the experiment: photographs of anything, the good images of all products (their `train/good` folders),
-or those of all products but one.
+Training images may be photographs of anything, the good images of all categories, or those of all categories but the target.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ from andon.pretraining.jobs import (
     resumable,
 )
 
-PIECE = 8
-"""Images whose features are in memory at once while statistics are taken."""
+BATCH = 8
+"""Images per batch while statistics are computed."""
 
 
 class FlowPretrainingConfig(Config):
-    """Settings of the class-agnostic flow; the defaults fit the recipe `efficientad_ast/corrected`."""
+    """Settings of the flow; the defaults match the recipe `efficientad_ast/corrected`."""
 
     extractor: BackboneConfig = BackboneConfig(
         network="tf_efficientnet_b5",
@@ -61,32 +60,32 @@ class FlowPretrainingConfig(Config):
     )
     """The frozen feature extractor."""
     project: Count | None = None
-    """Reduce the features to this many channels by a fixed random orthonormal projection."""
+    """Channels after a fixed random orthonormal projection; None: no projection."""
     hidden: Count = 1024
-    """Width of the coupling networks."""
+    """Hidden channels of the coupling networks."""
     kernels: tuple[Literal[1, 3, 5, 7], ...] = (3, 3, 3, 5)
-    """Kernel size of each coupling block."""
+    """Kernel size per coupling block."""
     clamp: float = 3.0
-    """Soft bound of the log-scales (alpha)."""
+    """Clamp α of the log-scales."""
     position: Count = 32
-    """Channels of the positional encoding the flow is conditioned on."""
+    """Channels of the positional encoding, the condition of the flow."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """Probability with which an image loses its colour."""
+    """Probability of conversion to grey."""
     statistics: Count = 10_000
-    """Images the channel statistics are taken over; all where there are fewer."""
+    """Images for the channel statistics, at most."""
     procedural: Count = 1000
-    """Procedural images that are drawn where no folder is given."""
+    """Procedural images where no folder is given."""
     keep_features: bool = True
-    """Keep the features of each image on disk: extracted once instead of at each step, at 0.5 to 1 MB an image."""
+    """Cache features on disk (0.5 to 1 MB per image) instead of extracting them at every step."""
     steps: Count = 60_000
     """Optimiser steps."""
     batch_size: Count = 16
-    """Images of a step."""
+    """Images per step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4, decay_last=0.05)
 
     @classmethod
     def matching(cls, settings: Mapping[str, Any]) -> Self:
-        """The settings with which a detector of these (resolved) settings of `efficientad_ast` can use the flow."""
+        """Pretraining settings that match resolved settings of `efficientad_ast`."""
         extractor, teacher = settings["extractor"], settings["teacher"]
         return cls.parse(
             {
@@ -97,7 +96,7 @@ class FlowPretrainingConfig(Config):
         )
 
     def interface(self) -> dict[str, Any]:
-        """What a detector must agree with to use the flow, by the names its settings have."""
+        """Settings that a detector must share to use the flow, by their names in its configuration."""
         values = self.model_dump(mode="json")
         return flow_interface(values["extractor"], self.project, values, self.position)
 
@@ -114,12 +113,11 @@ def pretrain_flow(
     origin: str = "",
     licence: str = "",
 ) -> WeightEntry:
-    """Learn a flow from all images of `folders` and put it into the weight store as `name`, for `teacher.weights`.
+    """Train a flow on all images of `folders` and put it into the weight store as `name`, for `teacher.weights`.
 
-    Folders are searched with their subfolders; none means procedural images. After Ctrl-C (`InterruptedRun`) the state
-    reached is kept, and `resume` continues to the result an uninterrupted call has. Raises `DataError` without images
-    or where masks lie among them, `WeightsError` for a name that cannot be used or missing weights, `ConfigError` when
-    `resume` finds other settings.
+    Folders are searched recursively; none means procedural images. After Ctrl-C (`InterruptedRun`) a checkpoint remains;
+    `resume` continues to the same result as an uninterrupted call. Raises `DataError` without images and for masks among
+    them, `WeightsError` for an unusable name or missing weights, `ConfigError` when the checkpoint has other settings.
     """
     c = config or FlowPretrainingConfig()
     check_name(name)
@@ -150,7 +148,7 @@ def pretrain_flow(
 
 
 class FlowFeatures:
-    """Features of images as the flow sees them: on one grid, projected, scaled by the statistics of all of them."""
+    """Input of the flow: features on one grid, projected and standardised."""
 
     def __init__(self, backbone: Backbone, config: FlowPretrainingConfig) -> None:
         self.config = config
@@ -161,10 +159,10 @@ class FlowFeatures:
             raise ConfigError(f"the feature grid must be square, it is {height} x {width}; choose other taps")
 
     def fit(self, records: Sequence[Record], trainer: Trainer) -> None:
-        """Learn the channel statistics from `statistics` of the images, in colour."""
+        """Compute the channel statistics over a random subset of `statistics` images, without grey conversion."""
         order = torch.randperm(len(records), generator=seeded(trainer.seed, "statistics")).tolist()
         chosen = [records[k] for k in order[: self.config.statistics]]
-        pieces = [chosen[k : k + PIECE] for k in range(0, len(chosen), PIECE)]
+        pieces = [chosen[k : k + BATCH] for k in range(0, len(chosen), BATCH)]
         with trainer.timed("statistics"):
             stream = (self.load(piece) for piece in pieces)
             mean, std = channel_statistics(track(trainer.progress, stream, "feature statistics", len(pieces)))
@@ -172,11 +170,11 @@ class FlowFeatures:
         self.adapter.std_.copy_(std)
 
     def load(self, records: Sequence[Record], view: View = WHOLE) -> Tensor:
-        """(B, C, h, w) on the CPU."""
+        """(B, C, h, w) features on the CPU."""
         return self.adapter.transform(self.cache.load(records, view=view))
 
     def draw(self, records: Sequence[Record], generator: torch.Generator) -> Tensor:
-        """As `load`, each image without colour with probability `grey_share`."""
+        """As `load`, with grey conversion at probability `grey_share`."""
         grey = torch.rand(len(records), generator=generator) < self.config.grey_share
         parts, where = [], []
         for view, chosen in ((WHOLE, ~grey), (View(colour="grey"), grey)):
@@ -190,7 +188,7 @@ class FlowFeatures:
 def learn_flow(
     source: FlowFeatures, records: Sequence[Record], config: FlowPretrainingConfig, trainer: Trainer
 ) -> Flow:
-    """The flow, trained by maximum likelihood of the features at every position (AST Eq. 2)."""
+    """Train the flow by maximum likelihood of the features of every cell (AST Eq. 2)."""
     c = config
     n, height, width = source.adapter.shape
     with torch.random.fork_rng(devices=[]):
@@ -216,7 +214,7 @@ def learn_flow(
 
 
 def _refuse_masks(records: Sequence[Record]) -> None:
-    """Masks are images too: a whole data set was given where its good images were meant."""
+    """Refuse folders of a whole data set, whose masks would be read as images."""
     found = next((record for record in records if "ground_truth" in record.image.parts), None)
     if found is not None:
         raise DataError(

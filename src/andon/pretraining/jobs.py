@@ -1,4 +1,4 @@
-"""What making a teacher takes beside the learning: images, a free name, and notes that let an interrupted one go on."""
+"""Common parts of the pretraining commands: image lists, checks of the name, and resuming."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from andon.nn.weights import NAME, RANDOM, entries
 
 
 def image_records(folders: Sequence[Path], procedural: int) -> list[Record]:
-    """Records of all images below the folders, in natural order, or of `procedural` drawn ones where none is given.
+    """Records of all images below the folders, in natural order, or of `procedural` images where no folder is given.
 
-    Raises `DataError` for what is no folder, and where there are no images.
+    Raises `DataError` for a path that is no folder and for folders without images.
     """
     if not folders:
         made = cache_dir() / "pretraining-pictures" / f"v{PROCEDURAL_VERSION}-{procedural}"
@@ -43,13 +43,13 @@ def image_records(folders: Sequence[Path], procedural: int) -> list[Record]:
 
 
 def images_line(records: Sequence[Record], folders: Sequence[Path]) -> str:
-    """For the origin of the weights: how many images, from where."""
+    """Number and source of the images, for the origin line of the weights."""
     where = ", ".join(folder.name for folder in folders) or "procedural"
     return f"{len(records)} pictures ({where})"
 
 
 def check_name(name: str) -> None:
-    """Refuse before the work what `weights.add` would refuse after it."""
+    """Raise `WeightsError` for a name that `weights.add` would refuse after the training."""
     if not NAME.fullmatch(name):
         raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
     known = {entry.name: entry for entry in entries()}
@@ -59,9 +59,9 @@ def check_name(name: str) -> None:
 
 
 def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Record], resume: bool) -> None:
-    """Note in `folder` what is being learned; with `resume`, refuse to mix it with anything else."""
-    pictures = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
-    text = f"seed {seed}\npictures {len(records)} {pictures}\n{config.model_dump_json()}\n"
+    """Write settings, seed and image list into `folder`; with `resume`, raise `ConfigError` when they differ."""
+    digest = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
+    text = f"seed {seed}\npictures {len(records)} {digest}\n{config.model_dump_json()}\n"
     note = folder / "settings.txt"
     if resume and note.is_file() and note.read_text(encoding="utf-8") != text:
         raise ConfigError(
@@ -72,7 +72,7 @@ def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Rec
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Let an interruption inside say how to go on."""
+    """Add the hint at `--resume` to an `InterruptedRun` raised inside."""
     try:
         yield
     except InterruptedRun as error:
@@ -80,7 +80,7 @@ def resumable() -> Iterator[None]:
 
 
 def clean_up(folder: Path) -> None:
-    """Remove what lies in `folder`, and the folder."""
+    """Remove `folder` and the files in it."""
     for used in folder.iterdir():
         used.unlink()
     folder.rmdir()

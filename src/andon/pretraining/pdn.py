@@ -1,7 +1,7 @@
-"""The patch-description teacher of EfficientAD, made by distillation (arXiv 2303.14535, Algorithm 3; spec 1.5).
+"""Distillation of EfficientAD's teacher (arXiv 2303.14535, Algorithm 3; docs/reference/models.md, "Teachers").
 
-A small patch description network learns to say what a large classification network says about each patch. It is made
-once, needs no labels and belongs to no product. Differs from the paper: any timm network, any folders of images.
+A patch description network (PDN) regresses the features of a large classification network at every patch, once for all
+categories and without labels. Differs from the paper: any timm network, any folders of images.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from andon.pretraining.jobs import (
 )
 
 REDUCED = 1024
-"""Numbers a tap's 3 x 3 neighbourhood is pooled to before all taps are pooled to the description."""
+"""Dimensions that the 3 x 3 neighbourhoods of each tap are pooled to before the taps are joined."""
 LOADERS = 4
-"""Threads that decode the images of a step."""
+"""Threads that decode images."""
 
 
 class DistillationConfig(Config):
@@ -55,38 +55,37 @@ class DistillationConfig(Config):
         taps=("layer2", "layer3"),
         image_size=512,
     )
-    """The large network; its first tap must have the grid of the teacher's padded output, so it sees twice the size."""
+    """The large network; its first tap must have the grid of the padded PDN, hence twice the image size."""
     size: Size = "small"
-    """Layers of the teacher: that of EfficientAD-S or of EfficientAD-M."""
+    """Layers of the PDN: EfficientAD-S or EfficientAD-M."""
     width: Count | None = None
-    """Channels of its first layer, None = as in the paper (128, medium 256)."""
+    """Channels of the first layer; None: those of the paper (128, medium 256)."""
     channels: Count = 384
-    """Numbers that describe a patch."""
+    """Output channels."""
     image_size: Annotated[int, Field(ge=64, multiple_of=8)] = 256
-    """Both sides of the teacher's images in pixels."""
+    """Both sides of the PDN's input in pixels."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """Probability with which an image loses its colour, for both networks alike."""
+    """Probability of conversion to grey, the same image for both networks."""
     smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """1 shows whole images (paper); less shows random crops of at least this share of the area, flips and colours."""
+    """1: whole images (paper); less: random crops of at least this share of the area, flips and colour jitter."""
     statistics: Count = 10_000
-    """Images the channel means are taken over, and again as many for the deviations; all where there are fewer."""
+    """Images for the channel means, and as many others for the standard deviations; all where there are fewer."""
     procedural: Count = 1000
-    """Procedural images that are drawn where no folder is given."""
+    """Procedural images where no folder is given."""
     steps: Count = 60_000
     """Optimiser steps."""
     batch_size: Count = 16
-    """Images of a step."""
+    """Images per step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4)
     half: bool = False
     """Store the teacher in half precision: half the size, differences of about 0.1 %."""
 
 
 class PatchTarget(nn.Module):
-    """What the teacher has to say: the taps of a large network as one description per patch, scaled channel by channel.
+    """Distillation target Ψ̂: the patch embedding of the large network's taps, standardised per channel.
 
-    The numbers are those of `PatchEmbedding`. All of that is linear and the same everywhere, so here, where few numbers
-    are wanted of many images, it is folded into one ordinary convolution per tap (ten times faster on processors); a
-    coarser tap is enlarged afterwards.
+    The values are those of `PatchEmbedding`, whose linear steps are folded into one convolution per tap (ten times faster on
+    CPUs for a small number of outputs); coarser taps are enlarged afterwards.
     """
 
     mean: Tensor
@@ -94,7 +93,7 @@ class PatchTarget(nn.Module):
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
-        self.backbone = backbone.to(memory_format=torch.channels_last)  # twice as fast on processors
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # twice as fast on CPUs
         shapes = [backbone.shapes[tap] for tap in backbone.config.taps]
         self.grid = shapes[0][1:]
         join = pooling_window(REDUCED * len(shapes), channels).chunk(
@@ -112,7 +111,7 @@ class PatchTarget(nn.Module):
         out = torch.zeros(len(images), self.mean.shape[1], *self.grid, device=images.device)
         for k, tap in enumerate(self.backbone.config.taps):
             kernel: Tensor = self.get_buffer(f"kernel{k}")
-            fed = kernel.flatten(1).any(1)  # a tap feeds about its share of the outputs
+            fed = kernel.flatten(1).any(1)  # most outputs depend on one tap alone
             out[:, fed] += to_grid(F.conv2d(features[tap], kernel[fed], padding=1).float(), self.grid)
         return (out - self.mean) / self.std
 
@@ -129,12 +128,12 @@ def pretrain_pdn(
     origin: str = "",
     licence: str = "",
 ) -> WeightEntry:
-    """Distil a teacher and put it into the weight store as `name`; recipes take it as `teacher.weights`.
+    """Distil a teacher and put it into the weight store as `name`, for `teacher.weights`.
 
-    `folders` are searched through for images, subfolders included; none means procedural images. After Ctrl-C
-    (`InterruptedRun`) the state reached is kept, and `resume` continues to the result an uninterrupted call has. Raises
-    `DataError` without images, `WeightsError` for a name that cannot be used or missing weights, `ConfigError` when the
-    two networks' grids differ or `resume` finds other settings.
+    `folders` are searched recursively; none means procedural images. After Ctrl-C (`InterruptedRun`) a checkpoint remains;
+    `resume` continues to the same result as an uninterrupted call. Raises `DataError` without images, `WeightsError` for an
+    unusable name or missing weights, `ConfigError` when the grids of the two networks differ and when the checkpoint has
+    other settings.
     """
     c = config or DistillationConfig()
     check_name(name)
@@ -171,26 +170,28 @@ def pretrain_pdn(
 def distil(
     target: PatchTarget, records: Sequence[Record], config: DistillationConfig, trainer: Trainer
 ) -> nn.Sequential:
-    """The teacher, trained on mean (Ψ̂ - PDN)² with Ψ̂ the normalised target."""
+    """Train the PDN on mean (Ψ̂ - PDN)², Ψ̂ the standardised target."""
     c = config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trainer.seed)
         network = pdn(c.size, c.width, c.channels, padding=True)
     network.to(trainer.device)
-    big, small = (c.target.image_size,) * 2, (c.image_size,) * 2
+    target_size, pdn_size = (c.target.image_size,) * 2, (c.image_size,) * 2
     mean, std = target.backbone.mean, target.backbone.std
 
     with ThreadPoolExecutor(LOADERS) as pool:
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             chosen = [[records[k]] for k in draw.indices.tolist()]
-            images = torch.cat([batch.image for batch in pool.map(lambda one: load_batch(one, big), chosen)])
+            images = torch.cat(
+                [batch.image for batch in pool.map(lambda one: load_batch(one, target_size), chosen)]
+            )
             if c.smallest_crop < 1:
                 images = random_view(images, draw.generator, scale=(c.smallest_crop, 1.0))
             images = some_grey(images, c.grey_share, draw.generator).to(trainer.device)
             with torch.no_grad():
                 wanted = target(images)
-            found = network((resize(images, small) - mean) / std).float()
+            found = network((resize(images, pdn_size) - mean) / std).float()
             return {"distillation": (wanted - found).square().mean()}
 
         trainer.minimise(
@@ -207,7 +208,7 @@ def distil(
 def _learn_statistics(
     target: PatchTarget, records: Sequence[Record], config: DistillationConfig, trainer: Trainer, file: Path
 ) -> None:
-    """Channel means over some images, then deviations around those means over others; kept in `file` for `resume`."""
+    """Channel means over one set of images, standard deviations around them over another; kept in `file` for `resume`."""
     mean, std = target.mean, target.std
     if trainer.resume and file.is_file():
         try:
@@ -222,7 +223,7 @@ def _learn_statistics(
     further = order[n : 2 * n] or order[:n]
     with trainer.timed("statistics"):
         mean.copy_(_average(target, [records[k] for k in order[:n]], config, trainer, power=1))
-        # `target` now gives values around the mean, so that their mean square is the variance.
+        # `target` is centred from here on: its mean square is the variance.
         std.copy_(
             _average(target, [records[k] for k in further], config, trainer, power=2).sqrt().clamp_min(1e-6)
         )
@@ -237,7 +238,7 @@ def _average(
     *,
     power: int,
 ) -> Tensor:
-    """Mean of the target's values to a power over all images and patches, (1, C, 1, 1)."""
+    """Mean of target**power over all images and patches, (1, C, 1, 1)."""
     total = torch.zeros(config.channels, dtype=torch.float64)
     side, size = config.target.image_size, min(config.batch_size, 4)
     stream = batches(records, (side, side), size)
@@ -248,8 +249,8 @@ def _average(
     return (total / len(records)).float().view(1, -1, 1, 1)
 
 
-def _origin(backbone: Backbone, pictures: str, config: DistillationConfig) -> str:
+def _origin(backbone: Backbone, images: str, config: DistillationConfig) -> str:
     return (
         f"andon pretrain pdn: distilled from {config.target.network} ({backbone.weights.name}: {backbone.weights.origin}) "
-        f"on {pictures}, {config.steps} steps"
+        f"on {images}, {config.steps} steps"
     )
