@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,8 @@ def test_the_readme_example_runs(monkeypatch, tmp_path):
             picture = rng.integers(90, 110, (64, 64, 3)).astype(np.uint8)
             picture[30:34] += np.uint8(100 * folder.endswith("scratch"))
             Image.fromarray(picture).save(tmp_path / folder / f"{k:04}.png")
-    (tmp_path / "new_pictures").mkdir()
-    Image.fromarray(picture).save(tmp_path / "new_pictures" / "0001.png")
+    (tmp_path / "new_images").mkdir()
+    Image.fromarray(picture).save(tmp_path / "new_images" / "0001.png")
     real = andon.create
     tiny = {key.replace(".", "__"): value for key, value in TINY["east"].items()}
     monkeypatch.setattr(andon, "create", lambda name: real(name, **tiny))
@@ -136,3 +137,16 @@ def test_the_package_stays_small():
     """Everything that is installed, embedded weights included: below 25 MB."""
     files = [file for file in SOURCE.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     assert sum(file.stat().st_size for file in files) < 25_000_000
+
+
+def test_lowest_versions_are_those_of_the_project():
+    """`.ci/lowest` installs what pyproject.toml calls the lowest allowed version of each direct dependency."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *extras["runtime"], *extras["export"], *extras["test"]]
+    allowed = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(named), re.M))
+    text = (ROOT / "constraints" / "lowest.txt").read_text(encoding="utf-8")
+    installed = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.M))
+    assert installed.keys() == allowed.keys()
+    for name, version in installed.items():
+        assert f"{version}.".startswith(f"{allowed[name]}."), name
