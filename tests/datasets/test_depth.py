@@ -1,4 +1,4 @@
-"""Point clouds to relief against plain loops; identities I-24 and I-26."""
+"""Relative depth and foreground of point clouds against plain loops."""
 
 from __future__ import annotations
 

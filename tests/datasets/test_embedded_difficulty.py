@@ -1,4 +1,4 @@
-"""The embedded data sets are neither trivial nor impossible (spec C.8). Slow: generates and measures profile small."""
+"""The embedded data sets are neither trivial nor impossible. Slow: generates and measures profile small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Primitives of the embedded data sets against independent, slower computations (spec C.3, C.4)."""
+"""Primitives of the embedded data sets against independent, slower computations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ places = st.floats(-20, 60)
 
 
 def test_illumination_by_hand() -> None:
-    """One pixel of the formula of spec C.3, in double precision."""
+    """One pixel of the camera model, in double precision."""
     light = Photometry(
         light=0.7,
         angle=0.4,

@@ -20,8 +20,8 @@ NAMES = [f"train/good/{index:03d}.png" for index in range(20)]
     ("seed", "order"),
     [(42, ["019", "004", "003", "005"]), (0, ["010", "008", "006", "009"])],
 )
-def test_t1_order_of_the_specification(seed: int, order: list[str]) -> None:
-    """Toy vector T1: the order of the first four by growing share held out."""
+def test_order_of_the_hold_out_rule(seed: int, order: list[str]) -> None:
+    """The first four held out, in order, found by growing shares."""
     for count in range(1, 5):
         assert held_out(NAMES, 5 * count, seed) == {f"train/good/{stem}.png" for stem in order[:count]}
 
