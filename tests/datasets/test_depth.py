@@ -68,7 +68,6 @@ def test_the_first_row_and_column_are_filled():
 
 
 def test_a_bilinear_surface_has_no_foreground_and_a_bump_is_exactly_the_bump():
-    """I-24."""
     z = tilted()
     np.testing.assert_allclose(background(z), z, atol=2e-7)
     assert not foreground(z, 7e-3).any()
@@ -106,7 +105,7 @@ def test_without_any_corner_everything_that_was_measured_is_foreground():
 
 
 def test_the_part_is_centred_and_the_background_is_zero():
-    """I-26; units are centimetres."""
+    """In centimetres."""
     z = tilted().astype(np.float64)
     z[10:20, 10:30] -= 0.02
     z[10:15, 10:30] -= 0.01
