@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from sphinx.application import Sphinx
+
+from andon.core.version import VERSION
 
 DOCS = Path(__file__).parent.resolve()
 ROOT = DOCS.parent
@@ -19,7 +20,7 @@ PAGES[ROOT / "CONTRIBUTING.md"] = DOCS / "contributing.md"
 
 project = "andon"
 author = "the andon authors"
-version = release = installed_version("andon")
+version = release = VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
 html_theme = "furo"

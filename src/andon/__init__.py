@@ -68,9 +68,9 @@ __all__ = list(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from andon.core.version import VERSION
 
-        return version("andon")
+        return VERSION
     if name in _RENAMED:
         raise AttributeError(f"andon.{name} was renamed: {_RENAMED[name]}")
     if name not in _HOMES:

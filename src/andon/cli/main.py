@@ -18,6 +18,7 @@ from andon.cli import benchmark, catalogue, data, pretrain, runs, weights
 from andon.cli import export as deploy
 from andon.cli import threshold as limit
 from andon.core.errors import AndonError, UsageError
+from andon.core.version import VERSION
 
 HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -125,7 +126,5 @@ def _options(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        print(f"andon {version('andon')}")
+        print(f"andon {VERSION}")
         raise typer.Exit

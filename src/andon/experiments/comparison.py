@@ -115,7 +115,7 @@ def measured(result: Result, name: str) -> float:
     own: Mapping[str, Callable[[], float | None]] = {
         "fit_seconds": lambda: report["time"]["fit_seconds"],
         "latency_ms": lambda: (report["latency_ms"] or {}).get("p50"),
-        "peak_memory": lambda: result.peak_memory / 1e9,
+        "peak_memory": lambda: None if result.peak_memory is None else result.peak_memory / 1e9,
         "teacher_mean": lambda: report["teacher"].get("auroc_mean"),
         "teacher_max": lambda: report["teacher"].get("auroc_max"),
         "teacher_seconds": lambda: stages.get("teacher", {}).get("seconds"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import signal
 import sys
 import threading
@@ -64,8 +63,8 @@ class Result:
     job: Job
     report: Mapping[str, Any]
     """`report.json`."""
-    peak_memory: int
-    """Bytes: largest resident set of the run's process, plus the peak allocation on a CUDA device."""
+    peak_memory: int | None
+    """Bytes: largest resident set of the run's process, plus the peak allocation on a CUDA device; None where unknown."""
 
     def value(self, name: str) -> float:
         """Metric by its name in `report.json`; NaN where it is undefined or absent."""
@@ -166,8 +165,12 @@ def run_job(
     write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
 
 
-def peak_memory() -> int:
-    """Peak memory of this process in bytes: resident set, plus the peak allocation on a CUDA device."""
+def peak_memory() -> int | None:
+    """Peak memory of this process in bytes: resident set, plus the peak allocation on a CUDA device; None on Windows."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -186,7 +189,7 @@ def finished(job: Job, out: Path) -> Result | None:
         raise ConfigError(
             f"{run} was made with other data or settings: repeat the original command or choose another --out"
         )
-    return Result(job, report, int(more["peak_memory"]))
+    return Result(job, report, more["peak_memory"])
 
 
 def _identity(job: Job) -> dict[str, Any]:

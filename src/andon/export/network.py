@@ -13,7 +13,6 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +27,7 @@ from andon.core.errors import AndonError, ConfigError
 from andon.core.files import writing
 from andon.core.records import Prediction
 from andon.core.region import InspectionRegion
+from andon.core.version import VERSION
 from andon.detectors._base import Detector
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
@@ -229,7 +229,7 @@ def describe(detector: Detector, **more: Any) -> dict[str, Any]:
     """What an exported network says about itself: everything but the numbers of the network."""
     return {
         "format": FORMAT,
-        "andon": version("andon"),
+        "andon": VERSION,
         "detector": detector.name,
         "score_rule": detector.stated_rule,
         "tiles": detector.tiling.to_json() if detector.tiling is not None else None,

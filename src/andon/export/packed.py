@@ -33,6 +33,7 @@ from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import write_bytes
 from andon.core.image_files import decode
 from andon.core.records import Record
+from andon.core.version import VERSION
 from andon.runtime import Model
 from andon.runtime.sessions import known_runtime, open_session
 from andon.thresholds.calibration import Calibration
@@ -171,7 +172,7 @@ def _manifest(
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "andon": version("andon"),
+        "andon": VERSION,
         "detector": detector.name,
         "recipe": recipe["name"],
         "versions": recipe.get("versions", {}),
