@@ -1,4 +1,4 @@
-"""How hard the embedded data sets are for methods that learn nothing, or almost nothing (spec C.8).
+"""How hard the embedded data sets are for methods that learn nothing, or almost nothing.
 
     python benchmarks/embedded_difficulty.py [--root data] [--categories fabric,pcb]
 
@@ -235,7 +235,7 @@ def pixel_auroc(maps: Floats, records: Sequence[Record], shape: tuple[int, ...])
 
 
 def complaints(found: Sequence[Difficulty]) -> list[str]:
-    """Acceptance rules of spec C.8 that are not met, one line each."""
+    """Acceptance rules that are not met, one line each."""
     lines = []
     for one in found:
         name, best = one.category, one.best_naive

@@ -1,4 +1,4 @@
-"""Backbones: frozen whatever the parent does, cut off at the taps, padded as the published code padded (spec 0.1)."""
+"""Backbones: frozen whatever the parent does, cut off at the taps, padded as the published code padded."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_static_padding_is_that_of_the_nominal_size():
 
 @pytest.mark.slow
 def test_b5_trunk_of_the_published_detector():
-    """I-22 and spec 0.1: size, cost, and where static padding matters."""
+    """I-22: size, cost, and where static padding matters."""
     for size, agree in ((456, True), (768, False)):
         fixed, dynamic = trunks("tf_efficientnet_b5", ("blocks.5",), size)
         assert count_parameters(fixed) == count_parameters(dynamic) == 17_543_204

@@ -1,4 +1,4 @@
-"""The flow of the AST teacher: identities I-1 to I-8 of the specification, and FrEIA as an independent implementation."""
+"""The flow of the AST teacher: identities I-1 to I-8 of docs/reference, and FrEIA as an independent implementation."""
 
 import math
 

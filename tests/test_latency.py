@@ -1,4 +1,4 @@
-"""Latency: the statistics of the specification, and a device that is waited for on both sides of every call."""
+"""Latency: the worked example T12, and a device that is waited for on both sides of every call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from andon.detectors._saving import load_detector
 from andon.export.latency import Effort, describe_machine, measure, predict_latency, summarise
 
 
-def test_values_of_the_specification():
+def test_t12():
     """T12."""
     found = summarise([10.2, 9.8, 10.0, 10.4, 9.9, 30.0, 10.1, 10.3, 9.7, 10.0], scope="x", machine="y")
     assert found.n == 10

@@ -1,4 +1,4 @@
-"""PaDiM, PatchCore and SPADE beyond what every detector promises (spec 5 to 7; spec 10, I-27, I-29, I-32, I-33)."""
+"""PaDiM, PatchCore and SPADE beyond what every detector promises (I-27, I-29, I-32, I-33)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patch networks: sizes of the specification, and dense evaluation = the patch network at every position (I-34)."""
+"""Patch networks: sizes of the table in docs/reference, and dense evaluation = the patch network at every position (I-34)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIELDS = (17, 33, 65)
     ("patch", "count", "support", "stride", "giga"),
     [(65, 1_386_624, 60, 8, 90.8), (33, 1_616_000, 32, 4, 105.9), (17, 2_996_480, 17, 1, 196.3)],
 )
-def test_sizes_are_those_of_the_specification(patch, count, support, stride, giga):
+def test_sizes_are_those_of_the_reference(patch, count, support, stride, giga):
     with torch.device("meta"):
         network = PatchNetwork(patch).eval()
         picture = torch.empty(1, 3, 256, 256)
@@ -29,7 +29,7 @@ def test_sizes_are_those_of_the_specification(patch, count, support, stride, gig
         assert network(pad_for(picture, support, stride)).shape == (1, 128, 256 // stride, 256 // stride)
 
     per_pixel = sum(conv.weight.numel() for conv in network.convolutions)
-    assert per_pixel * 256**2 / 1e9 == pytest.approx(giga, abs=0.05)  # as the specification counts
+    assert per_pixel * 256**2 / 1e9 == pytest.approx(giga, abs=0.05)  # as the reference counts
     with torch.device("meta"):
         counted = multiply_adds(_Dense(network), padded) / 1e9
     assert giga < counted < 1.25 * giga  # layers before the last run on the padding as well

@@ -1,4 +1,4 @@
-"""Patch embeddings against the reference written out: unfold, resize, pool, join, pool (spec 5.2, I-21)."""
+"""Patch embeddings against the reference written out: unfold, resize, pool, join, pool (I-21)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ SHARED: dict[str, type[Config]] = {
 }
 """Groups of settings that several classes have; a table may leave out those that keep the group's default."""
 ANCHORS = {
-    "models.md": "features ast efficientad-ast efficientad uninformed-students padim patchcore spade east variants teachers",
+    "models.md": "features ast efficientad-ast efficientad uninformed-students padim patchcore spade east variants teachers "
+    "identities",
     "data.md": "images masks splits mvtec-ad mvtec-loco-ad visa mvtec-3d-ad mvtec-ad-2 real-iad mtd own-folders manifests "
     "embedded-sets synthetic-anomalies",
     "metrics.md": "image-metrics pixel-metrics aupro spro pimo intervals thresholds display latency results",

@@ -219,7 +219,7 @@ def test_published_rows_stand_beside_measured_ones():
 
 
 def test_published_averages_stand_below_measured_ones_by_texture_and_object():
-    """The published table 16, with its printed errors put right (spec 9.4)."""
+    """The published averages on MVTec AD, printed errors corrected."""
     several = [
         result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "carpet", "wood")
     ]

@@ -151,7 +151,7 @@ def test_the_shifted_crop_is_shifted_by_up_to_a_quarter_with_noise():
 @settings(deadline=None, max_examples=15)
 @given(students=st.integers(1, 4), size=st.integers(1, 5), seed=st.integers(0, 10**6))
 def test_error_and_spread_equal_a_plain_loop(students, size, seed):
-    """Spec 8.5 and I-35: v = mean ‖S_i‖² - ‖μ̄‖² = mean ‖S_i - μ̄‖²."""
+    """I-35: v = mean ‖S_i‖² - ‖μ̄‖² = mean ‖S_i - μ̄‖²."""
     rng = np.random.default_rng(seed)
     answers, target = rng.normal(size=(students, 2, size, 3, 2)), rng.normal(size=(2, size, 3, 2))
     error, spread = error_and_spread(torch.from_numpy(answers), torch.from_numpy(target))

@@ -220,7 +220,7 @@ def evaluate(
     pixel_memory: float = PIXEL_MEMORY,
     progress: Progress | None = None,
 ) -> Report:
-    """Score every test image and measure (spec B): image and pixel metrics with their break-down, time and cost.
+    """Score every test image and measure (docs/reference/metrics.md): image and pixel metrics with subsets, time and cost.
 
     Metrics see raw scores and raw maps at the images' own size. `pixel_metrics` are exact or, in memory that does not
     grow with the pixels, from bins with a bound of the error; `auto` takes bins where the pixels' scores would need more

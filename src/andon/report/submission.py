@@ -1,4 +1,4 @@
-"""Answers for the benchmark server of MVTec AD 2, which keeps the labels of two test sets back (spec A.9).
+"""Submission to the benchmark server of MVTec AD 2, whose private test sets have no published labels.
 
     anomaly_images/<category>/{test_private,test_private_mixed}/<image>.tiff                  float16
     anomaly_images_thresholded/<category>/{test_private,test_private_mixed}/<image>.png       0 and 255
