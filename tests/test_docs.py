@@ -61,6 +61,38 @@ def test_architecture_names_the_rooms():
     assert rows[: len(ROOMS)] == ROOMS
 
 
+def test_architecture_says_where_libraries_are_imported():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text[text.index("| library | imported in |") :]
+    rows = re.findall(r"^\| `(\w+)` \| (`.+`) \|$", table, re.M)
+    assert rows
+    for library, homes in rows:
+        users = {file for file in SOURCE.rglob("*.py") if imports_library(file, library)}
+        allowed = {SOURCE / home for home in re.findall(r"`([^`]+)`", homes)}
+        strangers = {
+            file.relative_to(SOURCE).as_posix()
+            for file in users
+            if not any(home in (file.with_suffix(""), *file.parents) for home in allowed)
+        }
+        assert not strangers, f"docs/architecture.md does not name them as users of {library}"
+        for home in allowed:
+            assert any(home in (file.with_suffix(""), *file.parents) for file in users), f"{library}: {home}"
+
+
+def imports_library(file: Path, library: str) -> bool:
+    """Whether a file imports an outside library, inside functions too."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    named = {
+        alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+    named |= {
+        (node.module or "").split(".")[0]
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    return library in named
+
+
 def test_the_public_list_is_complete():
     assert sorted(andon._HOMES) == sorted(andon.__all__)
     for name in andon.__all__:
