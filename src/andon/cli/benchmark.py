@@ -41,12 +41,12 @@ def benchmark(
     ] = "all",
     categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
-    budget: Annotated[float, typer.Option(help="Share of each recipe's epochs and steps.")] = 1.0,
+    budget: Annotated[float, typer.Option(help="Fraction of the epochs and steps of each recipe.")] = 1.0,
     settings: Settings = None,
     labelled: Labelled = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for runs and tables; what is finished there is kept.")
-    ] = Path("runs/benchmark"),
+    out: Annotated[Path, typer.Option(help="Folder for runs and tables; finished runs are kept.")] = Path(
+        "runs/benchmark"
+    ),
     layout: Layout = "auto",
     device: Device = "auto",
     ray: Ray = None,
@@ -94,23 +94,23 @@ def ablate(
     sequence: Annotated[
         str,
         typer.Option(
-            help="thesis: its steps in its order; defects: each defect repaired alone; variants: research directions; east: "
-            "EAST's parts, one after the other."
+            help="thesis: its steps in order; defects: each defect repaired alone; variants: research directions; east: "
+            "the parts of EAST, added one by one."
         ),
     ] = "thesis",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
-    budget: Annotated[float, typer.Option(help="Share of each row's epochs.")] = 1.0,
+    budget: Annotated[float, typer.Option(help="Fraction of the epochs of each row.")] = 1.0,
     settings: Settings = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for runs and tables; what is finished there is kept.")
-    ] = Path("runs/ablation"),
+    out: Annotated[Path, typer.Option(help="Folder for runs and tables; finished runs are kept.")] = Path(
+        "runs/ablation"
+    ),
     layout: Layout = "auto",
     device: Device = "auto",
     ray: Ray = None,
     cores: Cores = 2,
     track: Track = None,
 ) -> None:
-    """Measure one change at a time on one category; writes tables. Resumes. --set holds for every row."""
+    """Change one setting at a time on one category; writes tables. Resumes. --set applies to every row."""
     from andon.core.config import parse_assignments
     from andon.core.errors import AndonError
     from andon.core.files import write_text
@@ -142,14 +142,17 @@ def ablate(
 @app.command()
 def reproduce(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Published row; without one all are listed.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Row of a published table; without it, all rows are listed."),
     ] = None,
     data: Annotated[
-        str | None, typer.Argument(metavar="[DATA]", help="Folder of the data set the row is of.")
+        str | None, typer.Argument(metavar="[DATA]", help="Folder of the row's data set.")
     ] = None,
     categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
-    budget: Annotated[float, typer.Option(help="Share of the recipe's epochs and steps, for trials.")] = 1.0,
+    budget: Annotated[
+        float, typer.Option(help="Fraction of the epochs and steps of the recipe, for trials.")
+    ] = 1.0,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for runs and tables; default runs/reproduce/NAME.")
@@ -160,7 +163,7 @@ def reproduce(
     cores: Cores = 2,
     track: Track = None,
 ) -> None:
-    """Make a row of a published table again: all categories, measured beside published. Resumes."""
+    """Reproduce a row of a published table: all categories, measured and published values. Resumes."""
     from andon.core.config import parse_assignments
     from andon.core.errors import AndonError, UsageError
     from andon.core.files import write_text

@@ -1,4 +1,4 @@
-"""Commands that say what there is: detectors, recipes."""
+"""Commands that list detectors and recipes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def detectors(as_json: Json = False) -> None:
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show this recipe with every setting and its meaning.")
+        str | None, typer.Argument(help="Recipe to show, with every setting and its meaning.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes, or show one with all its settings."""
+    """List the recipes, or show one recipe with all settings."""
     from andon.detectors._recipes import load_recipe, recipe_names, resolve
     from andon.detectors._registry import detector_class
 

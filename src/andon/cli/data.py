@@ -1,4 +1,4 @@
-"""`andon data`: draw the embedded sets, fetch published ones, check any data set."""
+"""`andon data`: generate the embedded sets, fetch published ones, check any data set."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from andon.cli.options import Category, DataArgument, Json, Layout, print_json, 
 from andon.core.errors import UsageError
 
 app = typer.Typer(
-    help="Generate the embedded data sets; list and fetch published ones; check any.", no_args_is_help=True
+    help="Generate embedded data sets, list and fetch published ones, check any data set.",
+    no_args_is_help=True,
 )
 
 
 @app.command("generate")
 def data_generate(
-    folder: Annotated[Path, typer.Argument(help="Where embedded_ad/ and embedded_loco/ are made.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder in which embedded_ad/ and embedded_loco/ are created.")
+    ],
     profile: Annotated[str, typer.Option(help="tiny, small or standard.")] = "small",
-    size: Annotated[int, typer.Option(help="Height of the pictures, 128 to 512 pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Another seed, other pictures.")] = 0,
+    size: Annotated[int, typer.Option(help="Height of the images, 128 to 512 pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
     categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
-    workers: Annotated[int | None, typer.Option(help="Processes; default one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
 ) -> None:
-    """Draw the embedded data sets: pictures with exact masks, made by the package."""
+    """Generate the embedded data sets: procedural images with exact masks."""
     from andon.core.progress import default_progress
     from andon.datasets.embedded import generate
 
@@ -45,7 +48,7 @@ def data_generate(
 def data_check(
     data: DataArgument, category: Category = None, layout: Layout = "auto", as_json: Json = False
 ) -> None:
-    """Look into every file of a data set; exits with 2 when there are errors."""
+    """Check every file of a data set; exit code 2 if there are errors."""
     from andon.datasets import check_dataset, list_categories, open_dataset
 
     names = [category] if category is not None else list_categories(data, layout)
@@ -78,7 +81,7 @@ def data_check(
 
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """Published data sets: pages, licences, sizes."""
+    """List published data sets with pages, licences and sizes."""
     from andon.datasets.published.sources import published_sets
 
     rows = list(published_sets().values())
@@ -120,22 +123,20 @@ def data_list(as_json: Json = False) -> None:
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Name from `andon data list`.")],
     folder: Annotated[
-        Path | None, typer.Argument(help="New folder for it; default data/NAME.", show_default=False)
+        Path | None, typer.Argument(help="New folder for the data; default data/NAME.", show_default=False)
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="The licence was read and is agreed to.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licence without asking.")] = False,
     from_archive: Annotated[
-        Path | None, typer.Option(help="Archive that was brought here by other means; nothing is downloaded.")
+        Path | None, typer.Option(help="Archive on this machine; nothing is downloaded.")
     ] = None,
-    url: Annotated[
-        str, typer.Option(help="Present link to the archive, where the known ones are gone.")
-    ] = "",
-    sha256: Annotated[str, typer.Option(help="Hash of the archive, where its publisher changed it.")] = "",
+    url: Annotated[str, typer.Option(help="Link to the archive, if the known ones no longer work.")] = "",
+    sha256: Annotated[str, typer.Option(help="Hash of the archive, if its publisher changed the file.")] = "",
     keep_archive: Annotated[
         bool, typer.Option("--keep-archive", help="Keep the downloaded archive.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a published data set: its page and licence first, then download, check, unpack into a new folder."""
+    """Fetch a published data set: show page and licence, then download, verify and unpack into a new folder."""
     from andon.core.progress import default_progress
     from andon.datasets.published.fetch import announce, check_fetch, fetch
     from andon.datasets.published.sources import published_set
@@ -185,13 +186,14 @@ def _ask_for_agreement(page: str) -> None:
 def data_submission(
     data: DataArgument,
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs fitted on categories of DATA, one each.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Runs fitted on categories of DATA, one per category."),
     ],
     out: Annotated[Path, typer.Option(help="Archive to write.")] = Path("submission.tar.gz"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the archive.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Answer for the private pictures of MVTec AD 2: the archive its benchmark server takes."""
+    """Predict the private test images of MVTec AD 2 and write the archive for its benchmark server."""
     from andon.core.errors import OutputError
     from andon.core.progress import default_progress
     from andon.datasets import list_categories, open_dataset

@@ -24,17 +24,17 @@ def export(
         Path | None, typer.Option(help="File (.onnx, .xml); default: model.onnx or model.xml in the run.")
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Convolutions in 8-bit integers, calibrated on good pictures.")
+        bool, typer.Option("--int8", help="8-bit convolutions, calibrated on good images.")
     ] = False,
     int8_limit: Annotated[
-        float, typer.Option(min=0, help="With --int8: largest loss of image AUROC that is accepted.")
+        float, typer.Option(min=0, help="With --int8: largest accepted loss of image AUROC.")
     ] = 0.01,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Write the detector as one network file: a picture of any size in; score, verdict and map out.
+    """Export the detector as one network file: images of any size in, scores and anomaly maps out.
 
-    The file is executed and compared with the detector before it is handed out.
+    The network is run and compared with the detector before the file is written.
     """
     from andon.core.progress import default_progress
     from andon.runs.export import export_run
@@ -68,7 +68,7 @@ def pack(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Put everything into one file: detector, network, thresholds, origins, and pictures of known answer."""
+    """Pack detector, network, thresholds, origins and check images into one file."""
     from andon.export.packed import SUFFIX
     from andon.runs.export import pack_run
 
@@ -93,7 +93,7 @@ def verify(
     runtime: Runtime = None,
     as_json: Json = False,
 ) -> None:
-    """Check that a packed detector is whole and answers on this machine as on the one that made it."""
+    """Verify that a packed detector is complete and gives the same scores on this machine as where it was made."""
     from dataclasses import asdict
 
     from andon.export.packed import read_pack, runtime_name
@@ -115,18 +115,16 @@ def latency(
     run: Model,
     images: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[IMAGES...]", help="Pictures or folders; default: the run's own test pictures."
-        ),
+        typer.Argument(metavar="[IMAGES...]", help="Images or folders; default: the test images of the run."),
     ] = None,
     runtime: Runtime = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: one per core.")] = None,
     cycle_ms: Annotated[
-        float | None, typer.Option(min=0, help="Time a part may take; a warning follows where p99 is longer.")
+        float | None, typer.Option(min=0, help="Cycle time of a part; warns if p99 is longer.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure milliseconds per stage on this machine: one picture after the other, from file to verdict."""
+    """Measure the latency of each stage on this machine, from file to verdict, one image after the other."""
     from andon.runs.export import run_latency
 
     found = run_latency(run, images or (), runtime=runtime, threads=threads)

@@ -20,7 +20,7 @@ from andon.cli import threshold as limit
 from andon.core.errors import AndonError, UsageError
 from andon.core.version import VERSION
 
-HELP = "Learn what a good part looks like, say where a new one is not, and whether the line should stop."
+HELP = "Visual anomaly detection: learn from images of good parts, then judge new ones."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for commands in (runs.app, deploy.app, limit.app, benchmark.app, catalogue.app):
     app.add_typer(commands)

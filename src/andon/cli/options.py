@@ -17,11 +17,13 @@ DETECTOR = "efficientad_ast"
 DataArgument = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="Folder in any supported layout, folder of good pictures, or embedded:NAME."
+        metavar="DATA", help="Folder in any supported layout, folder of good images, or embedded:NAME."
     ),
 ]
-Category = Annotated[str | None, typer.Option("--category", "-c", help="Product, where DATA holds several.")]
-Layout = Annotated[str, typer.Option(help="How DATA is laid out; auto recognises it.")]
+Category = Annotated[
+    str | None, typer.Option("--category", "-c", help="Category (product), if DATA has several.")
+]
+Layout = Annotated[str, typer.Option(help="Layout of DATA; auto recognises it.")]
 DetectorName = Annotated[
     str | None,
     typer.Option(
@@ -39,32 +41,32 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; `andon recipes NAME` lists them."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what andon wrote into the folder before.")
+    bool, typer.Option("--overwrite", help="Replace the earlier output of andon in the folder.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 SkipUnreadable = Annotated[
-    bool, typer.Option("--skip-unreadable", help="Leave damaged pictures out, and count them.")
+    bool, typer.Option("--skip-unreadable", help="Skip damaged images and count them.")
 ]
 Labelled = Annotated[
     str | None,
     typer.Option(
         metavar="N|half",
-        help="Anomalous pictures per category that move from the test to what is learned from; the seed chooses them. half: "
-        "those of seeds 0 and 1 complement each other.",
+        help="Number of anomalous test images per category to train with instead; the seed chooses them. half: one half of "
+        "them, complementary for seeds 0 and 1.",
     ),
 ]
 Region = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Which part of the pictures is inspected: a mask (white = inspected, black = ignored) or JSON with polygons.",
+        help="Inspected region: a mask (white = inspected, black = ignored) or JSON with polygons.",
     ),
 ]
 Tile = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        help="Look at large pictures in overlapping tiles of this side, at their own resolution (as --set tile.size).",
+        help="Analyse large images in overlapping tiles of this side, at their own resolution (same as --set tile.size).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -77,24 +79,22 @@ Model = Annotated[
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option(help="What executes it: torch, onnx or openvino; default: what it was made for."),
+    typer.Option(help="torch, onnx or openvino; default: the runtime MODEL was made for."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Track = Annotated[
     str | None,
     typer.Option(
-        metavar="TRACKER", help="Show the run in a tracker: tensorboard (in the run folder) or mlflow[:URI]."
+        metavar="TRACKER", help="Log the run to a tracker: tensorboard (in the run folder) or mlflow[:URI]."
     ),
 ]
 Ray = Annotated[
     str | None,
-    typer.Option(
-        metavar="ADDRESS", help="Ray cluster that does the work: auto, HOST:PORT, ray://HOST:PORT or local."
-    ),
+    typer.Option(metavar="ADDRESS", help="Ray cluster to run on: auto, HOST:PORT, ray://HOST:PORT or local."),
 ]
-Cores = Annotated[int, typer.Option(min=1, help="With --ray: CPU cores of one run or worker.")]
+Cores = Annotated[int, typer.Option(min=1, help="With --ray: CPU cores per run or worker.")]
 Maps = Annotated[
-    bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at original size.")
+    bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at the size of the images.")
 ]
 
 

@@ -1,4 +1,4 @@
-"""`andon pretrain`: teachers and feature extractors that are made once and serve every product."""
+"""`andon pretrain`: teachers and feature extractors, trained once for all products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from andon.core.config import Config
     from andon.nn.weights import WeightEntry
 
-app = typer.Typer(help="Make teachers and feature extractors that serve every product.", no_args_is_help=True)
+app = typer.Typer(help="Train teachers and feature extractors once for all products.", no_args_is_help=True)
 
 
 TeacherName = Annotated[
@@ -23,13 +23,14 @@ TeacherName = Annotated[
 Folders = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[FOLDER]...", help="Pictures of anything, subfolders included; none: procedural ones."
+        metavar="[FOLDER]...",
+        help="Folders of arbitrary images, subfolders included; default: procedural images.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seeds initialisation, order and every draw.")]
-Continue = Annotated[bool, typer.Option("--resume", help="Continue an interrupted call.")]
-Origin = Annotated[str, typer.Option(help="Origin line, in place of the one that is composed.")]
-Licence = Annotated[str, typer.Option(help="Licence line, in place of the one that is composed.")]
+Seed = Annotated[int, typer.Option(help="Seed of initialisation, order and random draws.")]
+Continue = Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")]
+Origin = Annotated[str, typer.Option(help="Origin to record, instead of the composed one.")]
+Licence = Annotated[str, typer.Option(help="Licence to record, instead of the composed one.")]
 
 
 @app.command("pdn")
@@ -44,7 +45,7 @@ def pretrain_pdn(
     licence: Licence = "",
     as_json: Json = False,
 ) -> None:
-    """Distil EfficientAD's teacher from a large network (settings: `--set size=medium`, `--set target.weights=...`)."""
+    """Distil EfficientAD's teacher from a large network (settings such as `--set size=medium`, `--set target.weights=...`)."""
     from andon.pretraining import DistillationConfig
     from andon.pretraining import pretrain_pdn as distil
 
@@ -68,7 +69,7 @@ def pretrain_flow(
     name: TeacherName,
     folders: Folders = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="Recipe of efficientad_ast that is to use the flow.")
+        str, typer.Option("--recipe", "-r", help="Recipe of efficientad_ast that will use the flow.")
     ] = "starter",
     settings: Settings = None,
     seed: Seed = 0,
@@ -78,7 +79,7 @@ def pretrain_flow(
     licence: Licence = "",
     as_json: Json = False,
 ) -> None:
-    """Learn one flow teacher for all products; extractor and flow are those of a recipe, `--set steps=...` the training."""
+    """Train one flow teacher for all products; extractor and flow as in the recipe, training by `--set steps=...`."""
     from andon.detectors._recipes import load_recipe, resolve
     from andon.pretraining import FlowPretrainingConfig
     from andon.pretraining import pretrain_flow as learn
@@ -109,7 +110,7 @@ def pretrain_backbone(
         list[Path] | None,
         typer.Argument(
             metavar="[FOLDER]...",
-            help="Pictures with a subfolder for each kind, or in one place (each its own kind); none: procedural ones.",
+            help="Folders with one subfolder per class, or without (each image its own class); default: procedural images.",
         ),
     ] = None,
     settings: Settings = None,
@@ -120,7 +121,7 @@ def pretrain_backbone(
     licence: Licence = "",
     as_json: Json = False,
 ) -> None:
-    """Train a feature extractor by telling pictures apart, from the package's weights on (`--set start=random`: anew)."""
+    """Train a feature extractor by classification, starting from the embedded weights (`--set start=random`: from scratch)."""
     from andon.pretraining import BackbonePretrainingConfig
     from andon.pretraining import pretrain_backbone as learn
 

@@ -1,4 +1,4 @@
-"""Commands that make, measure and use a run: demo, fit, evaluate, predict."""
+"""Commands that create, evaluate and use a run: demo, fit, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     as_json: Json = False,
 ) -> None:
-    """Fit and evaluate on embedded data with embedded weights, offline; prints a table, writes runs/demo."""
+    """Fit and evaluate on embedded data with embedded weights, without a network; prints a table, writes runs/demo."""
     from andon.core.progress import default_progress
     from andon.runs.evaluate import evaluate_run
     from andon.runs.fit import fit_run
@@ -93,7 +93,7 @@ def fit(
     track: Track = None,
     as_json: Json = False,
 ) -> None:
-    """Learn from good pictures and set the thresholds."""
+    """Learn from good images and set the thresholds."""
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
     from andon.detectors._recipes import resolve_own
@@ -170,14 +170,16 @@ def fit(
 @app.command()
 def evaluate(
     run: Run,
-    data: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data to evaluate on; default: the data of the run.")
+    ] = None,
     category: Category = None,
     layout: Layout = "auto",
     gate: Annotated[
         bool | None,
         typer.Option(
             "--gate/--no-gate",
-            help="Also measure behind SPADE's gate: pixels count only in flagged pictures; default: as the recipe says.",
+            help="Also evaluate with SPADE's gate: pixels count only in images judged anomalous; default: as in the recipe.",
         ),
     ] = None,
     maps: Maps = False,
@@ -189,7 +191,7 @@ def evaluate(
     track: Track = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a run on its test pictures: metrics, curves, heat maps, masks, report.html."""
+    """Evaluate a run on its test images: metrics, curves, heat maps, masks, report.html."""
     from andon.core.errors import ConfigError
     from andon.core.progress import default_progress
     from andon.runs.evaluate import evaluate_run
@@ -232,15 +234,13 @@ def _show_report(report: Report, run: Path, as_json: bool) -> None:
 @app.command()
 def predict(
     run: Model,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="Pictures or folders of pictures.")
-    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images or folders of images.")],
     save: Annotated[
-        Path | None, typer.Option(help="Write heat maps, masks and predictions.csv there.")
+        Path | None, typer.Option(help="Folder for heat maps, masks and predictions.csv.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Table (CSV) to add a line to for each picture; the same command continues it."),
+        typer.Option(help="CSV table with one line per image; repeating the command continues it."),
     ] = None,
     maps: Maps = False,
     skip_unreadable: SkipUnreadable = False,
@@ -249,10 +249,10 @@ def predict(
     cores: Cores = 2,
     as_json: Json = False,
 ) -> None:
-    """Say for each picture whether the part is good (OK) or not (NG); a score of 1 is the threshold.
+    """Judge each image: good (OK) or not (NG); a score of 1 is the threshold.
 
-    With --out, for archives of any size: answers go straight into the table, which the same command continues after an
-    interruption. --save then writes heat maps and masks, but no predictions.csv.
+    Use --out for archives of any size: each result is appended to the table, and after an interruption the same command
+    continues it. --save then writes heat maps and masks, but no predictions.csv.
     """
     if out is not None:
         if runtime is not None or not run.is_dir():

@@ -15,7 +15,7 @@ app = typer.Typer(help="List, add and fetch backbone weights.", no_args_is_help=
 
 @app.command("list")
 def weights_list(as_json: Json = False) -> None:
-    """Known weights, where they come from, and whether they are here."""
+    """List known weights, their origin, and whether they are on this machine."""
     from andon.nn.weights import entries
 
     rows = entries()
@@ -45,9 +45,9 @@ def weights_add(
     network: Annotated[
         str, typer.Option(help="timm network the weights belong to, or pdn_small, pdn_medium, flow.")
     ],
-    origin: Annotated[str, typer.Option(help="Where they come from; shown in every report.")] = "",
-    licence: Annotated[str, typer.Option(help="Their licence; shown in every report.")] = "",
-    sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its beginning.")] = "",
+    origin: Annotated[str, typer.Option(help="Origin of the weights; shown in every report.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights; shown in every report.")] = "",
+    sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its first digits.")] = "",
 ) -> None:
     """Copy weights from a file into the local store."""
     from andon.nn.weights import FLOW_NETWORK, PDN_NETWORKS, add
@@ -72,7 +72,7 @@ def weights_add(
 
 @app.command("fetch")
 def weights_fetch(name: Annotated[str, typer.Argument(help="Name from `andon weights list`.")]) -> None:
-    """Download weights after saying what and from where, check their hash, and store them."""
+    """Download weights after announcing source and licence, verify the hash, and store them."""
     from andon.core.download import is_offline
     from andon.core.progress import default_progress
     from andon.nn.weights import entries, fetch
