@@ -10,7 +10,7 @@ from tiny import TINY
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.core.region import InspectionRegion, nearest_places
+from andon.core.region import InspectionRegion, nearest_indices
 from andon.detectors._base import Analysis, Detector
 from andon.detectors._registry import detector_class
 from andon.export.network import compare, export, places
@@ -54,7 +54,7 @@ def records(tmp_path) -> list[Record]:
 
 def test_places_are_those_of_the_definition():
     for new, old in ((1, 7), (64, 64), (97, 60), (3000, 4096), (4096, 3000)):
-        assert places(new, old, torch.device("cpu")).tolist() == nearest_places(new, old).tolist()
+        assert places(new, old, torch.device("cpu")).tolist() == nearest_indices(new, old).tolist()
 
 
 def test_fitting_again_without_a_region_forgets_it(records):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from andon.core.errors import DataError
 from andon.core.images import read_pixels
 from andon.core.records import Record
-from andon.core.region import InspectionRegion, nearest_places, polygon_pixels, read_region
+from andon.core.region import InspectionRegion, nearest_indices, polygon_pixels, read_region
 
 
 def write_json(path: Path, **content: object) -> Path:
@@ -67,7 +67,7 @@ def test_masks_of_any_white(tmp_path, white):
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_a_pixel_takes_the_value_under_its_centre(new, old):
     expected = [int((k + 0.5) * old / new + 1e-9) for k in range(new)]
-    assert nearest_places(new, old).tolist() == expected
+    assert nearest_indices(new, old).tolist() == expected
 
 
 def test_the_region_scales_with_the_picture():

@@ -1,4 +1,4 @@
-"""The nouns of andon: what is read from disk, what flows through a detector, what comes out."""
+"""Data passed between modules: records and ground truth, batches, predictions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 Group = Literal["good", "structural", "logical", "anomalous", "unknown"]
 MaskKind = Literal["none", "single", "channels", "classes", "soft"]
-"""A file of 0 and one other value; a file per defect; values that number the kinds of defect (any but 0 is anomalous);
-grey edges, anomalous above 127."""
+"""How mask files are read: `none` are there; `single`: 0 and one other value; `channels`: one file per defect; `classes`: values
+number the defect types, all but 0 are anomalous; `soft`: grey edges, anomalous above 127."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image on disk with everything that is known about it; no pixels."""
+    """One image file with its label, masks and metadata; pixels are not loaded."""
 
     image: Path
     """File of the image."""
     id: str
-    """POSIX path relative to the data root, without suffix; unique, the key of reports."""
+    """POSIX path relative to the root of the data set, without suffix; unique, the key in reports."""
     category: str = ""
-    """Product or texture, e.g. `bottle`."""
+    """Category, e.g. `bottle`."""
     split: Split = "test"
     """`train` (good), `validation` (held-out good) or `test`."""
     label: int | None = None
@@ -38,19 +38,19 @@ class Record:
     defect_type: str = ""
     """`good`, the folder name of the defect, or empty when unknown."""
     group: Group = "unknown"
-    """`logical` and `structural` where the data set tells them apart."""
+    """`logical` or `structural` where the data set distinguishes them."""
     masks: tuple[Path, ...] = ()
-    """Ground-truth files; several where each holds one defect (channels)."""
+    """Mask files; several where each holds one defect (`channels`)."""
     mask_kind: MaskKind = "none"
-    """How `masks` is to be read."""
+    """How `masks` are read."""
     object_id: str | None = None
-    """Images of one part share it."""
+    """Equal for all images of one object (product)."""
     depth: Path | None = None
-    """File of the organised point cloud (H x W x 3, metres) taken with the image, where there is one."""
+    """File of the organised point cloud (H, W, 3) in metres that belongs to the image, None without one."""
     metadata: dict[str, str] = field(default_factory=dict, compare=False, hash=False)
-    """Further columns of a manifest."""
+    """Other columns of a manifest."""
     region: InspectionRegion | None = field(default=None, compare=False, hash=False, repr=False)
-    """Which pixels are inspected; None = all. Detectors set it on the records they are given."""
+    """Inspected pixels, None for all. Detectors set it on the records passed to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Defect:
     pixel_value: int
     """Value in the mask file."""
     saturation_area: int
-    """Pixels after which the defect counts as fully found (sPRO); the area itself where nothing else is stated."""
+    """Pixels from which the defect counts as completely detected (sPRO); by default its area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class GroundTruth:
 
 @dataclass(slots=True)
 class Batch:
-    """Images on their way through a detector."""
+    """Input of a detector."""
 
     image: Tensor
-    """(B, 3, H, W) float32 in [0, 1]; further channels follow for detectors that look at depth. Empty for an image in tiles."""
+    """(B, 3, H, W) float32 in [0, 1]; detectors that use depth have further channels. Empty for an image that is tiled."""
     records: tuple[Record, ...]
     sizes: tuple[tuple[int, int], ...]
     """Original (H, W) of each image, before resizing."""
@@ -96,26 +96,27 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a detector says about one image.
+    """Result of a detector for one image.
 
-    Scores are affine maps of the raw ones: 0 = a typical good image, 1 = the threshold. Higher is more anomalous.
+    `score` and `anomaly_map` are affine functions of the raw values: 0 is typical of good images, 1 is the threshold. Higher is
+    more anomalous.
     """
 
     score: float
-    """Image score; anomalous from 1 on."""
+    """Image score; the image is anomalous from 1."""
     is_anomalous: bool
     """`raw_score >= threshold`."""
     anomaly_map: npt.NDArray[np.float32]
-    """(H, W) at the image's own size; 0 = a typical good pixel, 1 = the pixel threshold."""
+    """(H, W) at the original size of the image; 0 is typical of good pixels, 1 is the pixel threshold."""
     mask: npt.NDArray[np.bool_]
     """(H, W), True where the raw map reaches the pixel threshold."""
     raw_score: float
-    """As the detector computed it."""
+    """Image score before scaling."""
     raw_map: npt.NDArray[np.float32]
-    """(H, W), as the detector computed it."""
+    """(H, W), anomaly map before scaling."""
     record: Record | None = None
     needs_look: bool = False
-    """Whether the score lies in the band, set by `andon limit --look`, in which a person decides."""
+    """Whether the score is in the band between two thresholds in which a person decides."""
 
     @property
     def verdict(self) -> str:

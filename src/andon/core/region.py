@@ -1,15 +1,15 @@
-"""The part of an image that is inspected: one definition for learning, answering, measuring and exported networks.
+"""The inspected region of an image, for training, prediction, evaluation and exported networks.
 
 A region file is a mask (white = inspected, black = ignored) or JSON with polygons in pixels of images of one size:
 
     {"size": [640, 480], "include": [[[20, 20], [620, 20], [620, 460], [20, 460]]], "ignore": [[[0, 0], [90, 0], [0, 90]]]}
 
-Without `include` everything is, but for what `ignore` marks. (0, 0) is the outer corner of the first pixel; a pixel belongs to
-a polygon when its centre does. The region scales with the image: a pixel takes the value of the one under its centre.
+Without `include` all pixels outside `ignore` are inspected. (0, 0) is the outer corner of the first pixel; a pixel belongs to a
+polygon when its centre does. For images of another size the mask is resized by nearest neighbour.
 
-Ignored pixels become one fixed colour in the decoded image, before it is resized or cut. So nothing in them can reach a
-score, and nothing near them is lost. The colour is the one that normalisation turns into zeros, which is what networks see
-around an image anyway.
+Ignored pixels get a fixed colour in the decoded image, before it is resized or tiled, so that their content cannot affect a
+score while anomalies next to them are still detected. The colour is the mean of ImageNet: normalised it is zero, like the
+padding of a network.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ Polygon = list[tuple[float, float]]
 
 FILL = (124, 116, 104)
 """Colour of ignored pixels (0-255): the mean of ImageNet."""
-MOST_GREY = 0.2
-"""Share of pixels between black and white above which a file is no mask."""
+MAX_GREY = 0.2
+"""Largest fraction of grey pixels in a mask."""
 KEYS = ("size", "include", "ignore")
 
 
 @dataclass(frozen=True, eq=False)
 class InspectionRegion:
-    """Which pixels of an image are inspected."""
+    """The inspected pixels of an image."""
 
     mask: Mask
-    """(H, W), True = inspected, at the size the region was drawn for."""
+    """(H, W), True for inspected pixels, at the image size for which the region was drawn."""
     fill: tuple[int, int, int] = FILL
     """Colour (0-255) of ignored pixels."""
 
@@ -65,34 +65,31 @@ class InspectionRegion:
 
     @cached_property
     def sha256(self) -> str:
-        """Of mask and colour (hex): what cached features and resumed runs are told apart by."""
+        """sha256 (hex) of mask and colour, part of the keys of cached features and resumed runs."""
         content = f"{self.mask.shape}{self.fill}".encode() + np.packbits(self.mask).tobytes()
         return hashlib.sha256(content).hexdigest()
 
     @property
     def share(self) -> float:
-        """Inspected share of the image, in (0, 1]."""
+        """Inspected fraction of the image, in (0, 1]."""
         return float(self.mask.mean())
 
     def fits(self, shape: tuple[int, int]) -> bool:
-        """Whether an image (H, W) has the region's proportions, but for the rounding of a side to whole pixels."""
+        """Whether an image (H, W) has the aspect ratio of the region, up to rounding of a side to whole pixels."""
         off = abs(shape[0] * self.mask.shape[1] - shape[1] * self.mask.shape[0])
         return bool(off <= max(*shape, *self.mask.shape))
 
     def at(self, shape: tuple[int, int], who: object = "this picture") -> Mask:
-        """(H, W) inspected pixels of an image of `shape`. Raises `DataError`, which names `who`, for other proportions."""
+        """(H, W) inspected pixels of an image of `shape`. Raises `DataError`, which names `who`, for another aspect ratio."""
         if not self.fits(shape):
             raise DataError(
                 f"{who} is {shape[1]} x {shape[0]} pixels and the region was drawn for {self.mask.shape[1]} x "
                 f"{self.mask.shape[0]}: pictures need the proportions of their region, draw one for these or leave them out"
             )
-        return self.stretched(shape)
+        return self.resized(shape)
 
     def filled(self, pixels: npt.NDArray[Any], who: object = "this picture") -> npt.NDArray[Any]:
-        """(H, W, C), uint8 or float32 in [0, 1], with the fixed colour in ignored pixels.
-
-        Channels beyond colours get zeros: nothing was seen.
-        """
+        """(H, W, C), uint8 or float32 in [0, 1], with `fill` in ignored pixels and 0 in channels after the third."""
         inside = self.at((pixels.shape[0], pixels.shape[1]), who)
         colour: npt.NDArray[Any] = np.array([*self.fill, *[0] * max(0, pixels.shape[2] - 3)], np.uint8)
         if pixels.dtype != np.uint8:
@@ -100,36 +97,36 @@ class InspectionRegion:
         return np.where(inside[:, :, None], pixels, colour)
 
     def without_points(self, points: Map) -> Map:
-        """(H, W, 3) with the points of ignored pixels missing (zeros)."""
+        """(H, W, 3) points, 0 (missing) in ignored pixels."""
         inside = self.at((points.shape[0], points.shape[1]))
         return np.where(inside[:, :, None], points, np.float32(0))
 
     def lowered(self, anomaly_map: Map) -> Map:
-        """(H, W) map whose ignored pixels hold its lowest inspected value, so that they are never its largest."""
+        """(H, W) map with ignored pixels set to its minimum over inspected ones, so that they are never its maximum."""
         inside = self.at((anomaly_map.shape[0], anomaly_map.shape[1]))
         if not inside.any():
             return anomaly_map
         return np.where(inside, anomaly_map, anomaly_map[inside].min())
 
     def values(self, cells: Map) -> Map:
-        """(N,) values of those cells (h, w), of any proportions, whose centre is inspected; of all where none is."""
-        inside = self.stretched((cells.shape[0], cells.shape[1]))
+        """(N,) values of a map (h, w) of any size at cells whose centre is inspected; of all cells where none is."""
+        inside = self.resized((cells.shape[0], cells.shape[1]))
         return cells[inside] if inside.any() else cells.ravel()
 
     def check(self, records: Iterable[Record]) -> None:
-        """Raise `DataError` for the first image whose proportions are not the region's; only headers are read."""
+        """Raise `DataError` for the first image with another aspect ratio; only headers are read."""
         for record in records:
             self.at(read_size(record.image), record.image)
 
-    def stretched(self, shape: tuple[int, int]) -> Mask:
-        """(H, W) inspected pixels of an image that was forced to `shape`, whatever its proportions were."""
+    def resized(self, shape: tuple[int, int]) -> Mask:
+        """(H, W) inspected pixels resized to `shape`, whatever its aspect ratio."""
         if shape == self.mask.shape:
             return self.mask
-        rows, columns = (nearest_places(new, old) for new, old in zip(shape, self.mask.shape, strict=True))
+        rows, columns = (nearest_indices(new, old) for new, old in zip(shape, self.mask.shape, strict=True))
         return self.mask[np.ix_(rows, columns)]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `detector.json` and the description of exported networks."""
+        """JSON values for `detector.json` and the metadata of exported networks."""
         packed = base64.b64encode(zlib.compress(np.packbits(self.mask).tobytes(), 9)).decode("ascii")
         return {"size": [self.mask.shape[1], self.mask.shape[0]], "fill": list(self.fill), "bits": packed}
 
@@ -143,20 +140,20 @@ class InspectionRegion:
         return cls(mask, (red, green, blue))
 
 
-def nearest_places(new: int, old: int) -> npt.NDArray[np.int64]:
-    """(new,): which of `old` pixels lies under the centre of each of `new` pixels, in whole numbers."""
+def nearest_indices(new: int, old: int) -> npt.NDArray[np.int64]:
+    """(new,) indices for nearest-neighbour resizing of `old` to `new` pixels with half-pixel centres, by integer arithmetic."""
     return (2 * np.arange(new, dtype=np.int64) + 1) * old // (2 * new)
 
 
 def with_region(records: Sequence[Record], region: InspectionRegion | None) -> Sequence[Record]:
-    """The records with that region; unchanged where there is none."""
+    """The records with `region` set; unchanged for None."""
     if region is None:
         return records
     return [replace(record, region=region) for record in records]
 
 
 def inspected_pixels(record: Record, shape: tuple[int, int]) -> Mask | None:
-    """(H, W) inspected pixels of a record's image; None = all."""
+    """(H, W) inspected pixels of a record's image, None for all."""
     return None if record.region is None else record.region.at(shape, record.image)
 
 
@@ -164,9 +161,9 @@ def inspected_pixels(record: Record, shape: tuple[int, int]) -> Mask | None:
 
 
 def read_region(path: str | Path) -> InspectionRegion:
-    """The region in a mask or in a JSON file with polygons.
+    """The region in a mask file or in a JSON file with polygons.
 
-    Raises `DataError` that names the file when it cannot be read, is no mask, or leaves nothing to inspect.
+    Raises `DataError`, which names the file, when it cannot be read, is not a mask, or no pixel is inspected.
     """
     path = Path(path)
     if not path.is_file():
@@ -179,7 +176,7 @@ def read_region(path: str | Path) -> InspectionRegion:
 
 
 def _read_mask(path: Path) -> Mask:
-    """White above half of the largest value, so that masks of 0 and 1 are understood too."""
+    """True above half of the largest value, so that masks of 0 and 1 work too."""
     try:
         brightness = decode(path).pixels.max(axis=2)
     except DataError as error:
@@ -189,7 +186,7 @@ def _read_mask(path: Path) -> Mask:
         ) from error
     largest = brightness.max()
     grey = float(((brightness > 0.25 * largest) & (brightness < 0.75 * largest)).mean())
-    if grey > MOST_GREY:
+    if grey > MAX_GREY:
         raise DataError(
             f"region {path} is no mask, {100 * grey:.0f} % of it is neither black nor white: paint what is inspected white and "
             "the rest black"
@@ -246,9 +243,9 @@ def _polygon(points: Any, where: str) -> Polygon:
 
 
 def polygon_pixels(polygon: Polygon, shape: tuple[int, int]) -> Mask:
-    """(H, W) pixels whose centre lies inside a polygon (even-odd rule, its ends are joined)."""
+    """(H, W), True for pixels whose centre is inside a closed polygon (even-odd rule)."""
     height, width = shape
-    crossed = np.zeros((height, width + 1), np.bool_)  # where a row of centres enters or leaves
+    crossed = np.zeros((height, width + 1), np.bool_)  # where a row of pixel centres crosses an edge
     for (x0, y0), (x1, y1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
         low, high = np.clip(np.ceil(np.sort([y0, y1]) - 0.5), 0, height).astype(np.int64)
         if low == high:

@@ -130,7 +130,7 @@ class Inspected(nn.Module):
 
 
 def places(new: int, old: int, device: torch.device) -> Tensor:
-    """(new,): as `andon.core.region.nearest_places`."""
+    """(new,): as `andon.core.region.nearest_indices`."""
     twice = 2 * torch.arange(new, dtype=torch.int64, device=device) + 1
     sides = torch.scalar_tensor(2 * new, dtype=torch.int64, device=device)
     return torch.div(twice * old, sides, rounding_mode="floor")

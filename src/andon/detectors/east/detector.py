@@ -243,7 +243,7 @@ class EAST(Detector):
             for fold in range(folds):
                 records = train[fold::folds][:each]
                 pictures = list(load_batch(records, size).image.permute(0, 2, 3, 1).numpy())
-                seen = [r.region.stretched(size) if r.region is not None else None for r in records]
+                seen = [r.region.resized(size) if r.region is not None else None for r in records]
                 found = with_anomalies(pictures, seen, seed=derive_seed(trainer.seed, "made up", fold))
                 parts = [torch.empty(0, features.channels, *features.grid, device=trainer.device)]
                 for start in range(0, len(found), CHUNK):
