@@ -22,18 +22,18 @@ def bottle(tmp_path: Path) -> Path:
 
 def only_error(findings: Findings) -> str:
     assert len(findings.errors) == 1, findings.lines()
-    assert not findings.ok
+    assert findings.errors
     return findings.errors[0]
 
 
 def test_nothing_wrong(bottle: Path) -> None:
     findings = check_dataset(bottle)
-    assert findings.ok and not findings.warnings
+    assert not findings.errors and not findings.warnings
     assert findings.notes == (
         "bottle (mvtec_ad): 20 train, 5 validation, 3 good and 5 anomalous test pictures",
     )
     assert check_dataset(open_dataset(bottle), workers=1) == findings
-    assert check_dataset(loco_tree(bottle.parent / "pins")).ok
+    assert not check_dataset(loco_tree(bottle.parent / "pins")).errors
 
 
 def test_unreadable_pictures(bottle: Path) -> None:
@@ -62,7 +62,7 @@ def test_masks_and_pictures_without_each_other(bottle: Path) -> None:
 
 def test_mask_of_a_good_picture(bottle: Path) -> None:
     write_mask(bottle / "ground_truth/good/000_mask.png", 0)
-    assert check_dataset(bottle).ok
+    assert not check_dataset(bottle).errors
     write_mask(bottle / "ground_truth/good/000_mask.png")
     assert "which is labelled good" in only_error(check_dataset(bottle))
 
@@ -77,7 +77,7 @@ def test_masks_that_are_not_black_and_white(bottle: Path) -> None:
 def test_empty_masks_are_a_warning(bottle: Path) -> None:
     write_mask(bottle / "ground_truth/crack/001_mask.png", 0)
     findings = check_dataset(bottle)
-    assert findings.ok
+    assert not findings.errors
     assert findings.warnings == (
         "1 anomalous pictures have an empty mask and are left out of pixel metrics: bottle/test/crack/001",
     )
@@ -85,7 +85,7 @@ def test_empty_masks_are_a_warning(bottle: Path) -> None:
 
 def test_no_masks_at_all_is_fine(tmp_path: Path) -> None:
     findings = check_dataset(mvtec_tree(tmp_path / "part", masks=False))
-    assert findings.ok and "no masks: only image metrics can be computed" in findings.notes
+    assert not findings.errors and "no masks: only image metrics can be computed" in findings.notes
 
 
 def test_values_outside_the_defects_config(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_same_file_twice_elsewhere_is_a_warning(bottle: Path) -> None:
     shutil.copy(bottle / "train/good/001.png", bottle / "validation/good/001.png")
     shutil.copy(bottle / "test/crack/000.png", bottle / "test/crack/001.png")
     findings = check_dataset(bottle)
-    assert findings.ok and len(findings.warnings) == 3
+    assert not findings.errors and len(findings.warnings) == 3
 
 
 def test_few_pictures(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_sizes_and_modes_are_notes(bottle: Path) -> None:
     write_picture(bottle / "train/good/000.png", size=(20, 30), mode="L")
     Image.new("RGBA", (SIDE, SIDE), (1, 2, 3, 100)).save(bottle / "train/good/001.png")
     findings = check_dataset(bottle)
-    assert findings.ok and not findings.warnings
+    assert not findings.errors and not findings.warnings
     notes = "\n".join(findings.notes)
     assert "2 sizes: 16 x 16 (32), 20 x 30 (1)" in notes
     assert "3 pixel modes: RGB (31), L (1), RGBA (1)" in notes
@@ -135,7 +135,7 @@ def test_all_categories_of_a_root(tmp_path: Path) -> None:
     findings = check_dataset(tmp_path)
     assert "a (mvtec_ad)" in "\n".join(findings.notes)
     assert "needs at least 2" in only_error(findings)
-    assert check_dataset(tmp_path, "a").ok
+    assert not check_dataset(tmp_path, "a").errors
 
 
 def test_faults_of_the_data_are_returned_not_raised(tmp_path: Path) -> None:

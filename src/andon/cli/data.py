@@ -66,13 +66,8 @@ def data_check(
     else:
         for dataset, findings in results.values():
             print(dataset.summary())
-            for kind, lines in (
-                ("error", findings.errors),
-                ("warning", findings.warnings),
-                ("note", findings.notes),
-            ):
-                for line in lines:
-                    print(f"  {kind}: {line}")
+            for line in findings.lines():
+                print(f"  {line}")
     errors = sum(len(findings.errors) for _, findings in results.values())
     if errors:
         counted = "1 error" if errors == 1 else f"{errors} errors"

@@ -21,11 +21,6 @@ class Findings:
     notes: tuple[str, ...] = ()
     """Information."""
 
-    @property
-    def ok(self) -> bool:
-        """Whether there are no errors."""
-        return not self.errors
-
     def lines(self) -> list[str]:
         """All messages as `error: ...`, `warning: ...`, `note: ...`, in this order."""
         ranks = (("error", self.errors), ("warning", self.warnings), ("note", self.notes))
