@@ -56,8 +56,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         alike = {other: difflib.SequenceMatcher(None, other, name).ratio() for other in close}
-        close = [
-            other for other in close if alike[other] > alike[close[0]] - 0.1
-        ]  # names almost as similar as the best one
+        # Keep the names almost as similar as the best one.
+        close = [other for other in close if alike[other] > alike[close[0]] - 0.1]
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none are known"

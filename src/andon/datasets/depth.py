@@ -115,9 +115,8 @@ def _complete(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | Non
         return None
     places = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)], np.float64)
     middle, level = places[known].mean(0), corners[known].mean()
-    slopes = np.linalg.lstsq(places[known] - middle, corners[known] - level, rcond=None)[
-        0
-    ]  # minimum norm: the plane of least slope
+    # The minimum-norm solution is the plane of least slope.
+    slopes = np.linalg.lstsq(places[known] - middle, corners[known] - level, rcond=None)[0]
     return np.asarray(np.where(known, corners, level + (places - middle) @ slopes), np.float64)
 
 

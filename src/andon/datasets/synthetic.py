@@ -112,9 +112,8 @@ def add_anomaly(
         mask = np.abs(changed - image).max(2) >= VISIBLE
         if mask.sum() >= max(4, 0.2 * (inside > 0).sum()):
             return changed, mask
-    colours = np.where(
-        image < 0.5, 1.0, 0.0
-    )  # no visible change in `ATTEMPTS` draws: white on dark, black on bright
+    # No visible change in `ATTEMPTS` draws: white on dark, black on bright.
+    colours = np.where(image < 0.5, 1.0, 0.0)
     changed = np.where(inside[:, :, None] > 0, colours, image).astype(np.float32)
     return changed, np.abs(changed - image).max(2) >= VISIBLE
 

@@ -111,9 +111,8 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
         old = _outline(u, v, good) > 0
         if shape.worn is None:
             footprint[box] = old & ~(_outline(u, v, shape) > 0.5)
-            footprint[box] |= old & (
-                u > np.float32(shape.end - FRACTURE_LENGTH) + np.float32(shape.skew) * v
-            )  # fracture surface
+            # The fracture surface belongs to the defect.
+            footprint[box] |= old & (u > np.float32(shape.end - FRACTURE_LENGTH) + np.float32(shape.skew) * v)
         else:
             footprint[box] = (old | (_outline(u, v, shape) > 0)) & (_wear(u, v, shape) > 0.3)
     elif defect == "rust":

@@ -87,9 +87,8 @@ def _dent(metal: Image, rng: np.random.Generator, f: float) -> Mask:
     assert box is not None  # it is centred in the image
     u, v = turned(*box_grid(box), x0, y0, light)
     u, v = u / np.float32(sigma), v / np.float32(sigma)
-    metal[box] += (
-        np.float32(DENT) * u * np.exp(-(u**2 + v**2) / 2)
-    )  # derivative of a Gaussian in the direction of the light
+    # The derivative of a Gaussian in the direction of the light.
+    metal[box] += np.float32(DENT) * u * np.exp(-(u**2 + v**2) / 2)
     footprint[box] = np.hypot(u, v) < DENT_FOOT
     return footprint
 

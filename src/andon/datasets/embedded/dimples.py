@@ -197,9 +197,8 @@ def _measure(rng: np.random.Generator, depth: Plane, height: Plane) -> npt.NDArr
     across = ((np.arange(size) + 0.5) * pixel - FIELD / 2).astype(np.float32)
     points = np.stack([np.broadcast_to(across, z.shape), np.broadcast_to(across[:, None], z.shape), z], 2)
     steep = np.hypot(*np.gradient(depth, pixel)) > rng.uniform(2.0, 4.0)
-    shadow = (
-        np.roll(height, max(1, round(0.002 / pixel)), axis=1) - height > THICKNESS / 2
-    )  # projector on the left
+    # The projector is on the left.
+    shadow = np.roll(height, max(1, round(0.002 / pixel)), axis=1) - height > THICKNESS / 2
     spots = value_noise(rng, size, size, size / 32) > 2.6
     missing = steep | shadow | spots
     if rng.uniform() < 0.15:

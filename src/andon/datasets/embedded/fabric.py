@@ -85,10 +85,11 @@ def _weave(streams: Streams, height: int) -> Weave:
     """Weave with random period, direction and phase, distorted by smooth noise."""
     f, rng = height / 256, streams.element(_POSE)
     period, angle = rng.uniform(7.6, 8.4) * f, float(np.deg2rad(rng.normal(0, 1.5)))
+    # Phases of two periods, so that either direction may be on top at the corner.
     phase_u, phase_v = (
         rng.uniform(0, 2),
         rng.uniform(0, 2),
-    )  # two periods: either direction may be on top at the corner
+    )
     rng = streams.element(_DISPLACEMENT)
     x, y = grid(height, height)
     x = x + 1.2 * f * value_noise(rng, height, height, 64 * f)

@@ -189,9 +189,8 @@ def generate(
             files.update(_write(part, f"embedded_loco/{TRAY}/defects_config.json", defects_config(size)))
         arguments = {"profile": profile, "size": size, "seed": seed, "categories": chosen}
         _write(part, "dataset.json", _description(arguments, files))
-        for made in sorted(
-            part.iterdir(), reverse=True
-        ):  # dataset.json, which says it is complete, at the end
+        # `dataset.json` is moved last: it marks the data set as complete.
+        for made in sorted(part.iterdir(), reverse=True):
             if made.is_dir():
                 made.rename(root / made.name)
         (part / "dataset.json").rename(root / "dataset.json")

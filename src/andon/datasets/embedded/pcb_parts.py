@@ -198,9 +198,8 @@ def _paint_capacitor(
     sleeve_colour = sleeve[:, :, None] * np.array((0.95, 0.95, 1.1), np.float32)
     blend(canvas, box, coverage((radius - rho) * f), sleeve_colour)
     rim = np.exp(-(((rho - radius + 2.6) / 0.9) ** 2))
-    brushed = np.abs(u * light[1] - v * light[0]) / np.maximum(
-        rho, 1
-    )  # light and dark sectors of brushed metal
+    # Light and dark sectors of brushed metal.
+    brushed = np.abs(u * light[1] - v * light[0]) / np.maximum(rho, 1)
     tone = 0.86 + placed.tone + 0.16 * (1 - 2 * brushed) + 0.30 * rim * lit
     groove = np.minimum(np.abs(u), np.abs(v)) + 10 * (rho > radius * 0.62)
     tone = tone - 0.20 * np.exp(-((groove / 0.7) ** 2))
@@ -233,9 +232,8 @@ def _paint_header(
 ) -> None:
     part, (w, h) = placed.part, placed.part.half
     along = folded(u, HEADER_PITCH, part.pins)
-    notch = 1.6 * coverage(
-        np.abs(along) - np.float32(HEADER_PITCH / 2 - 1.2), 2.0
-    )  # moulded waists between the pins
+    # Notches between the pins.
+    notch = 1.6 * coverage(np.abs(along) - np.float32(HEADER_PITCH / 2 - 1.2), 2.0)
     strip = np.minimum(rectangle(u, v, 0, 0, (w, h)), np.float32(h) - notch - np.abs(v)).astype(np.float32)
     edge = 1 - coverage(strip - 1.2, 1.5)
     grey = 1.05 + 8 * placed.tone - 0.7 * edge * np.sign(v) * light[1]

@@ -35,9 +35,8 @@ def value_noise(rng: np.random.Generator, height: int, width: int, cell: float, 
         along_rows = _smooth_interpolate(values, rows)  # (H, columns of the lattice)
         total += np.float32(amplitude) * _smooth_interpolate(along_rows.T, columns).T
         power += amplitude**2
-    return np.asarray(
-        total / np.float32(np.sqrt(power) * 26 / 35), np.float32
-    )  # smoothstep keeps 26/35 of the variance per axis
+    # Smoothstep interpolation keeps 26/35 of the variance per axis.
+    return np.asarray(total / np.float32(np.sqrt(power) * 26 / 35), np.float32)
 
 
 def _smooth_interpolate(values: Image, positions: Image) -> Image:
