@@ -1,9 +1,12 @@
-"""The pages in docs/reference do not lag behind the code: settings and their defaults, counts of data sets, links."""
+"""The pages in docs/reference do not lag behind the code: settings, defaults, counts of data sets, report keys, links."""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from andon.detectors._base import DetectorConfig
 from andon.detectors._registry import detector_class, detector_names
 from andon.nn.backbones import BackboneConfig
 from andon.nn.training import OptimiserConfig
+from andon.report.evaluation import Report
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted((DOCS / "reference").rglob("*.md"))
@@ -100,6 +104,16 @@ def test_counts_of_mvtec_ad_are_those_the_reader_compares_with():
     for category, counts in MVTEC_AD.items():
         kinds = ", ".join(f"{name} {count}" for name, count in counts.defects.items())
         assert f"| {category} | {counts.train} | {counts.good} | {counts.bad} | {kinds} |\n" in text
+
+
+def test_keys_of_report_json_are_documented():
+    """The table in metrics.md names every top-level key of `Report.to_json`, and no other."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(Report.to_json)))
+    plain = next(node.value for node in ast.walk(tree) if isinstance(node, ast.Return))
+    text = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text[text.index("`report.json`:") :], re.M)
+    named = [key for row in rows for key in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(key.value for key in plain.keys)
 
 
 def anchors(page: Path) -> set[str]:
