@@ -14,10 +14,17 @@ from tiny import TINY
 
 from andon.core.errors import ConfigError, DataError
 from andon.datasets import open_dataset
-from andon.detectors.east.composition import Composition, shrunk_covariance, with_moved_block
-from andon.detectors.east.detector import EAST, EASTConfig, trust
-from andon.detectors.east.likelihood import PRIOR, Likelihood, levels
-from andon.detectors.east.mixture import FLOOR, ClusterSums, GaussianMixture, centres, clusters, sample
+from andon.detectors.east.composition import Composition, ledoit_wolf_covariance, with_moved_block
+from andon.detectors.east.detector import EAST, EASTConfig, reliability
+from andon.detectors.east.likelihood import PRIOR_CELLS, Likelihood, upper_percentile
+from andon.detectors.east.mixture import (
+    FLOOR,
+    ClusterSums,
+    GaussianMixture,
+    cluster_centres,
+    kmeans,
+    sample_cells,
+)
 from andon.detectors.east.whitening import WhitenedFeatures
 from andon.nn.backbones import count_parameters
 from andon.nn.training import Trainer, seeded
@@ -30,8 +37,8 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def summed(features: torch.Tensor, components: int) -> ClusterSums:
     """Sums over the clusters of (N, C, H, W) features."""
     generator = seeded("clusters")
-    vectors = sample(features, 8000, generator)
-    found = clusters(vectors, components, len(features) * features[0, 0].numel(), generator)
+    vectors = sample_cells(features, 8000, generator)
+    found = cluster_centres(vectors, components, len(features) * features[0, 0].numel(), generator)
     sums = ClusterSums(found, features.shape[1])
     for chunk in features.split(7):
         sums.add(chunk)
@@ -50,7 +57,7 @@ def test_whitening_gives_uncorrelated_channels_of_every_strength():
     layer.fit(mixed.split(3))
     cells = layer(mixed).transpose(0, 1).flatten(1)
     assert torch.allclose(cells.mean(1), torch.zeros(6), atol=1e-3)
-    assert torch.allclose(torch.cov(cells), torch.eye(6), atol=0.1)  # the weakest is held back by SMALLEST
+    assert torch.allclose(torch.cov(cells), torch.eye(6), atol=0.1)  # the weakest is held back by EPSILON
 
 
 def test_taps_come_to_one_grid_averaged_where_finer_and_smoothed():
@@ -66,7 +73,7 @@ def test_taps_come_to_one_grid_averaged_where_finer_and_smoothed():
 def test_centres_find_separate_clusters():
     truth = torch.tensor([[0.0, 0.0], [50.0, 0.0]])
     vectors = torch.cat([t + noise(200, 2, seed=k) for k, t in enumerate(truth)])
-    found = centres(vectors, 2, seeded("clusters"))
+    found = kmeans(vectors, 2, seeded("clusters"))
     assert torch.allclose(found[found[:, 0].argsort()], truth, atol=0.5)
 
 
@@ -90,7 +97,7 @@ def test_likelihood_is_that_of_the_gaussians_it_stands_for(axes: int):
     np.testing.assert_allclose(got, np.min(expected, axis=0), rtol=2e-4, atol=2e-3)
 
 
-def test_all_axes_of_one_component_give_its_shrunk_covariance():
+def test_all_axes_of_one_component_give_its_ledoit_wolf_covariance():
     features = noise(40, 5, 4, 4) * torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])[:, None, None]
     mixture = GaussianMixture(5, components=1, axes=5)
     mixture.fit(summed(features, 1))
@@ -121,7 +128,7 @@ def test_sums_of_parts_are_those_of_the_whole():
 
 
 def fitted_likelihood(pictures: torch.Tensor, *, relative: bool) -> Likelihood:
-    """Of (N, lights, C, H, W) features of one tap."""
+    """Of (N, V, C, H, W) features of one tap."""
     c, h, w = pictures.shape[2:]
     layer = Likelihood(
         {"a": (c, h, w)}, (h, w), components=2, axes=4, share=0.05, scaled=True, relative=relative
@@ -132,7 +139,7 @@ def fitted_likelihood(pictures: torch.Tensor, *, relative: bool) -> Likelihood:
     return layer
 
 
-def test_good_pictures_have_standard_scores_and_one_strange_cell_has_not():
+def test_good_images_have_standard_scores_and_one_anomalous_cell_has_not():
     pictures = noise(40, 1, 4, 8, 8)
     layer = fitted_likelihood(pictures, relative=False)
     fresh = noise(60, 4, 8, 8, seed=7)
@@ -145,72 +152,75 @@ def test_good_pictures_have_standard_scores_and_one_strange_cell_has_not():
     assert int(strange.flatten().argmax()) == 3 * 8 + 3 and float(score[0]) > 4
 
 
-def test_what_changes_a_whole_picture_is_taken_off_as_far_as_good_pictures_differ():
+def test_the_percentile_is_subtracted_up_to_that_of_good_images():
     pictures = noise(30, 1, 4, 8, 8) * torch.linspace(0.8, 1.2, 30)[:, None, None, None, None]
     bright = pictures[29] * 1.0
     relative, absolute = (fitted_likelihood(pictures, relative=flag) for flag in (True, False))
     assert relative(relative.features(bright))[1] < absolute(absolute.features(bright))[1]
     far = (
         noise(1, 4, 8, 8, seed=3) * 9
-    )  # no good picture is like this: taking its own level off would hide it
+    )  # no good picture is like this: subtracting its own percentile would hide it
     assert float(relative(relative.features(far))[1][0]) > 10
 
 
-def test_the_level_of_a_map_is_what_four_fifths_of_its_cells_stay_below():
+def test_the_upper_percentile_leaves_four_fifths_of_the_cells_below():
     maps = noise(5, 1, 8, 10)
-    assert (maps.flatten(1) < levels(maps)[:, None]).float().mean(1).tolist() == pytest.approx([0.8] * 5)
+    assert (maps.flatten(1) < upper_percentile(maps)[:, None]).float().mean(1).tolist() == pytest.approx(
+        [0.8] * 5
+    )
 
 
-def test_each_component_is_measured_in_deviations_of_its_own():
+def test_each_component_is_scaled_by_its_own_deviation():
     calm, restless = noise(40, 4, 8, 4) * 0.2, noise(40, 4, 8, 4, seed=1)
     restless = restless * restless.abs()  # long tails
     pictures = torch.cat([calm - 20, restless + 20], 3)[:, None]
     layer = fitted_likelihood(pictures, relative=False)
     nll = layer.mixture(layer.features(pictures[:, 0]))
-    layer._learn_ordinary(nll)
+    layer._fit_statistics(nll)
     values, group = (part.flatten().numpy() for part in nll.double().min(1))
     assert set(group) == {0, 1}
     within = [values[group == k] for k in range(2)]
     squares = [((v - v.mean()) ** 2).sum() for v in within]
     common = sum(squares) / len(values)
     expected = [
-        np.sqrt((s + PRIOR * common) / (len(v) + PRIOR)) for s, v in zip(squares, within, strict=True)
+        np.sqrt((s + PRIOR_CELLS * common) / (len(v) + PRIOR_CELLS))
+        for s, v in zip(squares, within, strict=True)
     ]
-    np.testing.assert_allclose(1 / layer.units_.numpy(), expected, rtol=1e-5)
-    scaled = layer._scaled(nll).flatten().numpy()  # the clusters are far apart: one component each
+    np.testing.assert_allclose(1 / layer.scale_.numpy(), expected, rtol=1e-5)
+    scaled = layer._scale(nll).flatten().numpy()  # the clusters are far apart: one component each
     np.testing.assert_allclose(
         scaled, (values - values.mean()) / np.array(expected)[group], rtol=1e-3, atol=1e-3
     )
 
 
-def test_between_components_the_unit_changes_smoothly():
+def test_between_components_the_scale_changes_smoothly():
     layer = fitted_likelihood(noise(12, 1, 4, 8, 8), relative=False)
-    layer.units_.copy_(torch.tensor([1.0, 3.0]))
+    layer.scale_.copy_(torch.tensor([1.0, 3.0]))
     a, b = torch.tensor([[10.0, 10.0 + 1e-4], [10.0 + 1e-4, 10.0]])[:, :, None, None].split(1)
-    assert float((layer._scaled(a) - layer._scaled(b)).abs()) < 0.01
+    assert float((layer._scale(a) - layer._scale(b)).abs()) < 0.01
     far = torch.tensor([10.0, 90.0])[None, :, None, None]
-    assert float(layer._scaled(far)) == pytest.approx(10 - float(layer.centre_))
+    assert float(layer._scale(far)) == pytest.approx(10 - float(layer.nll_mean_))
 
 
-def test_made_up_pictures_are_scored_by_what_other_folds_taught():
+def test_synthetic_anomalies_are_scored_by_the_other_folds():
     pictures = noise(12, 1, 4, 8, 8)
     layer = Likelihood({"a": (4, 8, 8)}, (8, 8), components=2, axes=4, share=0.05, scaled=True, relative=True)
     own = pictures.clone()
     layer.whiten(own)
     fold_of = torch.arange(12) % 3
     same = [own[fold_of == fold, 0] for fold in range(3)]
-    good, made_up = layer.fit(own, fold_of, seeded("folds"), lambda: None, made_up=same)
-    assert torch.allclose(good, made_up, atol=1e-4)  # without a defect they are as good as the good ones
+    good, synthetic = layer.fit(own, fold_of, seeded("folds"), lambda: None, synthetic=same)
+    assert torch.allclose(good, synthetic, atol=1e-4)  # without a defect they are as good as the good ones
     assert float(good.mean()) == pytest.approx(0, abs=1e-4)
 
 
 @settings(deadline=None, max_examples=20)
 @given(n=st.integers(1, 9), m=st.integers(1, 9), seed=st.integers(0, 99))
-def test_trust_is_the_squared_rank_correlation(n: int, m: int, seed: int):
+def test_reliability_is_the_squared_rank_correlation(n: int, m: int, seed: int):
     good, wrong = noise(n, seed=seed), noise(m, seed=seed + 1) + 1
     area = roc_auc_score([0] * n + [1] * m, torch.cat([good, wrong]))
-    assert trust(good, wrong) == pytest.approx(max(0.0, 2 * area - 1) ** 2)
-    assert trust(good, wrong[:0]) == 1
+    assert reliability(good, wrong) == pytest.approx(max(0.0, 2 * area - 1) ** 2)
+    assert reliability(good, wrong[:0]) == 1
 
 
 @settings(deadline=None, max_examples=20)
@@ -218,48 +228,48 @@ def test_trust_is_the_squared_rank_correlation(n: int, m: int, seed: int):
 def test_shrinkage_is_that_of_ledoit_and_wolf(n: int, d: int, seed: int):
     x = noise(n, d, seed=seed).double() * torch.linspace(0.1, 3, d)
     np.testing.assert_allclose(
-        shrunk_covariance(x).numpy(), LedoitWolf().fit(x.numpy()).covariance_, rtol=1e-9, atol=1e-12
+        ledoit_wolf_covariance(x).numpy(), LedoitWolf().fit(x.numpy()).covariance_, rtol=1e-9, atol=1e-12
     )
 
 
-def test_amounts_do_not_depend_on_the_order_inside_a_part_and_sum_to_one():
+def test_histograms_do_not_depend_on_the_order_inside_a_region_and_sum_to_one():
     layer = Composition(5, 3, [2])
     layer.words_.copy_(noise(5, 3))
     f = noise(2, 6, 8, 8, seed=3)
-    amounts = layer.amounts(f)
-    assert amounts.shape == (2, 20)
-    assert torch.allclose(amounts.reshape(2, 5, 4).sum(1), torch.ones(2, 4), atol=1e-6)
+    histogram = layer.histogram(f)
+    assert histogram.shape == (2, 20)
+    assert torch.allclose(histogram.reshape(2, 5, 4).sum(1), torch.ones(2, 4), atol=1e-6)
     shuffled = f.clone()
     shuffled[:, :, :4, :4] = f[:, :, :4, :4].flip(2, 3)
-    assert torch.allclose(layer.amounts(shuffled), amounts, atol=1e-6)
+    assert torch.allclose(layer.histogram(shuffled), histogram, atol=1e-6)
 
 
-def test_amounts_are_a_softmax_over_distances():
+def test_histograms_are_a_softmax_over_distances():
     layer = Composition(3, 2, [1])
     layer.words_.copy_(noise(3, 2))
     f = noise(1, 2, 4, 4, seed=5)
     distances = torch.cdist(f[0].flatten(1).T, layer.words_).square()
-    assert torch.allclose(layer.amounts(f)[0], (-distances / 4.0).softmax(1).mean(0), atol=1e-6)
+    assert torch.allclose(layer.histogram(f)[0], (-distances / 4.0).softmax(1).mean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize(("parts", "factor"), [(3, 3), (4, 1), (5, 5)])
-def test_parts_are_equal_where_their_borders_cut_cells(parts: int, factor: int):
-    layer, f = Composition(3, 2, [parts]), noise(1, 2, 8, 8, seed=5)
+@pytest.mark.parametrize(("grid", "factor"), [(3, 3), (4, 1), (5, 5)])
+def test_regions_are_equal_where_their_borders_cut_cells(grid: int, factor: int):
+    layer, f = Composition(3, 2, [grid]), noise(1, 2, 8, 8, seed=5)
     layer.words_.copy_(noise(3, 2))
     finer = f.repeat_interleave(factor, 2).repeat_interleave(factor, 3)  # here no border cuts a cell
     shares = (-torch.cdist(finer[0].flatten(1).T, layer.words_).square() / 4.0).softmax(1)
     maps = shares.T.reshape(1, 3, *finer.shape[2:])
-    expected = torch.nn.functional.avg_pool2d(maps, finer.shape[2] // parts).flatten(1)
-    assert torch.allclose(layer.amounts(f), expected, atol=1e-6)
+    expected = torch.nn.functional.avg_pool2d(maps, finer.shape[2] // grid).flatten(1)
+    assert torch.allclose(layer.histogram(f), expected, atol=1e-6)
 
 
-def test_several_grids_of_parts_stand_side_by_side():
+def test_the_histograms_of_several_grids_are_concatenated():
     both, f = Composition(3, 2, [1, 2]), noise(2, 2, 8, 8, seed=5)
     both.words_.copy_(noise(3, 2))
     one, two = Composition(3, 2, [1]), Composition(3, 2, [2])
     for layer in (one, two):
         layer.words_.copy_(both.words_)
-    assert torch.equal(both.amounts(f), torch.cat([one.amounts(f), two.amounts(f)], 1))
+    assert torch.equal(both.histogram(f), torch.cat([one.histogram(f), two.histogram(f)], 1))
 
 
 @settings(deadline=None, max_examples=20)
@@ -290,7 +300,7 @@ def test_learning_leaves_the_extractor_untouched_and_trains_nothing(records: tup
     detector.fit(records[0], trainer=Trainer(seed=1, device="cpu"))
     assert all(torch.equal(v, before[k]) for k, v in detector.extractor.state_dict().items())
     assert count_parameters(detector) == count_parameters(detector.extractor)
-    assert 0 <= float(detector.trust_) <= 1
+    assert 0 <= float(detector.composition_weight_) <= 1
 
 
 @pytest.mark.slow
@@ -305,7 +315,7 @@ def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
 
 
 def test_the_finest_tap_speaks_for_itself_and_the_louder_one_counts(records: tuple[list, list]):
-    detector = learned(records[0], score="likelihood", weighed=False)
+    detector = learned(records[0], score="likelihood", weighted=False)
     alone = learned(records[0], score="likelihood", **{"fine.use": False})
     for _, analysis, _ in detector.scan(records[1][:3]):
         found = analysis.score
@@ -314,15 +324,17 @@ def test_the_finest_tap_speaks_for_itself_and_the_louder_one_counts(records: tup
     assert "finest" in detector.score_rule and "finest" not in alone.score_rule
 
 
-def test_made_up_defects_weigh_the_likelihoods(records: tuple[list, list], plain: EAST):
-    assert learned(records[0], weighed=False).weights_.tolist() == [1, 1]
-    assert plain.weights_.max() == 1 and plain.weights_.min() >= 0
+def test_synthetic_anomalies_weight_the_likelihoods(records: tuple[list, list], plain: EAST):
+    assert learned(records[0], weighted=False).likelihood_weights_.tolist() == [1, 1]
+    assert plain.likelihood_weights_.max() == 1 and plain.likelihood_weights_.min() >= 0
 
 
-def test_copies_in_other_light_stop_at_the_limit(records: tuple[list, list], plain: EAST):
+def test_brightness_copies_stop_at_the_limit(records: tuple[list, list], plain: EAST):
     few = learned(records[0], examples=len(records[0]))
     assert not torch.equal(few.teacher.features.matrix_, plain.teacher.features.matrix_)
-    assert torch.equal(few.teacher.features.matrix_, learned(records[0], light=[]).teacher.features.matrix_)
+    assert torch.equal(
+        few.teacher.features.matrix_, learned(records[0], brightness=[]).teacher.features.matrix_
+    )
 
 
 def test_what_cannot_work_is_said(records: tuple[list, list]):

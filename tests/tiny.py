@@ -35,7 +35,7 @@ TINY = {
         "extractor.weights": "starter",
         "extractor.taps": ["layer1", "layer2"],
         "extractor.image_size": 64,
-        "light": [0.9],
+        "brightness": [0.9],
         "teacher.components": 4,
         "fine.components": 4,
         "fine.axes": 8,

@@ -1,4 +1,4 @@
-"""EAST: the likelihood of whitened features under a closed-form mixture, and what the image is made of."""
+"""EAST: likelihood of whitened features under a mixture of Gaussians, and the composition of the image."""
 
 from andon.detectors.east.detector import EAST, EASTConfig
 

@@ -1,4 +1,4 @@
-"""Features of all taps on one grid, whitened: every direction in feature space gets the same weight."""
+"""Whitened features: all taps on one grid, with covariance about the identity (Rippel et al., arXiv 2005.14140)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SMALLEST = 1e-3
-"""Share of the mean variance that is added to every variance: directions without variation are not blown up."""
+EPSILON = 1e-3
+"""Added to every eigenvalue, as a share of their mean, so that directions without variation are not amplified."""
 
 
 class WhitenedFeatures(nn.Module):
-    """{tap: (B, C_t, h_t, w_t)} to (B, C, H, W) on the grid of `grid`: mean 0, covariance about the identity.
+    """{tap: (B, C_t, h_t, w_t)} to (B, C, H, W) on `grid`: principal components of good features, each with deviation 1.
 
-    Each tap is brought to the grid (averaged where it is finer, bilinear where it is coarser) and averaged over 3 x 3 cells.
-    Channels are the principal components of good features, the strongest first. No component is dropped: defects show in
-    directions that good features hardly use (Rippel et al., arXiv 2005.14140).
+    Each tap is resized to the grid (averaged where it is finer, bilinear where it is coarser) and averaged over 3 x 3 cells. All
+    principal components are kept, strongest first: anomalies show in directions along which good features hardly vary.
     """
 
     mean_: Tensor
@@ -31,23 +30,23 @@ class WhitenedFeatures(nn.Module):
         self.register_buffer("matrix_", torch.eye(self.channels))
 
     def join(self, features: Mapping[str, Tensor]) -> Tensor:
-        """All taps on the grid, not yet whitened, (B, C, H, W)."""
+        """All taps on the grid, concatenated, not yet whitened: (B, C, H, W)."""
         return torch.cat([self._to_grid(features[tap]) for tap in self.taps], 1)
 
     def forward(self, joined: Tensor) -> Tensor:
-        """(B, C, H, W) as `join` gives them, whitened."""
+        """Whiten (B, C, H, W) features as `join` returns them."""
         return F.conv2d(joined, self.matrix_[:, :, None, None], -(self.matrix_ @ self.mean_))
 
     def fit(self, joined: Iterable[Tensor]) -> None:
-        """Learn from good features that arrive in batches (B, C, H, W); sums over batches in double precision.
+        """Learn mean and whitening matrix from batches (B, C, H, W) of good features; sums are in double precision.
 
-        Channels are scaled to deviation 1 before their principal axes are taken, so that no tap dominates by its scale.
+        Channels are scaled to deviation 1 before the eigendecomposition, so that no tap dominates by its scale.
         """
         count, shift, total, products = 0, torch.zeros(()), torch.zeros(()).double(), torch.zeros(()).double()
         for batch in joined:
             cells = batch.transpose(0, 1).flatten(1)  # (C, n)
             if count == 0:
-                shift = cells.mean(1, keepdim=True)  # short vectors leave little to round
+                shift = cells.mean(1, keepdim=True)  # small values lose less precision in the products
             cells = cells - shift
             count += cells.shape[1]
             total = total + cells.double().sum(1)
@@ -57,7 +56,7 @@ class WhitenedFeatures(nn.Module):
         scale = covariance.diagonal().clamp_min(0).sqrt().clamp_min(1e-3)
         values, axes = torch.linalg.eigh(covariance / torch.outer(scale, scale))
         values, axes = values.flip(0).clamp_min(0), axes.flip(1)
-        whiten = (axes / (values + SMALLEST * values.mean()).sqrt()).T / scale
+        whiten = (axes / (values + EPSILON * values.mean()).sqrt()).T / scale
         self.mean_.copy_(mean + shift[:, 0])
         self.matrix_.copy_(whiten)
 
