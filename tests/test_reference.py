@@ -15,6 +15,7 @@ import yaml
 from andon.core.config import Config
 from andon.datasets.published.counts import MVTEC_AD
 from andon.detectors._base import DetectorConfig
+from andon.detectors._recipes import Recipe
 from andon.detectors._registry import detector_class, detector_names
 from andon.nn.backbones import BackboneConfig
 from andon.nn.training import OptimiserConfig
@@ -44,7 +45,7 @@ def config_classes() -> dict[str, type[Config]]:
     pretraining = importlib.import_module("andon.pretraining")
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
-    return {cls.__name__: cls for cls in [*found, DetectorConfig, BackboneConfig, OptimiserConfig]}
+    return {cls.__name__: cls for cls in [*found, DetectorConfig, BackboneConfig, OptimiserConfig, Recipe]}
 
 
 def tables() -> list[tuple[str, dict[str, object]]]:
@@ -64,7 +65,10 @@ def tables() -> list[tuple[str, dict[str, object]]]:
 
 def settings(cls: type[Config]) -> dict[str, object]:
     """{dotted name: default} in the form YAML has."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in cls().settings()}
+    rows = (Recipe(detector="") if cls is Recipe else cls()).settings()
+    if cls is Recipe:
+        rows = [row for row in rows if row[0] not in {"detector", "name", "summary", "config"}]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in rows}
 
 
 def test_every_class_of_settings_has_a_table():
