@@ -12,7 +12,7 @@ from andon.core.errors import ConfigError
 from andon.datasets import Dataset, open_dataset
 from andon.detectors._depth import Inputs
 from andon.detectors._recipes import load_recipe
-from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.detectors.efficientad_ast import EfficientADASTVariants, VariantsConfig
 from andon.layers.flow import negative_log_likelihood
 from andon.nn.training import Trainer
 
@@ -39,19 +39,19 @@ TINY: dict[str, object] = {
 SOURCE = "embedded:dimples,profile=tiny,size=128"
 
 
-def create(**changes: object) -> EfficientADAST:
+def create(**changes: object) -> EfficientADASTVariants:
     torch.manual_seed(0)
     changed = {k.replace("__", "."): v for k, v in changes.items()}
-    return EfficientADAST(EfficientADASTConfig().updated(TINY | changed))
+    return EfficientADASTVariants(VariantsConfig().updated(TINY | changed))
 
 
 def test_the_corrected_design_on_depth_has_the_specified_channels():
     """V1: the flow sees n channels, the student n + 32 and gives 2n, the autoencoder n + 32 and gives n."""
     recipe = load_recipe("efficientad_ast/corrected-3d")
-    config = EfficientADASTConfig.parse(recipe.config)
+    config = VariantsConfig.parse(recipe.config)
     assert (config.mode, config.teacher.epochs, config.maps.score) == ("combined", 72, "max")
     with torch.device("meta"):
-        detector = EfficientADAST(config.updated({"mode": "depth", "student.penalty": 0.0}))
+        detector = EfficientADASTVariants(config.updated({"mode": "depth", "student.penalty": 0.0}))
     assert sum(p.numel() for p in detector.teacher.parameters()) == 853_000
     assert (detector.student.head[0].in_channels, detector.student.tail.out_channels) == (96, 128)
     assert detector.autoencoder.encoder[0].in_channels == 96
@@ -64,11 +64,11 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def fitted(data: Dataset) -> EfficientADAST:
+def fitted(data: Dataset) -> EfficientADASTVariants:
     return create().fit(data.train, data.validation, trainer=Trainer(seed=1, device="cpu"))
 
 
-def losses(detector: EfficientADAST, f: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+def losses(detector: EfficientADASTVariants, f: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
     with torch.no_grad():
         return {k: float(v) for k, v in detector.student_losses(detector.views(Inputs(f, mask))).items()}
 
@@ -131,7 +131,7 @@ def test_the_teacher_is_weighed_too():
     assert extras["teacher_mean"].item() == pytest.approx(0.5 * likelihood.mean().item(), rel=1e-5)
 
 
-def test_fit_predict_save_load(data: Dataset, fitted: EfficientADAST, tmp_path):
+def test_fit_predict_save_load(data: Dataset, fitted: EfficientADASTVariants, tmp_path):
     assert fitted.map_range_.isfinite().all()
     fitted.save(tmp_path)
     records = list(data.test[:3])
@@ -139,7 +139,7 @@ def test_fit_predict_save_load(data: Dataset, fitted: EfficientADAST, tmp_path):
     assert [p.raw_score for p in fitted.predict(records)] == [p.raw_score for p in again.predict(records)]
 
 
-def test_points_decide(data: Dataset, fitted: EfficientADAST):
+def test_points_decide(data: Dataset, fitted: EfficientADASTVariants):
     record = data.test[0]
     other = fitted.predict(replace(record, depth=data.test[-1].depth)).raw_score
     assert other != fitted.predict(record).raw_score
@@ -148,7 +148,7 @@ def test_points_decide(data: Dataset, fitted: EfficientADAST):
 def test_depth_alone_sees_what_has_no_colour(data: Dataset):
     changes = {"teacher.epochs": 12, "epochs": 12, "depth.side": 64, "optimiser.lr": 2e-3}
     alone = {"mode": "depth", "student.penalty": 0.0, "maps.score": "max"}
-    detector = EfficientADAST(EfficientADASTConfig().updated(TINY | changes | alone))
+    detector = EfficientADASTVariants(VariantsConfig().updated(TINY | changes | alone))
     detector.fit(data.train, data.validation, trainer=Trainer(seed=0, device="cpu"))
     good, holes = ([r for r in data.test if r.defect_type == kind] for kind in ("good", "hole"))
     worst = max(p.raw_score for p in detector.predict(good))

@@ -15,7 +15,7 @@ from conftest import names, texture, write_picture
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.core.images import View
 from andon.core.records import Record
-from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.detectors.efficientad_ast import EfficientADASTVariants, VariantsConfig
 from andon.layers.adapter import FeatureAdapter
 from andon.layers.flow import negative_log_likelihood
 from andon.layers.flow_teacher import locate_flow
@@ -59,9 +59,9 @@ def config(**changes: object) -> FlowPretrainingConfig:
     return FlowPretrainingConfig().updated(OPTIONS | {k.replace("__", "."): v for k, v in changes.items()})
 
 
-def detector(**changes: object) -> EfficientADAST:
+def detector(**changes: object) -> EfficientADASTVariants:
     changes = {"teacher.weights": "shared"} | {k.replace("__", "."): v for k, v in changes.items()}
-    return EfficientADAST(EfficientADASTConfig().updated(TINY | changes))
+    return EfficientADASTVariants(VariantsConfig().updated(TINY | changes))
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from tiny import TINY
 
 from andon.datasets import open_dataset
 from andon.detectors.ast import AST, ASTConfig
-from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.detectors.efficientad_ast.detector import EfficientADAST
+from andon.detectors.efficientad_ast.settings import EfficientADASTConfig
 from andon.nn.sanity_checks import Explained, SanityCheck, fingerprints
 from andon.nn.training import Trainer
 

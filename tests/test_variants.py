@@ -17,6 +17,7 @@ from andon.core.errors import ConfigError
 from andon.core.images import load_batch
 from andon.datasets import open_dataset
 from andon.detectors._depth import Inputs
+from andon.detectors.efficientad_ast import EfficientADASTVariants, VariantsConfig
 from andon.detectors.efficientad_ast.bank_inputs import NEAREST, BankInputs, extra_channels
 from andon.detectors.efficientad_ast.defect_labels import (
     CalibratedHead,
@@ -25,7 +26,6 @@ from andon.detectors.efficientad_ast.defect_labels import (
     defect_cells,
     margin_loss,
 )
-from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
 from andon.detectors.efficientad_ast.further_students import error_and_spread, student_of_kind
 from andon.layers.flow import negative_log_likelihood
 from andon.nn.training import Trainer, seeded
@@ -182,8 +182,8 @@ def data():
 SHORT = TINY["efficientad_ast"] | {"teacher.epochs": 2, "epochs": 2, "student.penalty": 0.0}
 
 
-def learned(data, labelled: int = 0, **changes: object) -> EfficientADAST:
-    detector = EfficientADAST(EfficientADASTConfig().updated(SHORT | changes))
+def learned(data, labelled: int = 0, **changes: object) -> EfficientADASTVariants:
+    detector = EfficientADASTVariants(VariantsConfig().updated(SHORT | changes))
     defects = [record for record in data.test if record.label == 1][:labelled]
     trainer = Trainer(seed=1, device="cpu", precision="32-true")
     train, held_out = list(data.train)[3:], [*data.validation, *list(data.train)[:3]]
@@ -201,8 +201,9 @@ def plain_score(data) -> float:
         {"others.kinds": ("plain", "positionwise"), "others.width": 16},
         {"bank.inputs": "residual", "student.penalty": 1.0},
         {"bank.inputs": "neighbours", "extractor.light": [0.9]},
+        {"student.p_hard": 0.99, "student.hard_terms": "both"},
     ],
-    ids=["others", "residual", "neighbours"],
+    ids=["others", "residual", "neighbours", "hard"],
 )
 def test_variants_learn_and_come_back(data, changes, plain_score, tmp_path):
     from andon.detectors._saving import load_detector
@@ -215,12 +216,33 @@ def test_variants_learn_and_come_back(data, changes, plain_score, tmp_path):
     assert detector.predict(picture).raw_score != plain_score
 
 
+@pytest.mark.parametrize("terms", ["student", "both"])
+def test_the_hardest_elements_of_one_term_or_of_both(terms):
+    """V8: the quantile is that of each picture over its C · h · w elements."""
+    changes = {"student.p_hard": 0.9, "student.hard_terms": terms}
+    detector = EfficientADASTVariants(VariantsConfig().updated(SHORT | changes))
+    f = torch.randn(2, *detector.adapter.shape)
+    with torch.no_grad():
+        losses = detector.student_losses(detector.views(Inputs(f, torch.ones(2, 1, *f.shape[2:]))))
+        z, a = detector.latent(f), detector.autoencoder(detector._with_position(f))
+        s1, s2 = detector.student(detector._with_position(f)).chunk(2, dim=1)
+    for name, difference, hard in (
+        ("student", (z - s1).square(), True),
+        ("student_autoencoder", (a - s2).square(), terms == "both"),
+        ("autoencoder", (z - a).square(), False),
+    ):
+        rows = difference.flatten(1).double().numpy()
+        worst = [row[row >= np.quantile(row, 0.9)].mean() for row in rows]
+        expected = np.mean(worst) if hard else rows.mean()
+        assert losses[name].item() == pytest.approx(expected, rel=1e-4), name
+
+
 def test_further_students_change_the_student_map_alone(data):
     detector = learned(data, **{"others.kinds": ("plain",), "others.width": 16})
     f = noise(1, *detector.adapter.shape)
     with torch.no_grad():
         views = detector.views(Inputs(f, torch.ones(1, 1, *f.shape[2:])))
-        error, spread = detector._error_and_spread(views)[0]
+        error, spread = detector.error_and_spread(views)[0]
         maps = detector.raw_maps(views)[0]
     (m_e, s_e), (m_v, s_v) = detector.spread_.tolist()
     torch.testing.assert_close(maps[0], (error - m_e) / s_e + (spread - m_v) / s_v)
@@ -248,7 +270,7 @@ def test_what_is_labelled_becomes_stranger(data, change, use, tmp_path):
     called = replace(data.train[0], label=1, masks=(tmp_path / "mask.png",), mask_kind="single")
     stranger = {}
     for weight in (0.0, 10.0):
-        detector = EfficientADAST(EfficientADASTConfig().updated(SHORT | {change: weight}))
+        detector = EfficientADASTVariants(VariantsConfig().updated(SHORT | {change: weight}))
         trainer = Trainer(seed=1, device="cpu", precision="32-true")
         detector.fit(data.train, labelled=[called] if weight else (), trainer=trainer)
         assert detector.label_use == (use if weight else "")
@@ -270,4 +292,4 @@ def test_what_is_labelled_becomes_stranger(data, change, use, tmp_path):
 )
 def test_settings_that_exclude_each_other(changes, message):
     with pytest.raises(ConfigError, match=message):
-        EfficientADAST(EfficientADASTConfig().updated(SHORT | changes))
+        EfficientADASTVariants(VariantsConfig().updated(SHORT | changes))

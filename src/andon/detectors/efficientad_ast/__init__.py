@@ -1,6 +1,5 @@
 """EfficientAD-AST: student and autoencoder of EfficientAD, taught by the normalizing flow of AST."""
 
-from andon.detectors.efficientad_ast.detector import EfficientADAST
-from andon.detectors.efficientad_ast.settings import EfficientADASTConfig
+from andon.detectors.efficientad_ast.variants import EfficientADASTVariants, VariantsConfig
 
-__all__ = ["EfficientADAST", "EfficientADASTConfig"]
+__all__ = ["EfficientADASTVariants", "VariantsConfig"]

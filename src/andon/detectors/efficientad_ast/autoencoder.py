@@ -1,4 +1,4 @@
-"""Autoencoders over features: the thesis' one, and one with a bottleneck (EfficientAD-AST; spec 3.1, 3.7)."""
+"""Autoencoders over features: that of the thesis, and one with a bottleneck (docs/reference/models.md, "EfficientAD-AST")."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.core.errors import ConfigError
+from andon.detectors.efficientad_ast.settings import AutoencoderConfig
 
 
 class BottleneckAutoencoder(nn.Module):
-    """Features and position to `out_channels`, through a vector of `bottleneck` numbers (spec 3.7)."""
+    """(B, in_channels, grid, grid) to (B, out_channels, grid, grid) through a vector of `bottleneck` numbers.
+
+    EfficientAD's autoencoder (Table 8), shortened to the grid of the features. Raises `ConfigError` unless 8 divides `grid`.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, grid: int, bottleneck: int, head: str) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ class BottleneckAutoencoder(nn.Module):
 
 
 class PublishedAutoencoder(nn.Module):
-    """The thesis' autoencoder: nothing narrows, the grid grows eightfold and is averaged back (spec 3.1; D4-D6)."""
+    """The autoencoder of the thesis: no bottleneck, an eightfold grid that is averaged back (D5, D6)."""
 
     def __init__(self, in_channels: int, out_channels: int, head: str) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class PublishedAutoencoder(nn.Module):
         self.encoder = nn.Sequential(
             *(layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU()))
         )
-        scales = (1, 2, 2, 1, 2)  # enlargement before each decoder convolution
+        scales = (1, 2, 2, 1, 2)  # before each decoder convolution
         self.decoder = nn.Sequential()
         for scale in scales:
             if scale > 1:
@@ -71,3 +75,10 @@ class PublishedAutoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(self.head(self.decoder(self.encoder(x))), 8)
+
+
+def create_autoencoder(c: AutoencoderConfig, in_channels: int, out_channels: int, grid: int) -> nn.Module:
+    """The autoencoder that the settings name, (B, in_channels, grid, grid) to (B, out_channels, grid, grid)."""
+    if c.layout == "published":
+        return PublishedAutoencoder(in_channels, out_channels, c.head)
+    return BottleneckAutoencoder(in_channels, out_channels, grid, c.bottleneck, c.head)

@@ -1,28 +1,68 @@
-"""Learning from a few labelled defects (spec 4, V5): cells that are known to be defective, and what to do with them."""
+"""Learning from a few labelled defects (variant V5): which cells are defective, and the losses and the map made from them.
+
+docs/reference/models.md, "Variants".
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from andon.core.image_files import read_size
+from andon.core.records import Record
+from andon.datasets.masks import load_ground_truth
+from andon.nn.training import Draw
+
 HARDEST = 0.01
-"""Share of an image's cells that count as defective where only the image is labelled: those that differ most."""
+"""Share of an image's cells taken as defective where only the image is labelled: those of the largest difference."""
 NORMAL_QUANTILE = 0.995
 BOUNDARY_QUANTILE = 0.95
 BOUNDARY_MARGIN = 0.1
 NEWTON_STEPS = 100
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledDefects:
+    """Anomalous images to learn from."""
+
+    f: Tensor
+    """(N, C, h, w) features."""
+    share: Tensor
+    """(N, h, w) defective share of each cell, in [0, 1]; NaN in images without a mask."""
+
+    def some(self, count: int, draw: Draw) -> LabelledDefects:
+        """At most `count` of them, drawn with replacement from the step's generator."""
+        chosen = torch.randint(len(self.f), (min(count, len(self.f)),), generator=draw.generator)
+        chosen = chosen.to(self.f.device)
+        return LabelledDefects(self.f[chosen], self.share[chosen])
+
+
+def defect_shares(records: Sequence[Record], grid: tuple[int, int]) -> Tensor:
+    """(N, h, w): defective share of each cell of a grid (h, w), from the masks; NaN in images without a mask."""
+    return torch.cat([defect_cells(_mask(record), grid) for record in records])
+
+
+def _mask(record: Record) -> Tensor:
+    """(1, 1, H, W): 1 on the defect; NaN everywhere where the image has no mask."""
+    truth = load_ground_truth(record, read_size(record.image))
+    union = torch.from_numpy(np.asarray(truth.union, np.float32))[None, None]
+    return union if truth.defects else torch.full_like(union, torch.nan)
+
+
 def defect_cells(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(N, 1, H, W) masks, NaN throughout where an image has none, to (N, h, w): share of each cell that is defective."""
+    """(N, 1, H, W) masks to the defective share of each cell (N, h, w); NaN stays NaN."""
     return F.adaptive_avg_pool2d(masks, grid)[:, 0]
 
 
 def chosen_cells(defective: Tensor, difference: Tensor) -> Tensor:
-    """(N, h, w) bool: the cells to learn from, from `defect_cells` and a difference map (N, h, w).
+    """(N, h, w) bool: the cells taken as defective, from `defect_cells` and a difference map (N, h, w).
 
-    Cells that are defective by half, else the most defective one; where only the image is labelled the hardest 1 %.
+    With a mask: cells defective by at least half, and the most defective one. Without: the 1 % of largest difference.
     """
     flat, by_mask = difference.flatten(1), defective.flatten(1)
     count = max(1, round(HARDEST * flat.shape[1]))
@@ -32,13 +72,13 @@ def chosen_cells(defective: Tensor, difference: Tensor) -> Tensor:
 
 
 def margin_loss(normal: Tensor, defective: Tensor, cells: Tensor) -> Tensor:
-    """Mean of max(0, m - D) over defective cells, m twice the 0.995 quantile of the difference D of good cells."""
+    """Mean of max(0, m - D) over the `cells` of defective images; m is twice the 0.995 quantile of D on good images."""
     margin = 2 * normal.detach().float().flatten().quantile(NORMAL_QUANTILE)
     return F.relu(margin - defective[cells]).mean()
 
 
 def boundary_loss(normal: Tensor, defective: Tensor, cells: Tensor) -> Tensor:
-    """Hinge that keeps the negative log-likelihood of defective cells a tenth above the 0.95 quantile of good ones."""
+    """Mean of max(0, b + 0.1 |b| - NLL) over the defective `cells`; b is the 0.95 quantile of the NLL on good images."""
     boundary = normal.detach().float().flatten().quantile(BOUNDARY_QUANTILE)
     return F.relu(boundary + BOUNDARY_MARGIN * boundary.abs() - defective[cells]).mean()
 
@@ -60,10 +100,10 @@ class CalibratedHead(nn.Module):
         return (standard * self.weight_[:-1, None, None]).sum(1, keepdim=True) + self.weight_[-1]
 
     def fit(self, maps: Tensor, cells: Tensor, known: Tensor) -> None:
-        """Learn from (N, K, h, w) maps: `cells` (N, h, w) are defective; `known` says which cells count at all.
+        """Fit to maps (N, K, h, w); `cells` (N, h, w) are defective, `known` (N, h, w) selects the cells that are used.
 
-        Both classes weigh the same; half the squared length of the standardised weights is added to the loss, which keeps
-        separable classes finite (Newton's method, as the loss is convex).
+        Both classes have the same total weight. Half the squared norm of the standardised weights is added to the loss, so
+        that the weights stay finite where the classes are separable. The loss is convex; Newton's method minimises it.
         """
         x = self._inputs(maps).transpose(0, 1).flatten(1)[:, known.flatten()].T.double()  # (n, 2 K)
         y = cells.flatten()[known.flatten()].double()
@@ -81,7 +121,7 @@ class CalibratedHead(nn.Module):
             gradient = design.T @ (each * (p - y)) + ridge * weight
             curvature = (design.T * (each * (p * (1 - p)).clamp_min(1e-9))) @ design + torch.diag(ridge)
             step = torch.linalg.solve(curvature, gradient)
-            weight = weight - step / max(1.0, float(step.abs().max()))  # long steps overshoot
+            weight = weight - step / max(1.0, float(step.abs().max()))  # damped: long steps overshoot
         self.weight_ = weight.to(self.weight_)
 
     @staticmethod
