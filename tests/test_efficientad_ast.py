@@ -360,11 +360,13 @@ def test_momentum_of_the_published_extractor_is_that_of_efficientnet_pytorch():
     for config_ in (b0, BackboneConfig(weights="random", taps=("layer1",), image_size=32)):
         backbone = Backbone.create(config_, train_mode=True).train()
         norm = backbone.trunk.get_submodule("bn1")
-        norm.running_mean.fill_(-7.0)
         images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        x = (images - backbone.mean) / backbone.std
-        stem = "conv_stem" if "efficientnet" in config_.network else "conv1"
-        batch_mean = backbone.trunk.get_submodule(stem)(x).mean((0, 2, 3))
+        inputs: list[Tensor] = []
+        hook = norm.register_forward_pre_hook(lambda _, x, inputs=inputs: inputs.append(x[0]))
+        backbone(images)
+        hook.remove()
+        batch_mean = inputs[0].mean((0, 2, 3))
+        norm.running_mean.fill_(-7.0)
         for passes, share in ((26, 0.23), (52, 0.41)):
             for _ in range(26):
                 backbone(images)

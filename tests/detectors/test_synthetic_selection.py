@@ -8,7 +8,8 @@ from tiny import TINY
 from andon.core.errors import DataError
 from andon.datasets import open_dataset
 from andon.detectors.ast import AST, ASTConfig
-from andon.detectors.efficientad_ast.detector import EfficientADAST, EfficientADASTConfig
+from andon.detectors.efficientad_ast.detector import EfficientADAST
+from andon.detectors.efficientad_ast.settings import EfficientADASTConfig
 from andon.nn.training import Trainer
 
 CASES = {

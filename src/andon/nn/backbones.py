@@ -26,6 +26,8 @@ from andon.nn.weights import RANDOM, WeightFile, locate
 
 DROP_PATH = 0.2
 """Stochastic depth of the EfficientNets in the published train-mode extractor (efficientnet_pytorch's default)."""
+BATCH_NORM_MOMENTUM = 0.01
+"""BatchNorm momentum of the published train-mode extractor: efficientnet_pytorch's 0.99 in TensorFlow's convention."""
 
 
 class BackboneConfig(Config):
@@ -138,6 +140,8 @@ class Backbone(nn.Module):
         known_network(config.network)
         weights = locate(config.weights if pretrained else RANDOM, config.network)
         network = _create_network(config.network, drop_path=DROP_PATH if train_mode else 0.0)
+        if train_mode:
+            _set_momentum(network, BATCH_NORM_MOMENTUM)
         nominal = _nominal_size(network) if config.static_same_padding else config.image_size
         _fix_padding(network, config.network, nominal)
         known = [name for name, _ in network.named_modules() if name]
@@ -215,6 +219,12 @@ def _create_network(architecture: str, drop_path: float) -> nn.Module:
         torch.manual_seed(0)
         network: nn.Module = timm.create_model(architecture, pretrained=False, **extra)
     return network
+
+
+def _set_momentum(network: nn.Module, momentum: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
 
 
 def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:
