@@ -181,7 +181,7 @@ def test_float_tiff_is_read_in_the_unit_interval_only(tmp_path):
     refused(tmp_path / "c.tif", "outside [0, 1]")
 
 
-def test_tiff_that_is_no_picture_is_refused(tmp_path):
+def test_tiff_that_is_no_image_is_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 12, 16), np.float64))
     refused(tmp_path / "a.tif")
 
@@ -213,7 +213,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 40), (40, 7)])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_pictures_that_are_too_small_are_refused_with_their_size(tmp_path, size, suffix):
+def test_images_that_are_too_small_are_refused_with_their_size(tmp_path, size, suffix):
     path = write_picture(tmp_path / f"a.{suffix}", np.zeros((*size, 3), np.uint8))
     refused(path, f"{size[1]} x {size[0]} pixels, at least 8 x 8")
 
@@ -223,11 +223,11 @@ def test_too_small_deep_tiff_is_refused(tmp_path):
     refused(tmp_path / "a.tif", "12 x 4 pixels")
 
 
-def test_smallest_picture_is_read(tmp_path):
+def test_smallest_image_is_read(tmp_path):
     assert decode(write_picture(tmp_path / "a.png", COLOURS[:8, :8])).pixels.shape == (8, 8, 3)
 
 
-def test_pictures_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+def test_images_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
     path = write_picture(tmp_path / "a.png", COLOURS)
     monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
     refused(path, "more than 100 pixels", "tiles")
@@ -388,7 +388,7 @@ def test_numbers_are_compared_as_numbers(a, b, zeros):
         assert (natural_key(left) < natural_key(right)) == (a < b)
 
 
-def test_listing_leaves_out_what_is_no_picture(tmp_path):
+def test_listing_leaves_out_what_is_no_image(tmp_path):
     for name in ("b10.PNG", "b2.jpeg", ".hidden.png", "notes.txt", "Thumbs.db", "zero.tif"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()

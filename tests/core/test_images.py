@@ -51,7 +51,7 @@ def test_resizing_to_the_same_size_changes_no_bit():
     assert torch.equal(resize(pixels, (9, 13)), pixels)
 
 
-def test_batch_of_pictures_is_resized_like_each_alone():
+def test_batch_of_images_is_resized_like_each_alone():
     pixels = torch.rand(3, 3, 40, 30)
     together = resize(pixels, (16, 16))
     assert torch.equal(together, torch.cat([resize(p[None], (16, 16)) for p in pixels]))
@@ -94,7 +94,7 @@ def test_no_records_give_no_batches():
     assert list(batches([], (16, 16), 4)) == []
 
 
-def test_damaged_picture_in_a_later_batch_is_named(tmp_path):
+def test_damaged_image_in_a_later_batch_is_named(tmp_path):
     records = make_records(tmp_path, 7)
     records[5].image.write_bytes(b"")
     with pytest.raises(DataError, match=r"5\.png is empty"):

@@ -1,4 +1,4 @@
-"""Region files: what is inspected of a picture, at any size, and what is refused."""
+"""Region files: what is inspected of a image, at any size, and what is refused."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_pixel_takes_the_value_under_its_centre(new, old):
     assert nearest_indices(new, old).tolist() == expected
 
 
-def test_the_region_scales_with_the_picture():
+def test_the_region_scales_with_the_image():
     assert left_half().at((64, 64))[:, :32].all()
     assert not left_half().at((64, 64))[:, 32:].any()
     assert left_half().at((5, 5)).sum() == 5 * 3 - 5  # the centre column belongs to the right half

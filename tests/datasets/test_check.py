@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trees import SIDE, loco_tree, mvtec_tree, write_mask, write_picture, write_pictures
+from trees import SIDE, loco_tree, mvtec_tree, write_image, write_images, write_mask
 
 from andon.datasets import Findings, check_dataset, open_dataset
 
@@ -16,7 +16,7 @@ from andon.datasets import Findings, check_dataset, open_dataset
 @pytest.fixture
 def bottle(tmp_path: Path) -> Path:
     folder = mvtec_tree(tmp_path / "bottle", train=20)
-    write_pictures(folder / "validation" / "good", 5)
+    write_images(folder / "validation" / "good", 5)
     return folder
 
 
@@ -36,7 +36,7 @@ def test_nothing_wrong(bottle: Path) -> None:
     assert not check_dataset(loco_tree(bottle.parent / "pins")).errors
 
 
-def test_unreadable_pictures(bottle: Path) -> None:
+def test_unreadable_images(bottle: Path) -> None:
     whole = (bottle / "train/good/003.png").read_bytes()
     (bottle / "train/good/003.png").write_bytes(whole[: len(whole) // 2])
     (bottle / "test/crack/001.png").write_bytes(b"no picture")
@@ -54,13 +54,13 @@ def test_size_of_a_mask(bottle: Path) -> None:
     assert "001_mask.png is 16 x 32 pixels but" in only_error(check_dataset(bottle))
 
 
-def test_masks_and_pictures_without_each_other(bottle: Path) -> None:
+def test_masks_and_images_without_each_other(bottle: Path) -> None:
     (bottle / "ground_truth/crack/001_mask.png").rename(bottle / "ground_truth/crack/009_mask.png")
     errors = "\n".join(check_dataset(bottle).errors)
     assert "009_mask.png" in errors and "bottle/test/crack/001" in errors
 
 
-def test_mask_of_a_good_picture(bottle: Path) -> None:
+def test_mask_of_a_good_image(bottle: Path) -> None:
     write_mask(bottle / "ground_truth/good/000_mask.png", 0)
     assert not check_dataset(bottle).errors
     write_mask(bottle / "ground_truth/good/000_mask.png")
@@ -93,8 +93,8 @@ def test_values_outside_the_defects_config(tmp_path: Path) -> None:
     assert "001/000.png holds the value 17" in only_error(check_dataset(folder))
 
 
-def test_anomalous_pictures_in_train(bottle: Path) -> None:
-    write_pictures(bottle / "train" / "crack", 1)
+def test_anomalous_images_in_train(bottle: Path) -> None:
+    write_images(bottle / "train" / "crack", 1)
     assert "holds 1 picture in train" in only_error(check_dataset(bottle))
 
 
@@ -112,8 +112,8 @@ def test_the_same_file_twice_elsewhere_is_a_warning(bottle: Path) -> None:
     assert not findings.errors and len(findings.warnings) == 3
 
 
-def test_few_pictures(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "few", 6)
+def test_few_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "few", 6)
     assert check_dataset(tmp_path / "few").warnings == (
         "few has 5 pictures for train, 10 or more are advised",
         "few has 1 picture for validation, 5 or more are advised",
@@ -121,7 +121,7 @@ def test_few_pictures(tmp_path: Path) -> None:
 
 
 def test_sizes_and_modes_are_notes(bottle: Path) -> None:
-    write_picture(bottle / "train/good/000.png", size=(20, 30), mode="L")
+    write_image(bottle / "train/good/000.png", size=(20, 30), mode="L")
     Image.new("RGBA", (SIDE, SIDE), (1, 2, 3, 100)).save(bottle / "train/good/001.png")
     findings = check_dataset(bottle)
     assert not findings.errors and not findings.warnings

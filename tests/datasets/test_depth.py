@@ -206,7 +206,7 @@ def test_damaged_and_missing_clouds_are_named(tmp_path: Path):
             read_points(path, (8, 8))
 
 
-def test_a_cloud_is_found_beside_its_picture(tmp_path: Path):
+def test_a_cloud_is_found_beside_its_image(tmp_path: Path):
     (tmp_path / "xyz").mkdir()
     (tmp_path / "xyz" / "000.tiff").touch()
     assert point_cloud_beside(tmp_path / "rgb" / "000.png") == tmp_path / "xyz" / "000.tiff"

@@ -44,7 +44,7 @@ def folder_of(root: Path, category: str) -> Path:
 
 
 def digests(root: Path) -> dict[str, str]:
-    """sha256 of every picture and mask below `root`."""
+    """sha256 of every image and mask below `root`."""
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*.png")
@@ -52,8 +52,8 @@ def digests(root: Path) -> dict[str, str]:
 
 
 def pixels(path: Path) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 # What lies on disk --------------------------------------------------------------------------------------------------
@@ -75,10 +75,10 @@ def test_the_readers_find_the_counts_of_the_profile(root: Path, category: str) -
 def test_modes_sizes_and_values(root: Path, category: str) -> None:
     folder = folder_of(root, category)
     for path in folder.rglob("*.png"):
-        with Image.open(path) as picture:
-            assert picture.size == ((SIZE * 5 // 4 if category == TRAY else SIZE), SIZE)
+        with Image.open(path) as image:
+            assert image.size == ((SIZE * 5 // 4 if category == TRAY else SIZE), SIZE)
             is_mask = "ground_truth" in path.parts
-            assert picture.mode == ("L" if is_mask else category_module(category).MODE)
+            assert image.mode == ("L" if is_mask else category_module(category).MODE)
         if is_mask and category != TRAY:
             assert set(np.unique(pixels(path))) == {0, 255} and path.stem.endswith("_mask")
 
@@ -143,16 +143,16 @@ def test_every_tray_mask_has_one_listed_value(root: Path) -> None:
         row["pixel_value"]: row["defect_name"]
         for row in json.loads((folder / "defects_config.json").read_text())
     }
-    by_picture: dict[str, list[str]] = {}
+    by_image: dict[str, list[str]] = {}
     for path in sorted((folder / "ground_truth").rglob("*.png")):
         values = np.unique(pixels(path))
         assert values[0] == 0 and len(values) == 2
-        by_picture.setdefault(path.parent.as_posix(), []).append(listed[int(values[1])])
+        by_image.setdefault(path.parent.as_posix(), []).append(listed[int(values[1])])
     drawn = [one for one in planned_images(TRAY, PROFILES["tiny"]) if one.defect]
     expected = [one.defect for one in sorted(drawn, key=lambda one: one.image)]
     found = [
         names[0] if len(names) == 1 else "displaced" if names == ["missing_pin", "additional_pin"] else "?"
-        for names in by_picture.values()
+        for names in by_image.values()
     ]
     assert found == expected
 
@@ -184,14 +184,14 @@ def test_files_do_not_depend_on_processes_or_on_other_categories(root: Path, tmp
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_a_picture_does_not_depend_on_which_others_are_made(root: Path, category: str) -> None:
+def test_a_image_does_not_depend_on_which_others_are_made(root: Path, category: str) -> None:
     for one in reversed(list(planned_images(category, PROFILES["tiny"]))):
         if one.index == 1 and one.split == "test":
             rendered = render(category, one.split, one.defect, one.index, size=SIZE)
             assert np.array_equal(rendered.image, pixels(root / one.image)), one.image
 
 
-def test_another_seed_gives_other_pictures(root: Path) -> None:
+def test_another_seed_gives_other_images(root: Path) -> None:
     for category in CATEGORIES:
         first = folder_of(root, category) / "train" / "good"
         old = {path.read_bytes() for path in first.iterdir()}
@@ -298,7 +298,7 @@ def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_good_pictures_are_their_own_twins(category: str) -> None:
+def test_good_images_are_their_own_twins(category: str) -> None:
     rendered = render(category, "test", "good", 0, size=SIZE)
     assert rendered.masks == () and np.array_equal(rendered.image, rendered.twin)
     assert rendered.image.std() > 5 and 20 < rendered.image.mean() < 235
@@ -351,7 +351,7 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict[str, object], message: 
         ("test", "hol", "fabric has no defect type 'hol'; did you mean hole"),
     ],
 )
-def test_wrong_pictures(split: str, defect: str | None, message: str) -> None:
+def test_wrong_images(split: str, defect: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         render("fabric", split, defect, 0)
 

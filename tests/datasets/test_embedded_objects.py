@@ -21,7 +21,7 @@ PIXEL_VALUES = {row.name: row.pixel_value for row in TRAY_DEFECTS}
 
 
 def hues(rendered: Rendered) -> tuple[BoolArray, BoolArray]:
-    """(H, W) where a tray picture is clearly yellow, and clearly blue."""
+    """(H, W) where a tray image is clearly yellow, and clearly blue."""
     red, _, blue = (rendered.image[:, :, k].astype(np.int64) for k in range(3))
     return red - blue > 60, blue - red > 60
 
@@ -45,7 +45,7 @@ def test_defect_types() -> None:
 @pytest.mark.parametrize(
     ("category", "defect"), [(name, category_module(name).DEFECTS[0]) for name in OBJECTS]
 )
-def test_the_same_picture_every_time(category: str, defect: str) -> None:
+def test_the_same_image_every_time(category: str, defect: str) -> None:
     first, again = (render(category, "test", defect, 3, size=128, seed=5) for _ in range(2))
     assert np.array_equal(first.image, again.image) and first.photometry == again.photometry
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(first.masks, again.masks, strict=True))
@@ -60,7 +60,7 @@ def test_the_same_picture_every_time(category: str, defect: str) -> None:
 
 
 def test_bolts_lie_in_every_direction() -> None:
-    """The long axis of the dark part, over 16 pictures, falls into at least 6 of 8 sectors of half a turn."""
+    """The long axis of the dark part, over 16 images, falls into at least 6 of 8 sectors of half a turn."""
     sectors = set()
     for index in range(16):
         image = render("bolt", "train", None, index, size=128).image.mean(axis=2)

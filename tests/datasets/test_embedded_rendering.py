@@ -64,10 +64,10 @@ def test_variance_of_the_noise(read_noise: float, level: float) -> None:
     photometry = Photometry(
         **{name: getattr(PLAIN, name) for name in PLAIN.__slots__ if name != "noise"}, noise=read_noise
     )
-    picture = sense(np.full((300, 300), level, np.float32), photometry, np.random.default_rng(0), f=1.0)
+    image = sense(np.full((300, 300), level, np.float32), photometry, np.random.default_rng(0), f=1.0)
     expected = 255**2 * (read_noise**2 + 0.00025 * level) + 1 / 12  # and rounding
-    assert picture.astype(np.float64).var() == pytest.approx(expected, rel=0.03)
-    assert picture.mean() == pytest.approx(255 * level, abs=0.1)
+    assert image.astype(np.float64).var() == pytest.approx(expected, rel=0.03)
+    assert image.mean() == pytest.approx(255 * level, abs=0.1)
 
 
 @pytest.mark.parametrize(("cell", "octaves"), [(3, 2), (8, 1), (16, 3)])
@@ -162,6 +162,6 @@ def test_the_mask_rule(seed: int) -> None:
     assert np.array_equal(difference_mask(footprint, exposed, twin), expected)
 
 
-def test_boxes_outside_the_picture() -> None:
+def test_boxes_outside_the_image() -> None:
     assert box_around(-10, 5, 3, 20, 20) is None and box_around(5, 30, 3, 20, 20) is None
     assert box_around(1, 18, 3, 20, 20) == (slice(15, 20), slice(0, 5))

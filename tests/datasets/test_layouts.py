@@ -1,34 +1,27 @@
-"""Every layout is recognised, split and paired by name; wrong paths say what to do."""
+"""The layout of MVTec AD is recognised, split and paired with masks; wrong paths say what to do."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import SIDE, loco_tree, mvtec_tree, write_mask, write_picture, write_pictures
+from trees import (
+    SHAPE,
+    by_id,
+    mvtec_tree,
+    stems,
+    write_image,
+    write_images,
+    write_mask,
+)
 
 from andon.core.errors import DataError
-from andon.core.records import Record
 from andon.datasets import Records, list_categories, load_ground_truth, open_dataset
 from andon.datasets.folder_scan import natural_order
 from andon.datasets.layouts import layouts
-
-SHAPE = (SIDE, SIDE)
-
-
-def stems(records: Records) -> list[str]:
-    return [record.image.stem for record in records]
-
-
-def by_id(records: Records) -> dict[str, Record]:
-    found = {record.id: record for record in records}
-    assert len(found) == len(records), "ids are unique"
-    return found
-
 
 # --- MVTec AD ---
 
@@ -60,7 +53,7 @@ def test_mvtec_ad(tmp_path: Path) -> None:
 def test_same_records_from_root_and_category(tmp_path: Path) -> None:
     mvtec_tree(tmp_path / "bottle"), mvtec_tree(tmp_path / "cable")
     (tmp_path / "readme.txt").write_text("about")
-    write_picture(tmp_path / "overview.png")
+    write_image(tmp_path / "overview.png")
     assert list_categories(tmp_path) == ["bottle", "cable"]
     assert (
         open_dataset(tmp_path, "cable")
@@ -78,8 +71,8 @@ def test_same_records_from_root_and_category(tmp_path: Path) -> None:
 def test_split_does_not_depend_on_where_or_how_files_lie(tmp_path: Path) -> None:
     first = open_dataset(mvtec_tree(tmp_path / "a" / "bottle"))
     (tmp_path / "b" / "bottle" / "train" / "good").mkdir(parents=True)
-    for picture in sorted((tmp_path / "a/bottle/train/good").iterdir(), reverse=True):
-        (tmp_path / "b/bottle/train/good" / picture.name).symlink_to(picture)
+    for image in sorted((tmp_path / "a/bottle/train/good").iterdir(), reverse=True):
+        (tmp_path / "b/bottle/train/good" / image.name).symlink_to(image)
     second = open_dataset(tmp_path / "b" / "bottle")
     assert stems(first.train) == stems(second.train) and stems(first.validation) == stems(second.validation)
     assert first.train.fingerprint() == second.train.fingerprint()
@@ -88,7 +81,7 @@ def test_split_does_not_depend_on_where_or_how_files_lie(tmp_path: Path) -> None
 
 def test_validation_folder_is_used_as_it_is(tmp_path: Path) -> None:
     folder = mvtec_tree(tmp_path / "bottle")
-    write_pictures(folder / "validation" / "good", 3)
+    write_images(folder / "validation" / "good", 3)
     data = open_dataset(folder)
     assert (len(data.train), len(data.validation)) == (12, 3)
 
@@ -100,16 +93,16 @@ def test_hold_out_can_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("good", ["Good", "OK", "normal", "NOMINAL", "no_defect", "negative", "0"])
 def test_names_of_the_good_class(tmp_path: Path, good: str) -> None:
-    write_pictures(tmp_path / "part" / "Train" / good, 4)
-    write_pictures(tmp_path / "part" / "test" / good, 2)
-    write_pictures(tmp_path / "part" / "test" / "ko", 2)
+    write_images(tmp_path / "part" / "Train" / good, 4)
+    write_images(tmp_path / "part" / "test" / good, 2)
+    write_images(tmp_path / "part" / "test" / "ko", 2)
     data = open_dataset(tmp_path / "part")
     assert data.layout == "mvtec_ad"
     assert [(record.defect_type, record.label) for record in data.test] == [("good", 0)] * 2 + [("ko", 1)] * 2
 
 
 def test_same_stems_in_different_folders_keep_their_own_masks(tmp_path: Path) -> None:
-    """BTAD uses stems of `ok` again in `ko`; pairing by stem alone gives good pictures defect masks."""
+    """BTAD uses stems of `ok` again in `ko`; pairing by stem alone gives good images defect masks."""
     folder = mvtec_tree(tmp_path / "part", good=2, defects={"a": 2, "b": 2})
     masks = {record.id: record.masks for record in open_dataset(folder).test}
     assert masks["part/test/good/000"] == ()
@@ -123,25 +116,25 @@ def test_mask_names(tmp_path: Path, top: str, name: str) -> None:
     """Stems end in letters of their suffix, which stripping characters instead of the suffix would eat."""
     folder = mvtec_tree(tmp_path / "part", defects={})
     stem = "spring"
-    write_picture(folder / "test" / "crack" / f"{stem}.JPG")
+    write_image(folder / "test" / "crack" / f"{stem}.JPG")
     mask = write_mask(folder / top / "crack" / f"{name.replace('p', stem, 1)}.png")
     record = by_id(open_dataset(folder).test)["part/test/crack/spring"]
     assert record.masks == (mask,)
 
 
 @pytest.mark.parametrize("mask", ["p_mask.png", "p_gt.BMP", "p.png"])
-def test_masks_beside_the_picture(tmp_path: Path, mask: str) -> None:
+def test_masks_beside_the_image(tmp_path: Path, mask: str) -> None:
     folder = mvtec_tree(tmp_path / "part", defects={})
-    write_picture(folder / "test" / "crack" / "p.jpg")
+    write_image(folder / "test" / "crack" / "p.jpg")
     write_mask(folder / "test" / "crack" / mask)
     data = open_dataset(folder)
     assert by_id(data.test)["part/test/crack/p"].masks == (folder / "test" / "crack" / mask,)
     assert any("read as their masks" in note for note in data.notes)
 
 
-def test_pictures_that_differ_in_suffix_only(tmp_path: Path) -> None:
+def test_images_that_differ_in_suffix_only(tmp_path: Path) -> None:
     for suffix in (".png", ".bmp"):
-        write_pictures(tmp_path / "part" / "train" / "good", 2, suffix)
+        write_images(tmp_path / "part" / "train" / "good", 2, suffix)
     data = open_dataset(tmp_path / "part", hold_out=False)
     assert [record.id for record in data.train][:2] == ["part/train/good/000.bmp", "part/train/good/000.png"]
 
@@ -149,7 +142,7 @@ def test_pictures_that_differ_in_suffix_only(tmp_path: Path) -> None:
 def test_unicode_spaces_dots_and_natural_order(tmp_path: Path) -> None:
     folder = tmp_path / "Größe M 2.0" / "train" / "good"
     for name in ("img10", "img9", "img 1", "bild.ä", "bild.b"):
-        write_picture(folder / f"{name}.PNG")
+        write_image(folder / f"{name}.PNG")
     (folder / ".hidden.png").write_bytes(b"x")
     (folder / "Thumbs.db").write_bytes(b"x")
     data = open_dataset(tmp_path / "Größe M 2.0", hold_out=False)
@@ -183,14 +176,14 @@ def test_broken_links_are_skipped_with_a_warning_and_empty_files_are_kept(tmp_pa
     assert "gone.png is a link to a missing file" in "\n".join(data.findings.warnings)
 
 
-def test_anomalous_pictures_in_train_are_left_out(tmp_path: Path) -> None:
+def test_anomalous_images_in_train_are_left_out(tmp_path: Path) -> None:
     folder = mvtec_tree(tmp_path / "part")
-    write_pictures(folder / "train" / "crack", 2)
+    write_images(folder / "train" / "crack", 2)
     data = open_dataset(folder, hold_out=False)
     assert len(data.train) == 12 and "holds 2 pictures in train" in data.findings.errors[0]
 
 
-def test_pictures_without_mask_and_masks_without_picture(tmp_path: Path) -> None:
+def test_images_without_mask_and_masks_without_image(tmp_path: Path) -> None:
     folder = mvtec_tree(tmp_path / "part")
     (folder / "ground_truth" / "crack" / "001_mask.png").rename(
         folder / "ground_truth" / "crack" / "007_mask.png"
@@ -216,163 +209,6 @@ def test_partial_copies_of_published_categories_are_noticed(tmp_path: Path) -> N
     assert open_dataset(own).findings.warnings == (), "own pictures under a well-known name"
 
 
-# --- MVTec LOCO AD and AutoVI ---
-
-
-def test_mvtec_loco(tmp_path: Path) -> None:
-    data = open_dataset(loco_tree(tmp_path / "pins"))
-    assert data.layout == "mvtec_loco" and data.saturation is not None
-    assert (len(data.train), len(data.validation)) == (12, 2)
-    groups = {record.id: record.group for record in data.test}
-    assert groups["pins/test/logical_anomalies/001"] == "logical"
-    assert groups["pins/test/structural_anomalies/000"] == "structural"
-    assert groups["pins/test/good/000"] == "good"
-    both = by_id(data.test)["pins/test/logical_anomalies/001"]
-    assert both.mask_kind == "channels" and [mask.name for mask in both.masks] == ["000.png", "001.png"]
-    defects = load_ground_truth(both, SHAPE, data.saturation).defects
-    assert [(r.defect_name, r.pixel_value, r.saturation_area) for r in defects] == [
-        ("1_additional_pushpin", 255, 6),
-        ("scratch", 240, 6),
-    ]
-
-
-def test_autovi_has_other_groups_and_no_validation(tmp_path: Path) -> None:
-    folder = loco_tree(
-        tmp_path / "pipe_clip", masks={"operator": [[255]], "unclipped": [[240]]}, validation=0
-    )
-    data = open_dataset(folder)
-    assert {record.group for record in data.test if record.label} == {"anomalous"}
-    assert (len(data.train), len(data.validation)) == (10, 2)
-
-
-def test_loco_is_recognised_without_its_config(tmp_path: Path) -> None:
-    """User data with a mask folder per picture: every defect saturates at its own area."""
-    data = open_dataset(loco_tree(tmp_path / "pins", config=None))
-    assert data.layout == "mvtec_loco" and data.saturation is None
-    assert load_ground_truth(data.test[-1], SHAPE, data.saturation).defects[0].saturation_area == 20
-
-
-def test_loco_counts_accept_paper_and_archive(tmp_path: Path) -> None:
-    from andon.datasets.published.counts import MVTEC_LOCO, compare
-
-    data = open_dataset(loco_tree(tmp_path / "splicing_connectors"))
-    assert any("copy may be partial" in warning for warning in data.findings.warnings)
-    for counts in MVTEC_LOCO["splicing_connectors"]:
-        test = [("good", counts.good), *counts.defects.items()]
-        complete = replace(
-            data,
-            train=Records([data.train[0]] * counts.train),
-            validation=Records([data.validation[0]] * counts.validation),
-            test=Records(
-                [replace(data.test[0], defect_type=kind) for kind, count in test for _ in range(count)]
-            ),
-        )
-        assert compare(complete, "MVTec LOCO AD", MVTEC_LOCO["splicing_connectors"]).warnings == ()
-
-
-def test_published_totals() -> None:
-    """Sums of the tables in the papers."""
-    from andon.datasets.published.counts import MVTEC_AD, MVTEC_LOCO
-
-    assert sum(counts.train for counts in MVTEC_AD.values()) == 3629
-    assert sum(counts.good for counts in MVTEC_AD.values()) == 467
-    assert sum(sum(counts.defects.values()) for counts in MVTEC_AD.values()) == 1258
-    assert sum(len(counts.defects) for counts in MVTEC_AD.values()) == 73
-    for which, train, validation in ((0, 1778, 305), (-1, 1772, 304)):
-        chosen = [counts[which] for counts in MVTEC_LOCO.values()]
-        assert (sum(c.train for c in chosen), sum(c.validation for c in chosen)) == (train, validation)
-        assert sum(c.good for c in chosen) == 575
-        assert sum(c.defects["structural_anomalies"] for c in chosen) == 432
-        assert sum(c.defects["logical_anomalies"] for c in chosen) == 561
-
-
-# --- people's own folders ---
-
-
-def test_normal_and_defect_folders(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "parts" / "Normal", 20)
-    write_pictures(tmp_path / "parts" / "defects" / "dent", 2)
-    write_pictures(tmp_path / "parts" / "defects", 3)
-    write_mask(tmp_path / "parts" / "masks" / "dent" / "001.png")
-    data = open_dataset(tmp_path / "parts")
-    assert data.layout == "folders"
-    assert (len(data.train), len(data.validation)) == (14, 2)  # 20 - 4 to test, 16 - 2 to validation
-    kinds = [record.defect_type for record in data.test]
-    assert (kinds.count("good"), kinds.count("dent"), kinds.count("defects")) == (4, 2, 3)
-    assert by_id(data.test)["parts/defects/dent/001"].masks
-    ids = [record.id for part in (data.train, data.validation, data.test) for record in part]
-    assert len(set(ids)) == 25
-
-
-def test_masks_directly_in_the_mask_folder_of_a_single_defect_folder(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "parts" / "ok", 6)
-    write_pictures(tmp_path / "parts" / "ko", 2)
-    write_mask(tmp_path / "parts" / "gt" / "000_mask.png")
-    write_mask(tmp_path / "parts" / "gt" / "001_mask.png")
-    data = open_dataset(tmp_path / "parts")
-    assert {record.id: bool(record.masks) for record in data.test if record.label == 1} == {
-        "parts/ko/000": True,
-        "parts/ko/001": True,
-    }
-    assert not data.findings.errors
-    write_pictures(tmp_path / "parts" / "ko" / "dent", 1)
-    assert any("masks directly in" in error for error in open_dataset(tmp_path / "parts").findings.errors)
-
-
-def test_mask_folder_inside_the_defect_folder(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "parts" / "ok", 6)
-    write_pictures(tmp_path / "parts" / "ko", 2)
-    write_mask(tmp_path / "parts" / "ko" / "masks" / "001.png")
-    bad = [record for record in open_dataset(tmp_path / "parts").test if record.label == 1]
-    assert [(record.defect_type, len(record.masks)) for record in bad] == [("ko", 0), ("ko", 1)]
-
-
-def test_defect_types_beside_the_good_folder(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "parts" / "good", 6)
-    write_pictures(tmp_path / "parts" / "crack", 2)
-    data = open_dataset(tmp_path / "parts")
-    assert [record.defect_type for record in data.test] == ["crack", "crack", "good", "good"]
-    assert any("crack" in note for note in data.notes)
-    write_pictures(tmp_path / "parts" / "bad", 1)
-    assert any("crack" in warning for warning in open_dataset(tmp_path / "parts").findings.warnings)
-
-
-def test_only_a_good_folder(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "parts" / "good", 10)
-    data = open_dataset(tmp_path / "parts")
-    assert (data.category, len(data.train), len(data.validation), len(data.test)) == ("parts", 9, 1, 0)
-
-
-def test_flat_folder(tmp_path: Path) -> None:
-    for suffix, count in ((".png", 6), (".JPG", 4)):
-        for index in range(count):
-            write_picture(tmp_path / "photos" / f"{suffix[1:]}{index}{suffix}")
-    data = open_dataset(tmp_path / "photos")
-    assert (data.layout, data.category) == ("flat", "photos")
-    assert (len(data.train), len(data.validation), len(data.test)) == (9, 1, 0)
-    assert set(data.train.labels) == {0} and not data.has_masks
-
-
-def test_flat_folder_does_not_learn_masks(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "photos", 3)
-    write_mask(tmp_path / "photos" / "001_mask.png")
-    data = open_dataset(tmp_path / "photos", hold_out=False)
-    assert stems(data.train) == ["000", "001", "002"]
-    assert any("001_mask.png" in note for note in data.notes)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_too_few_pictures(tmp_path: Path, count: int) -> None:
-    write_pictures(tmp_path / "a" / "good", count)
-    write_pictures(tmp_path / "a" / "bad", 1)
-    with pytest.raises(DataError, match="needs at least 3"):
-        open_dataset(tmp_path / "a")
-    write_pictures(tmp_path / "b", 1)
-    with pytest.raises(DataError, match=r"has 1 picture of good parts.* needs at least 2: add pictures"):
-        open_dataset(tmp_path / "b")
-    assert len(open_dataset(tmp_path / "b", hold_out=False).train) == 1
-
-
 # --- wrong inputs ---
 
 
@@ -384,7 +220,7 @@ def test_missing_folder_suggests_a_neighbour(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a file: give the folder"):
-        open_dataset(write_picture(tmp_path / "a.png"))
+        open_dataset(write_image(tmp_path / "a.png"))
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
@@ -398,7 +234,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         open_dataset(tmp_path, "docs")
 
 
-def test_train_without_pictures(tmp_path: Path) -> None:
+def test_train_without_images(tmp_path: Path) -> None:
     (tmp_path / "part" / "train" / "good").mkdir(parents=True)
     with pytest.raises(DataError, match="no pictures in train/good: add"):
         open_dataset(tmp_path / "part")
@@ -422,7 +258,7 @@ def test_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert open_dataset("~/part").category == "part"
 
 
-def test_listing_opens_no_picture(tmp_path: Path) -> None:
+def test_listing_opens_no_image(tmp_path: Path) -> None:
     folder = mvtec_tree(tmp_path / "part")
     (folder / "train" / "good" / "broken.png").write_bytes(b"no picture")
     assert len(open_dataset(folder, hold_out=False).train) == 13
@@ -456,7 +292,7 @@ def test_fingerprint_follows_contents(tmp_path: Path) -> None:
     assert len(prints) == 3 and before.fingerprint() in prints
     write_mask(folder / "ground_truth" / "crack" / "000_mask.png", 17)
     prints.add(open_dataset(folder).test.fingerprint())
-    write_picture(folder / "test" / "good" / "000.png", seed=1)
+    write_image(folder / "test" / "good" / "000.png", seed=1)
     prints.add(open_dataset(folder).test.fingerprint())
     assert len(prints) == 5
     (folder / "test" / "good" / "000.png").unlink()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import write_mask, write_picture, write_pictures
+from trees import write_image, write_images, write_mask
 
 from andon.core.errors import DataError
 from andon.datasets import list_categories, open_dataset
@@ -26,10 +26,10 @@ def with_manifest(folder: Path, text: str, name: str = "manifest.csv", encoding:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """Ten good pictures, two bad ones, a mask of one and two of the other."""
+    """Ten good images, two bad ones, a mask of one and two of the other."""
     folder = tmp_path / "parts"
-    write_pictures(folder / "good", 10)
-    write_pictures(folder / "bad one", 2)
+    write_images(folder / "good", 10)
+    write_images(folder / "bad one", 2)
     for name in ("a", "b", "c"):
         write_mask(folder / "truth" / f"{name}.png")
     return folder
@@ -87,7 +87,7 @@ def test_split_by_rule(parts: Path) -> None:
 
 
 def test_rule_respects_what_is_given(parts: Path) -> None:
-    """A good test picture and a validation picture are named: the rest is for training."""
+    """A good test image and a validation image are named: the rest is for training."""
     rows = [[f"good/{n:03d}.png", "0", {0: "test", 1: "validation"}.get(n, "")] for n in range(10)]
     rows.append(["bad one/000.png", "1", ""])
     data = open_dataset(
@@ -96,7 +96,7 @@ def test_rule_respects_what_is_given(parts: Path) -> None:
     assert (len(data.train), len(data.validation), data.test.labels) == (8, 1, (1, 0))
 
 
-def test_pictures_of_one_object_stay_together(parts: Path) -> None:
+def test_images_of_one_object_stay_together(parts: Path) -> None:
     rows = [f"good/{n:03d}.png,0,part-{n // 2}" for n in range(10)]
     data = open_dataset(with_manifest(parts, "\n".join(["image,label,object_id", *rows])))
     assert len(data.validation) == 2
@@ -139,7 +139,7 @@ def test_json(parts: Path, name: str) -> None:
 
 def test_manifests_side_by_side_are_categories(tmp_path: Path) -> None:
     for name in ("b", "a"):
-        write_pictures(tmp_path / name, 2)
+        write_images(tmp_path / name, 2)
         with_manifest(tmp_path / name, "image,label\n000.png,0\n001.png,0\n")
     assert list_categories(tmp_path) == ["a", "b"]
     assert open_dataset(tmp_path, "b").train[0].category == "b"
@@ -160,7 +160,7 @@ def test_files_elsewhere_are_refused(tmp_path: Path, image: str) -> None:
 
 
 def test_files_elsewhere_on_request(tmp_path: Path) -> None:
-    inside, outside = write_picture(tmp_path / "m" / "a.png"), write_picture(tmp_path / "b.png")
+    inside, outside = write_image(tmp_path / "m" / "a.png"), write_image(tmp_path / "b.png")
     for name in ("../b.png", str(outside)):
         folder = with_manifest(tmp_path / "m", f"image,label\n{inside.name},0\n{name},0\n")
         data = open_dataset(folder, allow_outside=True, hold_out=False)
@@ -169,7 +169,7 @@ def test_files_elsewhere_on_request(tmp_path: Path) -> None:
         assert all(record.image.is_file() for record in data.train)
 
 
-def test_anomalous_pictures_in_train_are_left_out(parts: Path) -> None:
+def test_anomalous_images_in_train_are_left_out(parts: Path) -> None:
     folder = with_manifest(
         parts, "image,split,label\ngood/000.png,train,0\ngood/001.png,train,0\nbad one/000.png,train,1\n"
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from trees import DEFECTS, SIDE, write_mask, write_picture
+from trees import DEFECTS, SIDE, write_image, write_mask
 
 from andon.core.errors import DataError
 from andon.core.records import MaskKind, Record
@@ -38,9 +38,9 @@ def test_any_value_but_zero_is_anomalous(tmp_path: Path, value: int) -> None:
 
 def test_palette_indices_are_taken_as_they_are(tmp_path: Path) -> None:
     """Index 1 is shown black here: a conversion to grey would lose the defect."""
-    picture = Image.frombytes("P", SHAPE, np.pad(np.ones((4, 4), np.uint8), 6).tobytes())
-    picture.putpalette([0, 0, 0, 0, 0, 0, 255, 0, 0])
-    picture.save(tmp_path / "m.png")
+    image = Image.frombytes("P", SHAPE, np.pad(np.ones((4, 4), np.uint8), 6).tobytes())
+    image.putpalette([0, 0, 0, 0, 0, 0, 255, 0, 0])
+    image.save(tmp_path / "m.png")
     assert load_ground_truth(record_with(tmp_path / "m.png"), SHAPE).union.sum() == 16
 
 
@@ -110,14 +110,14 @@ def test_size_mismatch_names_both_files_and_sizes(tmp_path: Path) -> None:
         load_ground_truth(record_with(mask), SHAPE)
 
 
-def test_mask_is_compared_with_the_rotated_picture(tmp_path: Path) -> None:
+def test_mask_is_compared_with_the_rotated_image(tmp_path: Path) -> None:
     """A 20 x 16 file with orientation 6 is shown 16 wide and 20 high; its mask is not rotated."""
     from andon.core.image_files import decode
 
-    picture = write_picture(tmp_path / "p.jpg", size=(20, 16))
+    image = write_image(tmp_path / "p.jpg", size=(20, 16))
     exif = Image.Exif()
     exif[274] = 6
-    Image.open(picture).save(tmp_path / "r.jpg", exif=exif)
+    Image.open(image).save(tmp_path / "r.jpg", exif=exif)
     height, width, _ = decode(tmp_path / "r.jpg").pixels.shape
     assert (height, width) == (20, 16)
     with pytest.raises(DataError, match="after EXIF rotation"):
@@ -127,7 +127,7 @@ def test_mask_is_compared_with_the_rotated_picture(tmp_path: Path) -> None:
     ).union.any()
 
 
-def test_good_pictures(tmp_path: Path) -> None:
+def test_good_images(tmp_path: Path) -> None:
     empty = load_ground_truth(record_with(label=0), SHAPE)
     assert empty.defects == () and empty.union.shape == SHAPE and not empty.union.any()
     blank = write_mask(tmp_path / "blank.png", 0)
@@ -137,7 +137,7 @@ def test_good_pictures(tmp_path: Path) -> None:
 
 
 def test_pixel_truth(tmp_path: Path) -> None:
-    """Anomalous pictures without a marked pixel are left out of pixel metrics."""
+    """Anomalous images without a marked pixel are left out of pixel metrics."""
     cases = [
         (record_with(write_mask(tmp_path / "m.png")), True),
         (record_with(write_mask(tmp_path / "blank.png", 0)), False),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from trees import SIDE, mvtec_tree, write_mask, write_picture
+from trees import SIDE, mvtec_tree, write_image, write_mask
 
 from andon.core.errors import DataError
 from andon.datasets import check_dataset, list_categories, load_ground_truth, open_dataset
@@ -31,14 +31,14 @@ def tree(folder: Path, *, validation: int = 2) -> Path:
     for (split, kind), count in counts.items():
         for k in range(count):
             where = folder / split / kind
-            write_picture(where / f"rgb/{k:03d}.png")
+            write_image(where / f"rgb/{k:03d}.png")
             write_points(where / f"xyz/{k:03d}.tiff")
             if split == "test":
                 write_mask(where / f"gt/{k:03d}.png", 0 if kind == "good" else 255)
     return folder
 
 
-def test_pictures_points_and_masks_are_paired_by_name(tmp_path: Path):
+def test_images_points_and_masks_are_paired_by_name(tmp_path: Path):
     data = open_dataset(tree(tmp_path / "bagel"))
     assert (data.layout, data.category) == ("mvtec3d", "bagel")
     assert (len(data.train), len(data.validation), len(data.test)) == (6, 2, 4)
@@ -101,7 +101,7 @@ def test_embedded_dimples_are_a_sound_data_set():
         open_dataset("embedded:dimple")
 
 
-def test_pictures_are_the_same_whenever_they_are_drawn():
+def test_images_are_the_same_whenever_they_are_drawn():
     once, again = (dimples.render("test", "hole", 1, size=128, seed=3) for _ in range(2))
     assert np.array_equal(once.colours, again.colours)
     assert np.array_equal(once.points, again.points)

@@ -63,7 +63,7 @@ def test_a_larger_share_contains_the_smaller() -> None:
     assert held_out(NAMES, 10, 0) < held_out(NAMES, 20, 0)
 
 
-def test_too_few_pictures_or_one_object() -> None:
+def test_too_few_images_or_one_object() -> None:
     one = [Record(Path("/d/a.png"), "a")]
     with pytest.raises(DataError, match=r"has 1 picture of good parts.*needs at least 2"):
         hold_out(one, 10, 0, base=Path("/d"), into="validation")

@@ -33,21 +33,21 @@ def small_textures():
     st.sampled_from([0.0, 0.5, 1.0, "noise"]),
     st.integers(0, 1 << 30),
 )
-def test_the_mask_is_where_the_picture_changed(kind, height, width, grey, seed):
-    """Also on pictures in which a pasted piece cannot show."""
+def test_the_mask_is_where_the_image_changed(kind, height, width, grey, seed):
+    """Also on images in which a pasted piece cannot show."""
     rng = np.random.default_rng(seed)
-    picture = (
+    image = (
         rng.random((height, width, 3), np.float32) if grey == "noise" else np.full((height, width, 3), grey)
     )
-    picture = picture.astype(np.float32)
-    before = picture.copy()
-    changed, mask = add_anomaly(picture, picture[::-1, : max(1, width // 2)], kind, seed=seed)
-    assert np.array_equal(picture, before)
-    assert (changed.shape, mask.shape, changed.dtype) == (picture.shape, (height, width), np.float32)
+    image = image.astype(np.float32)
+    before = image.copy()
+    changed, mask = add_anomaly(image, image[::-1, : max(1, width // 2)], kind, seed=seed)
+    assert np.array_equal(image, before)
+    assert (changed.shape, mask.shape, changed.dtype) == (image.shape, (height, width), np.float32)
     assert 0 <= changed.min() <= changed.max() <= 1
-    assert np.array_equal(mask, np.abs(changed - picture).max(2) >= VISIBLE)
+    assert np.array_equal(mask, np.abs(changed - image).max(2) >= VISIBLE)
     assert mask.any()
-    again = add_anomaly(picture, picture[::-1, : max(1, width // 2)], kind, seed=seed)
+    again = add_anomaly(image, image[::-1, : max(1, width // 2)], kind, seed=seed)
     assert np.array_equal(changed, again[0])
 
 
@@ -73,18 +73,18 @@ def test_records_are_files_with_masks_and_never_good(monkeypatch, tmp_path):
 
 
 def test_defects_on_arrays_lie_where_they_are_seen():
-    pictures = [decode(record.image).pixels for record in open_dataset(SOURCE).train[:5]]
-    found = with_anomalies(pictures, [None] * 5, seed=3)
+    images = [decode(record.image).pixels for record in open_dataset(SOURCE).train[:5]]
+    found = with_anomalies(images, [None] * 5, seed=3)
     assert len(found) == 5
-    assert all((np.abs(a - b).max(2) >= VISIBLE).any() for a, b in zip(found, pictures, strict=True))
+    assert all((np.abs(a - b).max(2) >= VISIBLE).any() for a, b in zip(found, images, strict=True))
     assert all(
-        np.array_equal(a, b) for a, b in zip(found, with_anomalies(pictures, [None] * 5, seed=3), strict=True)
+        np.array_equal(a, b) for a, b in zip(found, with_anomalies(images, [None] * 5, seed=3), strict=True)
     )
-    left = np.zeros(pictures[0].shape[:2], np.bool_)
+    left = np.zeros(images[0].shape[:2], np.bool_)
     left[:, : left.shape[1] // 2] = True
-    seen = with_anomalies(pictures, [left] * 5, seed=3)
+    seen = with_anomalies(images, [left] * 5, seed=3)
     assert 0 < len(seen) <= 5
-    originals = np.stack(pictures)
+    originals = np.stack(images)
     for changed in seen:
-        assert (originals == changed).all(3)[:, ~left].all(1).any()  # one picture's other half is untouched
-    assert with_anomalies(pictures, [np.zeros_like(left)] * 5, seed=3) == []
+        assert (originals == changed).all(3)[:, ~left].all(1).any()  # one image's other half is untouched
+    assert with_anomalies(images, [np.zeros_like(left)] * 5, seed=3) == []
