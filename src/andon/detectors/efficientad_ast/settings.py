@@ -1,4 +1,4 @@
-"""Settings of EfficientAD-AST; D1 to D19 are the defects of the published code, as numbered in docs/efficientad_ast.md."""
+"""Settings of EfficientAD-AST; D1 to D19 are the defects of the published code, numbered in docs/reference/models.md."""
 
 from __future__ import annotations
 
