@@ -14,14 +14,11 @@ from andon.core.errors import ConfigError, InterruptedRun
 from andon.core.images import batches
 from andon.core.records import Record
 from andon.datasets.penalty_images import penalty_records
-from andon.detectors.uninformed_students.detector import (
-    UninformedStudents,
-    UninformedStudentsConfig,
-    distil_teacher,
-    error_and_spread,
-    normalise,
-)
+from andon.detectors.uninformed_students.detector import UninformedStudents
+from andon.detectors.uninformed_students.distillation import distil_teacher
 from andon.detectors.uninformed_students.networks import pad_for
+from andon.detectors.uninformed_students.receptive_field import error_and_variance, normalise
+from andon.detectors.uninformed_students.settings import UninformedStudentsConfig
 from andon.detectors.uninformed_students.teacher import (
     compactness_loss,
     knowledge_loss,
@@ -150,11 +147,11 @@ def test_the_shifted_crop_is_shifted_by_up_to_a_quarter_with_noise():
 
 @settings(deadline=None, max_examples=15)
 @given(students=st.integers(1, 4), size=st.integers(1, 5), seed=st.integers(0, 10**6))
-def test_error_and_spread_equal_a_plain_loop(students, size, seed):
+def test_error_and_variance_equal_a_plain_loop(students, size, seed):
     """I-35: v = mean ‖S_i‖² - ‖μ̄‖² = mean ‖S_i - μ̄‖²."""
     rng = np.random.default_rng(seed)
     answers, target = rng.normal(size=(students, 2, size, 3, 2)), rng.normal(size=(2, size, 3, 2))
-    error, spread = error_and_spread(torch.from_numpy(answers), torch.from_numpy(target))
+    error, spread = error_and_variance(torch.from_numpy(answers), torch.from_numpy(target))
     for b, r, c in np.ndindex(2, 3, 2):
         mean = sum(answers[i, b, :, r, c] for i in range(students)) / students
         assert float(error[b, r, c]) == pytest.approx(sum((mean - target[b, :, r, c]) ** 2))
@@ -162,7 +159,9 @@ def test_error_and_spread_equal_a_plain_loop(students, size, seed):
         assert float(spread[b, r, c]) == pytest.approx(squares - sum(mean**2), abs=1e-12)
     assert (spread >= 0).all()
     agreeing = torch.from_numpy(answers[:1]).expand(3, -1, -1, -1, -1)
-    assert float(error_and_spread(agreeing, torch.from_numpy(target))[1].max()) == pytest.approx(0, abs=1e-25)
+    assert float(error_and_variance(agreeing, torch.from_numpy(target))[1].max()) == pytest.approx(
+        0, abs=1e-25
+    )
 
 
 @settings(deadline=None, max_examples=15)
@@ -193,7 +192,7 @@ def test_maps_are_standardised_on_held_out_pictures(fitted, records):
     x = normalise(images)
     with torch.inference_mode():
         for field in fitted.receptive_fields():
-            z = (field.error_and_spread(x) - field.map_mean_) / field.map_std_
+            z = (field.error_and_variance(x) - field.map_mean_) / field.map_std_
             torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
             torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-4, rtol=0)
             torch.testing.assert_close(field.anomaly_map(x), z.sum(1, keepdim=True))
@@ -233,8 +232,8 @@ def test_the_coarse_grid_is_part_of_the_dense_one():
     coarse.load_state_dict(dense.state_dict())
     x = torch.rand(1, 3, SIDE, SIDE)
     with torch.inference_mode():
-        every = dense.error_and_spread(x)
-        some = coarse.error_and_spread(x)
+        every = dense.error_and_variance(x)
+        some = coarse.error_and_variance(x)
     first = (dense.support - 1) // 2 - (dense.support - 4) // 2
     torch.testing.assert_close(some, every[:, :, first::4, first::4])
     assert every.shape[-2:] == (SIDE, SIDE)
@@ -280,7 +279,7 @@ def test_the_teacher_learns_to_describe_as_the_big_network(weights):
 
 def test_the_teacher_is_made_once_per_setting(tmp_path, monkeypatch):
     monkeypatch.setenv("ANDON_HOME", str(tmp_path))
-    module = "andon.detectors.uninformed_students.detector.teacher_losses"
+    module = "andon.detectors.uninformed_students.distillation.teacher_losses"
     settings = config()
     big = extractor(settings)
     first = distil_teacher(33, settings, big, trainer())

@@ -1,5 +1,6 @@
-"""Uninformed Students: ensembles of students imitate a teacher's description of every patch; they err where all was not seen."""
+"""Uninformed Students: the regression error and the disagreement of student ensembles that imitate a patch teacher."""
 
-from andon.detectors.uninformed_students.detector import UninformedStudents, UninformedStudentsConfig
+from andon.detectors.uninformed_students.detector import UninformedStudents
+from andon.detectors.uninformed_students.settings import UninformedStudentsConfig
 
 __all__ = ["UninformedStudents", "UninformedStudentsConfig"]

@@ -1,7 +1,7 @@
-"""Patch networks of Uninformed Students (Bergmann et al., arXiv 1911.02357; spec 8.1, 8.2) and their dense evaluation.
+"""Patch networks of Uninformed Students (Bergmann et al., arXiv 1911.02357, Sec. 3.1) and their dense evaluation.
 
-A patch network turns one p x p patch into one descriptor. Evaluated densely it gives the descriptors of all patches of a
-image in one pass (Bailer et al., "Fast dense feature extraction with CNNs that have pooling layers", BMVC 2017).
+A patch network maps a p x p patch to a descriptor. Dense evaluation gives the descriptors of all patches of an image in one
+pass (Bailer et al., "Fast dense feature extraction with CNNs that have pooling layers", BMVC 2017).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Patch = Literal[17, 33, 65]
-"""Side of the patches a network was designed for, in pixels."""
+"""Receptive field p in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A 2 x 2 maximum with stride 2."""
+    """2 x 2 max-pooling with stride 2."""
 
 
 LAYERS: dict[int, tuple[Conv | Pool, ...]] = {
@@ -35,11 +35,11 @@ LAYERS: dict[int, tuple[Conv | Pool, ...]] = {
     33: (Conv(5, 128), Pool(), Conv(5, 256), Pool(), Conv(2, 256), Conv(4, 128)),
     17: (Conv(6, 128), Conv(5, 256), Conv(5, 256), Conv(4, 128)),
 }
-"""Layers by patch size: the paper's tables with the kernels that give the sizes printed in them (spec 8.1)."""
+"""Layers by patch size: the paper's tables, with the kernels that give the map sizes printed there."""
 
 
 class PatchNetwork(nn.Module):
-    """Descriptors of patches; LeakyReLU after each convolution but the last.
+    """(B, 3, H, W) to descriptors of patches; LeakyReLU after each convolution but the last.
 
     `width` scales the channels of the hidden layers, `descriptor` is the number of output channels.
     """
@@ -57,9 +57,9 @@ class PatchNetwork(nn.Module):
             for inner, outer, layer in zip([3, *widths], widths, self._convolutions(), strict=False)
         )
         self.stride = 2 ** sum(isinstance(layer, Pool) for layer in self.layers)
-        """Distance of the patches `forward` describes, in pixels."""
+        """Pixels between neighbouring patches of `forward`."""
         self.support = self._support()
-        """Side of the square a descriptor depends on: at most the patch, whose last rows an odd pool drops."""
+        """Side of the square a descriptor depends on: p, less the rows that pooling of odd sizes drops."""
 
     def _convolutions(self) -> list[Conv]:
         return [layer for layer in self.layers if isinstance(layer, Conv)]
@@ -71,36 +71,36 @@ class PatchNetwork(nn.Module):
         return size
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, d, h, w): the patches whose top left corners are multiples of `stride`; one for a p x p patch."""
+        """(B, 3, H, W) to (B, d, h, w): one descriptor per `stride` pixels; a p x p patch gives one."""
         return self._run(images, dense=False)
 
     def dense(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, d, H - support + 1, W - support + 1): the patches at every position.
+        """(B, 3, H, W) to (B, d, H - support + 1, W - support + 1): one descriptor per pixel.
 
-        Each pool keeps stride 1; what follows it is dilated by the product of the strides that were left out.
+        Each pooling has stride 1; the layers after it are dilated by the product of the strides left out.
         """
         return self._run(images, dense=True)
 
     def _run(self, x: Tensor, *, dense: bool) -> Tensor:
-        spacing = 1  # of neighbouring cells of the patch network, in cells of x
+        dilation = 1  # product of the strides left out
         remaining = [conv for conv in self.convolutions if isinstance(conv, nn.Conv2d)]
         for layer in self.layers:
             if isinstance(layer, Pool):
-                x = F.max_pool2d(x, 2, stride=1 if dense else 2, dilation=spacing)
-                spacing *= 2 if dense else 1
+                x = F.max_pool2d(x, 2, stride=1 if dense else 2, dilation=dilation)
+                dilation *= 2 if dense else 1
                 continue
             conv = remaining.pop(0)
-            x = F.conv2d(x, conv.weight, conv.bias, dilation=spacing)
+            x = F.conv2d(x, conv.weight, conv.bias, dilation=dilation)
             if remaining:
                 x = F.leaky_relu(x, self.slope)
         return x
 
 
 def pad_for(images: Tensor, support: int, stride: int = 1) -> Tensor:
-    """Reflect (B, C, H, W) at its borders so that each `stride` x `stride` cell has one patch, with its support around it.
+    """Pad (B, C, H, W) by reflection so that each `stride` x `stride` cell is the centre of one descriptor's support.
 
-    With stride 1 the dense output is H x W; else the output of `forward` is H / stride x W / stride, for sides divisible
-    by the stride. The sides have to be larger than half the support.
+    The output is then H / stride x W / stride (dense evaluation: stride 1). Sides must be divisible by the stride and larger
+    than half the support.
     """
     missing = support - stride
     before, after = missing // 2, math.ceil(missing / 2)

@@ -1,4 +1,4 @@
-"""Crops and losses with which a patch network learns to describe patches (Uninformed Students, arXiv 1911.02357; spec 8.3)."""
+"""Crops and losses of the teacher's distillation (Uninformed Students, arXiv 1911.02357, Sec. 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from andon.layers.augment import luma
 
 NOISE = 0.1
-"""Deviation of the noise on the shifted crop of a triplet."""
+"""Standard deviation of the noise on the positive crop p⁺ of a triplet."""
 
 
 def random_windows(
@@ -24,10 +24,10 @@ def random_windows(
     zoom: tuple[float, float] = (4.0, 16.0),
     grey_share: float = 0.1,
 ) -> Tensor:
-    """One random window of each image, (B, 3, w, w) in [0, 1] with w = patch + 2 * border.
+    """One random crop of each (3, S, S) uint8 image: (B, 3, w, w) in [0, 1], w = patch + 2 * border.
 
-    `pictures` are (3, S, S) uint8. Each is zoomed to a random side between `zoom[0]` and `zoom[1]` patches and the window
-    is cut out of it (only the window is resized); a share of them loses its colour. The generator is a CPU one.
+    The image is resized to a random side between `zoom[0]` and `zoom[1]` patches and the window cropped from it (in the code:
+    the crop is resized alone). A window is converted to grey with probability `grey_share`. The generator is on the CPU.
     """
     side = patch + 2 * border
     windows = []
@@ -46,7 +46,7 @@ def random_windows(
 
 
 def shifted_crops(windows: Tensor, patch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The central crops (B, 3, patch, patch) of windows, and the same shifted by up to the border, with noise (p and p⁺)."""
+    """p, the central crops (B, 3, patch, patch) of windows, and p⁺, the same shifted by up to the border and with noise."""
     border = (windows.shape[-1] - patch) // 2
     centre = windows[:, :, border : border + patch, border : border + patch]
     shifted = []
@@ -58,17 +58,17 @@ def shifted_crops(windows: Tensor, patch: int, generator: torch.Generator) -> tu
 
 
 def largest_shift(patch: int) -> int:
-    """Pixels by which p⁺ is shifted at most: a quarter of the patch."""
+    """Largest shift of p⁺ in pixels: a quarter of the patch."""
     return (patch - 1) // 4
 
 
 def knowledge_loss(decoded: Tensor, target: Tensor) -> Tensor:
-    """L_k: squared distance of decoded descriptors and features of the big network, both (B, n), averaged over the batch."""
+    """L_k: squared distance of decoded descriptors to the large network's features, both (B, n), averaged over the batch."""
     return (decoded - target).square().sum(1).mean()
 
 
 def metric_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0) -> Tensor:
-    """L_m: triplet loss of descriptors (B, d); the negative has to be far from the anchor and from the positive."""
+    """L_m: triplet loss of descriptors (B, d) with the nearer of the distances negative-anchor and negative-positive."""
     near = (anchor - positive).square().sum(1)
     far = torch.minimum((anchor - negative).square().sum(1), (positive - negative).square().sum(1))
     return (margin + near - far).clamp_min(0.0).mean()
@@ -77,8 +77,8 @@ def metric_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: floa
 def compactness_loss(descriptors: Tensor, between: Literal["dimensions", "samples"] = "dimensions") -> Tensor:
     """L_c: sum of the squared correlations between different dimensions (or samples) of a batch of descriptors (B, d).
 
-    0 where all are uncorrelated, d (d - 1) where all are copies of one. The paper prints the plain sum of the correlations;
-    squares do not reward negative ones.
+    0 if all are uncorrelated, d (d - 1) if all are equal. The paper prints the sum of the correlations themselves, which rewards
+    negative ones.
     """
     with torch.autocast(descriptors.device.type, enabled=False):
         rows = descriptors.float() if between == "samples" else descriptors.float().T
