@@ -47,19 +47,19 @@ class Fetched:
     """Errors and warnings of opening it, such as differences from the published counts."""
 
 
-def announce(known: PublishedSet, folder: Path) -> list[str]:
+def announce(source: PublishedSet, folder: Path) -> list[str]:
     """Lines to show before agreement is asked: page, licence, citation, content, archive, folder."""
-    size = f"{known.size / 1e9:.2f} GB" if known.size else "size not known"
-    lines = [f"{known.title}: {known.page}", f"licence: {known.licence}", f"cite: {known.cite}"]
-    if known.images:
-        lines.append(f"content: {len(known.counts)} categories, {plural(known.images, 'picture')}")
-    if known.archive:
-        lines.append(f"archive: {known.archive}, {size}, sha256 {known.sha256 or 'not known'}")
+    size = f"{source.size / 1e9:.2f} GB" if source.size else "size not known"
+    lines = [f"{source.title}: {source.page}", f"licence: {source.licence}", f"cite: {source.cite}"]
+    if source.images:
+        lines.append(f"content: {len(source.counts)} categories, {plural(source.images, 'picture')}")
+    if source.archive:
+        lines.append(f"archive: {source.archive}, {size}, sha256 {source.sha256 or 'not known'}")
     return [*lines, f"folder: {folder}"]
 
 
 def check_fetch(
-    known: PublishedSet, folder: Path, *, url: str = "", archive: Path | None = None, sha256: str = ""
+    source: PublishedSet, folder: Path, *, url: str = "", archive: Path | None = None, sha256: str = ""
 ) -> None:
     """Raise a `UsageError` for arguments that cannot work, before anything is asked or downloaded."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -70,24 +70,24 @@ def check_fetch(
         raise DataError(f"{sha256!r} is no sha256: give 64 hexadecimal digits")
     if archive is not None:
         if not archive.is_file():
-            raise DataError(f"{archive} is no file: give the archive downloaded from {known.page}")
+            raise DataError(f"{archive} is no file: give the archive downloaded from {source.page}")
         return
     if is_offline():
         raise DataError(
-            f"downloads are forbidden (offline): bring the archive here from {known.page}, then "
-            f"`andon data fetch {known.name} {folder} --from-archive FILE`"
+            f"downloads are forbidden (offline): bring the archive here from {source.page}, then "
+            f"`andon data fetch {source.name} {folder} --from-archive FILE`"
         )
     if url:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise DataError(f"{url!r} is no link: give one that begins with https://, or --from-archive FILE")
-    elif not known.links:
-        way = "pass --from-archive FILE" if known.archive else "nothing is fetched"
-        raise DataError(f"{known.title} has no direct link ({known.page}); {known.how}; {way}")
+    elif not source.links:
+        way = "pass --from-archive FILE" if source.archive else "nothing is fetched"
+        raise DataError(f"{source.title} has no direct link ({source.page}); {source.how}; {way}")
 
 
 def fetch(
-    known: PublishedSet,
+    source: PublishedSet,
     folder: Path,
     *,
     url: str = "",
@@ -102,28 +102,28 @@ def fetch(
     An interrupted download is resumed by the next call. `url` replaces the known links. `sha256` (64 hex digits) replaces
     the known hash and size, for an archive that the publisher changed. Raises a `UsageError` that states the remedy.
     """
-    check_fetch(known, folder, url=url, archive=archive, sha256=sha256)
-    size, expected = (0, sha256.lower()) if sha256 else (known.size, known.sha256)
+    check_fetch(source, folder, url=url, archive=archive, sha256=sha256)
+    size, expected = (0, sha256.lower()) if sha256 else (source.size, source.sha256)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        file = archive or _download(known, folder, (url,) if url else known.links, size, show, pause)
-        found = _check(known, file, size, expected, is_ours=archive is None, show=show)
+        file = archive or _download(source, folder, (url,) if url else source.links, size, show, pause)
+        found = _check(source, file, size, expected, is_ours=archive is None, show=show)
         try:
-            _unpack(known, file, folder, found, url, show)
+            _unpack(source, file, folder, found, url, show)
         except DataError as error:
             if archive is not None:
                 raise
             file.unlink()  # so that the next call downloads it again
-            raise DataError(f"{error}; if it is so again, get the present link from {known.page}") from error
+            raise DataError(f"{error}; if it is so again, get the present link from {source.page}") from error
         if archive is None:
-            _put_away(file, folder.parent / known.archive if keep_archive and known.archive else None)
+            _put_away(file, folder.parent / source.archive if keep_archive and source.archive else None)
     except OSError as error:
         raise _disk_error(error, folder) from error
     return Fetched(folder, found, *_open_all(folder))
 
 
 def _download(
-    known: PublishedSet, folder: Path, links: tuple[str, ...], size: int, show: Show, pause: float
+    source: PublishedSet, folder: Path, links: tuple[str, ...], size: int, show: Show, pause: float
 ) -> Path:
     """The archive beside `folder`, downloaded from the first link that works or completed by an earlier call."""
     file = folder.with_name(f"{folder.name}.download")
@@ -142,8 +142,8 @@ def _download(
             reasons.append(f"{urllib.parse.urlsplit(link).hostname}: {' '.join(str(error).split())}")
     kept = f" ({part.stat().st_size} bytes are kept and continued from)" if part.is_file() else ""
     raise DataError(
-        f"{known.title} could not be fetched{kept}: {'; '.join(reasons)}. Run the command again, or get the present link "
-        f"from {known.page} and pass --url LINK, or download it in a browser and pass --from-archive FILE"
+        f"{source.title} could not be fetched{kept}: {'; '.join(reasons)}. Run the command again, or get the present link "
+        f"from {source.page} and pass --url LINK, or download it in a browser and pass --from-archive FILE"
     )
 
 
@@ -183,11 +183,11 @@ def _check_room(folder: Path, size: int, part: Path) -> None:
         )
 
 
-def _check(known: PublishedSet, file: Path, size: int, expected: str, *, is_ours: bool, show: Show) -> str:
+def _check(source: PublishedSet, file: Path, size: int, expected: str, *, is_ours: bool, show: Show) -> str:
     """The sha256 of the archive. A downloaded archive (`is_ours`) with another hash or size is removed."""
     found_size = file.stat().st_size
     if size and found_size != size:
-        raise _wrong(known, file, f"has {found_size} bytes, the published archive has {size}", is_ours)
+        raise _wrong(source, file, f"has {found_size} bytes, the published archive has {size}", is_ours)
     digest, done = hashlib.sha256(), 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -196,17 +196,17 @@ def _check(known: PublishedSet, file: Path, size: int, expected: str, *, is_ours
             show("checking", done, found_size)
     found = digest.hexdigest()
     if expected and found != expected:
-        raise _wrong(known, file, f"has sha256 {found}, expected {expected}", is_ours)
+        raise _wrong(source, file, f"has sha256 {found}, expected {expected}", is_ours)
     return found
 
 
-def _wrong(known: PublishedSet, file: Path, what: str, is_ours: bool) -> DataError:
+def _wrong(source: PublishedSet, file: Path, what: str, is_ours: bool) -> DataError:
     removed = ""
     if is_ours:
         file.unlink()
         removed = " and was removed"
     return DataError(
-        f"{file} {what}: it is damaged or another file{removed}; fetch it again, or, if {known.page} names a new archive, "
+        f"{file} {what}: it is damaged or another file{removed}; fetch it again, or, if {source.page} names a new archive, "
         "pass its --sha256"
     )
 
@@ -219,21 +219,21 @@ def _put_away(file: Path, kept: Path | None) -> None:
         file.rename(kept)
 
 
-def _unpack(known: PublishedSet, file: Path, folder: Path, sha256: str, url: str, show: Show) -> None:
+def _unpack(source: PublishedSet, file: Path, folder: Path, sha256: str, url: str, show: Show) -> None:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         extract(file, part, progress=lambda done, total: show("unpacking", done, total))
         inside = list(part.iterdir())
-        enclosed = len(inside) == 1 and inside[0].is_dir() and bool(known.enclosing)
-        enclosed = enclosed and inside[0].match(known.enclosing)
+        enclosed = len(inside) == 1 and inside[0].is_dir() and bool(source.enclosing)
+        enclosed = enclosed and inside[0].match(source.enclosing)
         content = inside[0] if enclosed else part
         origin = {
-            "name": known.name,
-            "title": known.title,
-            "page": known.page,
-            "licence": known.licence,
-            "cite": known.cite,
-            "archive": known.archive or file.name,
+            "name": source.name,
+            "title": source.title,
+            "page": source.page,
+            "licence": source.licence,
+            "cite": source.cite,
+            "archive": source.archive or file.name,
             "url": url,
             "bytes": file.stat().st_size,
             "sha256": sha256,

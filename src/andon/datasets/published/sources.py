@@ -169,7 +169,7 @@ _SETS = (
 
 def published_sets() -> dict[str, PublishedSet]:
     """All published sets by name."""
-    return {known.name: known for known in _SETS}
+    return {one.name: one for one in _SETS}
 
 
 def published_set(name: str) -> PublishedSet:
