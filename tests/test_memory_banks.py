@@ -57,7 +57,7 @@ def answering(detector: Detector, **settings: object) -> Detector:
 
 def pictures(train: list[Record]) -> torch.Tensor:
     return torch.stack(
-        [andon.core.images.show(andon.core.images.decode(r.image).pixels, (64, 64)) for r in train]
+        [andon.core.images.apply_view(andon.core.images.decode(r.image).pixels, (64, 64)) for r in train]
     )
 
 

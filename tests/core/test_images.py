@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from andon.core.errors import DataError
-from andon.core.images import View, batches, load_batch, resize, show, to_tensor
+from andon.core.images import View, apply_view, batches, load_batch, resize, to_tensor
 from andon.core.records import Record
 
 # Resizing ---------------------------------------------------------------------------------------------------------
@@ -59,15 +59,15 @@ def test_batch_of_images_is_resized_like_each_alone():
 
 def test_views(tmp_path):
     pixels = texture(3).astype(np.float32) / 255
-    assert torch.equal(show(pixels, (32, 32)), to_tensor(pixels, (32, 32)))
-    zoomed = show(pixels, (32, 32), View(zoom=True))
+    assert torch.equal(apply_view(pixels, (32, 32)), to_tensor(pixels, (32, 32)))
+    zoomed = apply_view(pixels, (32, 32), View(zoom=True))
     assert torch.equal(zoomed, to_tensor(pixels, (64, 64))[:, 16:48, 16:48])
-    grey = show(pixels, (32, 32), View(colour="grey"))
+    grey = apply_view(pixels, (32, 32), View(colour="grey"))
     expected = (to_tensor(pixels, (32, 32)) * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(0)
     for channel in grey:
         torch.testing.assert_close(channel, expected)
-    bright = show(pixels, (32, 32), View(brightness=1.5))
-    torch.testing.assert_close(bright, (show(pixels, (32, 32)) * 1.5).clamp(0, 1))
+    bright = apply_view(pixels, (32, 32), View(brightness=1.5))
+    torch.testing.assert_close(bright, (apply_view(pixels, (32, 32)) * 1.5).clamp(0, 1))
     keys = [View().key, View(zoom=True).key, View(colour="grey").key, View(colour="tint").key]
     assert keys[0] == ""
     assert len(set(keys)) == 4

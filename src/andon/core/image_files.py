@@ -1,4 +1,4 @@
-"""Image files: names, order, decoding to arrays. Pillow and tifffile are imported here.
+"""Image files: names, natural order, decoding to arrays. Pillow and tifffile are imported here.
 
 Formats and value ranges: docs/reference/data.md, "Images".
 """
@@ -16,8 +16,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from andon.core.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""Image files, compared in lower case."""
+"""Suffixes of image files, in lower case."""
 IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
+"""Files and folders of operating systems, in lower case."""
 MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
 

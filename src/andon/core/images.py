@@ -81,12 +81,12 @@ class View:
         return "-".join(parts + [f"light{self.brightness:g}"] * (self.brightness != 1.0))
 
 
-WHOLE = View()
+UNCHANGED = View()
 _LUMA = (0.2989, 0.587, 0.114)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def show(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = WHOLE) -> Tensor:
+def apply_view(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = UNCHANGED) -> Tensor:
     """(H, W, 3) in [0, 1] as a tensor (3, h, w) changed by `view`. Values may leave [0, 1] with `tint`."""
     import torch
 
@@ -111,7 +111,7 @@ def show(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: View = WH
 def load_batch(
     records: Sequence[Record],
     size: tuple[int, int],
-    view: View = WHOLE,
+    view: View = UNCHANGED,
     planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
 ) -> Batch:
     """Decode and resize the images of some records.
@@ -126,7 +126,7 @@ def load_batch(
     for record in records:
         pixels = read_pixels(record)
         sizes.append((pixels.shape[0], pixels.shape[1]))
-        image = show(pixels, size, view)
+        image = apply_view(pixels, size, view)
         images.append(image if planes is None else torch.cat([image, planes(points_of(record, sizes[-1]))]))
     return Batch(torch.stack(images), tuple(records), tuple(sizes))
 
@@ -136,7 +136,7 @@ def batches(
     size: tuple[int, int],
     batch_size: int,
     *,
-    view: View = WHOLE,
+    view: View = UNCHANGED,
     planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
     ahead: int = 2,
 ) -> Iterator[Batch]:
@@ -155,7 +155,12 @@ class CachedImages:
     """Images of records by position, decoded on first use; up to `limit` bytes are kept in memory."""
 
     def __init__(
-        self, records: Sequence[Record], size: tuple[int, int], *, view: View = WHOLE, limit: int = 1 << 30
+        self,
+        records: Sequence[Record],
+        size: tuple[int, int],
+        *,
+        view: View = UNCHANGED,
+        limit: int = 1 << 30,
     ) -> None:
         self.records, self.size, self.view = records, size, view
         self._room = limit // (3 * size[0] * size[1] * 4)

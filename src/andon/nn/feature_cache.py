@@ -19,7 +19,7 @@ from torch import Tensor
 
 from andon.core.errors import OutputError
 from andon.core.files import write_bytes
-from andon.core.images import WHOLE, View, batches
+from andon.core.images import UNCHANGED, View, batches
 from andon.core.paths import cache_dir
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
@@ -47,7 +47,7 @@ class FeatureCache:
         self,
         records: Sequence[Record],
         *,
-        view: View = WHOLE,
+        view: View = UNCHANGED,
         progress: Progress | None = None,
         what: str = "features",
     ) -> dict[str, Tensor]:

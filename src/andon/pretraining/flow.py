@@ -22,7 +22,7 @@ from torch import Tensor
 from andon.core.config import Config, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.files import write_bytes
-from andon.core.images import WHOLE, View
+from andon.core.images import UNCHANGED, View
 from andon.core.paths import cache_dir
 from andon.core.progress import Progress, track
 from andon.core.records import Record
@@ -169,7 +169,7 @@ class FlowFeatures:
         self.adapter.mean_.copy_(mean)
         self.adapter.std_.copy_(std)
 
-    def load(self, records: Sequence[Record], view: View = WHOLE) -> Tensor:
+    def load(self, records: Sequence[Record], view: View = UNCHANGED) -> Tensor:
         """(B, C, h, w) features on the CPU."""
         return self.adapter.transform(self.cache.load(records, view=view))
 
@@ -177,7 +177,7 @@ class FlowFeatures:
         """As `load`, with grey conversion at probability `grey_share`."""
         grey = torch.rand(len(records), generator=generator) < self.config.grey_share
         parts, where = [], []
-        for view, chosen in ((WHOLE, ~grey), (View(colour="grey"), grey)):
+        for view, chosen in ((UNCHANGED, ~grey), (View(colour="grey"), grey)):
             positions = chosen.nonzero().flatten().tolist()
             if positions:
                 parts.append(self.load([records[k] for k in positions], view))

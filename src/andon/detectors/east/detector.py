@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from andon.core.config import Amount, Config, Count
 from andon.core.errors import ConfigError, DataError
-from andon.core.images import WHOLE, View, load_batch
+from andon.core.images import UNCHANGED, View, load_batch
 from andon.core.records import Record
 from andon.datasets.synthetic import with_anomalies
 from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
@@ -227,7 +227,7 @@ class EAST(Detector):
         """Joined features, not yet whitened, of the images at V brightnesses, the original first: (N, V, C, H, W)."""
         cache = FeatureCache(self.extractor)
         room = max(0, self.config.examples // len(train) - 1)
-        views = (WHOLE, *(View(brightness=factor) for factor in self.config.brightness[:room]))
+        views = (UNCHANGED, *(View(brightness=factor) for factor in self.config.brightness[:room]))
         joint = self.teacher.features
         features = torch.empty(len(train), len(views), joint.channels, *joint.grid)
         for v, view in enumerate(views):
