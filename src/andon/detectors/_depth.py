@@ -1,7 +1,7 @@
 """Features of a frozen network, depth of the part's surface, or both side by side: the input of AST and EfficientAD-AST.
 
-Depth (spec 2.4) is brought to the grid of the features by unshuffling: the depth values of a cell become its channels. The
-foreground mask says how much each cell counts.
+Depth (docs/reference/models/ast.md, "Depth") is brought to the grid of the features by unshuffling: the depth values of a cell
+become its channels. The foreground mask says how much each cell counts.
 """
 
 from __future__ import annotations

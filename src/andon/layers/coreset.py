@@ -1,4 +1,4 @@
-"""Greedy k-centre selection (PatchCore, arXiv 2106.08265, Algorithm 1; spec 5.3)."""
+"""Greedy k-centre selection (PatchCore, arXiv 2106.08265, Algorithm 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditional normalizing flow of the AST teacher (Rudolph et al., arXiv 2210.07829; spec 2.2).
+"""Conditional normalizing flow of the AST teacher (Rudolph et al., arXiv 2210.07829, Sec. 3.1).
 
 Each block permutes the channels and then applies a two-way affine coupling whose scales are softly clamped. Own
 modules instead of FrEIA 0.2, which sums the log-determinant over positions (here it is needed per position), keeps no

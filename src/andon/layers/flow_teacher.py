@@ -1,4 +1,4 @@
-"""A flow teacher that belongs to no product, as it is kept in the weight store (spec 4, V4).
+"""A flow teacher that belongs to no product, as it is kept in the weight store (docs/reference/models/variants.md, V4).
 
 One set of named tensors: the flow, the channel statistics of the images it learned from (its input is features scaled
 by them), and a note of everything that its input depends on, so that it is never fed anything else.

@@ -1,4 +1,4 @@
-"""Locally averaged patch features: PatchCore's (arXiv 2106.08265, Sec. 3.1; spec 5.2) and EfficientAD's distillation target.
+"""Locally averaged patch features: PatchCore's (arXiv 2106.08265, Sec. 3.1) and EfficientAD's distillation target.
 
 The reference cuts 3 x 3 neighbourhoods out of every tap, flattens each to (channel, row, column), pools that vector
 adaptively, joins the taps and pools again. All of it is linear, and pooling (along channels) commutes with resizing (along
@@ -43,7 +43,7 @@ def pooling_kernel(channels: int, outputs: int) -> tuple[Tensor, int]:
 
 
 class PatchEmbedding(nn.Module):
-    """The taps as one vector of `size` numbers per position of the first tap (spec 5.2).
+    """The taps as one vector of `size` numbers per position of the first tap.
 
     Nothing is learned and nothing is saved. With two taps the first half of the result depends on the first tap alone.
     """

@@ -1,4 +1,4 @@
-"""Two-dimensional sinusoidal positional encoding (AST, arXiv 2210.07829; spec 0.2)."""
+"""Two-dimensional sinusoidal positional encoding (AST, arXiv 2210.07829)."""
 
 from __future__ import annotations
 

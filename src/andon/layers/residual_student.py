@@ -1,4 +1,4 @@
-"""Residual convolutional student (AST, arXiv 2210.07829; spec 2.3) and the hard-feature loss (EfficientAD, spec 1.6)."""
+"""Residual convolutional student (AST, arXiv 2210.07829) and the hard-feature loss (EfficientAD, arXiv 2303.14535)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts at one threshold or at many, and the rates that follow from them (spec B.2, B.3).
+"""Counts at one threshold or at many, and the rates that follow from them (docs/reference/metrics.md, "Image metrics").
 
 A sample is called anomalous when `score >= threshold`. A rate without a denominator is NaN, never 0 or 1.
 """

@@ -1,4 +1,4 @@
-"""The gate of SPADE: pixels are looked at only where the image as a whole is anomalous (spec 4, V10).
+"""The gate of SPADE: pixels are looked at only where the image as a whole is anomalous (docs/reference/metrics.md, "Gate").
 
 Cohen and Hoshen (arXiv 2005.02357) find anomalous images first and segment those alone. Here the gate stands behind
 any detector, as two thresholds from held-out good images: one of the image score, one of the map.

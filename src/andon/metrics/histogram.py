@@ -1,8 +1,8 @@
 """Pixel metrics in bounded memory: scores in 2^20 bins of an order-preserving key, with the error this can make.
 
-Reference: spec B.14. The bits of a float32, with the sign's turned so that they sort like the numbers, are cut
-to their first 20: sign, exponent and 11 bits of mantissa, so that a bin is 0.05 % wide wherever the scores lie,
-and any increasing map of them hardly matters. Histograms of two processes add up to that of both.
+Errors of binned metrics: docs/reference/metrics.md, "Pixel metrics". The bits of a float32, with the sign's turned so that they
+sort like the numbers, are cut to their first 20: sign, exponent and 11 bits of mantissa, so that a bin is 0.05 % wide wherever
+the scores lie, and any increasing map of them hardly matters. Histograms of two processes add up to that of both.
 
 Each bin is treated as one tied score. The areas are then wrong by at most half the share of negatives that a
 positive shares its bin with, and average precision and F1-max by what the order inside a bin could change:
@@ -218,7 +218,7 @@ class PixelHistogram:
     def aupimo(
         self, tag: str | None = None, bounds: tuple[float, float] = PIMO_RANGE, *, force: bool = False
     ) -> Pimo:
-        """AUPIMO of each anomalous image (spec B.6), with the largest error of its mean."""
+        """AUPIMO of each anomalous image, with the largest error of its mean."""
         good = [group for (_, label), group in self._groups.items() if label == 0]
         n_good = sum(group.n_good for group in good)
         shares = _added([group.rates for group in good])

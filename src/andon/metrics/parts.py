@@ -1,4 +1,4 @@
-"""Metrics of parts that were taken in several images: Real-IAD's views, MVTec AD 2's lights (spec A.9)."""
+"""Metrics of parts taken in several images: Real-IAD, MVTec AD 2 (docs/reference/metrics.md, "Subsets and averages")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AUPIMO: how much of each anomalous image is found while good images stay almost untouched (spec B.6).
+"""AUPIMO: how much of each anomalous image is found while good images stay almost untouched (docs/reference/metrics.md, "PIMO").
 
 Reference: Bertoldo, Ameln, Vaidya, Akcay: AUPIMO, BMVC 2024, https://arxiv.org/abs/2401.01984. The false
 positive rate F(t) of a threshold is the mean over the *good* images of the share of their pixels with `score

@@ -1,10 +1,10 @@
 """Pixel metrics of a whole test set, exact, with every image's map seen once and then forgotten.
 
-Reference: spec B.2-B.6, B.9, B.14. All evaluated pixels are pooled, good images included. AU-PRO is that of
-the MVTec AD paper (Bergmann et al., IJCV 2021, https://doi.org/10.1007/s11263-020-01400-4, section 5) in
-closed form: the area that one positive pixel adds depends only on how many negatives lie above it
-(`ranking.area_above`), so AU-PRO, like AUROC, is a weighted sum over the positive pixels. The official code
-draws the curve instead, with float32 rates; both agree to about 1e-8.
+Definitions: docs/reference/metrics.md, "Pixel metrics", "AUPRO", "sPRO". All evaluated pixels are pooled, good images included.
+AU-PRO is that of the MVTec AD paper (Bergmann et al., IJCV 2021, https://doi.org/10.1007/s11263-020-01400-4, section 5) in
+closed form: the area that one positive pixel adds depends only on how many negatives lie above it (`ranking.area_above`), so
+AU-PRO, like AUROC, is a weighted sum over the positive pixels. The official code draws the curve instead, with float32 rates;
+both agree to about 1e-8.
 
 AU-sPRO, the pixel metric of MVTec LOCO AD (Bergmann et al., IJCV 2022,
 https://doi.org/10.1007/s11263-022-01578-9, section 4.3), is the same sum over the S highest scores of each
@@ -105,7 +105,7 @@ class PixelRanking:
         count, the mask's among them; None = all.
 
         An anomalous image whose mask is empty is left out and counted, since its defect would pass for
-        background (spec A.1). Raises ValueError for NaN, unequal shapes and a good image with a mask.
+        background. Raises ValueError for NaN, unequal shapes and a good image with a mask.
         """
         picture = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
         n_pixels = picture.others.size if label == 0 else 0
@@ -131,7 +131,7 @@ class PixelRanking:
         return sorted({tag for tags, *_ in self._groups for tag in tags})
 
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
-        """All metrics in one pass: of all images, or of the good ones and those of one tag (spec B.9).
+        """All metrics in one pass: of all images, or of the good ones and those of one tag.
 
         `limits` are the FPR limits of AU-PRO, in (0, 1]. Summaries are remembered until the next `add`.
         """
@@ -153,7 +153,7 @@ class PixelRanking:
         return self.summary(tag).f1_max
 
     def aupro(self, limit: float = 0.30, tag: str | None = None) -> float:
-        """Area under the per-region overlap up to the FPR `limit`, divided by the limit (spec B.4).
+        """Area under the per-region overlap up to the FPR `limit`, divided by the limit.
 
         1 is perfect, a random map gives about limit / 2; NaN without regions or without negatives.
         """
@@ -161,7 +161,7 @@ class PixelRanking:
         return self.summary(tag, limits).aupro[limit]
 
     def auspro(self, limit: float = 0.05, tag: str | None = None) -> float:
-        """Area under the saturated per-region overlap up to the FPR `limit`, divided by it (spec B.5)."""
+        """Area under the saturated per-region overlap up to the FPR `limit`, divided by it."""
         return self._areas_of_channels(tag, (limit,))[limit]
 
     @property
@@ -176,7 +176,7 @@ class PixelRanking:
         *,
         force: bool = False,
     ) -> Pimo:
-        """AUPIMO of each anomalous image (spec B.6); `force` gives it where it is too coarse to mean much."""
+        """AUPIMO of each anomalous image; `force` gives it where it is too coarse to mean much."""
         groups = self._select(tag)
         good = [(group, n_pixels) for (_, label, n_pixels), group in self._groups.items() if label == 0]
         for group, _ in good:

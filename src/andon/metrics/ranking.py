@@ -1,8 +1,8 @@
 """Rank metrics of scores and labels: curves, AUROC, average precision, F1-max, counts at a threshold.
 
-Reference: spec B.1-B.4. A higher score is more anomalous; a sample is called anomalous when `score >=
-threshold`, so equal scores always fall on the same side. Undefined values are NaN. +inf and -inf are legal
-scores, NaN is an error.
+Definitions: docs/reference/metrics.md, "Image metrics". A higher score is more anomalous; a sample is called anomalous when
+`score >= threshold`, so equal scores always fall on the same side. Undefined values are NaN. +inf and -inf are legal scores,
+NaN is an error.
 
 Everything is counted at the distinct scores of the *positives*: between two of them the recall stands still,
 so no rank metric gains or loses anything there. A negative is only ever counted ("how many lie above this
@@ -66,7 +66,7 @@ class Ranking:
         return sum(int(array.size) for array in self.negatives)
 
     def summary(self, limits: Sequence[float] = (), chunk: int = CHUNK) -> RankSummary:
-        """All scalar metrics in one pass; `limits` are FPR limits in (0, 1] of partial areas (spec B.4)."""
+        """All scalar metrics in one pass; `limits` are FPR limits in (0, 1] of partial areas."""
         return summarise(self.pieces(chunk), self.n_pos, self.n_neg, limits)
 
     def areas(self, limits: Sequence[float], chunk: int = CHUNK) -> dict[float, float]:
@@ -195,7 +195,7 @@ def summarise(pieces: Iterable[Piece], n_pos: int, n_neg: int, limits: Sequence[
 
 
 def area_above(n_above: Counts, n_at_least: Counts, n_neg: int, limit: float) -> Rates:
-    """Area that a positive adds under the recall curve for FPR in [0, limit]: h_L of spec B.4.
+    """Area that a positive adds under the recall curve for FPR in [0, limit]: h_L of docs/reference/metrics.md, "AUPRO".
 
     The positive is found from the FPR `a = n_above / n_neg` (negatives above it) to `b = n_at_least / n_neg`
     (negatives at or above it) on: linearly between the two, fully behind, exact with ties. Result (K,) in
@@ -255,7 +255,7 @@ def as_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> Scor
 
 
 def curve(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Curve:
-    """ROC and precision-recall curve at all distinct scores (spec B.2, B.3).
+    """ROC and precision-recall curve at all distinct scores.
 
     >>> curve([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1]).tp
     array([0, 1, 2, 2])
@@ -264,12 +264,12 @@ def curve(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Curve:
 
 
 def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Area under the ROC curve; NaN unless both labels occur (spec B.2)."""
+    """Area under the ROC curve; NaN unless both labels occur."""
     return rank(scores, labels).summary().auroc
 
 
 def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Average precision, without interpolation; NaN without an anomalous sample (spec B.3)."""
+    """Average precision, without interpolation; NaN without an anomalous sample."""
     return rank(scores, labels).summary().average_precision
 
 
@@ -279,12 +279,12 @@ def aupr_trapz(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> OperatingPoint:
-    """Largest F1 over all thresholds and where it is reached, an oracle: it needs the labels (spec B.3)."""
+    """Largest F1 over all thresholds and where it is reached, an oracle: it needs the labels."""
     return rank(scores, labels).summary().f1_max
 
 
 def confusion(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float) -> Confusion:
-    """Counts for `score >= threshold`, the threshold rounded to the dtype of the scores (spec B.3)."""
+    """Counts for `score >= threshold`, the threshold rounded to the dtype of the scores."""
     return rank(scores, labels).confusion(threshold)
 
 

@@ -1,4 +1,4 @@
-"""Named results: image and pixel metrics with their break-down, as in `report.json` (spec B.1, B.5-B.9).
+"""Named results: image and pixel metrics with their break-down, as in `report.json` (docs/reference/metrics.md, "Results").
 
 Names are `image_auroc`, `pixel_f1`, `aupro_0.30`, ...; a suffix names the subset: `@<defect type>`,
 `@logical`, `@structural`, and `@mean` for the mean of the last two. Every subset has all good images as
@@ -217,7 +217,7 @@ def average(metrics: Iterable[Metric]) -> Average:
 
 
 def category_averages(by_category: Mapping[str, Metric]) -> dict[str, Average]:
-    """Means of one metric over categories: `all`, and of MVTec AD ones `texture` and `object` (spec B.8)."""
+    """Means of one metric over categories: `all`, and of MVTec AD ones `texture` and `object`."""
     groups = {
         "all": set(by_category),
         "texture": TEXTURES & set(by_category),

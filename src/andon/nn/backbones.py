@@ -290,7 +290,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-adds of one call: convolutions and matrix products only (spec 0)."""
+    """Multiply-adds of one call: convolutions and matrix products only."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

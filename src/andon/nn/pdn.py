@@ -1,4 +1,4 @@
-"""Patch description network of EfficientAD (Batzner et al., arXiv 2303.14535, Tables 6 and 7; spec 1.2).
+"""Patch description network of EfficientAD (Batzner et al., arXiv 2303.14535, Tables 6 and 7).
 
 Every output describes a patch of 33 x 33 pixels, one patch every 4 pixels. The same weights work with padding (grid 64 x 64
 for 256 pixels) and without (56 x 56). The layers are a plain `nn.Sequential`, so state dicts have the names of the common

@@ -1,4 +1,4 @@
-"""Maps from raw scores to comparable or readable ones, in numpy (spec B.12).
+"""Maps from raw scores to comparable or readable ones, in numpy (docs/reference/metrics.md, "Display").
 
 `quantile_map` makes two maps comparable before they are added (EfficientAD, Batzner et al. 2024,
 https://arxiv.org/abs/2303.14535, section 3.4). The others are for people. Metrics always use raw scores:

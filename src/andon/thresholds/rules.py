@@ -1,4 +1,4 @@
-"""Thresholds: from held-out good images alone, or, for analysis only, from labels (spec B.10, B.11).
+"""Thresholds: from held-out good images alone, or, for analysis only, from labels (docs/reference/metrics.md, "Thresholds").
 
 `conformal` is the default. With n validation scores that played no part in fitting, a new good image is as
 likely to take any of the n + 1 places among them (Vovk, Gammerman, Shafer: Algorithmic Learning in a Random
@@ -221,7 +221,7 @@ def smallest_n_with_confidence(rate: float, confidence: float = CONFIDENCE) -> i
 def labelled_f1(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
     """Half-way between the threshold with the largest F1 and the next lower score, of (n,) scores with labels 0 and 1.
 
-    For labelled images that were set aside from the test (spec 4, V5d); with the labels of the test it would be an
+    For labelled images that were set aside from the test; with the labels of the test it would be an
     oracle. Raises `DataError` without anomalous samples.
     """
     _require_anomalous(labels)
@@ -241,7 +241,7 @@ def from_labelled(value: float, n: int) -> Threshold:
 
 
 def f1_max_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
-    """The largest threshold with the largest F1 (spec B.3)."""
+    """The largest threshold with the largest F1."""
     _require_anomalous(labels)
     ranking = rank(scores, labels)
     return _oracle(ranking.summary().f1_max.threshold, "f1_max", None, ranking.n_pos + ranking.n_neg)
