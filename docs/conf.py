@@ -47,6 +47,7 @@ def setup(app: Sphinx) -> None:
         "include-read", lambda _, file, page, text: relink(text, (DOCS / file).resolve(), DOCS / page)
     )
     app.connect("autodoc-process-docstring", to_restructured_text)
+    app.connect("autodoc-process-signature", without_instances)
     app.connect("autodoc-skip-member", without_pydantic)
 
 
@@ -90,3 +91,18 @@ def without_pydantic(
 ) -> bool:
     """Leaves out what pydantic adds to every settings class."""
     return skip or name in {"model_config", "model_post_init"}
+
+
+def without_instances(
+    _app: Sphinx,
+    _kind: str,
+    _name: str,
+    _object: object,
+    _options: object,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str | None, str | None]:
+    """Defaults that are instances as an ellipsis: what they print is no Python that Sphinx can parse."""
+    if signature is not None:
+        signature = re.sub(r"=\s?[A-Z]\w*\((?:[^()]|\([^()]*\))*\)", "= ...", signature)
+    return signature, result
