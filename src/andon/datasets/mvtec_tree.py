@@ -15,7 +15,7 @@ from andon.datasets.layouts import Options
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.masks import Saturation
 from andon.datasets.record_building import folder_records, log_missing_masks
-from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import hold_out_validation
 
 
 def is_mvtec_tree(folder: Path) -> bool:
@@ -43,10 +43,7 @@ def read_mvtec_tree(
         raise DataError(f"{folder} has no pictures in train/good: add pictures of good parts")
     validation = _good_records(folder, VALIDATION, category, "validation", log)
     if not validation and options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=folder)
     test = _test_records(folder, category, group, log)
     return Dataset(
         name=layout,

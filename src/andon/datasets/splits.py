@@ -13,7 +13,7 @@ from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
-from andon.datasets.findings import plural
+from andon.datasets.findings import FindingsLog, plural
 
 VALIDATION_PERCENT = 10
 TEST_PERCENT = 20
@@ -66,6 +66,18 @@ def hold_out(
     chosen = held_out(keys, percent, seed, round_down=round_down)
     kept = [record for record, key in zip(records, keys, strict=True) if key not in chosen]
     held = [replace(record, split=into) for record, key in zip(records, keys, strict=True) if key in chosen]
+    return kept, held
+
+
+def hold_out_validation(
+    records: Sequence[Record], seed: int, log: FindingsLog, *, base: Path, whose: str = " of train"
+) -> tuple[list[Record], list[Record]]:
+    """Split good `records` into (kept, validation), `VALIDATION_PERCENT` % of them, and log the number as a note.
+
+    `whose` describes the images in the note.
+    """
+    kept, held = hold_out(records, VALIDATION_PERCENT, seed, base=base, into="validation")
+    log.notes.append(f"{plural(len(held), 'picture')}{whose} held out for validation (seed {seed})")
     return kept, held
 
 

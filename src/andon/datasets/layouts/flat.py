@@ -7,11 +7,11 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_scan import has_images, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.record_building import folder_records
-from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import hold_out_validation
 
 NAME = "flat"
 
@@ -25,10 +25,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
         raise DataError(f"{folder} holds no usable pictures: all are empty or broken links, copy them again")
     validation: list[Record] = []
     if options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=folder, whose="")
     log.notes.append("a folder of pictures: all are taken for good ones, there is no test")
     unread = [path.name for path in listing.folders if has_images(path)]
     if unread:

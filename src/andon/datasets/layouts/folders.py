@@ -20,7 +20,7 @@ from andon.datasets.folder_scan import folders_in, has_images, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.record_building import folder_records, log_missing_masks
-from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "folders"
 
@@ -57,9 +57,8 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
         )
         test = sorted(good_test + test, key=lambda record: record.defect_type)
     if options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of normal parts held out for validation (seed {options.seed})"
+        train, validation = hold_out_validation(
+            train, options.seed, log, base=folder, whose=" of normal parts"
         )
     return Dataset(
         NAME,

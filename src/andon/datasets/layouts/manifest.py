@@ -20,7 +20,7 @@ from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve
 from andon.datasets.record_building import log_missing_masks, sorted_records
-from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "manifest"
 GROUPS: dict[int | None, Group] = {0: "good", 1: "anomalous", None: "unknown"}
@@ -96,10 +96,7 @@ def _split_by_rule(
         )
     train = given["train"] + [replace(record, split="train") for record in ruled]
     if train and not validation and options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=base, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of good parts held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=base, whose=" of good parts")
     return train, validation, test
 
 

@@ -21,12 +21,12 @@ from andon.datasets.folder_scan import folders_in, natural_order, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.published.counts import MTD, compare
 from andon.datasets.record_building import log_missing_masks
-from andon.datasets.splits import TEST_PERCENT, VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "mtd"
 PREFIX = "MT_"
 FREE = "Free"
-PICTURES = {".jpg", ".jpeg"}
+IMAGES = {".jpg", ".jpeg"}
 MASKS = {".png"}
 
 
@@ -66,10 +66,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
             f"{plural(len(good), 'picture')} of free tiles held out for test (seed {options.seed})"
         )
     if options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of free tiles held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=folder, whose=" of free tiles")
     dataset = Dataset(
         name=NAME,
         root=folder.parent,
@@ -93,7 +90,7 @@ def _records(images: Path, kind: str, folder: Path, category: str, log: Findings
     orphans: list[Path] = []
     for files in by_stem.values():
         masks = tuple(path for path in files if path.suffix.lower() in MASKS)
-        tiles = [path for path in files if path.suffix.lower() in PICTURES]
+        tiles = [path for path in files if path.suffix.lower() in IMAGES]
         if not tiles:
             orphans += files
             continue

@@ -23,7 +23,7 @@ from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.record_building import folder_records, log_missing_masks
-from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import hold_out_validation
 
 NAME = "mvtec3d"
 COLOUR, POINTS = "rgb", "xyz"
@@ -46,10 +46,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
         raise DataError(f"{folder} has no pictures in train/good/rgb: add pictures of good parts")
     validation = _records(folder, VALIDATION, category, "validation", log)
     if not validation and options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=folder)
     test = sorted(_records(folder, TEST, category, "test", log), key=lambda record: record.defect_type)
     log_missing_masks(test, log)
     _log_missing_points([*train, *validation, *test], log)

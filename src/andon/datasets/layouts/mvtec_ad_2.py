@@ -25,7 +25,7 @@ from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.published.counts import MVTEC_AD_2, compare_any
 from andon.datasets.record_building import folder_records, log_missing_masks, unique_ids
-from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import hold_out_validation
 
 NAME = "mvtec_ad_2"
 PUBLIC = "test_public"
@@ -45,10 +45,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
         raise DataError(f"{folder} has no pictures in train/good: copy them again")
     validation = _good(folder, VALIDATION, category, "validation", log)
     if not validation and options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=folder)
     public = _public(folder, category, log)
     log_missing_masks(public, log)
     private = [record for name in PRIVATE for record in _private(folder / name, category, log)]

@@ -20,14 +20,14 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, plural
+from andon.datasets.findings import FindingsLog
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import resolve
 from andon.datasets.mvtec_tree import is_mvtec_tree, read_mvtec_tree
 from andon.datasets.published.counts import VISA, compare_any
 from andon.datasets.record_building import log_missing_masks, sorted_records, without_missing_files
-from andon.datasets.splits import VALIDATION_PERCENT, hold_out
+from andon.datasets.splits import hold_out_validation
 
 NAME = "visa"
 SPLITS = Path("split_csv", "1cls.csv")
@@ -74,10 +74,7 @@ def _read_published(folder: Path, category: str, options: Options) -> Dataset:
         raise DataError(f"{root / SPLITS} names no normal training pictures of {category!r}: copy it again")
     validation: list[Record] = []
     if options.hold_out:
-        train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=folder, into="validation")
-        log.notes.append(
-            f"{plural(len(validation), 'picture')} of train held out for validation (seed {options.seed})"
-        )
+        train, validation = hold_out_validation(train, options.seed, log, base=folder)
     test = [record for record in records if record.split == "test"]
     log_missing_masks(test, log)
     return Dataset(
