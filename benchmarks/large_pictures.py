@@ -91,8 +91,7 @@ def learn(folder: Path, name: str, threads: int, learned: int) -> dict[str, Any]
     import torch
 
     from andon.core.records import Record
-    from andon.detectors._recipes import load_recipe, resolve
-    from andon.detectors._registry import detector_class
+    from andon.detectors._recipes import create, load_recipe, resolve
     from andon.nn.training import Trainer
 
     torch.set_num_threads(threads)
@@ -101,9 +100,7 @@ def learn(folder: Path, name: str, threads: int, learned: int) -> dict[str, Any]
         Record(write(folder, f"held{k}", strip(100 + k, 384, 640)), f"held{k}", label=0) for k in range(8)
     ]
     settings = {"tile.size": TILE, "tile.learn": learned, **SETTINGS[name]}
-    config = resolve(load_recipe(f"{detector_name(name)}/starter"), settings).config
-    cls = detector_class(detector_name(name))
-    detector = cls(cls.Config.parse(config))
+    detector = create(resolve(load_recipe(f"{detector_name(name)}/starter"), settings))
     before, start = peak(), time.process_time()
     detector.fit(good, held, trainer=Trainer(seed=0, device="cpu"))
     seconds = time.process_time() - start
@@ -162,7 +159,7 @@ def shift(folder: Path, name: str, threads: int, overlap: float) -> list[dict[st
 
     def looked(picture: Colours, by: int) -> npt.NDArray[np.float32]:
         """The map of columns `by` to `by + width`, where pictures shifted by anything show the same."""
-        blended = detector.analyse_tiles(np.ascontiguousarray(picture[:, by : by + width])).anomaly_map[0, 0]
+        blended = next(detector.scan([np.ascontiguousarray(picture[:, by : by + width])])).cells
         skipped = EDGE + STRIDED[-1]
         first = (skipped - by) // pitch
         return np.asarray(blended[:, first : first + (width - 2 * skipped) // pitch])

@@ -40,9 +40,8 @@ def main() -> None:
         facts["forward_ms"] = p50(detector, [torch.rand(1, 3, SIDE, SIDE)], options.rounds)
     facts["file_ms"] = p50(detector.predict, [record.image for record in test[:20]], options.rounds)
     answers = [
-        (record.image, float(score), anomaly_map)
-        for batch, analysis, maps in detector.scan(test)
-        for record, score, anomaly_map in zip(batch.records, analysis.score, maps, strict=True)
+        (record.image, found.raw_score, found.raw_map)
+        for record, found in zip(test, detector.scan(test), strict=True)
     ]
     facts |= {"peak_mib": peak_mib(), "versions": versions("andon", "torch", "timm")}
     if options.detector != "east":  # its extractor looks at a larger, mirrored picture

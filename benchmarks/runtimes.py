@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from andon.core.errors import AndonError
+from andon.core.images import as_uint8, read_image
 from andon.datasets import open_dataset
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
 from andon.export.int8 import export_int8
 from andon.export.latency import Effort, describe_machine, measure
 from andon.export.network import export
-from andon.runs.export import pixels
 from andon.runs.loading import load
 from andon.runs.source import run_data
 from andon.runtime import Model, open_model
@@ -69,7 +69,7 @@ def compare(run: Path, count: int, more: str | None, threads: int):
     detector, dataset = load_detector(run), run_data(run)
     further = open_dataset(more).test if more else []
     records = [*dataset.test, *dataset.validation, *dataset.train, *further][:count]
-    pictures = [pixels(record) for record in records]
+    pictures = [as_uint8(read_image(record)) for record in records]
     labels = [record.label for record in dataset.test]
     expected = [detector.predict(picture) for picture in pictures]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from andon.core.errors import DataError, OutputError
 from andon.detectors._saving import load_detector
 from andon.runs import scoring as archive
-from andon.runs.predict import Answer, list_inputs, predict_files
+from andon.runs.predict import FilePrediction, list_inputs, predict_files
 from andon.runs.scoring import COLUMNS, detector_key, list_archive, open_table, predict_archive
 
 HEADER = ",".join(COLUMNS) + "\n"
@@ -30,8 +30,8 @@ def rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def answer(path: str, verdict: str = "OK") -> Answer:
-    return Answer(path, verdict, 0.5, 1.25, 0.0)
+def answer(path: str, verdict: str = "OK") -> FilePrediction:
+    return FilePrediction(path, verdict, 0.5, 1.25, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_answers_are_those_of_the_short_way(tiny_run, pictures, tmp_path):
 def test_what_is_done_is_not_done_again_and_what_is_new_is(tiny_run, pictures, tmp_path, monkeypatch):
     own, table = shutil.copytree(pictures, tmp_path / "in"), tmp_path / "t.csv"
     stopped: list[str] = []
-    real = archive.answers
+    real = archive.file_predictions
 
     def three(*arguments, **options):
         for k, one in enumerate(real(*arguments, **options)):
@@ -70,10 +70,10 @@ def test_what_is_done_is_not_done_again_and_what_is_new_is(tiny_run, pictures, t
             stopped.append(one.path)
             yield one
 
-    monkeypatch.setattr(archive, "answers", three)
+    monkeypatch.setattr(archive, "file_predictions", three)
     with pytest.raises(archive.InterruptedRun, match="same command continues"):
         predict_archive(tiny_run, [own], table)
-    monkeypatch.setattr(archive, "answers", real)
+    monkeypatch.setattr(archive, "file_predictions", real)
     assert [row["path"] for row in rows(table)] == stopped
     with table.open("a") as stream:
         stream.write(f"{own / '3.png'},OK,0.1")  # torn

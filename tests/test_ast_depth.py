@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import andon
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import decode, read_points
-from andon.core.images import load_depth
+from andon.core.images import load_depth, read_image
 from andon.core.region import InspectionRegion
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.depth import network_planes
@@ -183,11 +183,11 @@ def test_points_reach_the_networks_unchanged(data: Dataset, combined: AST):
     record = data.test[0]
     points = read_points(record.depth, (128, 128))
     planes = torch.from_numpy(network_planes(points, 32, distance=7e-3, dilate=3))
-    batch = next(iter(combined.scan([record])))[0]
-    assert batch.image.shape == (1, 5, 64, 64)
+    image = combined.prepare(read_image(record, with_points=True))[None]
+    assert image.shape == (1, 5, 64, 64)
     arrived, direct = (
-        combined.inputs(batch.image),
-        combined.joined(combined.inputs(batch.image).f[:, :8], planes[None]),
+        combined.inputs(image),
+        combined.joined(combined.inputs(image).f[:, :8], planes[None]),
     )
     assert torch.equal(arrived.f, direct.f)
     assert torch.equal(arrived.mask, direct.mask)

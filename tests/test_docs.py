@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / "andon"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = [
-    *("core", "datasets", "metrics", "thresholds", "nn", "layers", "detectors", "runtime"),
+    *("core", "datasets", "metrics", "thresholds", "runtime", "nn", "layers", "detectors"),
     *("export", "report", "runs", "experiments", "pretraining", "api", "cli"),
 ]
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
@@ -132,10 +132,7 @@ def test_documented_switches_exist():
 
 
 def resolve_settings(recipe: str):
-    from andon.detectors._registry import detector_class
-
-    resolved = resolve(load_recipe(recipe), {})
-    return detector_class(resolved.detector).Config.parse(resolved.config).settings()
+    return resolve(load_recipe(recipe), {}).config.settings()
 
 
 def test_every_recipe_says_what_it_is_for():

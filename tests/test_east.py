@@ -309,7 +309,7 @@ def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
     scores = {s: learned(records[0], score=s).predict(one) for s in ("all", "likelihood", "composition")}
     everything = learned(records[0])
     for name in ("likelihood", "composition"):
-        extras = [float(a.extras[name][k]) for _, a, _ in everything.scan(one) for k in range(len(a.score))]
+        extras = [found.extras[name] for found in everything.scan(one)]
         assert [p.raw_score for p in scores[name]] == pytest.approx(extras, rel=1e-5)
     assert [p.raw_score for p in scores["all"]] != [p.raw_score for p in scores["likelihood"]]
 
@@ -317,10 +317,8 @@ def test_score_parts_can_be_taken_alone(records: tuple[list, list]):
 def test_the_finest_tap_speaks_for_itself_and_the_louder_one_counts(records: tuple[list, list]):
     detector = learned(records[0], score="likelihood", weighted=False)
     alone = learned(records[0], score="likelihood", **{"fine.use": False})
-    for _, analysis, _ in detector.scan(records[1][:3]):
-        found = analysis.score
-    for _, analysis, _ in alone.scan(records[1][:3]):
-        assert (found >= analysis.score - 1e-4).all()
+    pairs = zip(detector.scan(records[1][:3]), alone.scan(records[1][:3]), strict=True)
+    assert all(found.raw_score >= other.raw_score - 1e-4 for found, other in pairs)
     assert "finest" in detector.score_rule and "finest" not in alone.score_rule
 
 

@@ -13,7 +13,7 @@ from conftest import write_picture
 from andon.core.errors import DataError
 from andon.datasets import Dataset, open_dataset
 from andon.detectors._base import Analysis, Detector
-from andon.detectors._recipes import Recipe
+from andon.detectors._recipes import RecipeFile
 from andon.metrics import PixelHistogram, PixelRanking, auroc
 from andon.report.evaluation import Report, evaluate, pixel_scores
 
@@ -150,7 +150,7 @@ def test_the_mode_follows_the_memory(tray: Dataset) -> None:
     assert isinstance(pixel_scores(tray.test, "auto", gigabytes, 0.5), PixelRanking)
     assert isinstance(pixel_scores(tray.test, "auto", 0.99 * gigabytes, 0.5), PixelHistogram)
     assert isinstance(pixel_scores(tray.test, "exact", 0.0, 0.5), PixelRanking)
-    assert Recipe(detector="x").pixel_metrics == "auto"
+    assert RecipeFile(detector="x").pixel_metrics == "auto"
 
 
 def test_without_saturation_a_defect_saturates_at_its_own_area(detector: Detector, tray: Dataset) -> None:

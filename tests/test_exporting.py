@@ -24,7 +24,6 @@ from andon.export import network as exporting
 from andon.export.network import ExportedDetector, ExportError, compare, displayed, export, resized, shrinking
 from andon.runs.loading import load
 from andon.runtime import open_model
-from andon.runtime.sessions import Outputs
 from andon.thresholds.display import AffineDisplay
 
 pytestmark = pytest.mark.xdist_group("network")
@@ -75,10 +74,10 @@ def test_undone_display_keeps_the_decision(typical, span, shown):
 def test_network_answers_as_the_detector(detector, network, size, batch):
     pictures = np.stack([np.resize(texture(k, 512)[: size[0], : size[1]], (*size, 3)) for k in range(batch)])
     model = open_model(network)
-    found = model.session(pictures)
-    assert found.anomaly_map.shape == (batch, *size)
-    for k, expected in enumerate(detector.predict(list(pictures))):
-        answer = model.judge(Outputs(*(values[k : k + 1] for values in found)))
+    found = model.scan(list(pictures), batch_size=batch)
+    for raw, expected in zip(found, detector.predict(list(pictures)), strict=True):
+        answer = model.judge(raw)
+        assert answer.anomaly_map.shape == size
         assert answer.score == pytest.approx(expected.score, abs=1e-4)
         assert answer.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
         assert answer.is_anomalous == expected.is_anomalous

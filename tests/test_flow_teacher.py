@@ -273,9 +273,11 @@ def test_defaults_and_recipes_agree():
     """The defaults are those of the recipe `corrected`; `matching` takes everything the interface asks for."""
     from andon.detectors._recipes import load_recipe, resolve
 
-    corrected = resolve(load_recipe("efficientad_ast/corrected"), {}).config
+    corrected = resolve(load_recipe("efficientad_ast/corrected"), {}).config.model_dump(mode="json")
     assert FlowPretrainingConfig.matching(corrected) == FlowPretrainingConfig()
-    starter = FlowPretrainingConfig.matching(resolve(load_recipe("efficientad_ast/starter"), {}).config)
+    starter = FlowPretrainingConfig.matching(
+        resolve(load_recipe("efficientad_ast/starter"), {}).config.model_dump(mode="json")
+    )
     assert starter.extractor == BackboneConfig(
         network="resnet18", weights="starter", taps=("layer2", "layer3"), image_size=256
     )

@@ -135,8 +135,8 @@ def test_the_gate_is_off_unless_the_recipe_or_the_call_asks_for_it(own_run, monk
 
 
 def test_gate_is_a_setting_of_every_recipe():
-    from andon.detectors._recipes import load_recipe, resolve_own
+    from andon.detectors._recipes import load_recipe, with_own_changes
 
     for name in ("padim/starter", "efficientad_ast/starter"):
         assert load_recipe(name).gate is False
-        assert resolve_own(load_recipe(name), {"gate": True}).gate is True
+        assert with_own_changes(load_recipe(name), {"gate": True})[0].gate is True

@@ -11,7 +11,10 @@ import pytest
 from conftest import texture, write_picture
 from PIL import Image
 
+import andon.core.images
+import andon.report.pictures
 from andon.core.errors import DataError, OutputError
+from andon.core.image_files import decode
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
 from andon.runs.predict import list_inputs, predict_files
@@ -102,6 +105,27 @@ def test_unreadable_pictures_may_be_skipped(detector, tmp_path):
     with Image.open(tmp_path / "out/masks/0.png") as mask:
         assert mask.size == (64, 64)
         assert np.asarray(mask).astype(bool).mean() == pytest.approx(answers[0].area)
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_every_file_is_decoded_once(detector, tmp_path, monkeypatch, save):
+    paths = damaged(tmp_path / "in")
+    opened: list[Path] = []
+    for module in (andon.core.images, andon.report.pictures):
+        monkeypatch.setattr(module, "decode", lambda path: opened.append(path) or decode(path))
+    folder = tmp_path / "out" if save else None
+    predict_files(detector, list_inputs(paths), save=folder, skip_unreadable=True)
+    predict_files(detector, list_inputs(paths[::2]), save=folder)
+    assert sorted(opened) == sorted([*paths, *paths[::2]])
+
+
+def test_what_lay_there_stays_where_a_picture_cannot_be_read(detector, tmp_path):
+    paths, out = damaged(tmp_path / "in"), tmp_path / "out"
+    predict_files(detector, list_inputs(paths[:1]), save=out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"1b\.png is empty"):
+        predict_files(detector, list_inputs(paths), save=out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_nothing_readable(detector, tmp_path):

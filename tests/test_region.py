@@ -111,7 +111,7 @@ def test_the_map_is_quiet_outside(detector, tmp_path):
     assert answer.mask.any()
     assert not answer.mask[IGNORED].any()
     record = Record(write_picture(tmp_path / "wild.png", wild), "wild")
-    _, _, (raw_map,) = next(detector.scan([record]))
+    raw_map = next(detector.scan([record])).raw_map
     assert raw_map[IGNORED].max() <= raw_map[:, :44].min()
 
 

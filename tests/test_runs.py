@@ -20,7 +20,7 @@ from andon.core.errors import (
     WeightsError,
 )
 from andon.core.progress import NoProgress
-from andon.detectors._recipes import Recipe, load_recipe, resolve
+from andon.detectors._recipes import Recipe, RecipeFile, load_recipe, resolve
 from andon.detectors._saving import load_detector
 from andon.nn.training import Trainer
 from andon.report.evaluation import Report
@@ -54,9 +54,9 @@ def state(run: Path) -> bytes:
 
 def test_settings_go_to_the_recipe_or_to_the_detector():
     recipe = tiny_recipe(seed=3, hold_out=False, epochs=5)
-    assert (recipe.seed, recipe.hold_out, recipe.config["epochs"]) == (3, False, 5)
-    assert recipe.config["teacher"]["clamp"] == 1.9  # the recipe's
-    assert recipe.config["student"]["slope"] == 0.01  # the default
+    assert (recipe.seed, recipe.hold_out, recipe.config.epochs) == (3, False, 5)
+    assert recipe.config.teacher.clamp == 1.9  # the recipe's
+    assert recipe.config.student.slope == 0.01  # the default
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_run_folder_holds_everything_to_repeat_it(tiny_run, dataset_folder):
 
 def test_the_recipe_of_a_run_gives_the_same_run_again(tiny_run, dataset_folder, tmp_path):
     stored = from_yaml((tiny_run / "recipe.yaml").read_text(), where="recipe.yaml")
-    again = Recipe.parse({key: stored[key] for key in Recipe.model_fields})
-    fit(tmp_path / "again", dataset_folder, again)
+    again = RecipeFile.parse({key: stored[key] for key in RecipeFile.model_fields})
+    fit(tmp_path / "again", dataset_folder, resolve(again, {}))
     assert state(tmp_path / "again") == state(tiny_run)
 
 

@@ -21,11 +21,11 @@ from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import decode
 from andon.core.records import Record
 from andon.core.region import InspectionRegion
-from andon.core.tiling import CELLS, Line, TileConfig, Tiling, cut_records, drawn, look
+from andon.core.tiling import CELLS, Line, TileConfig, Tiling, analyse_in_tiles, cut_records, drawn
 from andon.detectors._base import Detector, enlarge
 from andon.detectors._registry import detector_class
+from andon.export.latency import stage_latency
 from andon.export.network import ExportedDetector, describe, export
-from andon.export.stage_latency import stage_latency
 from andon.nn.training import Trainer
 from andon.runtime import Model
 from andon.runtime.sessions import Outputs
@@ -61,7 +61,7 @@ def test_tiles_cover_the_line_and_their_weights_add_up_to_one(tiling, more):
 @given(tilings, st.integers(0, 200), st.integers(0, 200), st.integers(3, 90), st.floats(-5, 5))
 def test_a_constant_stays_that_constant(tiling, tall, wide, cells, value):
     picture = np.zeros((tiling.size + tall, tiling.size + wide, 3), np.uint8)
-    found = look(picture, tiling, lambda x: np.full((len(x), cells, cells), value, np.float32))
+    found = analyse_in_tiles(picture, tiling, lambda x: np.full((len(x), cells, cells), value, np.float32))
     assert min(found.shape) >= CELLS
     np.testing.assert_allclose(found, value, atol=1e-5)
 
@@ -75,7 +75,9 @@ def test_cut_and_blended_gives_the_map_back(tall, wide, batch, overlap):
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 255, (CELLS + tall, CELLS + wide), dtype=np.uint8)
     picture = whole.repeat(pitch, 0).repeat(pitch, 1)[:, :, None].repeat(3, 2)
-    found = look(picture, tiling, lambda x: x[:, ::pitch, ::pitch, 0].astype(np.float32), batch=batch)
+    found = analyse_in_tiles(
+        picture, tiling, lambda x: np.stack(x)[:, ::pitch, ::pitch, 0].astype(np.float32), batch=batch
+    )
     np.testing.assert_allclose(found, whole, atol=1e-3)
 
 
@@ -251,7 +253,7 @@ def test_the_runtime_cuts_and_blends_as_the_detector(detector, folder):
         assert answer.score == pytest.approx(expected.score, rel=1e-4)
         np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-3)
     found = stage_latency(model, records(folder, "test/stain"), effort=andon.export.latency.QUICK)
-    assert set(found) == {"decode", "network", "total"}
+    assert set(found) == {"decode", "network", "post-processing", "total"}
     with pytest.raises(DataError, match="smaller than a tile of 64 x 64"):
         model.predict(np.zeros((40, 100, 3), np.uint8))
 

@@ -15,9 +15,10 @@ def create(detector: str, recipe: str | None = None, **settings: Any) -> Detecto
     Raises `ConfigError` for an unknown name or setting, `WeightsError` when weights are missing.
     """
     from andon.detectors._recipes import create as create_from_recipe
-    from andon.detectors._recipes import default_recipe, load_recipe
+    from andon.detectors._recipes import default_recipe, load_recipe, resolve
     from andon.detectors._registry import detector_class
 
     detector_class(detector)
     chosen = load_recipe(recipe or default_recipe(detector), detector)
-    return create_from_recipe(chosen, {key.replace("__", "."): value for key, value in settings.items()})
+    changes = {key.replace("__", "."): value for key, value in settings.items()}
+    return create_from_recipe(resolve(chosen, changes))

@@ -15,13 +15,12 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from andon.core.errors import DataError
-from andon.core.image_files import read_points
+from andon.core.image_files import point_cloud_beside, read_points
 from andon.datasets.depth import (
     background,
     fill_holes,
     foreground,
     network_planes,
-    point_cloud_beside,
     relief,
     resize_map,
 )

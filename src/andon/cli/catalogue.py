@@ -34,7 +34,6 @@ def recipes(
 ) -> None:
     """List the recipes, or show one recipe with all settings."""
     from andon.detectors._recipes import load_recipe, recipe_names, resolve
-    from andon.detectors._registry import detector_class
 
     if name is None:
         known = [load_recipe(one) for one in recipe_names()]
@@ -47,14 +46,11 @@ def recipes(
     if as_json:
         print_json(recipe.model_dump(mode="json"))
         return
-    cls = detector_class(recipe.detector)
     print(f"{recipe.name}: {recipe.summary}")
     own = [
         [key, str(getattr(recipe, key)), (info.description or "")]
         for key, info in type(recipe).model_fields.items()
     ]
-    settings = [
-        [key, str(value), meaning] for key, value, meaning in cls.Config.parse(recipe.config).settings()
-    ]
+    settings = [[key, str(value), meaning] for key, value, meaning in recipe.config.settings()]
     shown = [row for row in own if row[0] not in {"config", "name", "summary", "detector"}]
     print_table("", ["setting (--set key=value)", "value", "meaning"], shown + settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from andon.detectors._recipes import Recipe
+    from andon.detectors._recipes import Recipe, RecipeFile
     from andon.experiments.cluster import Cluster
     from andon.experiments.trackers import Tracker
 
@@ -116,7 +116,7 @@ def tracker(name: str | None) -> Tracker:
     return open_tracker(name)
 
 
-def chosen_recipe(detector: str | None, recipe: str | None) -> Recipe:
+def chosen_recipe(detector: str | None, recipe: str | None) -> RecipeFile:
     """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
     from andon.detectors._recipes import default_recipe, load_recipe
     from andon.detectors._registry import known_detector
@@ -141,7 +141,8 @@ def with_tile(settings: list[str], tile: int | None) -> list[str]:
     return [*settings, *([] if tile is None else [f"tile.size={tile}"])]
 
 
-def resolved(recipe: Recipe, settings: list[str] | None) -> Recipe:
+def resolved(recipe: RecipeFile, settings: list[str] | None) -> Recipe:
+    """The recipe with the `--set` options applied, parsed."""
     from andon.core.config import parse_assignments
     from andon.detectors._recipes import resolve
 

@@ -88,7 +88,7 @@ def pretrain_flow(
 
     _make(
         learn,
-        FlowPretrainingConfig.matching(whole.config),
+        FlowPretrainingConfig.matching(whole.config.model_dump(mode="json")),
         name=name,
         folders=folders,
         settings=settings,

@@ -70,8 +70,8 @@ def demo(
     progress = default_progress()
     say(f"learning {data} with {named.name}")
     chosen = resolved(named, settings)
-    fit_run(out, Source(data), chosen, overwrite=True, progress=progress)
-    _show_report(evaluate_run(out, progress=progress), out, as_json)
+    fitted = fit_run(out, Source(data), chosen, overwrite=True, progress=progress)
+    _show_report(evaluate_run(out, progress=progress, fitted=fitted), out, as_json)
 
 
 @app.command()
@@ -96,15 +96,14 @@ def fit(
     """Learn from good images and set the thresholds."""
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
-    from andon.detectors._recipes import resolve_own
+    from andon.detectors._recipes import resolve, with_own_changes
     from andon.runs.fit import fit_run
     from andon.runs.folder import check_output, read_recipe
     from andon.runs.source import Source
 
     settings = with_tile(with_labelled(settings, labelled), tile)
-    named = resolve_own(chosen_recipe(detector, recipe), parse_assignments(settings))
-    if region is not None:
-        named = named.updated({"region": str(region)})
+    changes = parse_assignments(settings) | ({} if region is None else {"region": str(region)})
+    named, changes = with_own_changes(chosen_recipe(detector, recipe), changes)
     source = Source(data, category, layout)
     found = source.open(
         seed=named.seed, hold_out=named.hold_out, labelled=named.labelled
@@ -114,7 +113,7 @@ def fit(
     out = out or Path("runs") / named.detector / found.category
     check_output(out, overwrite=overwrite, resume=resume)
     show = tracker(track)
-    chosen = resolved(named, settings)
+    chosen = resolve(named, changes)
     fitted, dataset = fit_run(
         out,
         source,
@@ -124,6 +123,7 @@ def fit(
         skip_unreadable=skip_unreadable,
         device=device,
         progress=default_progress(),
+        dataset=found,
     )
     from andon.report.evaluation import label_notes
 
@@ -270,7 +270,7 @@ def predict(
     if (run / "recipe.yaml").is_file():
         read_recipe(run)
     detector = load(run, runtime)
-    answers = predict_files(
+    found = predict_files(
         detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable, progress=default_progress()
     )
     if as_json:
@@ -278,16 +278,13 @@ def predict(
             {
                 "run": str(run),
                 "threshold": detector.fitted().image.value,
-                "predictions": [answer.to_json() for answer in answers],
+                "predictions": [one.to_json() for one in found],
             }
         )
         return
-    rows = [
-        [answer.verdict, "" if answer.score is None else f"{answer.score:.3f}", answer.path]
-        for answer in answers
-    ]
+    rows = [[one.verdict, "" if one.score is None else f"{one.score:.3f}", one.path] for one in found]
     print_table("", ["verdict", "score", "picture"], rows)
-    print(_counts(Counter(answer.verdict for answer in answers)))
+    print(_counts(Counter(one.verdict for one in found)))
 
 
 def _predict_archive(

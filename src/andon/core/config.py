@@ -43,9 +43,16 @@ class Config(BaseModel):
         `also` lists settings of other classes that are suggested too when a name is unknown.
         """
         values = self.model_dump(mode="python")
-        for key, value in changes.items():
-            _set_dotted(type(self), values, key, value, [*also])
+        type(self).apply_changes(values, changes, also=also)
         return type(self).parse(values, where=where)
+
+    @classmethod
+    def apply_changes(
+        cls, values: dict[str, Any], changes: Mapping[str, Any], *, also: Iterable[str] = ()
+    ) -> None:
+        """Set dotted `changes` in plain `values` of these settings; raises `ConfigError` for an unknown name."""
+        for key, value in changes.items():
+            _set_dotted(cls, values, key, value, [*also])
 
     def settings(self) -> list[tuple[str, Any, str]]:
         """All settings as (dotted name, value, docstring)."""

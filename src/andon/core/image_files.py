@@ -260,3 +260,11 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
             f"{shape[1]} x {shape[0]}: export one point per pixel"
         )
     return np.asarray(values)
+
+
+def point_cloud_beside(image: Path) -> Path | None:
+    """`xyz/NAME.tiff` of an image `rgb/NAME.png` (MVTec 3D-AD), None where there is no such file."""
+    if image.parent.name.lower() != "rgb":
+        return None
+    path = image.parent.parent / "xyz" / f"{image.stem}.tiff"
+    return path if path.is_file() else None

@@ -7,10 +7,11 @@ Resizing is bilinear with antialiasing and half-pixel centres, on float32, for t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from andon.core.records import Batch, Record
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+AHEAD = 2
+"""Items that are loaded ahead, each by its own thread."""
 
 
 def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -39,10 +46,28 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
     return points if record.region is None else record.region.without_points(points)
 
 
+def read_image(record: Record, *, with_points: bool = False) -> npt.NDArray[np.float32]:
+    """(H, W, 3) in [0, 1] of a record's image as stored; `with_points` (H, W, 6), followed by x, y, z in metres."""
+    pixels = decode(record.image).pixels
+    if not with_points:
+        return pixels
+    return np.concatenate([pixels, points_of(record, (pixels.shape[0], pixels.shape[1]))], axis=2)
+
+
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:
     """(H, W, 3) in [0, 1] of a record's image; pixels outside the inspected region get the fill colour."""
     pixels = decode(record.image).pixels
     return pixels if record.region is None else record.region.filled(pixels, record.image)
+
+
+def as_uint8(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Pixels of uint8, or float32 in [0, 1], as uint8, rounded."""
+    return pixels if pixels.dtype == np.uint8 else np.round(pixels * 255).astype(np.uint8)
+
+
+def as_float(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Pixels of uint8 or float32 as float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
 
 
 def to_tensor(pixels: npt.NDArray[np.float32], size: tuple[int, int]) -> Tensor:
@@ -108,27 +133,41 @@ def apply_view(pixels: npt.NDArray[np.float32], size: tuple[int, int], view: Vie
     return grey * std + mean
 
 
-def load_batch(
-    records: Sequence[Record],
-    size: tuple[int, int],
-    view: View = UNCHANGED,
-    planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
-) -> Batch:
-    """Decode and resize the images of some records.
+def prefetch(load: Callable[[Item], Loaded], items: Iterable[Item], ahead: int = AHEAD) -> Iterator[Loaded]:
+    """`load(item)` of all items, in order; `ahead` items are loaded by threads meanwhile, without any where it is 0.
 
-    `planes` computes further channels (C, h, w) from the point cloud (H, W, 3) of an image.
+    Items are drawn in the caller's thread, only as they are needed. What `load` raises is raised in the item's turn.
     """
+    if not ahead:
+        yield from map(load, items)
+        return
+    source = iter(items)
+    with ThreadPoolExecutor(max_workers=ahead) as pool:
+        waiting = deque(pool.submit(load, item) for item in islice(source, ahead))
+        while waiting:
+            loaded = waiting.popleft().result()
+            waiting.extend(pool.submit(load, item) for item in islice(source, 1))
+            yield loaded
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter; drawn as they are needed."""
+    source = iter(items)
+    return iter(lambda: list(islice(source, size)), [])
+
+
+def load_batch(records: Sequence[Record], size: tuple[int, int], view: View = UNCHANGED) -> Batch:
+    """Decode and resize the images of some records."""
     import torch
 
     from andon.core.records import Batch
 
-    images, sizes = [], []
+    shown, sizes = [], []
     for record in records:
         pixels = read_pixels(record)
         sizes.append((pixels.shape[0], pixels.shape[1]))
-        image = apply_view(pixels, size, view)
-        images.append(image if planes is None else torch.cat([image, planes(points_of(record, sizes[-1]))]))
-    return Batch(torch.stack(images), tuple(records), tuple(sizes))
+        shown.append(apply_view(pixels, size, view))
+    return Batch(torch.stack(shown), tuple(records), tuple(sizes))
 
 
 def batches(
@@ -137,18 +176,10 @@ def batches(
     batch_size: int,
     *,
     view: View = UNCHANGED,
-    planes: Callable[[npt.NDArray[np.float32]], Tensor] | None = None,
-    ahead: int = 2,
+    ahead: int = AHEAD,
 ) -> Iterator[Batch]:
     """Batches of `records` in order (see `load_batch`); threads decode up to `ahead` batches in advance."""
-    chunks = [records[i : i + batch_size] for i in range(0, len(records), batch_size)]
-    with ThreadPoolExecutor(max_workers=ahead) as pool:
-        waiting = deque(pool.submit(load_batch, chunk, size, view, planes) for chunk in chunks[:ahead])
-        for k in range(len(chunks)):
-            batch = waiting.popleft().result()
-            if k + ahead < len(chunks):
-                waiting.append(pool.submit(load_batch, chunks[k + ahead], size, view, planes))
-            yield batch
+    return prefetch(lambda some: load_batch(some, size, view), chunks(records, batch_size), ahead)
 
 
 class CachedImages:

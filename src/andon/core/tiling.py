@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -24,7 +24,7 @@ from pydantic import Field
 from andon.core.config import Config, Count
 from andon.core.errors import DataError
 from andon.core.image_files import read_size, save_exactly
-from andon.core.images import read_pixels
+from andon.core.images import chunks, read_pixels
 from andon.core.records import Record
 
 CELLS = 64
@@ -42,8 +42,8 @@ ROWS = 256
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """(H, W, 3) image or (B, H, W, 3) tiles: uint8, or float32 in [0, 1]."""
 Map = npt.NDArray[np.float32]
-Answer = Callable[[Pixels], Map]
-"""(B, size, size, 3) tiles to their raw maps (B, h, w)."""
+TileMaps = Callable[[Sequence[Pixels]], Map]
+"""B tiles (size, size, 3) to their raw maps (B, h, w)."""
 
 
 class TileConfig(Config):
@@ -93,6 +93,15 @@ class Tiling:
         """Image score of a blended map (h, w)."""
         largest = np.partition(blended, blended.size - self.counted, axis=None)[-self.counted :]
         return float(largest.mean(dtype=np.float64))
+
+    def check(self, shape: Sequence[int], where: str = "this picture") -> None:
+        """Raise `DataError`, which names `where`, for an image (H, W) that is smaller than a tile."""
+        height, width = shape[:2]
+        if min(height, width) < self.size:
+            raise DataError(
+                f"{where} is {width} x {height} pixels, smaller than a tile of {self.size} x {self.size}: leave it out, or fit "
+                f"with tile.size={min(height, width)} or less, or without tiles"
+            )
 
     def describe(self) -> str:
         """In words."""
@@ -159,32 +168,27 @@ def _smooth(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def lines(shape: Sequence[int], tiling: Tiling, where: str = "this picture") -> tuple[Line, Line]:
     """Tiles along height and width of an image (H, W). Raises `DataError` where a tile is larger than the image."""
+    tiling.check(shape, where)
     height, width = shape[:2]
-    if min(height, width) < tiling.size:
-        raise DataError(
-            f"{where} is {width} x {height} pixels, smaller than a tile of {tiling.size} x {tiling.size}: leave it out, or fit "
-            f"with tile.size={min(height, width)} or less, or without tiles"
-        )
     return Line.of(height, tiling), Line.of(width, tiling)
 
 
-def look(
-    pixels: Pixels, tiling: Tiling, answer: Answer, *, batch: int = BATCH, where: str = "this picture"
+def analyse_in_tiles(
+    pixels: Pixels, tiling: Tiling, maps: TileMaps, *, batch: int = BATCH, where: str = "this picture"
 ) -> Map:
-    """(H, W, 3) image to its raw map (h, w), `CELLS` cells for every tile's side; tiles are answered `batch` at a time."""
+    """(H, W, 3) image to its raw map (h, w), `CELLS` cells for the side of a tile; `batch` tiles at a time."""
     rows, columns = lines(pixels.shape, tiling, where)
     blended = np.zeros((len(rows.centres), len(columns.centres)), np.float32)
     down: list[tuple[slice, npt.NDArray[np.float32]]] = []
     across: list[tuple[slice, npt.NDArray[np.float32]]] = []
-    places = iter(product(range(len(rows.begins)), range(len(columns.begins))))
-    while chunk := list(islice(places, batch)):
-        tiles = np.stack([_cut(pixels, rows.begins[r], columns.begins[c], tiling.size) for r, c in chunk])
-        maps = answer(tiles)
+    places = product(range(len(rows.begins)), range(len(columns.begins)))
+    for chunk in chunks(places, batch):
+        found = maps([_cut(pixels, rows.begins[r], columns.begins[c], tiling.size) for r, c in chunk])
         if not down:
-            down, across = rows.contributions(maps.shape[1]), columns.contributions(maps.shape[2])
-        for (r, c), found in zip(chunk, maps, strict=True):
+            down, across = rows.contributions(found.shape[1]), columns.contributions(found.shape[2])
+        for (r, c), cells in zip(chunk, found, strict=True):
             (over, left), (along, right) = down[r], across[c]
-            blended[over, along] += left @ found @ right.T
+            blended[over, along] += left @ cells @ right.T
     return blended
 
 

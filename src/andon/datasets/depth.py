@@ -9,7 +9,6 @@ on a flat background. AST uses the depth of the product relative to its mean, an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -157,11 +156,3 @@ def network_planes(points: npt.NDArray[np.float32], side: int, *, distance: floa
     origin = 0 if dilate % 2 else -1
     widened = ndimage.maximum_filter(mask.astype(np.uint8), size=dilate, mode="constant", origin=origin)
     return np.stack([resize_map(found.depth, (side, side)), widened.astype(np.float32)])
-
-
-def point_cloud_beside(image: Path) -> Path | None:
-    """`xyz/NAME.tiff` of an image `rgb/NAME.png` (MVTec 3D-AD), None where there is no such file."""
-    if image.parent.name.lower() != "rgb":
-        return None
-    path = image.parent.parent / "xyz" / f"{image.stem}.tiff"
-    return path if path.is_file() else None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast, overload
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,42 +20,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.core.config import Config, Share
-from andon.core.errors import ConfigError, DataError, NotFittedError
-from andon.core.images import batches, read_pixels, to_tensor
-from andon.core.records import Batch, Prediction, Record
+from andon.core.errors import ConfigError, DataError
+from andon.core.images import as_float, to_tensor
+from andon.core.records import Record
 from andon.core.region import InspectionRegion, inspected_pixels, read_region, with_region
-from andon.core.tiling import Pixels, TileConfig, Tiling, cut_records, look
-from andon.datasets.depth import point_cloud_beside
+from andon.core.tiling import Map, Pixels, Tiling, cut_records
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.synthetic import synthetic_anomalies
+from andon.detectors._config import DetectorConfig as DetectorConfig
 from andon.detectors._saving import save_detector
 from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
 from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
 from andon.nn.training import Trainer
 from andon.nn.weights import WeightFile
+from andon.runtime.predictor import Predictor, RawBatch
 from andon.thresholds.calibrate import good_limits, labelled_limits
-from andon.thresholds.calibration import Calibration
 
-PREDICT_BATCH = 4
-Picture = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-
-
-class DetectorConfig(Config):
-    """Settings all detectors have."""
-
-    selection: Literal["budget", "validation", "synthetic", "labels", "test"] = "budget"
-    """What ends training: the budget, the loss on held-out good images, the AUROC on these and defects made up on them, or
-    labelled anomalous ones, or (to reproduce published numbers) the test labels."""
-    threshold: Literal["good", "labels"] = "good"
-    """Where thresholds come from: good images alone, or the best F1 on held-out good and labelled anomalous images."""
-    false_reject_rate: Share = 0.05
-    """Share of good images the threshold may reject (alpha of the conformal rule)."""
-    few_images: Literal["max", "error"] = "max"
-    """When there are too few held-out images for that rate: use their maximum and say which rate it gives, or refuse."""
-    tile: TileConfig = TileConfig()
-    """Large images in overlapping tiles at their own resolution."""
+PREDICT_BATCH = Predictor.batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +52,7 @@ class Analysis:
     """Further image scores (B,) by name, reported beside the chosen one and never chosen on test labels."""
 
 
-class Detector(nn.Module, ABC):
+class Detector(Predictor, nn.Module):
     """Base of all detectors.
 
     Subclasses build their networks in `__init__`, keep what they learn in modules and in buffers ending in `_`, and
@@ -88,7 +70,8 @@ class Detector(nn.Module, ABC):
         """`pretrained=False` leaves frozen weights untrained, for a state that is loaded afterwards."""
         super().__init__()
         self.config = config if config is not None else self.Config()
-        self.calibration: Calibration | None = None
+        self.calibration = None
+        self._untouched: tuple[int, DetectorConfig] | None = None
         self.used_weights: tuple[dict[str, str], ...] = ()
         if self.tiling is not None and self.untiled:
             raise ConfigError(
@@ -297,12 +280,20 @@ class Detector(nn.Module, ABC):
                 "threshold=good and selection=budget"
             )
 
-    def reset(self, seed: int) -> None:
-        """Return to the untrained state, initialised from `seed`."""
+    @classmethod
+    def seeded(cls, config: DetectorConfig | None, seed: int) -> Self:
+        """An untrained detector, initialised from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = type(self)(self.config)
-        self.__dict__.update(fresh.__dict__)
+            detector = cls(config)
+        detector._untouched = (seed, detector.config)
+        return detector
+
+    def reset(self, seed: int) -> None:
+        """Return to the untrained state, initialised from `seed`; nothing is built where that is the state it is in."""
+        if self._untouched != (seed, self.config):
+            self.__dict__.update(type(self).seeded(self.config, seed).__dict__)
+        self._untouched = None
 
     def calibrate(
         self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
@@ -315,141 +306,69 @@ class Detector(nn.Module, ABC):
         if self.config.threshold == "labels":
             self.calibration = labelled_limits(self, self.calibration, good, labelled)
 
-    def scan(
-        self, records: Sequence[Record], *, batch_size: int = PREDICT_BATCH
-    ) -> Iterator[tuple[Batch, Analysis, list[npt.NDArray[np.float32]]]]:
-        """Analyse records batch by batch; yields the batch, its analysis on the CPU, and raw maps at original size.
+    # One image to raw map and score (the path around it is `andon.runtime.predictor`) ------------------------------
 
-        What is not inspected of a map holds its lowest inspected value. Images that are cut into tiles come one by one,
-        without `Batch.image`.
-        """
-        device = self.device()
-        if self.calibration is not None:
-            records = with_region(records, self.calibration.region)
-        if self.tiling is not None:
-            for record in records:
-                pixels = read_pixels(record)
-                size = (pixels.shape[0], pixels.shape[1])
-                analysis = self.analyse_tiles(pixels, where=str(record.image))
-                batch = Batch(torch.empty(0, 3, *self.input_size), (record,), (size,))
-                yield batch, analysis, [_lowered(enlarge(analysis.anomaly_map[0], size), record)]
-            return
-        for batch in batches(records, self.input_size, batch_size, planes=self.depth_planes):
-            with torch.inference_mode():
-                analysis = self.analyse(batch.image.to(device))
-            analysis = Analysis(
-                analysis.anomaly_map.float().cpu(),
-                analysis.score.float().cpu(),
-                {name: value.float().cpu() for name, value in analysis.extras.items()},
-            )
-            yield (
-                batch,
-                analysis,
-                [
-                    _lowered(enlarge(analysis.anomaly_map[k], size), record)
-                    for k, (size, record) in enumerate(zip(batch.sizes, batch.records, strict=True))
-                ],
-            )
+    @property
+    def needs_points(self) -> bool:
+        """Whether images have six channels: colours, then the x, y, z of each pixel in metres."""
+        return self.depth_planes is not None
 
-    def analyse_tiles(self, pixels: Pixels, *, where: str = "this picture") -> Analysis:
-        """(H, W, 3) image of any size, uint8 or in [0, 1], to map (1, 1, h, w) and score (1,) on the CPU, tile by tile."""
-        assert self.tiling is not None
-
-        def answer(tiles: Pixels) -> npt.NDArray[np.float32]:
-            images = torch.stack([to_tensor(as_float(tile), self.input_size) for tile in tiles])
-            with torch.inference_mode():
-                maps = self.analyse(images.to(self.device())).anomaly_map
-            return np.asarray(maps[:, 0].float().cpu().numpy())
-
-        blended = look(pixels, self.tiling, answer, where=where)
-        return Analysis(torch.from_numpy(blended)[None, None], torch.tensor([self.tiling.score(blended)]))
-
-    def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
-        """Image and pixel AUROC on labelled images: what recipes with `selection: test` look at after each epoch."""
-        ranking, scores = PixelRanking(), []
-        test = [record for record in test if record.label is not None]
-        for batch, analysis, maps in self.scan(test):
-            scores += [float(v) for v in analysis.score]
-            for record, anomaly_map in zip(batch.records, maps, strict=True):
-                shape = (anomaly_map.shape[0], anomaly_map.shape[1])
-                truth, inside = load_ground_truth(record, shape), inspected_pixels(record, shape)
-                if has_pixel_truth(record, truth):
-                    ranking.add(anomaly_map, truth.union, label=record.label or 0, inspected=inside)
-        found = {"image_auroc": auroc(scores, [record.label or 0 for record in test])}
-        pixel = ranking.auroc()
-        return found if np.isnan(pixel) else found | {"pixel_auroc": pixel}
-
-    @overload
-    def predict(self, pictures: Picture) -> Prediction: ...
-    @overload
-    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
-    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """Answer for one image or several: paths, records, or (H, W, 3) arrays (uint8, or float32 in [0, 1]).
-
-        Detectors that look at depth take float32 arrays (H, W, 6): colours, then x, y, z in metres.
-
-        Raises `NotFittedError` before `fit`, `DataError` for an image that cannot be read.
-        """
-        self.fitted()
-        if isinstance(pictures, str | Path | Record | np.ndarray):
-            return next(self.stream([pictures]))
-        return list(self.stream(pictures))
-
-    def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
-        """As `predict` for many images, one result at a time."""
-        found = self.fitted()
-        if pictures and isinstance(pictures[0], np.ndarray):
-            for array in pictures:
-                yield self._predict_array(cast("npt.NDArray[Any]", array))
-            return
-        records = [_as_record(picture) for picture in pictures]
-        for batch, analysis, maps in self.scan(records):
-            for k, record in enumerate(batch.records):
-                yield found.judge(maps[k], float(analysis.score[k]), record)
-
-    def _predict_array(self, array: npt.NDArray[Any]) -> Prediction:
-        planes = self.depth_planes
-        if planes is None and (array.shape[2:] != (3,) or array.dtype not in (np.uint8, np.float32)):
+    def check_array(self, pixels: npt.NDArray[Any]) -> None:
+        """Raise `DataError` for anything but (H, W, 3) uint8 or float32; with depth, (H, W, 6) float32."""
+        if not self.needs_points and (pixels.shape[2:] != (3,) or pixels.dtype not in (np.uint8, np.float32)):
             raise DataError(
-                f"a picture must be (H, W, 3) uint8 or float32, this one is {array.shape} {array.dtype}: convert it"
+                f"a picture must be (H, W, 3) uint8 or float32, this one is {pixels.shape} {pixels.dtype}: convert it"
             )
-        if planes is not None and (array.shape[2:] != (6,) or array.dtype != np.float32):
+        if self.needs_points and (pixels.shape[2:] != (6,) or pixels.dtype != np.float32):
             raise DataError(
                 f"this {self.name} looks at depth and needs (H, W, 6) float32 (colours in [0, 1], then x, y, z in "
-                f"metres), this picture is {array.shape} {array.dtype}: join the two"
+                f"metres), this picture is {pixels.shape} {pixels.dtype}: join the two"
             )
-        area = self.fitted().region
-        array = array if area is None else area.filled(array)
-        if self.tiling is not None:
-            analysis = self.analyse_tiles(array)
-            whole = enlarge(analysis.anomaly_map[0], (array.shape[0], array.shape[1]))
-            return self.fitted().judge(whole, float(analysis.score[0]))
-        pixels = as_float(array)
-        image = to_tensor(pixels[:, :, :3], self.input_size)
-        if planes is not None:
-            image = torch.cat([image, planes(pixels[:, :, 3:])])
+
+    def prepare(self, pixels: Pixels) -> Tensor:
+        """(H, W, 3 or 6) to (`input_channels`, h, w) at `input_size`."""
+        image, planes = to_tensor(as_float(pixels[:, :, :3]), self.input_size), self.depth_planes
+        return image if planes is None else torch.cat([image, planes(as_float(pixels[:, :, 3:]))])
+
+    def analyse_prepared(self, prepared: Sequence[Tensor]) -> RawBatch:
+        """`analyse` in inference mode; the result is on the CPU."""
+        images = torch.stack(list(prepared))
         with torch.inference_mode():
-            anomaly_map, score = self(image[None].to(self.device()))
-        return self.fitted().judge(
-            enlarge(anomaly_map[0].float().cpu(), (array.shape[0], array.shape[1])), float(score[0])
+            found = self.analyse(images.to(self.device()))
+        return RawBatch(
+            _array(found.anomaly_map[:, 0]),
+            _array(found.score),
+            {name: _array(values) for name, values in found.extras.items()},
         )
 
-    def fitted(self) -> Calibration:
-        """The thresholds. Raises `NotFittedError` before `fit`."""
-        if self.calibration is None:
-            raise NotFittedError(
-                f"this {self.name} has not learned yet: call fit(train, validation) or andon.load(folder) first"
-            )
-        return self.calibration
+    def enlarge(self, cells: Map, size: tuple[int, int]) -> Map:
+        """(h, w) to (H, W): see `enlarge`."""
+        return enlarge(torch.from_numpy(cells)[None], size)
 
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
+    def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
+        """Image and pixel AUROC on labelled images: what recipes with `selection: test` look at after each epoch."""
+        ranking, scores = PixelRanking(), []
+        test = [record for record in test if record.label is not None]
+        for found in self.scan(test):
+            assert found.record is not None
+            scores.append(found.raw_score)
+            truth = load_ground_truth(found.record, found.size)
+            if has_pixel_truth(found.record, truth):
+                inside = inspected_pixels(found.record, found.size)
+                ranking.add(found.raw_map, truth.union, label=found.record.label or 0, inspected=inside)
+        image = {"image_auroc": auroc(scores, [record.label or 0 for record in test])}
+        pixel = ranking.auroc()
+        return image if np.isnan(pixel) else image | {"pixel_auroc": pixel}
+
     # Saved form ----------------------------------------------------------------------------------------------------
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
         """PyTorch's own, after the buffers in `sized_by_learning` were given the size of what is loaded."""
+        self._untouched = None
         for name in self.sized_by_learning:
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.device()))
@@ -466,20 +385,8 @@ def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float3
     return np.asarray(enlarged[0, 0].numpy(), dtype=np.float32)
 
 
-def _lowered(raw_map: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np.float32]:
-    return raw_map if record.region is None else record.region.lowered(raw_map)
-
-
-def as_float(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Pixels of uint8 or float32 as float32 in [0, 1]."""
-    return pixels.astype(np.float32) / np.float32(255) if pixels.dtype == np.uint8 else pixels
-
-
-def _as_record(picture: Picture) -> Record:
-    if isinstance(picture, Record):
-        return picture
-    path = Path(cast("str | Path", picture))
-    return Record(image=path, id=path.with_suffix("").as_posix(), depth=point_cloud_beside(path))
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy())
 
 
 def weight_lines(*backbones: Backbone) -> tuple[dict[str, str], ...]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from andon.core.config import Amount, Config, from_yaml
 from andon.core.errors import ConfigError, nearest
+from andon.detectors._config import DetectorConfig
 from andon.detectors._registry import detector_class, detector_names
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
 
-class Recipe(Config):
-    """Everything needed to repeat a run, apart from the data."""
+class RecipeSettings(Config):
+    """What every recipe says beside the settings of its detector."""
 
     detector: str
     """Name of the detector."""
@@ -44,12 +47,24 @@ class Recipe(Config):
     """How pixel metrics are computed: from all scores, in bins with a bound of the error, or `auto` by `pixel_memory`."""
     pixel_memory: Amount = 2.0
     """Gigabytes that the scores of all test pixels may take before `auto` counts them in bins."""
+
+
+class RecipeFile(RecipeSettings):
+    """A recipe as its YAML file says it; read without PyTorch."""
+
     config: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the detector; those not named keep their defaults."""
+    """Settings of the detector, not checked yet; those not named keep their defaults."""
+
+
+class Recipe(RecipeSettings):
+    """Everything needed to repeat a run, apart from the data. Made by `resolve`."""
+
+    config: SerializeAsAny[DetectorConfig]
+    """All settings of the detector."""
 
 
 OWN_SETTINGS = tuple(
-    name for name in Recipe.model_fields if name not in {"detector", "name", "summary", "config"}
+    name for name in RecipeSettings.model_fields if name not in {"detector", "name", "summary"}
 )
 """Settings of the recipe itself; all others are the detector's."""
 
@@ -66,7 +81,7 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(name: str, detector: str | None = None) -> Recipe:
+def load_recipe(name: str, detector: str | None = None) -> RecipeFile:
     """Read a recipe by name (`detector/variant`, or `variant` when the detector is given) or from a YAML file.
 
     Raises `ConfigError` when it is unknown, unreadable, or for another detector.
@@ -99,10 +114,10 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"recipe file {path} is not UTF-8 text: save it as such") from error
 
 
-def parse_recipe(text: str, name: str, *, where: str) -> Recipe:
+def parse_recipe(text: str, name: str, *, where: str) -> RecipeFile:
     """YAML text to a recipe; `name` is used where the text has none."""
     values = {"name": name, **from_yaml(text, where=where)}
-    return Recipe.parse(values, where=where)
+    return RecipeFile.parse(values, where=where)
 
 
 def default_recipe(detector: str) -> str:
@@ -111,20 +126,38 @@ def default_recipe(detector: str) -> str:
     return next((name for name in names if name.endswith("/starter")), names[0] if names else "")
 
 
-def resolve_own(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """Apply those of the `--set` changes that name the recipe's own fields (seed, ...); needs no torch."""
-    return recipe.updated({k: v for k, v in changes.items() if k in OWN_SETTINGS}, where="--set")
+def with_own_changes(recipe: RecipeFile, changes: Mapping[str, Any]) -> tuple[RecipeFile, dict[str, Any]]:
+    """The recipe with those changes that name its own fields (seed, ...), and the other changes; needs no PyTorch."""
+    own = {key: value for key, value in changes.items() if key in OWN_SETTINGS}
+    left = {key: value for key, value in changes.items() if key not in OWN_SETTINGS}
+    return (recipe.updated(own, where="--set") if own else recipe), left
 
 
-def resolve(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """Apply `--set` changes: to the recipe's own fields by their name, to the detector's settings otherwise."""
-    recipe = resolve_own(recipe, changes)
-    config_class = detector_class(recipe.detector).Config
+def resolve(recipe: RecipeFile, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with all settings of its detector, parsed: defaults, then what the recipe says, then `changes`.
+
+    Changes go to the recipe's own fields by their name, to the detector's settings otherwise. Raises `ConfigError` for an
+    unknown name or an impossible value.
+    """
+    recipe, changes = with_own_changes(recipe, changes)
+    cls = detector_class(recipe.detector).Config
+    values = copy.deepcopy(_merged(_defaults(cls), recipe.config))
+    cls.apply_changes(values, changes, also=OWN_SETTINGS)
     where = f"recipe {recipe.name}" if recipe.name else ""
-    config = config_class.parse(_merged(config_class().model_dump(mode="python"), recipe.config), where=where)
-    changes = {k: v for k, v in changes.items() if k not in OWN_SETTINGS}
-    config = config.updated(changes, where="--set", also=OWN_SETTINGS)
-    return recipe.model_copy(update={"config": config.model_dump(mode="json")})
+    try:
+        config = cls.parse(values, where="--set" if changes else where)
+    except ConfigError:
+        if changes:  # a fault of the recipe itself is said first
+            cls.parse(_merged(_defaults(cls), recipe.config), where=where)
+        raise
+    own = {name: getattr(recipe, name) for name in RecipeSettings.model_fields}
+    return Recipe(**own, config=config)
+
+
+@cache
+def _defaults(cls: type[DetectorConfig]) -> dict[str, Any]:
+    """Default settings as plain values; not to be changed."""
+    return cls().model_dump(mode="python")
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +171,9 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return out
 
 
-def create(recipe: Recipe, changes: Mapping[str, Any] | None = None) -> Detector:
-    """Build the detector of a recipe, untrained."""
-    cls = detector_class(recipe.detector)
-    return cls(cls.Config.parse(resolve(recipe, changes or {}).config, where=recipe.name))
+def create(recipe: Recipe) -> Detector:
+    """Build the detector of a recipe, untrained, initialised from the recipe's seed."""
+    return detector_class(recipe.detector).seeded(recipe.config, recipe.seed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def plan_ablation(
     Raises `ConfigError` for unknown settings.
     """
     recipe = f"{sequence.detector}/{sequence.start}"
-    default_epochs = resolve(load_recipe(recipe), {}).config.get("epochs")
+    default_epochs = resolve(load_recipe(recipe), {}).config.model_dump().get("epochs")
     jobs = []
     for seed in range(seeds):
         state: dict[str, Any] = dict(sequence.base)

@@ -1,6 +1,6 @@
-"""Work on many machines: a Ray cluster makes the runs of a sweep and answers for images. Ray lives here.
+"""Work on many machines: a Ray cluster makes the runs of a sweep and predicts images. Ray lives here.
 
-Only the place differs from the work on one machine: the same plan, the same `run_job`, the same answers. The data set (or
+Only the place differs from the work on one machine: the same plan, the same `run_job`, the same predictions. The data set (or
 the images) must be found under the same path on every node, and every node needs the same version of andon. Results come back
 into the caller's folder, whether the nodes share a disk with it or not. What a lost worker was doing is done again elsewhere;
 on a shared disk a run continues from its last checkpoint, otherwise it begins anew.
@@ -31,7 +31,7 @@ from andon.core.records import Record
 from andon.experiments.sweep import RESULT, Job, run_job
 from andon.runs.fit import PACKAGES
 from andon.runs.folder import clear
-from andon.runs.predict import Answer, answers
+from andon.runs.predict import FilePrediction, file_predictions
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 RETRIES = 3
 """Times a piece of work whose worker was lost is done again before it counts as failed."""
 CHUNK = 64
-"""Images a worker answers for at a time."""
+"""Images a worker predicts at a time."""
 ANSWERS_WITHIN = 10.0
 """Seconds a cluster may take to answer at its address."""
 FIRST, LAST = "recipe.yaml", ("detector/detector.json", RESULT)
@@ -81,10 +81,10 @@ class Cluster:
                     _unpack_run(content, job.folder(out))
                 yield job, failure
 
-    def answers(
+    def file_predictions(
         self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, skip_unreadable: bool
-    ) -> Iterator[Answer]:
-        """Answers for all records, in the order their chunks end; heat maps and masks come back into `save`.
+    ) -> Iterator[FilePrediction]:
+        """Predictions of all records, in the order their chunks end; heat maps and masks come back into `save`.
 
         Records are drawn only as workers become free. Raises `DataError` for an image that cannot be read, unless
         `skip_unreadable`, and `AndonError` when workers are lost again and again.
@@ -221,8 +221,8 @@ def _answer_chunk(
     maps: bool,
     skip_unreadable: bool,
     versions: Mapping[str, str],
-) -> tuple[str, tuple[list[Answer], bytes]]:
-    """Why it failed, or nothing; answers for some images and their packed heat maps."""
+) -> tuple[str, tuple[list[FilePrediction], bytes]]:
+    """Why it failed, or nothing; predictions of some images and their packed heat maps."""
     try:
         _check_versions(versions)
         if key not in _DETECTOR:
@@ -231,7 +231,9 @@ def _answer_chunk(
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
             folder = Path(scratch) if save else None
             found = list(
-                answers(_DETECTOR[key], records, save=folder, maps=maps, skip_unreadable=skip_unreadable)
+                file_predictions(
+                    _DETECTOR[key], records, save=folder, maps=maps, skip_unreadable=skip_unreadable
+                )
             )
             return "", (found, _pack(Path(scratch)))
     except (AndonError, OSError) as error:

@@ -134,7 +134,7 @@ def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[st
     """
     if not budget > 0:
         raise ConfigError(f"budget is {budget}: give a positive share of the recipe's training, e.g. 0.5")
-    resolved = resolve(load_recipe(recipe), settings).config
+    resolved = resolve(load_recipe(recipe), settings).config.model_dump()
     lengths = {} if budget == 1 else _lengths(resolved)
     return {name: max(1, round(budget * length)) for name, length in lengths.items()} | dict(settings)
 
@@ -160,8 +160,8 @@ def run_job(
     run = job.folder(out)
     recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
     source = Source(data or job.data, job.category or None, job.layout)
-    fit_run(run, source, recipe, resume=True, device=device, progress=progress)
-    evaluate_run(run, progress=progress)
+    fitted = fit_run(run, source, recipe, resume=True, device=device, progress=progress)
+    evaluate_run(run, progress=progress, fitted=fitted)
     write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import write_bytes
-from andon.core.images import to_tensor
+from andon.core.images import as_float, as_uint8, read_image, to_tensor
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.datasets import Dataset
@@ -32,7 +32,6 @@ from andon.export.network import describe, export
 from andon.metrics import auroc
 from andon.nn.training import Trainer
 from andon.runtime import Model, open_model
-from andon.runtime.model import read
 from andon.runtime.sessions import METADATA
 
 EXTRACTOR = "detector.extractor."
@@ -154,8 +153,7 @@ def _convolutions(graph: Any) -> list[str]:
 
 def _small(record: Record, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """(h, w, 3) at the network's own size: ranges do not depend on the camera, and memory stays small."""
-    pixels, _ = read(record)
-    resized = to_tensor(pixels.astype(np.float32) / np.float32(255), size)
+    resized = to_tensor(as_float(as_uint8(read_image(record))), size)
     return np.asarray((resized * 255).round().permute(1, 2, 0).numpy(), np.uint8)
 
 

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.images import as_uint8, read_image
+from andon.core.records import Record
+from andon.runtime import Model
+
 if TYPE_CHECKING:
     import torch
 
-    from andon.core.records import Record
     from andon.detectors._base import Detector
 
 Clock = Callable[[], int]
@@ -71,6 +74,8 @@ class Latency:
         return asdict(self)
 
 
+IN_TURN = 8
+"""Images that are predicted in turn."""
 HELD = 100_000_000
 """Bytes of decoded images after which no further one is held in turn."""
 
@@ -137,21 +142,15 @@ def predict_latency(
     detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
 ) -> Latency:
     """Time `predict` on decoded images (8 in turn, of large ones fewer), with the effort of `QUICK` unless told."""
-    from andon.core.image_files import decode
-    from andon.core.images import points_of
-
-    pictures: list[npt.NDArray[Any]] = []
-    for record in records[:8]:
-        if sum(picture.nbytes for picture in pictures) > HELD:
+    decoded: list[npt.NDArray[Any]] = []
+    for record in records[:IN_TURN]:
+        if sum(image.nbytes for image in decoded) > HELD:
             break
-        pixels = decode(record.image).pixels
-        if detector.depth_planes is None:
-            pictures.append(np.round(pixels * 255).astype(np.uint8))
-        else:
-            pictures.append(np.concatenate([pixels, points_of(record, pixels.shape[:2])], axis=2))
+        pixels = read_image(record, with_points=detector.needs_points)
+        decoded.append(pixels if detector.needs_points else as_uint8(pixels))
     device = detector.device()
     return measure(
-        lambda k: detector.predict(pictures[k % len(pictures)]),
+        lambda k: detector.predict(decoded[k % len(decoded)]),
         scope="predict",
         machine=describe_machine(device),
         synchronise=synchroniser(device),
@@ -159,8 +158,45 @@ def predict_latency(
     )
 
 
-def synchroniser(device: torch.device) -> Callable[[], None]:
-    """What waits until a device has done everything it was given."""
+def stage_latency(
+    predictor: Detector | Model, records: Sequence[Record], *, effort: Effort | None = None
+) -> dict[str, Latency]:
+    """Milliseconds of each stage and of all together (`total`), from files in the system's cache, batch 1.
+
+    Exported networks resize inside, so `network` holds it there. For images in tiles `network` is everything from the
+    decoded image to the blended map.
+    """
+    if isinstance(predictor, Model):
+        machine, wait = describe_machine(runtime=predictor.session.name), synchroniser(None)
+    else:
+        machine, wait = describe_machine(predictor.device()), synchroniser(predictor.device())
+    turn = list(records[:IN_TURN])
+    calls: list[list[tuple[str, float]]] = []
+
+    def call(k: int) -> None:
+        marks: list[tuple[str, float]] = []
+
+        def mark(stage: str) -> None:
+            wait()
+            marks.append((stage, time.perf_counter()))
+
+        mark("")
+        next(predictor.stream([turn[k % len(turn)]], ahead=0, mark=mark))
+        calls.append(marks)
+
+    total = measure(call, scope="total", machine=machine, synchronise=wait, effort=effort)
+    measured = calls[-total.n :]
+    found: dict[str, Latency] = {}
+    for j, (stage, _) in enumerate(measured[0][1:], start=1):
+        spent = [1000 * (marks[j][1] - marks[j - 1][1]) for marks in measured]
+        found[stage] = summarise(spent, scope=stage, machine=machine)
+    return found | {"total": total}
+
+
+def synchroniser(device: torch.device | None) -> Callable[[], None]:
+    """What waits until a device has done everything it was given; nothing to wait for where there is none."""
+    if device is None:
+        return lambda: None
     import torch
 
     if device.type == "cuda":

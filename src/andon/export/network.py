@@ -25,7 +25,6 @@ from torch.nn import functional as F
 
 from andon.core.errors import AndonError, ConfigError
 from andon.core.files import writing
-from andon.core.records import Prediction
 from andon.core.region import InspectionRegion
 from andon.core.version import VERSION
 from andon.detectors._base import Detector
@@ -198,7 +197,9 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
     tried = [*(picture[None] for picture in pictures), *_made_up(detector)]
     largest = largest_map = 0.0
     for images in tried:
-        for answer, expected in zip(_answers(model, images), detector.predict(list(images)), strict=True):
+        raws = model.scan(list(images), batch_size=len(images))
+        for raw, expected in zip(raws, detector.predict(list(images)), strict=True):
+            answer = model.judge(raw)
             scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
             worst = float((np.abs(answer.anomaly_map - expected.anomaly_map) / scale).max())
             largest_map = max(largest_map, worst)
@@ -215,14 +216,6 @@ def _sides(detector: Detector) -> str:
     if detector.tiling is None:
         return "any H and W from 8 pixels on"
     return f"tiles of H = W = {detector.tiling.size} pixels of the picture"
-
-
-def _answers(model: Model, images: Image) -> list[Prediction]:
-    """Of all images (B, H, W, 3) in one call of the network, unless they are cut into tiles."""
-    if model.tiling is not None:
-        return model.predict(list(images))
-    found = model.session(images)
-    return [model.judge(Outputs(*(values[k : k + 1] for values in found))) for k in range(len(images))]
 
 
 def describe(detector: Detector, **more: Any) -> dict[str, Any]:

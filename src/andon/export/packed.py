@@ -31,7 +31,7 @@ from PIL import Image
 
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import write_bytes
-from andon.core.image_files import decode
+from andon.core.images import as_uint8, read_image
 from andon.core.records import Record
 from andon.core.version import VERSION
 from andon.runtime import Model
@@ -111,7 +111,7 @@ def pack(
     }
     checks, pictures = [], []
     for k, record in enumerate(chosen):
-        pixels = np.round(decode(record.image).pixels * 255).astype(np.uint8)
+        pixels = as_uint8(read_image(record))
         answer, name = detector.predict(pixels), f"checks/{k:03d}.png"
         checks.append(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.image_files import decode, read_size
+from andon.core.image_files import read_size
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.region import inspected_pixels
@@ -38,6 +39,7 @@ from andon.metrics.parts import part_metrics
 from andon.metrics.pimo import RELIABLE_VERTICES
 from andon.metrics.results import pixel_metrics as measure_pixels
 from andon.nn.sanity_checks import SanityCheck
+from andon.runtime.predictor import Unreadable
 
 if TYPE_CHECKING:
     from andon.datasets import Dataset
@@ -236,15 +238,17 @@ def evaluate(
 
     records, origin = _records(test), origin or Origin()
     calibration = detector.fitted()
-    records, skipped = readable(records, skip=skip_unreadable)
-    if not records:
-        raise DataError(
-            "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
-        )
+    records = [record for record in records if record.label is not None]
     start = time.perf_counter()
     behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
     ranking = pixel_scores(records, pixel_metrics, pixel_memory, calibration.pixel.value)
-    cases, extras, tags = _score(detector, records, saturation, ranking, behind, progress or NoProgress())
+    found = _score(detector, records, saturation, ranking, behind, skip_unreadable, progress or NoProgress())
+    cases, extras, tags, skipped = found.cases, found.extras, found.tags, found.skipped
+    if not cases:
+        raise DataError(
+            "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
+        )
+    records = [case.record for case in cases]
     scores = np.asarray([case.raw_score for case in cases], np.float32)
     labels = [int(record.label or 0) for record in records]
     with warnings.catch_warnings():
@@ -312,28 +316,12 @@ def pixel_scores(
     if mode == "auto":
         pixels = 0
         for record in records:
-            height, width = read_size(record.image)
-            pixels += height * width
+            with contextlib.suppress(DataError):  # said when the image is decoded
+                height, width = read_size(record.image)
+                pixels += height * width
         if 4 * pixels <= memory * 1e9:
             return PixelRanking()
     return PixelHistogram(thresholds=[threshold])
-
-
-def readable(records: Sequence[Record], *, skip: bool) -> tuple[list[Record], dict[str, str]]:
-    """Records whose images can be decoded, and the others with the reason. Without `skip` the first failure raises."""
-    good: list[Record] = []
-    skipped: dict[str, str] = {}
-    for record in records:
-        if record.label is None:
-            continue
-        if skip:
-            try:
-                decode(record.image)
-            except DataError as error:
-                skipped[record.id] = str(error)
-                continue
-        good.append(record)
-    return good, skipped
 
 
 def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
@@ -346,58 +334,68 @@ def _zeros(detector: Detector) -> Any:
     return torch.zeros(1, detector.input_channels, *detector.input_size, device=detector.device())
 
 
+@dataclass(slots=True)
+class _Scored:
+    """What scoring all images gave."""
+
+    cases: list[Case] = field(default_factory=list)
+    extras: dict[str, list[float]] = field(default_factory=dict)
+    """Further scores of the cases, by name."""
+    tags: list[tuple[str, ...]] = field(default_factory=list)
+    """Subsets each case counts in: those of its record and, where `saturation` names the defects of its masks, these."""
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
 def _score(
     detector: Detector,
     records: Sequence[Record],
     saturation: dict[int, Saturation] | None,
     ranking: PixelRanking | PixelHistogram,
     gate: Gate | None,
+    skip_unreadable: bool,
     progress: Progress,
-) -> tuple[list[Case], dict[str, list[float]], list[tuple[str, ...]]]:
-    """Analyse all images, feeding the pixel metrics on the way so that no full-size map is kept.
-
-    Also returns the subsets each image counts in: those of its record and, where `saturation` names the defects of
-    its masks, these.
-    """
-    calibration = detector.fitted()
-    cases: list[Case] = []
-    extras: dict[str, list[float]] = {}
-    tags: list[tuple[str, ...]] = []
+) -> _Scored:
+    """Analyse all images, feeding the pixel metrics on the way so that no full-size map is kept."""
+    calibration, scored = detector.fitted(), _Scored()
     with progress.task("evaluating", len(records)) as task:
-        for batch, analysis, maps in detector.scan(records):
-            for name, values in analysis.extras.items():
-                extras.setdefault(name, []).extend(float(v) for v in values)
-            for k, record in enumerate(batch.records):
-                truth = load_ground_truth(record, batch.sizes[k], saturation)
-                known = has_pixel_truth(record, truth)
-                channels = truth.defects if saturation or record.mask_kind == "channels" else ()
-                named = [region.defect_name for region in channels] if saturation else []
-                tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
-                raw, mask, label = float(analysis.score[k]), truth.union, record.label or 0
-                inside = inspected_pixels(record, batch.sizes[k])
-                common: dict[str, Any] = {
-                    "label": label,
-                    "tags": tags[-1],
-                    "name": record.id,
-                    "inspected": inside,
-                }
-                ranking.add(maps[k], mask, channels=channels, **common)
-                if gate is not None:
-                    gate.add(maps[k], mask, score=raw, **common)
-                cases.append(
-                    Case(
-                        record=record,
-                        raw_score=raw,
-                        score=float(calibration.score_display(np.float32(raw))),
-                        is_anomalous=raw >= calibration.image.value,
-                        raw_map=np.asarray(analysis.anomaly_map[k, 0].numpy(), np.float32),
-                        size=batch.sizes[k],
-                        has_mask=known,
-                        gated=gate.verdicts[-1] if gate is not None else None,
-                    )
+        for found in detector.outcomes(records):
+            task.advance()
+            assert found.record is not None
+            record = found.record
+            if isinstance(found, Unreadable):
+                if not skip_unreadable:
+                    raise found.error
+                scored.skipped[record.id] = str(found.error)
+                continue
+            raw = found.raw_score
+            for name, value in found.extras.items():
+                scored.extras.setdefault(name, []).append(value)
+            truth = load_ground_truth(record, found.size, saturation)
+            channels = truth.defects if saturation or record.mask_kind == "channels" else ()
+            named = [region.defect_name for region in channels] if saturation else []
+            scored.tags.append(tuple(dict.fromkeys([*record_tags(record), *named])))
+            common: dict[str, Any] = {
+                "label": record.label or 0,
+                "tags": scored.tags[-1],
+                "name": record.id,
+                "inspected": inspected_pixels(record, found.size),
+            }
+            ranking.add(found.raw_map, truth.union, channels=channels, **common)
+            if gate is not None:
+                gate.add(found.raw_map, truth.union, score=raw, **common)
+            scored.cases.append(
+                Case(
+                    record=record,
+                    raw_score=raw,
+                    score=float(calibration.score_display(np.float32(raw))),
+                    is_anomalous=raw >= calibration.image.value,
+                    raw_map=found.cells,
+                    size=found.size,
+                    has_mask=has_pixel_truth(record, truth),
+                    gated=gate.verdicts[-1] if gate is not None else None,
                 )
-            task.advance(len(batch.records))
-    return cases, extras, tags
+            )
+    return scored
 
 
 def _pixel_notes(

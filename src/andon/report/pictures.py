@@ -171,11 +171,17 @@ def save_case(
 
 
 def save_prediction(
-    prediction: Prediction, calibration: Calibration, folder: Path, *, maps: bool = False
+    prediction: Prediction,
+    calibration: Calibration,
+    folder: Path,
+    *,
+    maps: bool = False,
+    picture: Pixels | None = None,
 ) -> None:
     """Write heat map, mask and, with `maps`, the float map of a predicted file into folders of `folder`.
 
-    Their path there is that of the record's id. The calibration must be the one that the prediction was made with.
+    Their path there is that of the record's id. The calibration must be the one that the prediction was made with. `picture`
+    is the decoded image (H, W, 3); without it the file is read again.
     """
     if prediction.record is None:
         raise ValueError(
@@ -184,14 +190,17 @@ def save_prediction(
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
     record = replace(prediction.record, region=calibration.region)
-    _save_images(record, prediction.anomaly_map, mask, folder, place)
+    _save_images(record, prediction.anomaly_map, mask, folder, place, picture)
     if maps:
         _save_map(prediction.raw_map, folder, place)
 
 
-def _save_images(record: Record, shown: Map, mask: Mask, folder: Path, place: str) -> None:
+def _save_images(
+    record: Record, shown: Map, mask: Mask, folder: Path, place: str, picture: Pixels | None = None
+) -> None:
     inside = inspected_pixels(record, (shown.shape[0], shown.shape[1]))
-    _save_png(heat_map(read_image(record.image), shown, inside), folder / "heatmaps" / f"{place}.png")
+    picture = read_image(record.image) if picture is None else picture
+    _save_png(heat_map(picture, shown, inside), folder / "heatmaps" / f"{place}.png")
     _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
 
 

@@ -75,18 +75,18 @@ def write_submission(
         for dataset in datasets:
             detector = detectors[dataset.category]
             pixels = PixelMoments()
-            for batch, _, maps in detector.scan(dataset.validation):
-                for raw in maps:
-                    pixels.add(raw)
-                task.advance(len(batch.records), dataset.category)
+            for found in detector.scan(dataset.validation):
+                pixels.add(found.raw_map)
+                task.advance(1, dataset.category)
             threshold = np.float32(pixels.mean + DEVIATIONS * pixels.std)
             thresholds[dataset.category] = float(threshold)
             scale = detector.fitted().pixel_display
-            for batch, _, maps in detector.scan(asked[dataset.category]):
-                for record, raw in zip(batch.records, maps, strict=True):
-                    _add(opened, f"{MAPS}/{record.id}.tiff", map_file(np.asarray(scale(raw), np.float64)))
-                    _add(opened, f"{MASKS}/{record.id}.png", mask_file(raw >= threshold))
-                task.advance(len(batch.records), dataset.category)
+            for found in detector.scan(asked[dataset.category]):
+                assert found.record is not None
+                name, shown = found.record.id, np.asarray(scale(found.raw_map), np.float64)
+                _add(opened, f"{MAPS}/{name}.tiff", map_file(shown))
+                _add(opened, f"{MASKS}/{name}.png", mask_file(found.raw_map >= threshold))
+                task.advance(1, dataset.category)
     return Submission(archive, {category: len(records) for category, records in asked.items()}, thresholds)
 
 

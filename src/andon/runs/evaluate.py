@@ -13,6 +13,8 @@ from andon.runs.folder import read_recipe, read_stages
 from andon.runs.source import Source, own_source
 
 if TYPE_CHECKING:
+    from andon.datasets import Dataset
+    from andon.detectors._base import Detector
     from andon.report.evaluation import PixelMetrics, Report
 
 
@@ -26,18 +28,20 @@ def evaluate_run(
     latency: bool = True,
     pixel_metrics: PixelMetrics | None = None,
     progress: Progress | None = None,
+    fitted: tuple[Detector, Dataset] | None = None,
 ) -> Report:
     """Evaluate a run on its own data set's test images (or those of data) and write the report into it.
 
     gate adds what SPADE's gate makes of it, pixel_metrics replaces the recipe's setting of that name; None = as the
-    recipe says.
+    recipe says. fitted is what `fit_run` has just returned for this run, so that nothing is loaded again.
     """
     recipe = read_recipe(run)
     source = data or own_source(run, recipe)
-    labelled = recipe.get("labelled", 0)
-    dataset = source.open(
-        seed=recipe["seed"], hold_out=recipe["hold_out"], labelled=0 if data is not None else labelled
-    )
+    if fitted is not None and data is None:
+        dataset = fitted[1]
+    else:
+        labelled = 0 if data is not None else recipe.get("labelled", 0)
+        dataset = source.open(seed=recipe["seed"], hold_out=recipe["hold_out"], labelled=labelled)
     learned = recipe["data"].get("labelled", {})
     if learned:  # wherever they lie by now, and whatever they are called
         dataset = replace(dataset, test=without_copies(dataset.test, set(learned.values())))
@@ -50,7 +54,7 @@ def evaluate_run(
     from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate
 
     report = evaluate(
-        load_detector(run / "detector"),
+        load_detector(run / "detector") if fitted is None else fitted[0].to("cpu"),
         dataset.test,
         origin=Origin(
             recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run), len(learned)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.image_files import decode
+from andon.core.images import as_uint8, read_image
 from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.datasets import Dataset
@@ -51,7 +51,7 @@ def export_run(
             raise
         notes.append(f"compared on made-up pictures alone ({error})")
     else:
-        pictures = [pixels(record) for record in _good(dataset)[:COMPARED]]
+        pictures = [as_uint8(read_image(record)) for record in _good(dataset)[:COMPARED]]
     if int8_limit is None:
         found = export(
             detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
@@ -103,7 +103,7 @@ def run_latency(
     effort: Effort | None = None,
 ) -> dict[str, Latency]:
     """Milliseconds of each stage, on the images named or on test images of the run (good ones where it has none)."""
-    from andon.export.stage_latency import stage_latency
+    from andon.export.latency import stage_latency
     from andon.runs.loading import load
 
     if not images and not run.is_dir():
@@ -124,8 +124,3 @@ def _good(dataset: Dataset) -> list[Record]:
         *(record for record in dataset.test if record.label == 0),
         *dataset.train,
     ]
-
-
-def pixels(record: Record) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) of an image as exported networks take it."""
-    return np.round(decode(record.image).pixels * 255).astype(np.uint8)

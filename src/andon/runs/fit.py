@@ -23,8 +23,7 @@ from andon.core.records import Record
 from andon.core.region import InspectionRegion, read_region
 from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
-from andon.detectors._recipes import Recipe
-from andon.detectors._registry import detector_class
+from andon.detectors._recipes import Recipe, create
 from andon.runs.folder import (
     check_output,
     clear,
@@ -50,8 +49,9 @@ def fit_run(
     skip_unreadable: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
+    dataset: Dataset | None = None,
 ) -> tuple[Detector, Dataset]:
-    """Fit the (resolved) recipe on the data and write the run folder.
+    """Fit the recipe on the data and write the run folder; `dataset` is what `source` opens, where it is open already.
 
     Returns the detector and the data set it learned from, without images that were skipped. Raises `InterruptedRun`
     after Ctrl-C, with everything learned so far kept for `resume`. After any other error a folder that this call made is
@@ -62,7 +62,8 @@ def fit_run(
 
     check_output(run, overwrite=overwrite, resume=resume)
     check_device(device)
-    dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out, labelled=recipe.labelled)
+    if dataset is None:
+        dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out, labelled=recipe.labelled)
     skipped: dict[str, str] = {}
     if skip_unreadable:
         dataset, skipped = _without_unreadable(dataset)
@@ -70,8 +71,7 @@ def fit_run(
     region = read_region(recipe.region) if recipe.region is not None else None
     if region is not None:
         region.check([*train, *validation, *dataset.labelled])
-    cls = detector_class(recipe.detector)
-    detector = cls(cls.Config.parse(recipe.config, where=f"recipe {recipe.name}"))
+    detector = create(recipe)
     used = [*train, *validation, *dataset.labelled]
     description = describe(recipe, source, dataset, used, detector, skipped, region)
     finished = resume and _check_resume(run, description)
@@ -124,10 +124,21 @@ def fit_run(
 def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
     """The data set without training and validation images that cannot be decoded, and those with the reason."""
     from andon.datasets import Records
-    from andon.report.evaluation import readable
 
-    (train, a), (validation, b) = readable(dataset.train, skip=True), readable(dataset.validation, skip=True)
-    return replace(dataset, train=Records(train), validation=Records(validation)), a | b
+    skipped: dict[str, str] = {}
+
+    def readable(records: Sequence[Record]) -> Records:
+        good = []
+        for record in records:
+            try:
+                decode(record.image)
+            except DataError as error:
+                skipped[record.id] = str(error)
+            else:
+                good.append(record)
+        return Records(good)
+
+    return replace(dataset, train=readable(dataset.train), validation=readable(dataset.validation)), skipped
 
 
 def describe(

@@ -1,4 +1,4 @@
-"""What answers for images, from whatever it was made: a run, a detector folder, an exported network or a packed file."""
+"""Loading what predicts, from whatever it was made: a run, a detector folder, an exported network or a packed file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
 
 
 def load(path: str | Path, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
-    """What answers for images: predict, stream and fitted are those of Detector, whatever it was made from.
+    """A `Predictor`: predict, stream and fitted are those of Detector, whatever it was made from.
 
     path is a run folder or the folder a detector was saved to (executed by torch, or by the network that andon export
     put beside it), an exported network (.onnx, .xml), or a packed detector (.andon), which proves itself first. threads

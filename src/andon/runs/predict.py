@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
-from andon.core.files import write_text
-from andon.core.image_files import decode, is_image, natural_key
+from andon.core.files import staging, write_text
+from andon.core.image_files import is_image, natural_key, point_cloud_beside
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
-from andon.datasets.depth import point_cloud_beside
+from andon.runtime.predictor import Predictor, Unreadable
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from andon.thresholds.calibration import Calibration
-
-CHUNK = 256
-"""Images handed to the detector at a time; it decodes ahead only within them."""
-
-
-class Judge(Protocol):
-    """What answers for images: a detector, or a network made from one."""
-
-    def fitted(self) -> Calibration:
-        """The thresholds."""
-
-    def stream(self, pictures: list[Record]) -> Iterator[Prediction]:
-        """One prediction after the other."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One line of `andon predict`."""
+class FilePrediction:
+    """The verdict on one file: a line of `andon predict`."""
 
     path: str
     verdict: str
@@ -91,95 +81,88 @@ def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
 
 
 def predict_files(
-    detector: Judge,
+    predictor: Predictor,
     records: Sequence[Record],
     *,
     save: Path | None = None,
     maps: bool = False,
     skip_unreadable: bool = False,
     progress: Progress | None = None,
-) -> list[Answer]:
-    """Answer for every image, in order; heat maps, masks and predictions.csv go to `save`.
+) -> list[FilePrediction]:
+    """Predict every image, in order; heat maps, masks and predictions.csv go to `save`.
 
-    Raises `DataError` for an image that cannot be read, before anything is written, unless `skip_unreadable`.
+    Raises `DataError` for an image that cannot be read, unless `skip_unreadable`; then nothing of this call is left in `save`.
     """
-    detector.fitted()
-    if not skip_unreadable:
-        for record in records:
-            decode(record.image)
-    found: list[Answer] = []
-    with (progress or NoProgress()).task("predicting", len(records)) as task:
-        for answer in answers(detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable):
-            found.append(answer)
+    predictor.fitted()
+    found: list[FilePrediction] = []
+    with (
+        _place(save, at_once=skip_unreadable) as folder,
+        (progress or NoProgress()).task("predicting", len(records)) as task,
+    ):
+        for one in file_predictions(
+            predictor, records, save=folder, maps=maps, skip_unreadable=skip_unreadable
+        ):
+            found.append(one)
             task.advance()
-    if save is not None:
-        write_text(save / "predictions.csv", _csv(found))
+        if folder is not None:
+            write_text(folder / "predictions.csv", _csv(found))
     return found
 
 
-def answers(
-    detector: Judge,
+@contextlib.contextmanager
+def _place(save: Path | None, *, at_once: bool) -> Iterator[Path | None]:
+    """Where files of a call are written: `save` itself, or a folder whose files come there when all are complete."""
+    if save is None or at_once:
+        yield save
+    else:
+        with staging(save) as folder:
+            yield folder
+
+
+def file_predictions(
+    predictor: Predictor,
     records: Iterable[Record],
     *,
     save: Path | None = None,
     maps: bool = False,
     skip_unreadable: bool = False,
-) -> Iterator[Answer]:
-    """Answers in the order of the records, one at a time; heat maps and masks go to `save` before their answer is given.
+) -> Iterator[FilePrediction]:
+    """Verdicts in the order of the records, one at a time; heat maps and masks are in `save` before their verdict is given.
 
-    Records are drawn as they are needed, and only a batch of images is held. Raises `DataError` for an image that cannot
-    be read, unless `skip_unreadable`.
+    Records are drawn as they are needed, and only a few batches of images are held. Raises `DataError` for an image that
+    cannot be read, unless `skip_unreadable`.
     """
-    calibration, source = detector.fitted(), iter(records)
-    while chunk := list(islice(source, CHUNK)):
-        for record, prediction in _predictions(detector, chunk, skip_unreadable):
-            if isinstance(prediction, str):
-                yield Answer(str(record.image), "unreadable", None, None, None, prediction)
-                continue
-            if save is not None:
-                _save(prediction, calibration, save, maps)
-            yield _answer(prediction)
+    calibration = predictor.fitted()
+    for outcome in predictor.outcomes(records, keep_pictures=save is not None):
+        assert outcome.record is not None
+        path = str(outcome.record.image)
+        if isinstance(outcome, Unreadable):
+            if not skip_unreadable:
+                raise outcome.error
+            yield FilePrediction(path, "unreadable", None, None, None, str(outcome.error))
+            continue
+        prediction = predictor.judge(outcome)
+        if save is not None:
+            _save(prediction, calibration, save, maps, outcome.picture)
+        marked = float(prediction.mask.mean())
+        yield FilePrediction(path, prediction.verdict, prediction.score, prediction.raw_score, marked)
 
 
-def _predictions(
-    detector: Judge, records: list[Record], skip_unreadable: bool
-) -> Iterator[tuple[Record, Prediction | str]]:
-    """Each record with its prediction, or with the reason why it cannot be read."""
-    done = 0
-    try:
-        for prediction in detector.stream(records):
-            yield records[done], prediction
-            done += 1
-    except DataError as error:
-        if not skip_unreadable:
-            raise
-        if len(records) == 1:
-            yield records[0], str(error)
-            return
-        for record in records[done:]:  # one of them cannot be read: ask for each alone
-            yield from _predictions(detector, [record], skip_unreadable)
-
-
-def _answer(prediction: Prediction) -> Answer:
-    assert prediction.record is not None
-    return Answer(
-        path=str(prediction.record.image),
-        verdict=prediction.verdict,
-        score=prediction.score,
-        raw_score=prediction.raw_score,
-        area=float(prediction.mask.mean()),
-    )
-
-
-def _csv(answers: Sequence[Answer]) -> str:
+def _csv(rows: Sequence[FilePrediction]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(Answer.__dataclass_fields__))
+    writer = csv.DictWriter(stream, list(FilePrediction.__dataclass_fields__))
     writer.writeheader()
-    writer.writerows(asdict(answer) for answer in answers)
+    writer.writerows(asdict(row) for row in rows)
     return stream.getvalue()
 
 
-def _save(prediction: Prediction, calibration: Calibration, folder: Path, maps: bool) -> None:
+def _save(
+    prediction: Prediction,
+    calibration: Calibration,
+    folder: Path,
+    maps: bool,
+    picture: npt.NDArray[np.uint8] | None,
+) -> None:
     from andon.report.pictures import save_prediction
 
-    save_prediction(prediction, calibration, folder, maps=maps)
+    save_prediction(prediction, calibration, folder, maps=maps, picture=picture)

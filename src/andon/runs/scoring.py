@@ -1,8 +1,8 @@
-"""Answers for an archive: any number of images, one line of a table each; may be stopped at any moment and continued.
+"""Predictions of an archive: any number of images, one line of a table each; may be stopped at any moment and continued.
 
 The table (CSV) is also the record of what is done: lines are only ever added, each is handed to the operating system before
-the next image's, and a last line that was torn by a kill is dropped. The same command continues; every image is answered
-once. Held in memory are one batch of images and the paths of those that are done (about 0.2 kB each).
+the next image's, and a last line that was torn by a kill is dropped. The same command continues; every image is predicted
+once. Held in memory are a few batches of images and the paths of those that are done (about 0.2 kB each).
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from typing import BinaryIO, Protocol
 
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image, natural_key
+from andon.core.image_files import is_image, natural_key, point_cloud_beside
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
-from andon.datasets.depth import point_cloud_beside
 from andon.detectors._saving import detector_folder
-from andon.runs.predict import Answer, answers
+from andon.runs.predict import FilePrediction, file_predictions
 
-COLUMNS = (*Answer.__dataclass_fields__, "detector")
-"""The answer, and the beginning of the hash of the detector that gave it."""
+COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
+"""The prediction, and the beginning of the hash of the detector that made it."""
 SYNC_EVERY = 256
 """Lines after which the table is forced to the disk, so that a power cut costs no more."""
 
 
 class Workers(Protocol):
-    """Machines that answer in place of this process: `andon.experiments.cluster.Cluster`."""
+    """Machines that predict in place of this process: `andon.experiments.cluster.Cluster`."""
 
-    def answers(
+    def file_predictions(
         self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, skip_unreadable: bool
-    ) -> Iterator[Answer]:
-        """One answer for each record, in the order they end."""
+    ) -> Iterator[FilePrediction]:
+        """One prediction for each record, in the order they end."""
 
 
 class Table:
@@ -48,7 +47,7 @@ class Table:
     def __init__(self, stream: BinaryIO, path: Path, detector: str) -> None:
         self.stream, self.path, self.detector = stream, path, detector
         self.taken: set[str] = set()
-        """Paths that have a line or are being answered."""
+        """Paths that have a line or are being predicted."""
         self.verdicts: Counter[str] = Counter()
         """Lines by verdict."""
         self._since = 0
@@ -96,9 +95,9 @@ class Table:
             f"{self.path} is no table of `andon predict`, so it is left alone: choose another --out"
         )
 
-    def add(self, answer: Answer) -> None:
+    def add(self, one: FilePrediction) -> None:
         """Add the line of an image that has none."""
-        values = asdict(answer) | {"reason": " ".join(answer.reason.split()), "detector": self.detector}
+        values = asdict(one) | {"reason": " ".join(one.reason.split()), "detector": self.detector}
         with writing_errors(self.path):
             self.stream.write(_line([values[name] for name in COLUMNS]))
             self.stream.flush()
@@ -106,7 +105,7 @@ class Table:
             if self._since >= SYNC_EVERY:
                 os.fsync(self.stream.fileno())
                 self._since = 0
-        self.verdicts[answer.verdict] += 1
+        self.verdicts[one.verdict] += 1
 
 
 def _line(values: Sequence[object]) -> bytes:
@@ -181,9 +180,9 @@ def predict_archive(
     cluster: Workers | None = None,
     progress: Progress | None = None,
 ) -> tuple[int, Counter[str]]:
-    """Answer for every image that has no line in the table `out`; heat maps and masks go to `save`.
+    """Predict every image that has no line in the table `out`; heat maps and masks go to `save`.
 
-    Returns the number of new lines, and all lines by verdict. With a `cluster` its workers answer, and lines stand in the
+    Returns the number of new lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the
     order they end. Raises `DataError` for an image that cannot be read, unless `skip_unreadable`; what is done by then is kept.
     """
     from andon.detectors._saving import load_detector
@@ -193,14 +192,14 @@ def predict_archive(
     with open_table(out, detector_key(run)) as table:
         before, records = table.verdicts.total(), _without_line(inputs, table)
         found = (
-            answers(detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
+            file_predictions(detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
             if cluster is None
-            else cluster.answers(run, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
+            else cluster.file_predictions(run, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
         )
         try:
             with (progress or NoProgress()).task("predicting", 0, done=before) as task:
-                for answer in found:
-                    table.add(answer)
+                for one in found:
+                    table.add(one)
                     task.advance()
         except KeyboardInterrupt:
             raise InterruptedRun("stopped; the same command continues") from None

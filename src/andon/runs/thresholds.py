@@ -81,11 +81,11 @@ def by_rate(
     scores, maxima = list(found.scores[:kept]), list(found.maxima[:kept])
     if good:
         new = _not_learned(run, list_inputs(good))
-        for _, analysis, maps in track(
+        for raw in track(
             progress or NoProgress(), detector.scan(new, batch_size=1), "scoring good pictures", len(new)
         ):
-            scores.append(float(analysis.score[0]))
-            maxima.append(float(maps[0].max()))
+            scores.append(raw.raw_score)
+            maxima.append(float(raw.raw_map.max()))
     if smallest_n(rate) > len(scores):
         known = promise(len(scores)) if scores else basis(found)
         raise DataError(
@@ -122,13 +122,14 @@ def by_cost(
     dataset = Source(data).open(seed=0, hold_out=False)
     records = _not_learned(run, [record for record in dataset.test if record.label is not None])
     scores: tuple[list[float], list[float]] = ([], [])
-    for batch, analysis, _ in track(
+    for raw in track(
         progress or NoProgress(),
         detector.scan(records, batch_size=1),
         "scoring labelled pictures",
         len(records),
     ):
-        scores[batch.records[0].label or 0].append(float(analysis.score[0]))
+        assert raw.record is not None
+        scores[raw.record.label or 0].append(raw.raw_score)
     best = cheapest(*scores, escape=escape, reject=reject, defect_rate=defect_rate)
     image = Threshold(
         float(np.float32(best.value)), "cost", n=len(records), n_scores=len(records), oracle=True

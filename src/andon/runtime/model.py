@@ -1,29 +1,31 @@
-"""An exported detector that answers as the detector does."""
+"""An exported network with its thresholds: predicts as the detector does, without PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.image_files import decode
-from andon.core.records import Prediction, Record
-from andon.core.tiling import BATCH, Map, Pixels, Tiling, enlarge, look
-from andon.runtime.sessions import Outputs, Session, open_session
+from andon.core.images import as_uint8
+from andon.core.tiling import BATCH, Map, Pixels, Tiling, enlarge
+from andon.runtime.predictor import Predictor, RawBatch
+from andon.runtime.sessions import Session, open_session
 from andon.thresholds.calibration import Calibration
 
 FORMAT = 1
 """Version of the description inside exported networks."""
 Image = npt.NDArray[np.uint8]
-Picture = str | Path | Record | Image
 
 
-class Model:
+class Model(Predictor):
     """A network with its thresholds; `predict` and `stream` as those of a detector."""
+
+    batch_size = 1  # files differ in size, and the network takes images of one size at a time
+    self_contained = True
 
     def __init__(self, session: Session, description: Mapping[str, Any], where: str = "this model") -> None:
         """`description` is what `andon export` wrote. Raises `DataError` where this andon cannot read it."""
@@ -35,72 +37,39 @@ class Model:
         self.session = session
         self.description = dict(description)
         self.calibration = Calibration.from_json(description["calibration"])
-        self.tiling = Tiling.from_json(description.get("tiles"))
-        self.batch = 1 if description.get("batch") == 1 else BATCH
+        self.tile_batch = 1 if description.get("batch") == 1 else BATCH
+        self._tiling = Tiling.from_json(description.get("tiles"))
 
     @property
     def name(self) -> str:
         """The detector's name."""
         return str(self.description["detector"])
 
-    def fitted(self) -> Calibration:
-        """The thresholds."""
-        return self.calibration
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut into tiles; None where they are analysed as a whole."""
+        return self._tiling
 
-    @overload
-    def predict(self, pictures: Picture) -> Prediction: ...
-    @overload
-    def predict(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[Prediction]: ...
-    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """Answer for one image or several: paths, records, or (H, W, 3) uint8 arrays.
-
-        Raises `DataError` for an image that cannot be read. Files with more than 8 bits are rounded to 8.
-        """
-        if isinstance(pictures, str | Path | Record | np.ndarray):
-            return next(self.stream([pictures]))
-        return list(self.stream(pictures))
-
-    def stream(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
-        """As `predict` for many images, one result at a time."""
-        for picture in pictures:
-            pixels, record = read(picture)
-            yield self.answer(pixels, record)
-
-    def answer(self, pixels: Image, record: Record | None = None) -> Prediction:
-        """Answer for one decoded image (H, W, 3)."""
-        if self.tiling is None:
-            return self.judge(self.session(pixels[None]), record)
-        where = "this picture" if record is None else str(record.image)
-        area = self.calibration.region
-        pixels = pixels if area is None else area.filled(pixels, where)
-        blended = look(pixels, self.tiling, self._tile_maps, batch=self.batch, where=where)
-        whole = enlarge(blended, (pixels.shape[0], pixels.shape[1]))
-        return self.calibration.judge(whole, self.tiling.score(blended), record)
-
-    def _tile_maps(self, tiles: Pixels) -> Map:
-        found = self.session(np.asarray(tiles, np.uint8)).anomaly_map
-        return np.asarray(self.calibration.pixel_display.inverse(found), np.float32)
-
-    def judge(self, found: Outputs, record: Record | None = None) -> Prediction:
-        """Apply the thresholds to what the network answered for one image."""
-        raw_map = np.asarray(self.calibration.pixel_display.inverse(found.anomaly_map[0]), np.float32)
-        return self.calibration.judge(raw_map, float(found.raw_score[0]), record)
-
-
-def read(picture: Picture) -> tuple[Image, Record | None]:
-    """(H, W, 3) pixels of an image, and its record where it is a file."""
-    if isinstance(picture, np.ndarray):
-        if picture.shape[2:] != (3,) or picture.dtype != np.uint8:
+    def check_array(self, pixels: npt.NDArray[Any]) -> None:
+        """Raise `DataError` for anything but (H, W, 3) uint8."""
+        if pixels.shape[2:] != (3,) or pixels.dtype != np.uint8:
             raise DataError(
-                f"a picture must be (H, W, 3) uint8, this one is {picture.shape} {picture.dtype}: convert it"
+                f"a picture must be (H, W, 3) uint8, this one is {pixels.shape} {pixels.dtype}: convert it"
             )
-        return picture, None
-    record = (
-        picture
-        if isinstance(picture, Record)
-        else Record(Path(picture), Path(picture).with_suffix("").as_posix())
-    )
-    return np.round(decode(record.image).pixels * 255).astype(np.uint8), record
+
+    def prepare(self, pixels: Pixels) -> Image:
+        """(H, W, 3) uint8; the network does the rest."""
+        return as_uint8(pixels)
+
+    def analyse_prepared(self, prepared: Sequence[Image]) -> RawBatch:
+        """Raw maps (B, H, W) and scores of B images of one size; of tiles, maps (B, h, w) at the detector's own grid."""
+        found = self.session(np.stack(prepared))
+        maps = np.asarray(self.fitted().pixel_display.inverse(found.anomaly_map), np.float32)
+        return RawBatch(maps, found.raw_score)
+
+    def enlarge(self, cells: Map, size: tuple[int, int]) -> Map:
+        """(H, W): the map blended from tiles enlarged; others have the image's size already."""
+        return cells if self.tiling is None else enlarge(cells, size)
 
 
 def open_model(path: str | Path, runtime: str | None = None, *, threads: int | None = None) -> Model:

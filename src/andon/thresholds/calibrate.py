@@ -26,11 +26,12 @@ def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> C
     scores: list[float] = []
     maxima: list[float] = []
     cells: list[npt.NDArray[np.float32]] = []
-    for batch, analysis, maps in detector.scan(good):
-        scores += [float(v) for v in analysis.score]
-        maxima += [float(m.max()) for m in maps]
-        raw = analysis.anomaly_map[:, 0].numpy()
-        cells += [_inspected_cells(raw[k], record) for k, record in enumerate(batch.records)]
+    for found in detector.scan(good):
+        assert found.record is not None
+        scores.append(found.raw_score)
+        maxima.append(float(found.raw_map.max()))
+        cells.append(_inspected_cells(found.cells, found.record))
+        region = found.record.region
     alpha, on_small, parts = detector.config.false_reject_rate, detector.config.few_images, _parts(good)
     image, pixel = (
         with_room(conformal(np.asarray(x, np.float32), alpha, on_small=on_small, object_ids=parts), x)
@@ -44,7 +45,7 @@ def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> C
         scores=tuple(scores),
         maxima=tuple(maxima),
         source=source,
-        region=batch.records[0].region,
+        region=region,
     )
 
 
@@ -54,16 +55,16 @@ def labelled_limits(
     """`found` with thresholds of the best F1; that of the pixels stays where no labelled image has a mask."""
     scores, ranking = [*found.scores], PixelRanking()
     cells: list[npt.NDArray[np.float32]] = []
-    for batch, analysis, maps in detector.scan([*good, *labelled]):
-        for k, record in enumerate(batch.records):
-            truth = load_ground_truth(record, batch.sizes[k])
-            if record.label == 1:
-                scores.append(float(analysis.score[k]))
-            else:
-                cells.append(_inspected_cells(analysis.anomaly_map[k, 0].numpy(), record))
-            if has_pixel_truth(record, truth):
-                inside = inspected_pixels(record, batch.sizes[k])
-                ranking.add(maps[k], truth.union, label=record.label or 0, inspected=inside)
+    for raw in detector.scan([*good, *labelled]):
+        assert raw.record is not None
+        record, truth = raw.record, load_ground_truth(raw.record, raw.size)
+        if record.label == 1:
+            scores.append(raw.raw_score)
+        else:
+            cells.append(_inspected_cells(raw.cells, record))
+        if has_pixel_truth(record, truth):
+            inside = inspected_pixels(record, raw.size)
+            ranking.add(raw.raw_map, truth.union, label=record.label or 0, inspected=inside)
     image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
     marked = ranking.summary().n_pos > 0
     pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel

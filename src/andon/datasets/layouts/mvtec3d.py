@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from andon.core.errors import DataError
+from andon.core.image_files import point_cloud_beside
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.depth import point_cloud_beside
 from andon.datasets.findings import FindingsLog, first_few, plural
 from andon.datasets.folder_names import GOOD, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.folder_scan import folders_in, named, scan

@@ -1,0 +1,24 @@
+"""Settings that all detectors have. Needs no PyTorch, as recipes are read without it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from andon.core.config import Config, Share
+from andon.core.tiling import TileConfig
+
+
+class DetectorConfig(Config):
+    """Settings all detectors have."""
+
+    selection: Literal["budget", "validation", "synthetic", "labels", "test"] = "budget"
+    """What ends training: the budget, the loss on held-out good images, the AUROC on these and defects made up on them, or
+    labelled anomalous ones, or (to reproduce published numbers) the test labels."""
+    threshold: Literal["good", "labels"] = "good"
+    """Where thresholds come from: good images alone, or the best F1 on held-out good and labelled anomalous images."""
+    false_reject_rate: Share = 0.05
+    """Share of good images the threshold may reject (alpha of the conformal rule)."""
+    few_images: Literal["max", "error"] = "max"
+    """When there are too few held-out images for that rate: use their maximum and say which rate it gives, or refuse."""
+    tile: TileConfig = TileConfig()
+    """Large images in overlapping tiles at their own resolution."""

@@ -1,0 +1,278 @@
+"""From an image to a verdict: the one path, for detectors and for exported networks. NumPy only.
+
+    decode -> resize -> network -> enlarge the map to the image's size -> apply the thresholds
+
+`Predictor.outcomes` is that path up to the raw map and score, `stream` applies the thresholds. Files, arrays, batches, tiles,
+archives, evaluation and latency all pass here. What differs between a detector (PyTorch) and an exported network is in
+the methods that a subclass defines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from andon.core.errors import DataError, NotFittedError
+from andon.core.image_files import point_cloud_beside
+from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_image
+from andon.core.records import Prediction, Record
+from andon.core.region import InspectionRegion
+from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
+from andon.thresholds.calibration import Calibration
+
+Image = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""A file, by its path or record, or decoded pixels (H, W, C)."""
+Mark = Callable[[str], None]
+"""Stage timer: called with `decode`, `resize`, `network`, `post-processing` at the end of each."""
+
+
+def _no_mark(stage: str) -> None:
+    """Measure nothing."""
+
+
+class RawBatch(NamedTuple):
+    """What a network computes for B images, as NumPy arrays."""
+
+    maps: npt.NDArray[np.float32]
+    """(B, h, w) raw anomaly maps at the network's own grid."""
+    scores: npt.NDArray[np.float32]
+    """(B,) raw scores."""
+    extras: Mapping[str, npt.NDArray[np.float32]] = {}
+    """Further image scores (B,) by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrediction:
+    """What a network computes for one image, before any threshold."""
+
+    record: Record | None
+    """With the region that is inspected; None for an array."""
+    raw_score: float
+    raw_map: Map
+    """(H, W) at the image's own size; pixels that are not inspected hold the lowest inspected value."""
+    cells: Map
+    """(h, w): the map at the network's own grid."""
+    extras: Mapping[str, float] = field(default_factory=dict)
+    """Further image scores by name."""
+    picture: npt.NDArray[np.uint8] | None = None
+    """(H, W, 3) as decoded, where it was asked for."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.raw_map.shape[0], self.raw_map.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An image for which there is no prediction."""
+
+    record: Record | None
+    error: DataError
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A decoded image, ready for the network."""
+
+    record: Record | None
+    area: InspectionRegion | None
+    size: tuple[int, int]
+    prepared: Any
+    """Pixels (H, W, C) for an image in tiles, else what `prepare` made of them."""
+    picture: npt.NDArray[np.uint8] | None
+
+
+class Predictor(ABC):
+    """Predicts images. Base of detectors and of exported networks; what `andon.load` returns is one."""
+
+    calibration: Calibration | None
+    """Thresholds, displayed scale and inspected region; None before `fit`."""
+    batch_size: int = BATCH
+    """Files that pass through the network at a time."""
+    tile_batch: int = BATCH
+    """Tiles of one image that pass through the network at a time."""
+    self_contained: bool = False
+    """Whether the network takes images of any size, resizes them, and fills pixels that are not inspected."""
+
+    # What a subclass defines ---------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The detector's name."""
+
+    @property
+    @abstractmethod
+    def tiling(self) -> Tiling | None:
+        """How images are cut into tiles; None where they are analysed as a whole."""
+
+    @property
+    def needs_points(self) -> bool:
+        """Whether images have six channels: colours, then the x, y, z of each pixel in metres."""
+        return False
+
+    @abstractmethod
+    def check_array(self, pixels: npt.NDArray[Any]) -> None:
+        """Raise `DataError` for an array that is no image of the shape and type the network takes."""
+
+    @abstractmethod
+    def prepare(self, pixels: Pixels) -> Any:
+        """One decoded image or tile (H, W, C), uint8 or float32 in [0, 1], as `analyse_prepared` takes it. Runs in threads."""
+
+    @abstractmethod
+    def analyse_prepared(self, prepared: Sequence[Any]) -> RawBatch:
+        """Raw maps and scores of some prepared images."""
+
+    @abstractmethod
+    def enlarge(self, cells: Map, size: tuple[int, int]) -> Map:
+        """Raw map (h, w) to (H, W): bilinear, half-pixel centres."""
+
+    # From image to verdict -----------------------------------------------------------------------------------------
+
+    def fitted(self) -> Calibration:
+        """The thresholds. Raises `NotFittedError` before `fit`."""
+        if self.calibration is None:
+            raise NotFittedError(
+                f"this {self.name} has not learned yet: call fit(train, validation) or andon.load(folder) first"
+            )
+        return self.calibration
+
+    @overload
+    def predict(self, images: Image) -> Prediction: ...
+    @overload
+    def predict(self, images: list[Image] | tuple[Image, ...]) -> list[Prediction]: ...
+    def predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
+        """Predict one image or several: paths, records, or (H, W, 3) arrays (uint8; detectors also float32 in [0, 1]).
+
+        Detectors that look at depth take float32 arrays (H, W, 6): colours, then x, y, z in metres. Exported networks round
+        files with more than 8 bits to 8.
+
+        Raises `NotFittedError` before `fit`, `DataError` for an image that cannot be read.
+        """
+        if isinstance(images, str | Path | Record | np.ndarray):
+            return next(self.stream([images], ahead=0))
+        return list(self.stream(images))
+
+    def stream(
+        self, images: Iterable[Image], *, ahead: int = AHEAD, mark: Mark = _no_mark
+    ) -> Iterator[Prediction]:
+        """As `predict` for any number of images, one result at a time; `mark` times stages where `ahead` is 0."""
+        self.fitted()
+        for raw in self.scan(images, ahead=ahead, mark=mark):
+            prediction = self.judge(raw)
+            mark("post-processing")
+            yield prediction
+
+    def judge(self, raw: RawPrediction) -> Prediction:
+        """Apply the thresholds."""
+        return self.fitted().judge(raw.raw_map, raw.raw_score, raw.record)
+
+    def scan(
+        self,
+        images: Iterable[Image],
+        *,
+        batch_size: int | None = None,
+        ahead: int = AHEAD,
+        mark: Mark = _no_mark,
+    ) -> Iterator[RawPrediction]:
+        """Raw maps and scores of all images, in order. Raises `DataError` for one that cannot be read."""
+        for outcome in self.outcomes(images, batch_size=batch_size, ahead=ahead, mark=mark):
+            if isinstance(outcome, Unreadable):
+                raise outcome.error
+            yield outcome
+
+    def outcomes(
+        self,
+        images: Iterable[Image],
+        *,
+        batch_size: int | None = None,
+        ahead: int = AHEAD,
+        keep_pictures: bool = False,
+        mark: Mark = _no_mark,
+    ) -> Iterator[RawPrediction | Unreadable]:
+        """What becomes of each image, in order; each file is decoded once.
+
+        Images are drawn as they are needed. `ahead` batches are decoded by threads while the network works; images in tiles
+        come one by one. With `keep_pictures` results carry the decoded image.
+        """
+        if self.tiling is not None:
+            batch_size, ahead = 1, 0
+
+        def load(chunk: Sequence[Image]) -> list[_Loaded | Unreadable]:
+            return [self._load(image, keep_pictures, mark) for image in chunk]
+
+        for chunk in prefetch(load, chunks(images, batch_size or self.batch_size), ahead):
+            found = self._analyse([loaded for loaded in chunk if isinstance(loaded, _Loaded)], mark)
+            for loaded in chunk:
+                yield loaded if isinstance(loaded, Unreadable) else next(found)
+
+    def _load(self, image: Image, keep_picture: bool, mark: Mark) -> _Loaded | Unreadable:
+        record, area = None, None if self.calibration is None else self.calibration.region
+        where: object = "this picture"
+        try:
+            if isinstance(image, np.ndarray):
+                self.check_array(image)
+                pixels: Pixels = image
+            else:
+                record = as_record(image)
+                record = record if area is None else replace(record, region=area)
+                area, where = record.region, record.image
+                pixels = read_image(record, with_points=self.needs_points)
+            picture = as_uint8(pixels[:, :, :3]) if keep_picture else None
+            size = (pixels.shape[0], pixels.shape[1])
+            if area is not None:
+                area.at(size, where)
+                if self.tiling is not None or not self.self_contained:
+                    pixels = area.filled(pixels, where)
+            mark("decode")
+            if self.tiling is not None:
+                self.tiling.check(size, str(where))
+                return _Loaded(record, area, size, pixels, picture)
+            prepared = self.prepare(pixels)
+            if not self.self_contained:
+                mark("resize")
+            return _Loaded(record, area, size, prepared, picture)
+        except DataError as error:
+            return Unreadable(record, error)
+
+    def _analyse(self, batch: Sequence[_Loaded], mark: Mark) -> Iterator[RawPrediction]:
+        if not batch:
+            return
+        if self.tiling is None:
+            raw = self.analyse_prepared([loaded.prepared for loaded in batch])
+        else:
+            raw = self._in_tiles(batch[0].prepared, self.tiling)
+        mark("network")
+        for k, loaded in enumerate(batch):
+            cells = raw.maps[k]
+            raw_map = self.enlarge(cells, loaded.size)
+            yield RawPrediction(
+                record=loaded.record,
+                raw_score=float(raw.scores[k]),
+                raw_map=raw_map if loaded.area is None else loaded.area.lowered(raw_map),
+                cells=cells,
+                extras={name: float(values[k]) for name, values in raw.extras.items()},
+                picture=loaded.picture,
+            )
+
+    def _in_tiles(self, pixels: Pixels, tiling: Tiling) -> RawBatch:
+        def maps(tiles: Sequence[Pixels]) -> Map:
+            return self.analyse_prepared([self.prepare(tile) for tile in tiles]).maps
+
+        blended = analyse_in_tiles(pixels, tiling, maps, batch=self.tile_batch)
+        return RawBatch(blended[None], np.array([tiling.score(blended)], np.float32))
+
+
+def as_record(image: str | Path | Record) -> Record:
+    """The record of an image file, with the point cloud beside it where there is one."""
+    if isinstance(image, Record):
+        return image
+    path = Path(image)
+    return Record(image=path, id=path.with_suffix("").as_posix(), depth=point_cloud_beside(path))
