@@ -274,7 +274,7 @@ def test_another_region_is_not_continued(region_run, region_file, dataset_folder
     recipe = resolve(load_recipe("padim/starter"), TINY["padim"])
     with pytest.raises(ConfigError, match="another region"):
         fit_run(run, Source(str(dataset_folder)), recipe, resume=True, device="cpu")
-    same = recipe.updated({"region": str(region_file)})
+    same = resolve(load_recipe("padim/starter"), TINY["padim"] | {"region": str(region_file)})
     fit_run(run, Source(str(dataset_folder)), same, resume=True, device="cpu")
 
 

@@ -99,8 +99,8 @@ def verify(
     from andon.export.packed import read_pack, runtime_name
 
     found = read_pack(packed)
-    judge = found.open(runtime)
-    proof = found.prove(judge, runtime_name(judge))
+    predictor = found.open(runtime)
+    proof = found.prove(predictor, runtime_name(predictor))
     if as_json:
         print_json({"packed": str(packed), **asdict(proof)})
         return

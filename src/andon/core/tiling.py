@@ -1,8 +1,8 @@
 """Large images in tiles: where they lie, how their maps become one map, how that map becomes one score. NumPy only.
 
 A tile is a square of the image at its own resolution, shown to the network at the network's input size. Tiles overlap; the last
-one of each row and column is moved inwards, so that nothing is made up beyond the image. Networks see the edge of a
-tile and answer differently there, so the outermost part of every tile counts only at the edge of the image; further inside
+one of each row and column is moved inwards, so that no tile reaches beyond the image. Networks pad at the edge of a
+tile and their maps differ there, so the outermost part of every tile counts only at the edge of the image; further inside
 a cosine ramp leads over from one tile to the next. Weights of all tiles add up to 1 everywhere. The score is the mean
 of a fixed number of cells of the whole map: it knows no tiles, and a larger image with the same defect keeps its score.
 
@@ -60,7 +60,7 @@ class TileConfig(Config):
     """Tiles that are learned from at most, drawn evenly from all images; the seed chooses them."""
 
     def tiling(self) -> Tiling | None:
-        """How images are cut, or None where they are looked at as a whole."""
+        """How images are cut, or None where they are analysed as a whole."""
         if self.size is None:
             return None
         sixteenths = max(1, int(SIXTEENTHS * (1 - self.overlap) + 1e-9))

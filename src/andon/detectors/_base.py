@@ -1,7 +1,7 @@
-"""What every detector promises: learn from good images, answer for new ones, save, load.
+"""The contract of all detectors: learn from good images, predict, save, load.
 
-A detector defines `Config`, `input_size`, `learn` and `analyse`; everything else is here. `fit` learns and calibrates, `predict`
-answers. Scores: higher = more anomalous.
+A detector defines `Config`, `input_size`, `score_rule`, `learn` and `analyse`. `fit` learns and sets thresholds here; `predict`
+is inherited from `andon.runtime.predictor`. Scores: higher = more anomalous.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Detector(Predictor, nn.Module):
 
     @property
     def label_use(self) -> str:
-        """In words: what labelled anomalous images are used for; empty where the detector does not look at them."""
+        """In words: what labelled anomalous images are used for; empty where the detector does not use them."""
         uses = ["the thresholds"] if self.config.threshold == "labels" else []
         judges = "patience" in type(self.config).model_fields  # others have no epochs to choose from
         uses += ["the choice of the epoch"] if self.config.selection == "labels" and judges else []
@@ -130,7 +130,7 @@ class Detector(Predictor, nn.Module):
     def depth_planes(self) -> Callable[[npt.NDArray[np.float32]], Tensor] | None:
         """From organised points (H, W, 3) in metres to further channels (C, h, w) of `analyse`, at `input_size`.
 
-        None, as for most detectors: the image alone is looked at. Runs in threads, on the CPU.
+        None, as for most detectors: colours alone are used. Runs in threads, on the CPU.
         """
         return None
 
@@ -143,8 +143,8 @@ class Detector(Predictor, nn.Module):
 
     @property
     def tiling(self) -> Tiling | None:
-        """How images are cut into tiles; None where they are looked at as a whole."""
-        return self.config.tile.tiling()
+        """How images are cut into tiles; None where they are analysed as a whole."""
+        return None if self.config.tile.size is None else self.config.tile.tiling()
 
     @property
     def stated_rule(self) -> str:
@@ -169,8 +169,8 @@ class Detector(Predictor, nn.Module):
         """Learn from the good images of `train`, set thresholds on those of `validation`; fitting twice equals once.
 
         `labelled` are anomalous images that are no longer in the test; `label_use` says what becomes of them. `test`
-        may be given only with `selection: test`. `region`, or a file that holds one, says which pixels are looked at, from
-        now on; what happens in the others changes nothing. Raises `DataError` when there is nothing to learn from.
+        may be given only with `selection: test`. `region`, or a file that holds one, says which pixels are inspected, from
+        now on; the others change no score. Raises `DataError` when there is nothing to learn from.
         """
         if not train:
             raise DataError("there are no training pictures: give at least one good picture")
@@ -230,7 +230,7 @@ class Detector(Predictor, nn.Module):
     def _judged_on(
         self, validation: Sequence[Record], labelled: Sequence[Record], test: Sequence[Record], seed: int
     ) -> tuple[Record, ...]:
-        """Images with labels, or made-up defects, that judge epochs."""
+        """Labelled images, or synthetic anomalies, that the choice of the epoch is made on."""
         if self.config.selection == "labels":
             return (*validation, *labelled)
         if self.config.selection == "synthetic":
@@ -298,7 +298,7 @@ class Detector(Predictor, nn.Module):
     def calibrate(
         self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
     ) -> None:
-        """Set the thresholds from good images that were not learned from (spec B.11).
+        """Set the thresholds from good images that were not learned from (docs/reference/metrics.md, "Thresholds").
 
         With `threshold: labels` they are then moved to where good and `labelled` images are told apart best.
         """
@@ -350,7 +350,7 @@ class Detector(Predictor, nn.Module):
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     def test_auroc(self, test: Sequence[Record]) -> dict[str, float]:
-        """Image and pixel AUROC on labelled images: what recipes with `selection: test` look at after each epoch."""
+        """Image and pixel AUROC on labelled images: measured after each epoch by recipes with `selection: test`."""
         ranking, scores = PixelRanking(), []
         test = [record for record in test if record.label is not None]
         for found in self.scan(test):

@@ -12,7 +12,7 @@ class DetectorConfig(Config):
     """Settings all detectors have."""
 
     selection: Literal["budget", "validation", "synthetic", "labels", "test"] = "budget"
-    """What ends training: the budget, the loss on held-out good images, the AUROC on these and defects made up on them, or
+    """What ends training: the budget, the loss on held-out good images, the AUROC on these and synthetic anomalies, or
     labelled anomalous ones, or (to reproduce published numbers) the test labels."""
     threshold: Literal["good", "labels"] = "good"
     """Where thresholds come from: good images alone, or the best F1 on held-out good and labelled anomalous images."""

@@ -1,6 +1,6 @@
 """The saved form of a detector: `detector.json` and `state.safetensors`, each known by its hash; no pickle anywhere.
 
-The description is read without PyTorch too, for the limits of a run that an exported network answers for.
+The description is read without PyTorch too: an exported network in a run folder takes its thresholds from there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def save_detector(detector: Detector, folder: Path) -> None:
 
 
 def load_detector(folder: str | Path) -> Detector:
-    """Bring back a saved detector, ready to predict, with the limits in force.
+    """Load a saved detector, ready to predict, with its current thresholds.
 
     Raises `DataError` when the folder holds none, or when a file was changed since it was saved.
     """

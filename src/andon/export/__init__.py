@@ -1,1 +1,1 @@
-"""From a detector to files that run elsewhere: ONNX and OpenVINO networks, 8 bits, packed files; and how fast they answer."""
+"""From a detector to files that run elsewhere: ONNX and OpenVINO networks, 8 bits, packed files; latency."""

@@ -1,7 +1,7 @@
 """Exported networks with convolutions in 8-bit integers. ONNX Runtime's quantiser lives here.
 
-Ranges come from good training images. What it costs is measured on held-out images before the file is handed out, and
-written into it; thresholds and scales stay those of the detector.
+Ranges come from good training images. The loss of accuracy is measured on held-out images before the file is kept,
+and written into it; thresholds and scales stay those of the detector.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long an answer takes, measured so that the number is true (spec B.13).
+"""Latency of predictions, whole and by stage (docs/reference/metrics.md, "Latency").
 
 Warm-up first, device synchronised on both sides of every call, garbage collection off, several inputs in turn.
 """
@@ -139,15 +139,24 @@ def measure(
 
 
 def predict_latency(
-    detector: Detector, records: Sequence[Record], *, effort: Effort | None = None
+    detector: Detector,
+    images: Sequence[Record | npt.NDArray[np.uint8]],
+    *,
+    effort: Effort | None = None,
 ) -> Latency:
-    """Time `predict` on decoded images (8 in turn, of large ones fewer), with the effort of `QUICK` unless told."""
+    """Time `predict` on decoded images (8 in turn, of large ones fewer), with the effort of `QUICK` unless told.
+
+    Files among `images` are decoded first.
+    """
     decoded: list[npt.NDArray[Any]] = []
-    for record in records[:IN_TURN]:
-        if sum(image.nbytes for image in decoded) > HELD:
+    for image in images[:IN_TURN]:
+        if sum(pixels.nbytes for pixels in decoded) > HELD:
             break
-        pixels = read_image(record, with_points=detector.needs_points)
-        decoded.append(pixels if detector.needs_points else as_uint8(pixels))
+        if isinstance(image, Record):
+            pixels = read_image(image, with_points=detector.needs_points)
+            decoded.append(pixels if detector.needs_points else as_uint8(pixels))
+        else:
+            decoded.append(image)
     device = detector.device()
     return measure(
         lambda k: detector.predict(decoded[k % len(decoded)]),

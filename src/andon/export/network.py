@@ -1,8 +1,8 @@
 """From a detector to one file that other runtimes execute. The onnx package and PyTorch's exporter live here.
 
 The exported network takes images as they come from a camera, uint8 of any size, and holds everything else: resizing,
-normalisation, the detector, the scale of the displayed score, the map at the image's own size. Before a file is handed
-out it is executed and compared with the detector.
+normalisation, the detector, the scale of the displayed score, the map at the image's own size. Every file is executed and
+compared with the detector before it is kept.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ OUTPUTS_OF_TILES = {
     "anomaly_map": "(B, h, w) of a tile, to be blended: 0 = a typical good pixel, 1 = the pixel threshold at the export",
 }
 SIZES = ((60, 97), (311, 140), (480, 640))
-"""(H, W) of the made-up images a file is tried on, beside those that are given; of tiles, one and a quarter of these sides."""
+"""(H, W) of images of noise that a file is tried on; for tiles, a quarter of these more than a tile."""
 
 
 class ExportError(AndonError):
-    """The exported network does not answer as the detector does."""
+    """The exported network does not predict as the detector does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +166,10 @@ def displayed(raw: Tensor, display: AffineDisplay) -> Tensor:
 def export(
     detector: Detector, path: Path, *, form: Format = "onnx", pictures: Sequence[Image] = ()
 ) -> Exported:
-    """Write a detector as .onnx, or as .xml and .bin for OpenVINO, and compare the file's answers with the detector's.
+    """Write a detector as .onnx, or as .xml and .bin for OpenVINO, and compare its predictions with the detector's.
 
-    Compared are `pictures` and made-up ones of other sizes. Raises `ConfigError` for a detector that cannot be exported and
-    for missing packages, `ExportError` (and leaves no file) where the answers differ by more than `TOLERANCE`.
+    Compared are `pictures` and images of noise of other sizes. Raises `ConfigError` for a detector that cannot be exported and
+    for missing packages, `ExportError` (and leaves no file) where the predictions differ by more than `TOLERANCE`.
     """
     _check_exportable(detector)
     needs = ("onnx", "onnxscript", "onnxruntime" if form == "onnx" else "openvino")
@@ -193,18 +193,18 @@ def export(
 
 
 def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Image]) -> Exported:
-    """Raise `ExportError` unless a model answers as the detector does, on `pictures` and on made-up ones."""
-    tried = [*(picture[None] for picture in pictures), *_made_up(detector)]
+    """Raise `ExportError` unless a model predicts as the detector does, on `pictures` and on images of noise."""
+    tried = [*(picture[None] for picture in pictures), *_noise(detector)]
     largest = largest_map = 0.0
     for images in tried:
         raws = model.scan(list(images), batch_size=len(images))
         for raw, expected in zip(raws, detector.predict(list(images)), strict=True):
-            answer = model.judge(raw)
+            found = model.judge(raw)
             scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
-            worst = float((np.abs(answer.anomaly_map - expected.anomaly_map) / scale).max())
+            worst = float((np.abs(found.anomaly_map - expected.anomaly_map) / scale).max())
             largest_map = max(largest_map, worst)
-            largest = max(largest, abs(answer.score - expected.score) / max(1.0, abs(expected.score)))
-            if max(largest, largest_map) > TOLERANCE or answer.is_anomalous != expected.is_anomalous:
+            largest = max(largest, abs(found.score - expected.score) / max(1.0, abs(expected.score)))
+            if max(largest, largest_map) > TOLERANCE or found.is_anomalous != expected.is_anomalous:
                 raise ExportError(
                     f"the exported {detector.name} differs from the detector by {max(largest, largest_map):.2g} of the scale "
                     f"between a good picture and the threshold (at most {TOLERANCE:g} is allowed): it was not written"
@@ -297,7 +297,7 @@ def _write_openvino(source: Path, path: Path) -> None:
         xml.replace(part)
 
 
-def _made_up(detector: Detector) -> Iterator[Image]:
+def _noise(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
     rng, area = np.random.default_rng(0), detector.fitted().region
     tile = 0 if detector.tiling is None else detector.tiling.size

@@ -1,4 +1,4 @@
-"""One file that holds a detector, and proves on every machine that it answers as where it was made.
+"""One file that holds a detector and check images, by which every machine proves that it predicts as the one that made it.
 
 PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all others:
 
@@ -60,12 +60,12 @@ RUNTIMES = ("torch", "onnx", "openvino")
 
 
 class ProofError(AndonError):
-    """A packed detector does not answer here as it did where it was made."""
+    """A packed detector does not predict here as it did where it was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """An image of known answer."""
+    """An image of known score and verdict."""
 
     file: str
     raw_score: float
@@ -112,12 +112,12 @@ def pack(
     checks, pictures = [], []
     for k, record in enumerate(chosen):
         pixels = as_uint8(read_image(record))
-        answer, name = detector.predict(pixels), f"checks/{k:03d}.png"
+        found, name = detector.predict(pixels), f"checks/{k:03d}.png"
         checks.append(
             {
                 "file": name,
-                "raw_score": answer.raw_score,
-                "is_anomalous": answer.is_anomalous,
+                "raw_score": found.raw_score,
+                "is_anomalous": found.is_anomalous,
                 "origin": record.id,
             }
         )
@@ -220,7 +220,7 @@ class Packed:
     members: dict[str, bytes]
 
     def checks(self) -> list[Check]:
-        """The check images and their answers."""
+        """The check images with scores and verdicts."""
         return [Check(**values) for values in json.loads(self.members["checks.json"])]
 
     def picture(self, check: Check) -> npt.NDArray[np.uint8]:
@@ -271,17 +271,17 @@ class Packed:
         limits = in_force(fitted, read_changes(scratch)).to_json()
         return Model(found.session, found.description | {"calibration": limits}, str(self.path))
 
-    def prove(self, judge: Detector | Model, runtime: str) -> Proof:
+    def prove(self, predictor: Detector | Model, runtime: str) -> Proof:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""
-        display, largest = judge.fitted().score_display, 0.0
+        display, largest = predictor.fitted().score_display, 0.0
         for check in self.checks():
-            answer = judge.predict(self.picture(check))
+            found = predictor.predict(self.picture(check))
             expected = float(display(np.float32(check.raw_score)))
-            difference = abs(answer.score - expected) / max(1.0, abs(expected))
-            if not difference <= TOLERANCE or answer.is_anomalous != check.is_anomalous:
+            difference = abs(found.score - expected) / max(1.0, abs(expected))
+            if not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:
                 raise ProofError(
-                    f"{self.path} does not answer here ({runtime}) as where it was made: {check.file} scores {answer.score:.4f} "
-                    f"({_verdict(answer.is_anomalous)}) instead of {expected:.4f} ({_verdict(check.is_anomalous)}); "
+                    f"{self.path} does not answer here ({runtime}) as where it was made: {check.file} scores {found.score:.4f} "
+                    f"({_verdict(found.is_anomalous)}) instead of {expected:.4f} ({_verdict(check.is_anomalous)}); "
                     "do not use it on this machine with this runtime"
                 )
             largest = max(largest, difference)
@@ -362,14 +362,14 @@ def open_pack(path: Path, runtime: str | None = None, *, threads: int | None = N
     """Read a packed detector, let it prove itself on this machine with a runtime, and return it.
 
     Raises `DataError` where the file is not whole, `ConfigError` where the runtime is not here, `ProofError` where the
-    answers are not those of the machine that made it.
+    predictions are not those of the machine that made it.
     """
     packed = read_pack(path)
-    judge = packed.open(runtime, threads=threads)
-    packed.prove(judge, runtime_name(judge))
-    return judge
+    predictor = packed.open(runtime, threads=threads)
+    packed.prove(predictor, runtime_name(predictor))
+    return predictor
 
 
-def runtime_name(judge: Detector | Model) -> str:
+def runtime_name(predictor: Detector | Model) -> str:
     """What executes a detector: torch, ONNX Runtime or OpenVINO, with the version."""
-    return judge.session.name if isinstance(judge, Model) else f"torch {version('torch')}"
+    return predictor.session.name if isinstance(predictor, Model) else f"torch {version('torch')}"

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 
 PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
+PICTURES_KEPT = 500_000_000
+"""Bytes of decoded images that an evaluation keeps for its report, so that their files are not decoded again."""
 PIXEL_MEMORY = 2.0
 """Gigabytes that the scores of all test pixels may take before they are counted in bins instead."""
 
@@ -71,6 +73,8 @@ class Case:
     """Whether the image took part in the pixel metrics."""
     gated: bool | None = None
     """Verdict behind the gate; where it is False no pixel is marked. None: evaluated without a gate."""
+    picture: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    """(H, W, 3) as decoded, as long as `PICTURES_KEPT` allows; None: read again where it is drawn."""
 
 
 @dataclass(slots=True)
@@ -291,7 +295,7 @@ def evaluate(
         parameters=count_parameters(detector),
         multiply_adds=multiply_adds(detector, zeros),
         machine=describe_machine(device),
-        latency=predict_latency(detector, records) if latency else None,
+        latency=predict_latency(detector, _images(cases)) if latency else None,
         skipped=skipped,
         notes=(
             *label_notes(detector, origin.labelled),
@@ -328,6 +332,11 @@ def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
     return test.test if hasattr(test, "test") else test
 
 
+def _images(cases: Sequence[Case]) -> list[Record | npt.NDArray[np.uint8]]:
+    """The images of the cases, decoded where they are kept."""
+    return [case.record if case.picture is None else case.picture for case in cases]
+
+
 def _zeros(detector: Detector) -> Any:
     import torch
 
@@ -356,9 +365,9 @@ def _score(
     progress: Progress,
 ) -> _Scored:
     """Analyse all images, feeding the pixel metrics on the way so that no full-size map is kept."""
-    calibration, scored = detector.fitted(), _Scored()
+    calibration, scored, room = detector.fitted(), _Scored(), PICTURES_KEPT
     with progress.task("evaluating", len(records)) as task:
-        for found in detector.outcomes(records):
+        for found in detector.outcomes(records, keep_pictures=not detector.needs_points):
             task.advance()
             assert found.record is not None
             record = found.record
@@ -368,6 +377,7 @@ def _score(
                 scored.skipped[record.id] = str(found.error)
                 continue
             raw = found.raw_score
+            room -= 0 if found.picture is None else found.picture.nbytes
             for name, value in found.extras.items():
                 scored.extras.setdefault(name, []).append(value)
             truth = load_ground_truth(record, found.size, saturation)
@@ -393,6 +403,7 @@ def _score(
                     size=found.size,
                     has_mask=has_pixel_truth(record, truth),
                     gated=gate.verdicts[-1] if gate is not None else None,
+                    picture=found.picture if room >= 0 else None,
                 )
             )
     return scored

@@ -21,12 +21,12 @@ from andon.report.pictures import (
     FOUND,
     TRUTH,
     case_mask,
+    case_picture,
     data_uri,
     full_map,
     heat_map,
     marked,
     png_uri,
-    read_image,
     scale_uri,
 )
 from andon.report.text import DASH, milliseconds, percent, plural, printable, reason, short, unbroken
@@ -196,7 +196,7 @@ def costs(report: Report) -> list[tuple[str, str]]:
 
 
 def _exhibit(case: Case, report: Report) -> Exhibit:
-    picture, raw = read_image(case.record.image), full_map(case, report.calibration)
+    picture, raw = case_picture(case), full_map(case, report.calibration)
     inside = inspected_pixels(case.record, case.size)
     shown = np.asarray(report.calibration.pixel_display(raw), np.float32)
     mask = case_mask(case, raw, report.calibration)

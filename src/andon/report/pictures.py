@@ -139,6 +139,11 @@ def read_image(path: Path) -> Pixels:
         return (decode(path).pixels * 255).round().astype(np.uint8)
 
 
+def case_picture(case: Case) -> Pixels:
+    """(H, W, 3) of a case's image, from memory where the evaluation kept it."""
+    return read_image(case.record.image) if case.picture is None else case.picture
+
+
 def full_map(case: Case, calibration: Calibration) -> Map:
     """(H, W): the raw map of a case at its image's own size, as the metrics saw it where it is inspected."""
     import torch
@@ -165,7 +170,8 @@ def save_case(
     raw = full_map(case, calibration)
     if pictures:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
-        _save_images(case.record, shown, case_mask(case, raw, calibration), folder, place)
+        mask = case_mask(case, raw, calibration)
+        _save_images(case.record, shown, mask, folder, place, case_picture(case))
     if map_place is not None:
         _save_map(raw, folder, map_place)
 
@@ -190,16 +196,14 @@ def save_prediction(
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
     record = replace(prediction.record, region=calibration.region)
+    picture = read_image(record.image) if picture is None else picture
     _save_images(record, prediction.anomaly_map, mask, folder, place, picture)
     if maps:
         _save_map(prediction.raw_map, folder, place)
 
 
-def _save_images(
-    record: Record, shown: Map, mask: Mask, folder: Path, place: str, picture: Pixels | None = None
-) -> None:
+def _save_images(record: Record, shown: Map, mask: Mask, folder: Path, place: str, picture: Pixels) -> None:
     inside = inspected_pixels(record, (shown.shape[0], shown.shape[1]))
-    picture = read_image(record.image) if picture is None else picture
     _save_png(heat_map(picture, shown, inside), folder / "heatmaps" / f"{place}.png")
     _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
 

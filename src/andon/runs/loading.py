@@ -49,7 +49,7 @@ def load(path: str | Path, runtime: str | None = None, *, threads: int | None = 
 
 
 def _exported(run: Path, runtime: str, threads: int | None) -> Model:
-    """The network that was exported into a run folder, with the limits that are in force there."""
+    """The network that was exported into a run folder, with the current thresholds of the run."""
     from andon.detectors._saving import detector_folder, read_description
     from andon.runtime import Model, open_model
     from andon.thresholds.calibration import Calibration

@@ -31,7 +31,7 @@ class FilePrediction:
 
     path: str
     verdict: str
-    """`OK`, `NG`, `look` (between two limits: a person decides) or `unreadable`."""
+    """`OK`, `NG`, `look` (between two thresholds: a person decides) or `unreadable`."""
     score: float | None
     """0 = typical good, 1 = threshold."""
     raw_score: float | None

@@ -22,7 +22,7 @@ SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 
 
 class Outputs(NamedTuple):
-    """What an exported network answers for B images."""
+    """Outputs of an exported network for B images."""
 
     raw_score: npt.NDArray[np.float32]
     """(B,), as the detector computes it."""
@@ -39,7 +39,7 @@ class Session(Protocol):
     """`onnx` or `openvino`, with the version of the runtime."""
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Outputs:
-        """Answer for (B, H, W, 3) images of one size."""
+        """Run the network on (B, H, W, 3) images of one size."""
 
 
 @dataclass(frozen=True, slots=True)
