@@ -443,7 +443,7 @@ def test_the_published_penalty_uses_the_features_of_that_pass(pictures, photogra
     changes = {**PUBLISHED, "penalty__folder": folder, "penalty__grey_share": 0.0}
     detector = EfficientADAST(config(**changes))
     trainer = Trainer(device="cpu", precision="32-true")
-    data = detector.load(pictures[:4], (), trainer)
+    data = detector.load_data(pictures[:4], (), trainer)
     copy = deepcopy(detector)
     for network in (detector, copy):
         network.train()

@@ -1,7 +1,7 @@
-"""What the nearest good features say about a cell, as a further input of a student (spec 4, V7).
+"""Nearest good features of each cell from a memory bank, as input of a student (variant V7).
 
-The bank is PatchCore's (arXiv 2106.08265): a coreset of the cells of all good images. An image that is learned from would
-find its own cells at distance 0, as no new image ever does: its own entries are left out for it.
+The bank is PatchCore's (arXiv 2106.08265): a coreset of the cells of all good images. In training an image's own entries
+are excluded: they would be at distance 0, which never happens on new images. docs/reference/models.md, "Variants".
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ from andon.layers.neighbours import nearest
 BankInput = Literal["residual", "distances", "neighbours"]
 NEAREST = 3
 CANDIDATES = 20_000
-"""Cells the coreset is chosen from, at most: a random subset of all cells where there are more."""
+"""Most cells the coreset is chosen from; a random subset of all cells where there are more."""
 PROJECTED = 128
-"""Channels in which the coreset is chosen."""
+"""Dimensions of the random projection in which the coreset is chosen."""
 
 
 def extra_channels(kind: BankInput, channels: int) -> int:
-    """How many channels `BankInputs` adds to `channels`."""
+    """Number of channels that `BankInputs` adds to `channels`."""
     return {"residual": channels, "distances": NEAREST, "neighbours": 0}[kind]
 
 
 class BankInputs(nn.Module):
     """(B, C, H, W) features to (B, C + `extra_channels`, H, W).
 
-    - residual: [f, f - nearest]
-    - distances: [f, the three distances], these standardised over good images
-    - neighbours: the mean of the three nearest, weighted by the softmax of their negative squared distances, in place of f
+    With the three nearest entries b1, b2, b3 of a cell f at distances d1, d2, d3:
+
+    - residual: [f, f - b1]
+    - distances: [f, d1, d2, d3], distances standardised over good images
+    - neighbours: the mean of b1, b2, b3 weighted by softmax(-d²), in place of f
     """
 
     bank_: Tensor
@@ -44,12 +46,11 @@ class BankInputs(nn.Module):
         self.kind = kind
         self.register_buffer("bank_", torch.zeros(0, channels))
         self.register_buffer("owner_", torch.zeros(0, dtype=torch.long))
-        self.register_buffer(
-            "scale_", torch.tensor([[0.0, 1.0]] * NEAREST)
-        )  # mean, deviation of each distance
+        # mean, deviation of each distance
+        self.register_buffer("scale_", torch.tensor([[0.0, 1.0]] * NEAREST))
 
     def fit(self, features: Tensor, owners: Tensor, share: float, generator: torch.Generator) -> None:
-        """Choose the bank from (N, C, H, W) good features; `owners` (N,) names the image each belongs to."""
+        """Choose `share` of the cells of (N, C, H, W) good features as bank; `owners` (N,) is the image each row belongs to."""
         cells = features.flatten(2).transpose(1, 2)  # (N, H W, C), a view
         per_image = cells.shape[1]
         count = min(len(features) * per_image, CANDIDATES)
@@ -69,7 +70,7 @@ class BankInputs(nn.Module):
             self.scale_ = torch.stack([mean, deviation.clamp_min(1e-6)], 1)
 
     def forward(self, f: Tensor, owners: Tensor | None = None) -> Tensor:
-        """`owners` (B,) are images the bank was made from, whose own cells do not count; None: new images."""
+        """`owners` (B,) are the images of the bank whose own entries are excluded; None: new images."""
         distance, index = self._search(f, owners)
         near = self.bank_[index]  # (B H W, NEAREST, C)
         if self.kind == "residual":
@@ -81,22 +82,22 @@ class BankInputs(nn.Module):
         return self._on_grid((weights[:, :, None] * near).sum(1), f)
 
     def _search(self, f: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Distances and positions (B H W, NEAREST) of the nearest entries."""
+        """Distances and positions (B H W, NEAREST) of the nearest entries, of images (B, C, H, W)."""
         if owners is None:
             found = nearest(f.flatten(2).transpose(1, 2).flatten(0, 1), self.bank_, NEAREST)
             return found.distance, found.index
         distances, indices = [], []
-        for picture, owner in zip(f, owners, strict=True):
+        for image, owner in zip(f, owners, strict=True):
             others = (self.owner_ != owner).nonzero()[:, 0]
-            if len(others) < NEAREST:  # a single image: nothing but its own
+            if len(others) < NEAREST:  # a single image: only its own entries exist
                 others = torch.arange(len(self.bank_), device=f.device)
-            found = nearest(picture.flatten(1).T, self.bank_[others], NEAREST)
+            found = nearest(image.flatten(1).T, self.bank_[others], NEAREST)
             distances.append(found.distance)
             indices.append(others[found.index])
         return torch.cat(distances), torch.cat(indices)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """PyTorch's own, after the bank was given the size of what is loaded."""
+        """PyTorch's own, after the bank was resized to the saved one."""
         for name in ("bank_", "owner_"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))

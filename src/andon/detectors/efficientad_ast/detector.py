@@ -85,14 +85,16 @@ class EfficientADAST(DepthDetector):
 
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         with trainer.timed("features"):
-            data = self.load(train, validation, trainer)
+            data = self.load_data(train, validation, trainer)
         self.learn_teacher(data, trainer)
         self.learn_student(data, trainer)
         with trainer.timed("normalisation"):
             self.normalise_maps(data)
             self._check_explained(data, trainer)
 
-    def load(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> TrainingData:
+    def load_data(
+        self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer
+    ) -> TrainingData:
         """Features of all images to learn from, with the teacher's extractor in eval mode."""
         plain = self.load_inputs(train, trainer, what="training features", fit=True)
         what = "training features at {:g} of the light"

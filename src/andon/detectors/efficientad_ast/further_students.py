@@ -1,8 +1,8 @@
-"""Students of different kinds, and what their disagreement says (spec 4, V3).
+"""Students of different architectures; error of their mean and spread around it (variant V3).
 
-Networks that are built alike err alike away from the training images. Students that cannot represent the same functions
-disagree there, and their spread is a second sign beside the error of their mean (Bergmann et al., arXiv 1911.02357,
-Eq. 6 to 9, where the students are alike).
+Networks of one architecture tend to generalise alike away from the training images. Different architectures disagree there
+more, and their spread is a second anomaly measure beside the error of their mean (Bergmann et al., arXiv 1911.02357, Eq. 6
+to 9, with equal students). docs/reference/models.md, "Variants".
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ GROUPS = 8
 def student_of_kind(kind: StudentKind, in_channels: int, out_channels: int, width: int) -> nn.Module:
     """(B, in_channels, H, W) to (B, out_channels, H, W) of the same grid.
 
-    - residual: that of AST, two blocks
-    - plain: four convolutions without normalisation
-    - dilated: convolutions with dilations 1, 2, 4, 8 and GroupNorm, which see far
-    - positionwise: three layers of 1 x 1, which cannot use the surroundings
+    - residual: AST's student with two blocks
+    - plain: four 3 x 3 convolutions without normalisation
+    - dilated: 3 x 3 convolutions with dilations 1, 2, 4, 8 and GroupNorm; a large receptive field
+    - positionwise: three 1 x 1 convolutions; no spatial context
     """
     if kind == "residual":
         return ResidualStudent(in_channels, out_channels, width=width, blocks=2)
@@ -53,12 +53,12 @@ def student_of_kind(kind: StudentKind, in_channels: int, out_channels: int, widt
     )
 
 
-def error_and_spread(target: Tensor, answers: Sequence[Tensor]) -> Tensor:
-    """What M answers (B, C, H, W) make of the target: (B, 2, H, W), both channel means, both at least 0.
+def error_and_spread(target: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    """(B, 2, H, W) from the target and M outputs (B, C, H, W): error and spread, channel means, both at least 0.
 
-    The squared error of the mean answer, and the answers' variance around it: mean_i |s_i|² - |mean_i s_i|².
+    Error: squared difference of target and mean output. Spread: variance of the outputs, mean_i |s_i|² - |mean_i s_i|².
     """
-    stacked = torch.stack(list(answers))
+    stacked = torch.stack(list(outputs))
     mean = stacked.mean(0)
-    spread = (stacked - mean).square().mean((0, 2))  # the same value, without cancellation
+    spread = (stacked - mean).square().mean((0, 2))  # equals the formula, without its cancellation
     return torch.stack([(target - mean).square().mean(1), spread], 1)

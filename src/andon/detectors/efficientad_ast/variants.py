@@ -196,9 +196,11 @@ class EfficientADASTVariants(EfficientADAST):
 
     # Learning ------------------------------------------------------------------------------------------------------
 
-    def load(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> TrainingData:
+    def load_data(
+        self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer
+    ) -> TrainingData:
         """As in the thesis, with the labelled defects (V5)."""
-        data = super().load(train, validation, trainer)
+        data = super().load_data(train, validation, trainer)
         if not (self.config.uses_defects and trainer.labelled):
             return data
         f = self.load_inputs(trainer.labelled, trainer, what="labelled features").f.to(trainer.device)
@@ -342,8 +344,8 @@ class EfficientADASTVariants(EfficientADAST):
         """V3: error and spread of all students, (B, 2, h, w); `s1` is the first student's output where it is known."""
         if s1 is None:
             s1 = self.student(self._with_position(views.student)).chunk(2, dim=1)[0]
-        answers = [s1, *(other(self._with_position(views.teacher)) for other in self.others)]
-        return error_and_spread(self.latent(views.teacher), answers)
+        outputs = [s1, *(other(self._with_position(views.teacher)) for other in self.others)]
+        return error_and_spread(self.latent(views.teacher), outputs)
 
     def combine(self, maps: Tensor) -> Tensor:
         """The mean of both maps, or the log-odds of the calibrated head (V5)."""
