@@ -200,7 +200,7 @@ def plain_score(data) -> float:
     [
         {"others.kinds": ("plain", "positionwise"), "others.width": 16},
         {"bank.inputs": "residual", "student.penalty": 1.0},
-        {"bank.inputs": "neighbours", "extractor.light": [0.9]},
+        {"bank.inputs": "neighbours", "extractor.brightness": [0.9]},
         {"student.p_hard": 0.99, "student.hard_terms": "both"},
     ],
     ids=["others", "residual", "neighbours", "hard"],

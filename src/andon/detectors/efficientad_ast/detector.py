@@ -97,10 +97,10 @@ class EfficientADAST(DepthDetector):
     ) -> TrainingData:
         """Features of all images to learn from, with the teacher's extractor in eval mode."""
         plain = self.load_inputs(train, trainer, what="training features", fit=True)
-        what = "training features at {:g} of the light"
+        what = "training features at brightness {:g}"
         copies = [
             self.load_inputs(train, trainer, what=what.format(factor), view=View(brightness=factor))
-            for factor in self.config.extractor.light
+            for factor in self.config.extractor.brightness
         ]
         good = Inputs.joined([plain, *copies])
         held_out = self.load_inputs(validation, trainer, what="validation features")

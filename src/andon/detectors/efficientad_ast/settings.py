@@ -20,7 +20,7 @@ class ExtractorConfig(AdaptedExtractorConfig):
 
     mode: Literal["eval", "train"] = "eval"
     """D1, D2: `train` gives student and autoencoder private extractors in train mode, whose statistics drift, as published."""
-    light: tuple[Amount, ...] = ()
+    brightness: tuple[Amount, ...] = ()
     """Brightness augmentation: factors of further copies of every training image, e.g. [0.8, 1.2] (mode `eval` only)."""
 
 
@@ -138,9 +138,9 @@ class EfficientADASTConfig(DepthDetectorConfig):
             wrong = [setting for setting, on in self.excluded_by_depth().items() if on]
             if wrong:
                 raise ConfigError(f"mode={self.mode} looks at depth as well: set {', '.join(wrong)}")
-        if self.extractor.mode == "train" and self.extractor.light:
+        if self.extractor.mode == "train" and self.extractor.brightness:
             raise ConfigError(
-                "extractor.light needs extractor.mode=eval: train mode shows every picture once, as it is"
+                "extractor.brightness needs extractor.mode=eval: train mode shows every picture once, as it is"
             )
 
     def excluded_by_depth(self) -> dict[str, bool]:
@@ -150,5 +150,6 @@ class EfficientADASTConfig(DepthDetectorConfig):
             "extractor.mode=eval": self.extractor.mode == "train",
             "augment=false": self.augment,
             "student.penalty=0 (penalty pictures have no depth)": alone and self.student.penalty > 0,
-            "extractor.light=[] (a lamp does not change depth)": alone and bool(self.extractor.light),
+            "extractor.brightness=[] (brightness does not change depth)": alone
+            and bool(self.extractor.brightness),
         }
