@@ -271,9 +271,9 @@ def test_losses_follow_the_equations():
     detector = EfficientAD(config(p_hard=0.9, penalty__weight=0.5))
     images, augmented, outside = torch.rand(3, 2, 3, 128, 128)
     with torch.no_grad():
-        target = detector.describe(images)
+        target = detector.target(images)
         terms = {k: v.item() for k, v in detector.losses(images, target, augmented, outside).items()}
-        norm = detector._normal
+        norm = detector._normalise
         t2 = ((detector.teacher(norm(augmented)) - detector.teacher_mean_) / detector.teacher_std_).numpy()
         a = detector.autoencoder(norm(augmented)).numpy()
         s, s_augmented, s_outside = (detector.student(norm(x)).numpy() for x in (images, augmented, outside))
@@ -294,7 +294,7 @@ def test_which_networks_each_term_moves():
     moves = {"student": "s", "penalty": "s", "autoencoder": "a", "student_autoencoder": "sa"}
     for name, expected in moves.items():
         detector.zero_grad(set_to_none=True)
-        detector.losses(x, detector.describe(x), x, x)[name].backward()
+        detector.losses(x, detector.target(x), x, x)[name].backward()
         for net, letter in ((detector.student, "s"), (detector.autoencoder, "a")):
             moved = any(p.grad is not None and bool(p.grad.any()) for p in net.parameters())
             assert moved is (letter in expected), (name, letter)
@@ -315,7 +315,7 @@ def test_a_perfect_student_leaves_the_autoencoder_loss_alone():
     detector = EfficientAD(config())
     x = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
-        t, a = detector.describe(x), detector.autoencoder(detector._normal(x))
+        t, a = detector.target(x), detector.autoencoder(detector._normalise(x))
     detector.student = Constant(torch.cat([t, a], 1))
     assert torch.count_nonzero(detector.raw_maps(x)) == 0
     terms = detector.losses(x, t, x, x[:0])
@@ -398,7 +398,7 @@ def test_pictures_beyond_the_memory_are_decoded_again(pictures, monkeypatch):
 def test_the_normalised_teacher_has_mean_0_and_deviation_1(pictures):
     """I-11, on the 3 training pictures."""
     detector = fitted(pictures)
-    t = detector.describe(load_batch(pictures[:3], (128, 128)).image).double()
+    t = detector.target(load_batch(pictures[:3], (128, 128)).image).double()
     torch.testing.assert_close(t.mean((0, 2, 3)), torch.zeros(6).double(), atol=1e-4, rtol=0)
     torch.testing.assert_close(t.std((0, 2, 3), correction=0), torch.ones(6).double(), atol=1e-4, rtol=0)
 
@@ -484,7 +484,7 @@ def test_quantiles_become_0_and_a_tenth(pictures, where):
         2, 1, 1
     )
     detector = with_maps(maps, quantile_grid=where)
-    detector._learn_map_range(pictures[:2], Trainer(device="cpu"))
+    detector._fit_map_range(pictures[:2], Trainer(device="cpu"))
     side = 24 if where == "cell" else 96
     raw = F.interpolate(maps[None], size=(side, side), mode="bilinear")[0]
     for k in range(2):

@@ -181,7 +181,7 @@ def test_the_weight_is_that_of_the_paper_and_within_its_bounds(train, b):
 def test_weights_of_far_patches_stay_finite(train):
     detector = learn("patchcore", train)
     query = torch.full((2, detector.bank_.shape[1]), 1e4)
-    assert torch.isfinite(detector.weight(query, torch.tensor([0, 3]))).all()
+    assert torch.isfinite(detector.reweighting(query, torch.tensor([0, 3]))).all()
 
 
 def test_squared_distances_rank_pictures_alike(train):

@@ -1,7 +1,7 @@
-"""Features of a frozen network, depth of the part's surface, or both side by side: the input of AST and EfficientAD-AST.
+"""Input of AST and EfficientAD-AST: features of a frozen backbone, relative depth of the part, or both concatenated.
 
-Depth (docs/reference/models/ast.md, "Depth") is brought to the grid of the features by unshuffling: the depth values of a cell
-become its channels. The foreground mask says how much each cell counts.
+The depth map (``docs/reference/models/ast.md``) is unshuffled to the grid of the features: the depth values of a cell become its
+channels. The foreground mask weights the cells.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ from andon.nn.training import Trainer
 
 PLAIN = View()
 CHUNK = 8
-"""Images that are computed at once where nothing is learned."""
+"""Images computed at a time outside of training."""
 
 
 class AdaptedExtractorConfig(BackboneConfig):
-    """The frozen feature extractor, and what becomes of its features."""
+    """The frozen feature extractor, projection and standardisation of its features."""
 
     project: Count | None = None
-    """Reduce the features to this many channels by a fixed random orthonormal projection."""
+    """Channels after a fixed random orthonormal projection; None = no projection."""
     standardise: bool = False
-    """Scale each feature channel to mean 0 and deviation 1 over the training images."""
+    """Standardise each feature channel over the training images."""
 
 
 class DepthConfig(Config):
-    """The point cloud, in the modes `depth` and `combined`."""
+    """The depth map, in the modes `depth` and `combined`."""
 
     side: int = Field(default=192, ge=8, le=2048)
-    """Both sides of the depth map are forced to this many pixels."""
+    """Both sides of the depth map are resized to this many pixels."""
     cell: Count = 8
-    """Depth values of a feature cell, in each direction; they become cell² channels. Divides `side`."""
+    """Depth pixels per feature cell in each direction; they become cell² channels. Must divide `side`."""
     distance: Amount = 7e-3
-    """Metres that part and background are apart at least."""
+    """Smallest distance of the part from the background, in metres."""
     dilate: Count = 8
-    """Side, in pixels of the depth map, of the square the foreground is widened with."""
+    """Side of the square that dilates the foreground, in pixels of the depth map."""
     mask: Literal["soft", "binary"] = "soft"
-    """Weight of a cell: share of the foreground around its centre, or (paper) 1 where there is any."""
+    """Weight of a cell: the bilinearly resized foreground (authors' code), or 1 where that is above 0 (paper)."""
     norm: Literal["cells", "mask"] = "cells"
-    """What masked losses are divided by: the number of cells (paper), or the sum of the mask: small parts then count as large."""
+    """Divisor of masked losses: the number of cells (paper), or the sum of the mask, which makes small and large parts equal."""
 
 
 class DepthDetectorConfig(DetectorConfig):
-    """Settings of a detector on colour, depth, or both."""
+    """Settings of a detector on colour, depth or both."""
 
     mode: Literal["rgb", "depth", "combined"] = "rgb"
-    """What is looked at: the image, the point cloud beside it, or both."""
+    """Input: the colour image, the depth map beside it, or both."""
     extractor: AdaptedExtractorConfig = AdaptedExtractorConfig(
         network="tf_efficientnet_b5",
         weights="tf_efficientnet_b5.aa_in1k",
@@ -76,24 +76,24 @@ class DepthDetectorConfig(DetectorConfig):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the networks see of some images."""
+    """Input of the networks for a batch of images."""
 
     f: Tensor
-    """(B, C, h, w) features, depth, or both."""
+    """(B, C, h, w) features, unshuffled depth, or both concatenated."""
     mask: Tensor
-    """(B, 1, h, w) weight of each cell in [0, 1]; 1 where there is no depth."""
+    """(B, 1, h, w) weight of each cell in [0, 1]; all 1 without depth."""
 
     def at(self, indices: Tensor, device: torch.device) -> Inputs:
-        """Some of them, on a device."""
+        """The images at `indices`, on a device."""
         return Inputs(self.f[indices].to(device), self.mask[indices].to(device))
 
     @staticmethod
     def joined(parts: Sequence[Inputs]) -> Inputs:
-        """All images of several."""
+        """Concatenation over images."""
         return Inputs(torch.cat([part.f for part in parts]), torch.cat([part.mask for part in parts]))
 
     def chunks(self, device: torch.device) -> Iterator[Inputs]:
-        """All of them in their order, a few at a time, on a device."""
+        """All images in order, `CHUNK` at a time, on a device."""
         for indices in torch.split(torch.arange(len(self)), CHUNK):
             yield self.at(indices, device)
 
@@ -102,16 +102,16 @@ class Inputs:
 
 
 class DepthDetector(Detector):
-    """A detector whose networks see `Inputs`. A subclass calls `create_inputs` and builds on the shape it returns."""
+    """A detector whose networks take `Inputs`. A subclass calls `create_inputs` and builds networks of the shape it returns."""
 
     config: DepthDetectorConfig
     extractor: Backbone | None
     adapter: FeatureAdapter | None
 
     def create_inputs(self, *, pretrained: bool) -> tuple[int, int, int]:
-        """Create extractor and adapter, where the mode has colour; returns channels and grid (C, h, w) of `Inputs.f`.
+        """Create extractor and adapter (modes with colour); returns the shape (C, h, w) of `Inputs.f`.
 
-        Raises `ConfigError` where cells of depth and features do not meet.
+        Raises `ConfigError` if the grids of depth and features differ.
         """
         c = self.config
         self.extractor = self.adapter = None
@@ -146,7 +146,7 @@ class DepthDetector(Detector):
 
     @property
     def depth_planes(self) -> Callable[[npt.NDArray[np.float32]], Tensor] | None:
-        """Depth and foreground as two further channels, each value repeated up to the size of the image."""
+        """Depth and foreground as two further channels, upsampled to the image by repetition (undone by `inputs`)."""
         return None if self.config.mode == "rgb" else self._planes_at_input_size
 
     def _planes_at_input_size(self, points: npt.NDArray[np.float32]) -> Tensor:
@@ -160,7 +160,7 @@ class DepthDetector(Detector):
     def load_inputs(
         self, records: Sequence[Record], trainer: Trainer, *, what: str, view: View = PLAIN, fit: bool = False
     ) -> Inputs:
-        """What the networks see of all records, on the CPU; `fit` learns the scale of the features from them first."""
+        """`Inputs` of all records, on the CPU; `fit` learns the standardisation of the features first."""
         planes = None
         if self.config.mode != "rgb":
             side = self.config.depth.side
@@ -175,7 +175,7 @@ class DepthDetector(Detector):
         return self.joined(colours, planes)
 
     def joined(self, colours: Tensor | None, planes: Tensor | None) -> Inputs:
-        """Features (B, C, h, w) and depth with foreground (B, 2, side, side), where there are such, as the networks see them."""
+        """`Inputs` from features (B, C, h, w) and from depth and foreground (B, 2, side, side); None: not in this mode."""
         if planes is None:
             assert colours is not None
             return Inputs(colours, colours.new_ones(colours.shape[0], 1, *colours.shape[2:]))
@@ -185,7 +185,7 @@ class DepthDetector(Detector):
         return Inputs(f, mask if self.config.depth.mask == "soft" else (mask > 0).to(f.dtype))
 
     def inputs(self, images: Tensor) -> Inputs:
-        """(B, 3 or 5, H, W) as `analyse` gets them, to what the networks see."""
+        """`Inputs` of images (B, 3 or 5, H, W) as `analyse` takes them."""
         colours = None
         if self.extractor is not None and self.adapter is not None:
             colours = self.adapter.transform(self.extractor(images[:, :3]))
@@ -195,9 +195,9 @@ class DepthDetector(Detector):
         return self.joined(colours, images[:, 3:, ::step, ::step])
 
     def masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Terms of a loss (B, C, h, w), weighed by the mask so that their mean is what `DepthConfig.norm` says."""
-        weighed = x * mask
-        return weighed / mask.mean().clamp_min(1e-6) if self.config.depth.norm == "mask" else weighed
+        """Elements of a loss (B, C, h, w), weighted by the mask so that their mean is normalised as `DepthConfig.norm` says."""
+        weighted = x * mask
+        return weighted / mask.mean().clamp_min(1e-6) if self.config.depth.norm == "mask" else weighted
 
 
 def _check_cells(c: DepthConfig) -> None:
@@ -206,7 +206,7 @@ def _check_cells(c: DepthConfig) -> None:
 
 
 def _check_grids(c: DepthDetectorConfig, grid: tuple[int, int]) -> None:
-    """Depth map and features must meet cell by cell, and the depth map must fit into the image's pixels."""
+    """Depth map and features need the same grid, and the image size must be a multiple of the depth map's."""
     side, size, cell = c.depth.side, c.extractor.image_size, c.depth.cell
     if grid != (side // cell, side // cell):
         raise ConfigError(

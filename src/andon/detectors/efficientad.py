@@ -1,12 +1,12 @@
-"""EfficientAD: a student imitates a small distilled teacher on patches, and an autoencoder that sees the whole image.
+"""EfficientAD: a student that imitates a patch description network and an autoencoder.
 
 Paper: Batzner, Heckler, König, "EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies",
-arXiv 2303.14535 (Algorithms 1 to 3, Tables 6 to 8); where paper and common implementation (nelson1425/EfficientAD) differ,
-the implementation is followed and a switch gives the paper. The student has two halves: S1 learns the teacher's
-normalised descriptions T of good images, S2 those of the autoencoder A. Patches that are unusual in themselves part
-S1 from T, arrangements that are unusual part A from S2: M = ½ M_ST + ½ M_AE, each brought to one scale by quantiles.
+arXiv 2303.14535 (Algorithms 1 to 3, Tables 6 to 8). The first half of the student's channels, S1, learns the normalised output T
+of the teacher on good images, the second half, S2, the output of the autoencoder A, which learns T through a bottleneck. M_ST =
+(T - S1)² shows structural anomalies, M_AE = (A - S2)² logical ones: M = ½ M_ST + ½ M_AE, each normalised by quantiles.
 
-Differs from both: images are augmented after resizing rather than before, and the image score is the maximum of the
+Where the paper and the common implementation (nelson1425/EfficientAD) differ, the implementation is followed and a switch gives
+the paper. Differs from both: images are augmented after resizing rather than before, and the image score is the maximum of the
 map at the input size, where the implementation takes it at the image's own size.
 """
 
@@ -29,7 +29,7 @@ from andon.core.progress import track
 from andon.core.records import Record
 from andon.datasets.penalty_images import penalty_records
 from andon.detectors._base import PREDICT_BATCH, Analysis, Detector, DetectorConfig
-from andon.layers.augment import jitter_one, luma
+from andon.layers.augment import jitter_one, some_grey
 from andon.layers.residual_student import hard_mean
 from andon.nn.pdn import LOST_CELLS, STRIDE, Size, grid, pdn, teacher_state
 from andon.nn.sanity_checks import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
@@ -37,9 +37,9 @@ from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
 from andon.nn.weights import IMAGENET_MEAN, IMAGENET_STD, RANDOM, WeightFile, entries, locate
 
 TARGET_BYTES = 2 << 30
-"""Memory for the teacher's answers to training images; those beyond it are computed again at each step."""
+"""Memory for the teacher's outputs on training images; those beyond it are computed again at each step."""
 QUANTILES = (0.9, 0.995)
-"""Of the maps of good images; they become 0 and 0.1."""
+"""a and b of Sec. 3.4: quantiles of the maps of good images, mapped to 0 and 0.1."""
 ImageSize = Annotated[int, Field(ge=128, multiple_of=64)]
 
 
@@ -49,22 +49,22 @@ class TeacherConfig(Config):
     size: Size = "small"
     """Layers of the patch description network: EfficientAD-S or EfficientAD-M."""
     width: Count | None = None
-    """Channels of its first layer, None = as in the paper (128, medium 256); the teacher's weights fix it."""
+    """Channels of its first layer, None = the paper's (128, medium 256); must match the weights."""
     channels: Count = 384
-    """Numbers that describe a patch; the teacher's weights fix it."""
+    """Output channels; must match the weights."""
     weights: str = "teacher_small"
     """Name in the weight store (`andon weights list`), or `random` for untrained weights drawn from seed 0."""
 
 
 class PenaltyConfig(Config):
-    """Out-of-class images, on which the student must not imitate the teacher."""
+    """Out-of-distribution images, on which the student is penalised for large outputs (Sec. 3.2)."""
 
     weight: Amount = 1.0
-    """Weight of the penalty mean S1(P)²; 0 switches it off."""
+    """Weight of the penalty, the mean of S1(P)²; 0 switches it off."""
     folder: str | None = None
     """Folder of photographs (the paper: ImageNet); None = procedural images."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3
-    """Probability with which such an image loses its colour."""
+    """Probability that such an image is converted to grey."""
 
 
 class EfficientADConfig(DetectorConfig):
@@ -72,25 +72,25 @@ class EfficientADConfig(DetectorConfig):
 
     teacher: TeacherConfig = TeacherConfig()
     image_size: ImageSize = 256
-    """Both sides of the image are forced to this many pixels, a multiple of 64."""
+    """Both sides of the image are resized to this many pixels, a multiple of 64."""
     padding: bool = False
-    """Pad inside the patch networks (grid 64 x 64 for 256 pixels, the paper's algorithms) or not (56 x 56, faster)."""
+    """Zero padding in the patch networks (64 x 64 outputs for 256 pixels, the paper's algorithms) or none (56 x 56, faster)."""
     p_hard: Share = 0.999
-    """Only the elements above this quantile of (T - S1)² of an image are learned from; 0 = all."""
+    """Hard feature loss: only elements of (T - S1)² above this quantile of their image are back-propagated; 0 = all."""
     penalty: PenaltyConfig = PenaltyConfig()
     quantile_grid: Literal["cell", "input"] = "cell"
-    """Where the map quantiles are taken: on the networks' grid (implementation), or on maps enlarged to pixels (paper)."""
+    """Resolution of the map quantiles: the networks' grid (implementation), or maps upsampled to pixels (paper)."""
     steps: Count = 70_000
     """Optimiser steps."""
     batch_size: Count = 1
-    """Images of a step."""
+    """Images per optimiser step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4, decay_last=0.05)
     patience: Count = 10
-    """Epochs without improvement that end training where `selection` judges epochs."""
+    """Epochs without improvement after which training ends, where `selection` measures epochs."""
 
 
 class Autoencoder(nn.Module):
-    """(B, 3, X, X) images to (B, channels, cells, cells), through a vector of 64 numbers (Table 8)."""
+    """(B, 3, X, X) images to (B, channels, cells, cells) through a bottleneck of 64 dimensions (Table 8)."""
 
     def __init__(self, side: int, cells: int, channels: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential()
         for a, b in pairwise(widths):
             self.encoder.extend([nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()])
-        self.encoder.append(nn.Conv2d(64, 64, side // 32))  # the whole grid at once, no ReLU: the bottleneck
+        self.encoder.append(nn.Conv2d(64, 64, side // 32))  # the bottleneck: whole grid, no ReLU
         self.sizes = (side // 64 - 1, side // 32, side // 16 - 1, side // 8, side // 4 - 1, side // 2 - 1)
         self.decoder = nn.ModuleList(nn.Conv2d(64, 64, 4, padding=2) for _ in self.sizes)
         self.cells = cells
@@ -110,14 +110,14 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.encoder(x)  # (B, 64, 1, 1)
         for size, conv in zip(self.sizes, self.decoder, strict=True):
-            x = torch.relu(conv(_enlarged(x, size)))
-            x = F.dropout(x, 0.2, self.training)  # single elements, not channels
-        out: Tensor = self.head(_enlarged(x, self.cells))
+            x = torch.relu(conv(_upsampled(x, size)))
+            x = F.dropout(x, 0.2, self.training)  # elements, not whole channels
+        out: Tensor = self.head(_upsampled(x, self.cells))
         return out
 
 
 class EfficientAD(Detector):
-    """Distilled teacher, two-headed student, autoencoder; see the module's docstring."""
+    """Distilled teacher, student, autoencoder; see the module's docstring."""
 
     Config = EfficientADConfig
     config: EfficientADConfig
@@ -154,9 +154,9 @@ class EfficientAD(Detector):
     # Learning ------------------------------------------------------------------------------------------------------
 
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
-        """Algorithm 1."""
+        """Algorithm 1: teacher statistics, training, map normalisation."""
         with trainer.timed("teacher"):
-            targets = self._learn_statistics(train, trainer)
+            targets = self._fit_teacher_statistics(train, trainer)
         pictures = CachedImages(train, self.input_size)
         penalty = CachedImages(
             penalty_records(self.config.penalty.folder), self.input_size, view=View(zoom=True)
@@ -171,36 +171,36 @@ class EfficientAD(Detector):
             if all(k < len(targets) for k in chosen):
                 target = torch.stack([targets[k] for k in chosen]).to(trainer.device)
             else:
-                target = self.describe(images)
+                target = self.target(images)
             return self.losses(images, target, augmented, outside)
 
-        self._descend(loss, train, validation, trainer)
+        self._minimise(loss, train, validation, trainer)
         with trainer.timed("normalisation"):
-            self._learn_map_range(validation or train, trainer)
-            self._explained(validation or train, trainer)
+            self._fit_map_range(validation or train, trainer)
+            self._check_explained(validation or train, trainer)
 
     @property
     def frozen(self) -> dict[str, nn.Module]:
         return {"teacher": self.teacher}
 
-    def _explained(self, good: Sequence[Record], trainer: Trainer) -> None:
-        """Sanity checks: how much of the teacher's answer to good images student and autoencoder explain."""
+    def _check_explained(self, good: Sequence[Record], trainer: Trainer) -> None:
+        """Sanity checks: shares of the teacher's variance that student and autoencoder explain on good images."""
         student, autoencoder = Explained(), Explained()
         with torch.inference_mode():
             for batch in batches(good, self.input_size, PREDICT_BATCH):
                 images = batch.image.to(trainer.device)
-                t = self.describe(images)
-                student.add(t, self.student(self._normal(images)).chunk(2, dim=1)[0])
-                autoencoder.add(t, self.autoencoder(self._normal(images)))
+                t = self.target(images)
+                student.add(t, self.student(self._normalise(images)).chunk(2, dim=1)[0])
+                autoencoder.add(t, self.autoencoder(self._normalise(images)))
         trainer.sanity_check("student", student.sanity_check("student", "the teacher's", STUDENT_EXPLAINS))
         trainer.sanity_check(
             "student", autoencoder.sanity_check("autoencoder", "the teacher's", AUTOENCODER_EXPLAINS)
         )
 
-    def _learn_statistics(self, train: Sequence[Record], trainer: Trainer) -> list[Tensor]:
-        """Mean and deviation of each teacher channel over all good images and patches, in one pass.
+    def _fit_teacher_statistics(self, train: Sequence[Record], trainer: Trainer) -> list[Tensor]:
+        """Mean and deviation of each teacher channel over all training images and patches.
 
-        Returns the normalised answers (C, h, w) for as many of the first images as fit into memory.
+        Returns the normalised outputs (C, h, w) of the first images, as many as fit into `TARGET_BYTES`.
         """
         total = torch.zeros(2, self.config.teacher.channels, dtype=torch.float64)
         count = 0
@@ -208,7 +208,7 @@ class EfficientAD(Detector):
         stream = batches(train, self.input_size, PREDICT_BATCH)
         for batch in track(trainer.progress, stream, "teacher", -(-len(train) // PREDICT_BATCH)):
             with torch.no_grad():
-                found = self.teacher(self._normal(batch.image.to(trainer.device))).cpu()
+                found = self.teacher(self._normalise(batch.image.to(trainer.device))).cpu()
             wide = found.double().transpose(0, 1).flatten(1)  # (C, n)
             total += torch.stack([wide.sum(1), wide.square().sum(1)])
             count += wide.shape[1]
@@ -222,23 +222,19 @@ class EfficientAD(Detector):
         return [one.sub_(m).div_(s) for one in kept]
 
     def _draw_penalty(self, penalty: CachedImages, count: int, draw: Draw) -> Tensor:
-        """Out-of-class images, the centre of twice the size, some without colour; none where the weight is 0."""
+        """Out-of-distribution images P: centre crops at twice the size, some grey; none where the weight is 0."""
         if self.config.penalty.weight == 0:
             return torch.empty(0, 3, *self.input_size)
         images = penalty(torch.randint(len(penalty), (count,), generator=draw.generator).tolist())
-        grey = torch.rand(count, generator=draw.generator) < self.config.penalty.grey_share
-        return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
+        return some_grey(images, self.config.penalty.grey_share, draw.generator)
 
     def losses(self, images: Tensor, target: Tensor, augmented: Tensor, outside: Tensor) -> dict[str, Tensor]:
-        """L_ST (without and with the penalty), L_AE and L_STAE for images in [0, 1] (Eq. 1 to 5).
-
-        `target` is T of `images`. All four terms move the student, the last two the autoencoder.
-        """
+        """L_ST and its penalty, L_AE and L_STAE of images in [0, 1] (Eq. 1 to 5); `target` is T(images)."""
         with torch.no_grad():
-            target_augmented = self.describe(augmented)
-        a = self.autoencoder(self._normal(augmented)).float()
+            target_augmented = self.target(augmented)
+        a = self.autoencoder(self._normalise(augmented)).float()
         seen = [images, augmented, outside]
-        s = self.student(self._normal(torch.cat(seen))).float()
+        s = self.student(self._normalise(torch.cat(seen))).float()
         (s1, _), (_, s2), (s_outside, _) = (part.chunk(2, dim=1) for part in s.split([len(x) for x in seen]))
         terms = {
             "student": hard_mean((target - s1).square(), self.config.p_hard),
@@ -249,7 +245,7 @@ class EfficientAD(Detector):
             terms["penalty"] = self.config.penalty.weight * s_outside.square().mean()
         return terms
 
-    def _descend(
+    def _minimise(
         self,
         loss: Callable[[Draw], Mapping[str, Tensor]],
         train: Sequence[Record],
@@ -264,14 +260,14 @@ class EfficientAD(Detector):
             for batch in batches(validation, self.input_size, PREDICT_BATCH):
                 images = batch.image.to(trainer.device)
                 with torch.inference_mode():
-                    terms = self.losses(images, self.describe(images), images, nothing)
+                    terms = self.losses(images, self.target(images), images, nothing)
                 found += float(torch.stack(list(terms.values())).sum()) * len(images) / len(validation)
             return {"loss": found}
 
-        def labels_told_apart() -> Mapping[str, float]:
+        def selection_auroc() -> Mapping[str, float]:
             return self.test_auroc(trainer.selection)
 
-        measure = held_out_loss if c.selection == "validation" else labels_told_apart
+        measure = held_out_loss if c.selection == "validation" else selection_auroc
         trainer.minimise(
             "student",
             loss,
@@ -284,8 +280,8 @@ class EfficientAD(Detector):
             else EarlyStopping(measure, c.patience, higher_is_better=c.selection != "validation"),
         )
 
-    def _learn_map_range(self, good: Sequence[Record], trainer: Trainer) -> None:
-        """Both quantiles of both maps, over all values of all good images (Sec. 3.4)."""
+    def _fit_map_range(self, good: Sequence[Record], trainer: Trainer) -> None:
+        """Quantiles q_a and q_b of both maps over all values of good images (Sec. 3.4)."""
         parts = []
         for batch in batches(good, self.input_size, PREDICT_BATCH):
             with torch.inference_mode():
@@ -293,39 +289,43 @@ class EfficientAD(Detector):
         values = torch.cat(parts).transpose(0, 1).flatten(1).numpy()  # (2, n)
         self.map_range_.copy_(torch.from_numpy(np.quantile(values, QUANTILES, axis=1).T.astype(np.float32)))
 
-    # Answering -----------------------------------------------------------------------------------------------------
+    # Inference -----------------------------------------------------------------------------------------------------
 
-    def _normal(self, images: Tensor) -> Tensor:
+    def _normalise(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
 
-    def describe(self, images: Tensor) -> Tensor:
-        """T: the teacher's answer to images in [0, 1], (B, C, h, w), mean 0 and deviation 1 over good images."""
-        found = self.teacher(self._normal(images)).float()
+    def target(self, images: Tensor) -> Tensor:
+        """T: the teacher's output (B, C, h, w) on images in [0, 1], each channel standardised over the training images."""
+        found = self.teacher(self._normalise(images)).float()
         return cast("Tensor", (found - self.teacher_mean_) / self.teacher_std_)
 
     def raw_maps(self, images: Tensor) -> Tensor:
-        """M_ST and M_AE, (B, 2, h, w) on the grid where quantiles are taken."""
-        s1, s2 = self.student(self._normal(images)).chunk(2, dim=1)
-        a = self.autoencoder(self._normal(images))
-        maps = torch.stack([(self.describe(images) - s1).square().mean(1), (a - s2).square().mean(1)], 1)
-        return maps if self.config.quantile_grid == "cell" else _enlarged(maps, STRIDE * maps.shape[-1])
+        """M_ST and M_AE (B, 2, h, w), not normalised, at the resolution of `quantile_grid`."""
+        s1, s2 = self.student(self._normalise(images)).chunk(2, dim=1)
+        a = self.autoencoder(self._normalise(images))
+        maps = torch.stack([(self.target(images) - s1).square().mean(1), (a - s2).square().mean(1)], 1)
+        return maps if self.config.quantile_grid == "cell" else _upsampled(maps, STRIDE * maps.shape[-1])
 
     def analyse(self, images: Tensor) -> Analysis:
         low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
         maps = 0.1 * (self.raw_maps(images) - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
-        if not self.config.padding:  # cells whose patches would leave the image count as typical, 0
+        if not self.config.padding:  # outputs lost without padding count as 0
             maps = F.pad(maps, [LOST_CELLS * (STRIDE if self.config.quantile_grid == "input" else 1)] * 4)
         combined = maps.mean(1, keepdim=True)  # ½ + ½
-        every = _enlarged(torch.cat([combined, maps], 1), self.config.image_size).flatten(2).amax(2)  # (B, 3)
-        return Analysis(combined, every[:, 0], {"max_student": every[:, 1], "max_autoencoder": every[:, 2]})
+        maxima = (
+            _upsampled(torch.cat([combined, maps], 1), self.config.image_size).flatten(2).amax(2)
+        )  # (B, 3)
+        return Analysis(
+            combined, maxima[:, 0], {"max_student": maxima[:, 1], "max_autoencoder": maxima[:, 2]}
+        )
 
 
-def _enlarged(x: Tensor, side: int) -> Tensor:
+def _upsampled(x: Tensor, side: int) -> Tensor:
     return F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def _teacher(config: TeacherConfig, padding: bool, pretrained: bool) -> tuple[nn.Sequential, WeightFile]:
-    """The frozen teacher with its weights. Raises `WeightsError` when they are missing or of another network."""
+    """The frozen teacher and its weights. Raises `WeightsError` when they are missing or of another network."""
     name, network = config.weights, f"pdn_{config.size}"
     if pretrained and name != RANDOM and name not in {entry.name for entry in entries()}:
         raise WeightsError(

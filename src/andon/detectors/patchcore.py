@@ -1,11 +1,11 @@
-"""PatchCore: distance of patch features to the nearest of a small set of good ones.
+"""PatchCore: distance of patch features to a memory bank, subsampled by greedy coreset selection.
 
-Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2021, arXiv 2106.08265. Nothing is trained: patch
-features of the good images are collected (Sec. 3.1), thinned to those that cover them best (Sec. 3.2, Algorithm 1), and a new
-patch is as anomalous as it is far from the nearest of them (Sec. 3.3, Eq. 6 and 7).
+Paper: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", 2021, arXiv 2106.08265. Locally aware patch features
+of the good images form a memory bank (Sec. 3.1), which is reduced to a coreset (Sec. 3.2, Algorithm 1). The anomaly score of a
+patch is its distance to the nearest vector of the bank; the image score is the largest one, re-weighted (Sec. 3.3, Eq. 6, 7).
 
-Left open by the paper and taken from code: the size of the embedding, of the projection used for selection, and b of Eq. 7.
-The authors' code measures squared distances and does not weigh the image score: `squared: true, reweight: 1`.
+Not given in the paper and taken from code: dimensions of the embedding and of the random projection, and b of Eq. 7. The authors'
+code uses squared distances and no re-weighting: `squared: true, reweight: 1`.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ class PatchCoreConfig(DetectorConfig):
         image_size=224,
     )
     resize: Count | None = 256
-    """Images are resized to this side and their centre of extractor.image_size is looked at; null = all of the image."""
+    """Images are resized to this side, then their centre of extractor.image_size is cropped; null = no crop."""
     embedding: Literal["original", "concat"] = "original"
-    """`original` pools each 3 x 3 neighbourhood to `size` numbers; `concat` averages it and keeps all channels (anomalib)."""
+    """`original` pools each 3 x 3 neighbourhood to `size` dimensions; `concat` averages it and keeps all channels (anomalib)."""
     size: Count = 1024
-    """Numbers of a patch (embedding `original`)."""
+    """Dimensions of a patch vector (embedding `original`)."""
     coreset: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    """Share of the patches that is kept; 1 keeps all."""
+    """Share of the patches that the coreset keeps; 1 keeps all."""
     projection: Count = 128
-    """Numbers patches are projected to while the coreset is selected."""
+    """Dimensions of the random projection in which the coreset is selected."""
     neighbours: Count = 1
-    """A patch's distance is the mean of those to this many nearest."""
+    """A patch's score is the mean distance to this many nearest vectors."""
     reweight: Count = 9
-    """Neighbours of the nearest vector that weigh the image score (b of Eq. 7); 1 = no weighing."""
+    """Neighbours of the nearest vector in the re-weighting of the image score (b of Eq. 7); 1 = no re-weighting."""
     squared: bool = False
     """Squared distances, as in the authors' code."""
     smoothing: Amount = 4.0
-    """Sigma of the Gaussian over the map, in pixels of the network's image."""
+    """Sigma of the Gaussian filter on the anomaly map, in pixels of the network's input."""
     memory_gib: Amount = 8.0
-    """Memory that learning may take, in GiB; more, or more than the machine has, is refused before it starts."""
+    """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
 
 
 class ConcatEmbedding(nn.Module):
@@ -91,7 +91,7 @@ class PatchCore(Detector):
     config: PatchCoreConfig
     sized_by_learning = frozenset({"bank_"})
     bank_: Tensor
-    """(M, D) patch features."""
+    """(M, D) memory bank of patch vectors."""
 
     def __init__(self, config: PatchCoreConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
@@ -130,13 +130,13 @@ class PatchCore(Detector):
             self.bank_ = patches[self._select(patches, trainer)] if self.config.coreset < 1 else patches
 
     def kept(self, patches: int) -> int:
-        """Size of the bank that so many patches are thinned to: int(p N), at least 1."""
+        """Size of the coreset of N patches: int(p N), at least 1."""
         return max(1, int(self.config.coreset * patches))
 
-    def _check_memory(self, pictures: int) -> None:
-        """Refuse a bank that would not fit: all patches, their projections (raw and centred), and the patches kept."""
+    def _check_memory(self, images: int) -> None:
+        """Refuse a bank that does not fit into memory: all patches, their projections (raw and centred) and the coreset."""
         dims, height, width = self.embedding.shape
-        patches = pictures * height * width
+        patches = images * height * width
         target = min(self.config.projection, dims)
         thinning = patches * (2 * target + 6) + self.kept(patches) * dims if self.config.coreset < 1 else 0
         require_memory(
@@ -147,7 +147,7 @@ class PatchCore(Detector):
         )
 
     def _collect(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
-        """(N, D) patches of all images."""
+        """(N, D) patch vectors of all images."""
         dims, height, width = self.embedding.shape
         patches = torch.empty(len(train), height * width, dims, device=trainer.device)
         stream = batches(train, self.input_size, BATCH)
@@ -159,7 +159,7 @@ class PatchCore(Detector):
         return patches.flatten(0, 1)
 
     def _select(self, patches: Tensor, trainer: Trainer) -> Tensor:
-        """Positions of the patches that cover all of them best, selected in a random projection (Algorithm 1)."""
+        """Indices of the coreset, selected in a random projection (Algorithm 1)."""
         generator = seeded(trainer.seed, "coreset")
         dims = patches.shape[1]
         reduced = patches
@@ -170,10 +170,10 @@ class PatchCore(Detector):
         with trainer.progress.task("selecting patches", count) as bar:
             return greedy_centres(reduced, count, start, advance=bar.advance)
 
-    # Answering -----------------------------------------------------------------------------------------------------
+    # Inference -----------------------------------------------------------------------------------------------------
 
     def patches(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images to their patch features (B, h·w, D)."""
+        """(B, 3, H, W) images to patch vectors (B, h·w, D)."""
         centre = crop_centre(images, self.config.extractor.image_size)
         features: Tensor = self.embedding(self.extractor(centre))
         return features.flatten(2).transpose(1, 2)
@@ -184,19 +184,19 @@ class PatchCore(Detector):
         found = nearest(patches.flatten(0, 1), self.bank_, c.neighbours)
         distance = found.distance.square() if c.squared else found.distance
         cells = distance.mean(1).view(patches.shape[0], -1)  # (B, P)
-        largest, where = cells.max(1)
-        rows = torch.arange(patches.shape[0], device=where.device)
-        query = patches[rows, where]
-        neighbour = found.index.view(*cells.shape, -1)[rows, where, 0]
-        score = largest * self.weight(query, neighbour) if c.reweight > 1 else largest
+        largest, position = cells.max(1)
+        rows = torch.arange(patches.shape[0], device=position.device)
+        query = patches[rows, position]
+        neighbour = found.index.view(*cells.shape, -1)[rows, position, 0]
+        score = largest * self.reweighting(query, neighbour) if c.reweight > 1 else largest
         maps = self.smoothing(cells.view(-1, 1, *self.embedding.grid))
         return Analysis(paste_centre(maps, self.side), score, {"patch_max": largest})
 
-    def weight(self, query: Tensor, neighbour: Tensor) -> Tensor:
-        """1 - exp‖q - m‖ / Σ exp‖q - m'‖ over the b bank vectors m' nearest to m, the nearest of q (Eq. 7).
+    def reweighting(self, query: Tensor, neighbour: Tensor) -> Tensor:
+        """Weight of Eq. 7: 1 - exp‖q - m‖ / Σ exp‖q - m'‖, m nearest to q, m' the b vectors of the bank nearest to m.
 
-        `query` is (B, D), `neighbour` (B,) holds the position of m in the bank. Between 1 - 1/b and 1: a patch whose nearest
-        vector is itself a rare one is more anomalous.
+        `query` is (B, D), `neighbour` (B,) the index of m in the bank. In [1 - 1/b, 1): larger where m itself is far from its
+        neighbours in the bank.
         """
         own = (query - self.bank_[neighbour]).norm(dim=1)
         around = nearest(

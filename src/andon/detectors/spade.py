@@ -1,12 +1,12 @@
-"""SPADE: the most similar good images, and each pixel's distance to the nearest of their pixels.
+"""SPADE: nearest-neighbour retrieval of good images, then nearest neighbours of each pixel among theirs.
 
-Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv 2005.02357. An image is as
-anomalous as its K nearest good images are far, in globally averaged features (Eq. 2); a pixel as anomalous as the nearest
-pixels of these K images are far, in features of several depths (Eq. 4).
+Paper: Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020, arXiv 2005.02357. Image score:
+mean distance to the K nearest good images in globally averaged features (Eq. 2). Pixel score: mean distance to the kappa nearest
+pixel features of these K images, over a pyramid of layers (Eq. 4).
 
-The authors join the depths and square the distances (`pyramid: concat`, `distance: squared`). The re-implementation whose numbers
-are usually quoted (byungjae89/SPADE-pytorch) takes K = 5, plain distances, and each depth for itself; it also leaves some pixels
-of the gallery out, which is not repeated here. All good features are kept: 5.6 MB an image.
+The paper concatenates the layers and squares the distances (`pyramid: concat`, `distance: squared`). The re-implementation whose
+numbers are usually quoted (byungjae89/SPADE-pytorch) uses K = 5, plain distances and one map per layer. It omits some pixels of
+the gallery, which is not reproduced. The features of all good images are stored: 5.6 MB per image.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BATCH = 8
 
 
 class SPADEConfig(DetectorConfig):
-    """Settings of SPADE; the defaults are those whose numbers are usually quoted."""
+    """Settings of SPADE; the defaults are those of byungjae89/SPADE-pytorch."""
 
     extractor: BackboneConfig = BackboneConfig(
         network="wide_resnet50_2",
@@ -47,23 +47,23 @@ class SPADEConfig(DetectorConfig):
         image_size=224,
     )
     resize: Count | None = 256
-    """Images are resized to this side and their centre of extractor.image_size is looked at; null = all of the image."""
+    """Images are resized to this side, then their centre of extractor.image_size is cropped; null = no crop."""
     image_tap: str = "layer4"
-    """Tap whose average over all positions finds similar images."""
+    """Tap whose global average retrieves similar images."""
     pixel_taps: tuple[str, ...] = ("layer1", "layer2", "layer3")
-    """Taps that are compared pixel by pixel, finest first."""
+    """Taps of the pixel features, finest first."""
     neighbours: Count = 5
-    """Similar images (K); all of them where there are fewer."""
+    """Retrieved images K; all of them where there are fewer."""
     pixel_neighbours: Count = 1
-    """Nearest pixels whose distances are averaged (kappa)."""
+    """Nearest pixel features whose distances are averaged (kappa)."""
     distance: Literal["euclidean", "squared"] = "euclidean"
-    """Measure of both comparisons."""
+    """Distance of images and of pixels."""
     pyramid: Literal["per_layer", "concat"] = "per_layer"
-    """`concat` compares the joined taps on the finest grid (the paper); `per_layer` averages the maps of single taps."""
+    """`concat`: taps concatenated on the finest grid (the paper); `per_layer`: mean of one map per tap."""
     smoothing: Amount = 4.0
-    """Sigma of the Gaussian over the map, in pixels of the network's image."""
+    """Sigma of the Gaussian filter on the anomaly map, in pixels of the network's input."""
     memory_gib: Amount = 8.0
-    """Memory that the gallery may take, in GiB; more, or more than the machine has, is refused before learning starts."""
+    """Memory that the gallery may take, in GiB; one that needs more, or more than the machine has, is refused before fitting."""
 
 
 class SPADE(Detector):
@@ -74,9 +74,9 @@ class SPADE(Detector):
     sized_by_learning = frozenset({"globals_", "gallery_"})
     one_at_a_time = True
     globals_: Tensor
-    """(N, C) averaged features of each good image."""
+    """(N, C) globally averaged features of the good images."""
     gallery_: Tensor
-    """(N, F) features of each good image, the taps one after another."""
+    """(N, F) flattened features of the good images, tap after tap."""
 
     def __init__(self, config: SPADEConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
@@ -95,9 +95,9 @@ class SPADE(Detector):
         self.grids = grids if c.pyramid == "per_layer" else grids[:1]
         self.smoothing = Smoothing(c.extractor.image_size, c.smoothing)
         self.register_buffer("globals_", torch.empty(0, self.extractor.shapes[c.image_tap][0]))
-        self.register_buffer("gallery_", torch.empty(0, self._numbers()))
+        self.register_buffer("gallery_", torch.empty(0, self._values_per_image()))
         self.leave_own_out = False
-        """Whether the images asked about are those of the gallery, so that the most similar one is the image itself."""
+        """Whether queries are images of the gallery, so that the nearest image is the query itself and is skipped."""
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
@@ -111,8 +111,8 @@ class SPADE(Detector):
             f"mean {self.config.distance} distance to the {self.config.neighbours} most similar good pictures"
         )
 
-    def _numbers(self) -> int:
-        """Numbers kept of an image for the comparison of pixels."""
+    def _values_per_image(self) -> int:
+        """Pixel features of one image, as a number of values."""
         return sum(channels * height * width for channels, height, width in self.shapes.values())
 
     # Learning ------------------------------------------------------------------------------------------------------
@@ -120,13 +120,13 @@ class SPADE(Detector):
     @torch.no_grad()
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         require_memory(
-            4 * len(train) * (self._numbers() + self.globals_.shape[1]),
+            4 * len(train) * (self._values_per_image() + self.globals_.shape[1]),
             self.config.memory_gib,
             f"a gallery of {len(train)} pictures",
             "use fewer training pictures, fewer pixel_taps or a smaller extractor.image_size",
         )
         averages = torch.empty(len(train), self.globals_.shape[1], device=trainer.device)
-        gallery = torch.empty(len(train), self._numbers(), device=trainer.device)
+        gallery = torch.empty(len(train), self._values_per_image(), device=trainer.device)
         done = 0
         with trainer.timed("features"):
             stream = batches(train, self.input_size, BATCH)
@@ -141,66 +141,67 @@ class SPADE(Detector):
     def calibrate(
         self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()
     ) -> None:
-        """As for every detector; where nothing was held out, each image is compared with all the others."""
+        """As for every detector; without held-out images each training image is compared with all others (leave one out)."""
         self.leave_own_out = source == "train"
         try:
             super().calibrate(good, source=source, labelled=labelled)
         finally:
             self.leave_own_out = False
 
-    # Answering -----------------------------------------------------------------------------------------------------
+    # Inference -----------------------------------------------------------------------------------------------------
 
     def extract(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) images to their features {tap: (B, C, h, w)}."""
+        """(B, 3, H, W) images to features {tap: (B, C, h, w)} of their centre crop."""
         features: dict[str, Tensor] = self.extractor(crop_centre(images, self.config.extractor.image_size))
         return features
 
     def analyse(self, images: Tensor) -> Analysis:
         features = self.extract(images)
-        similar = self.similar(features[self.config.image_tap].mean((2, 3)))
-        score = self.measure(similar.distance)
+        retrieved = self.retrieve(features[self.config.image_tap].mean((2, 3)))
+        score = self.mean_distance(retrieved.distance)
         single = [
-            self.pixel_map({tap: features[tap][k] for tap in self.shapes}, similar.index[k])
+            self.pixel_map({tap: features[tap][k] for tap in self.shapes}, retrieved.index[k])
             for k in range(len(images))
         ]
         maps = self.smoothing(torch.stack(single))
         return Analysis(paste_centre(maps, self.side), score, {"map_max": maps.flatten(1).amax(1)})
 
-    def similar(self, averages: Tensor) -> Neighbours:
-        """The K nearest good images of (B, C) averaged features; without the nearest where that is the image itself."""
+    def retrieve(self, averages: Tensor) -> Neighbours:
+        """The K nearest good images of globally averaged features (B, C), without the query itself (`leave_own_out`)."""
         own = int(self.leave_own_out and len(self.globals_) > 1)
         found = nearest(averages, self.globals_, self.config.neighbours + own)
         return Neighbours(found.distance[:, own:], found.index[:, own:])
 
-    def measure(self, distance: Tensor) -> Tensor:
-        """(n, k) distances to their means (n,), squared before where the recipe says so."""
+    def mean_distance(self, distance: Tensor) -> Tensor:
+        """(n, k) distances to their means (n,); squared first with `distance: squared`."""
         return (distance.square() if self.config.distance == "squared" else distance).mean(1)
 
-    def pixel_map(self, features: Mapping[str, Tensor], similar: Tensor) -> Tensor:
-        """Features {tap: (C, h, w)} of one image and the positions of similar ones (K,) to its map (1, size, size).
+    def pixel_map(self, features: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Map (1, size, size) of one image from its features {tap: (C, h, w)} and the gallery indices (K,) of retrieved images.
 
-        The gallery is searched image by image, so nothing larger than one image's comparison is ever held.
+        The gallery is searched image by image, which bounds the memory.
         """
         k, size = self.config.pixel_neighbours, (self.smoothing.size, self.smoothing.size)
-        queries = self.levels(features)
+        queries = self.pixel_features(features)
         found: list[Neighbours] = []
-        for picture in similar:
-            new = [nearest(q, g, k) for q, g in zip(queries, self.recall(picture), strict=True)]
+        for image in images:
+            new = [nearest(q, g, k) for q, g in zip(queries, self.gallery_features(image), strict=True)]
             found = [merged(a, b, k) for a, b in zip(found, new, strict=True)] if found else new
         cells = [
-            self.measure(f.distance).view(1, 1, *grid) for f, grid in zip(found, self.grids, strict=True)
+            self.mean_distance(f.distance).view(1, 1, *grid)
+            for f, grid in zip(found, self.grids, strict=True)
         ]
         return torch.cat([F.interpolate(x, size=size, mode="bilinear") for x in cells], 1).mean(1)
 
-    def levels(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """What is compared, [(h·w, C)]: each tap for itself, or all of them joined on the finest grid."""
+    def pixel_features(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Pixel features [(h·w, C)]: one per tap, or all taps concatenated on the finest grid."""
         taps = [features[tap] for tap in self.shapes]
         if self.config.pyramid == "concat":
             taps = [torch.cat([to_grid(x[None], self.grids[0]) for x in taps], 1)[0]]
         return [x.flatten(1).T for x in taps]
 
-    def recall(self, picture: Tensor) -> list[Tensor]:
-        """The levels of an image of the gallery, by its position."""
-        parts = torch.split(self.gallery_[picture], [c * h * w for c, h, w in self.shapes.values()])
+    def gallery_features(self, image: Tensor) -> list[Tensor]:
+        """Pixel features of one image of the gallery, by its index."""
+        parts = torch.split(self.gallery_[image], [c * h * w for c, h, w in self.shapes.values()])
         taps = {tap: x.view(shape) for (tap, shape), x in zip(self.shapes.items(), parts, strict=True)}
-        return self.levels(taps)
+        return self.pixel_features(taps)

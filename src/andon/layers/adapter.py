@@ -1,4 +1,4 @@
-"""From tapped features to one tensor on one grid."""
+"""Tapped features of a backbone as one tensor on one grid."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from andon.layers.moments import channel_statistics
 
 
 class FeatureAdapter(nn.Module):
-    """Taps brought to the grid of the first one, concatenated, optionally projected, optionally standardised.
+    """Taps resized to the grid of the first one and concatenated, then optionally projected and standardised.
 
-    The projection is random, orthonormal, seeded and never learned; channel means and deviations are learned by `fit`.
+    The projection is a fixed random orthonormal matrix; `fit` learns the channel means and deviations.
     """
 
     mean_: Tensor
@@ -51,7 +51,7 @@ class FeatureAdapter(nn.Module):
         self.register_buffer("std_", torch.ones(1, self.shape[0], 1, 1))
 
     def fit(self, features: Mapping[str, Tensor]) -> None:
-        """Learn channel statistics from {tap: (N, C, h, w)} where the adapter standardises."""
+        """Learn the channel statistics from {tap: (N, C, h, w)}, if the adapter standardises."""
         if not self.standardise:
             return
         self.mean_.zero_()

@@ -1,4 +1,4 @@
-"""Random changes of training images; everything random comes from the generator that is given."""
+"""Augmentation of training images; all randomness comes from the given CPU generator."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def random_view(
     ratio: tuple[float, float] = (0.9, 1.1),
     jitter: float = 0.2,
 ) -> Tensor:
-    """Random resized crop, horizontal flip and jitter of brightness, contrast and saturation, each image its own.
+    """Random resized crop, horizontal flip and colour jitter (brightness, contrast, saturation), independent per image.
 
-    (B, 3, H, W) in [0, 1] to the same shape and range; a crop covers `scale` of the area at `ratio` of its sides. The
-    generator is a CPU one.
+    (B, 3, H, W) in [0, 1] to the same shape and range. Ranges: `scale` of the cropped area, `ratio` of width to height, factors
+    in 1 ± `jitter`.
     """
     out = []
     for image in images:
@@ -58,9 +58,9 @@ def _jitter(image: Tensor, generator: torch.Generator, strength: float) -> Tenso
 
 
 def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2) -> Tensor:
-    """Change brightness, contrast or saturation of each image, one of the three, by a factor in 1 ± `strength`.
+    """Jitter either brightness, contrast or saturation of each image by a factor in 1 ± `strength` (EfficientAD, Algorithm 1).
 
-    (B, 3, H, W) in [0, 1] to the same shape and range (EfficientAD Algorithm 1). The generator is a CPU one.
+    (B, 3, H, W) in [0, 1] to the same shape and range.
     """
     out = []
     for image in images:
@@ -72,7 +72,7 @@ def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2
 
 
 def some_grey(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) to the same shape: each image loses its colour with probability `share`. The generator is a CPU one."""
+    """(B, 3, H, W) to the same shape; each image is converted to grey with probability `share`."""
     grey = torch.rand(len(images), generator=generator) < share
     return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
 
@@ -84,7 +84,7 @@ def luma(image: Tensor) -> Tensor:
 
 
 def _towards(image: Tensor, anchor: Tensor, factor: float) -> Tensor:
-    """Factor 1 keeps the image, 0 gives the anchor, more than 1 leads away from it."""
+    """Interpolation: factor 0 gives the anchor, 1 the image; above 1 it extrapolates."""
     return (factor * image + (1 - factor) * anchor).clamp(0, 1)
 
 

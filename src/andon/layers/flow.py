@@ -1,8 +1,8 @@
 """Conditional normalizing flow of the AST teacher (Rudolph et al., arXiv 2210.07829, Sec. 3.1).
 
-Each block permutes the channels and then applies a two-way affine coupling whose scales are softly clamped. Own
-modules instead of FrEIA 0.2, which sums the log-determinant over positions (here it is needed per position), keeps no
-per-position form and re-seeds NumPy's global generator when it builds a permutation; the tests compare the two.
+Each block permutes the channels and applies a two-way affine coupling with softly clamped scales. FrEIA 0.2, which the authors
+use, sums the log-determinant over positions and seeds NumPy's global generator; here it is per position, as the masked loss and
+the map of likelihoods need it. The tests compare the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class CouplingNetwork(nn.Module):
-    """Conv k, ReLU, Conv k with replicate padding, times a learned scalar that starts at 0: the block starts as identity."""
+    """Conv k, ReLU, Conv k with replicate padding, times a learned scalar initialised to 0: the coupling starts as identity."""
 
     def __init__(self, in_channels: int, hidden: int, out_channels: int, kernel: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class CouplingBlock(nn.Module):
         self.n1 = channels // 2
         self.n2 = channels - self.n1
         self.clamp = clamp
-        # The legacy generator is what the reference implementation draws from; a local one leaves global state alone.
+        # The generator of the authors' code, as a local instance.
         order = torch.from_numpy(np.random.RandomState(seed).permutation(channels))
         self.register_buffer("permutation", order)
         self.register_buffer("inverse_permutation", torch.argsort(order))
@@ -56,11 +56,11 @@ class CouplingBlock(nn.Module):
     def _scale_shift(self, network: CouplingNetwork, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         s, t = (
             network(torch.cat([x, condition], 1)).to(x.dtype).chunk(2, dim=1)
-        )  # exp and sums never in half precision
+        )  # exp and sums in the precision of x
         return 0.636 * self.clamp * torch.atan(s / self.clamp), t
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W), (B, D, H, W) to the transformed (B, C, H, W) and log|det| per position (B, H, W)."""
+        """Features (B, C, H, W) and condition (B, D, H, W) to transformed features and log|det| per position (B, H, W)."""
         x1, x2 = torch.split(x[:, self.permutation], [self.n1, self.n2], dim=1)
         s2, t2 = self._scale_shift(self.r2, x2, condition)
         y1 = x1 * torch.exp(s2) + t2
@@ -69,7 +69,7 @@ class CouplingBlock(nn.Module):
         return torch.cat([y1, y2], 1).clamp(-1e6, 1e6), s1.sum(1) + s2.sum(1)
 
     def inverse(self, y: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo `forward`; the log-determinant is the negative of the forward one."""
+        """Inverse of `forward`; its log-determinant is the negative one."""
         y1, y2 = torch.split(y, [self.n1, self.n2], dim=1)
         s1, t1 = self._scale_shift(self.r1, y1, condition)
         x2 = (y2 - t1) * torch.exp(-s1)
@@ -79,7 +79,7 @@ class CouplingBlock(nn.Module):
 
 
 class Flow(nn.Module):
-    """Coupling blocks in a row; block k permutes with seed k. Starts as a pure permutation with log-determinant 0."""
+    """Sequence of coupling blocks; block k permutes with seed k. Initially a permutation with log-determinant 0."""
 
     def __init__(
         self, channels: int, condition: int, hidden: int, kernels: Sequence[int], clamp: float
@@ -99,7 +99,7 @@ class Flow(nn.Module):
         return x, log_det
 
     def inverse(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent back to features, with the log-determinant of that direction."""
+        """Latent (B, C, H, W) to features, and the log-determinant of that direction (B, H, W)."""
         log_det = z.new_zeros(z.shape[0], *z.shape[2:])
         for block in reversed(self.blocks):
             assert isinstance(block, CouplingBlock)
@@ -109,5 +109,5 @@ class Flow(nn.Module):
 
 
 def negative_log_likelihood(z: Tensor, log_det: Tensor) -> Tensor:
-    """(B, C, H, W), (B, H, W) to (B, H, W): ½ Σ_c z² - log|det|, the likelihood without its constant (AST Eq. 2)."""
+    """½ Σ_c z² - log|det| (AST Eq. 2, without its constant): (B, C, H, W) and (B, H, W) to (B, H, W)."""
     return 0.5 * z.square().sum(1) - log_det

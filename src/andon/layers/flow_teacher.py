@@ -1,7 +1,7 @@
-"""A flow teacher that belongs to no product, as it is kept in the weight store (docs/reference/models/variants.md, V4).
+"""File format of a flow teacher shared by all products, in the weight store (``docs/reference/models/variants.md``).
 
-One set of named tensors: the flow, the channel statistics of the images it learned from (its input is features scaled
-by them), and a note of everything that its input depends on, so that it is never fed anything else.
+A file holds the flow, the channel statistics that standardise its input, and the settings that flow and input depend on, which
+are compared when it is loaded.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from andon.core.errors import ConfigError, WeightsError
 from andon.nn.weights import FLOW_NETWORK, WeightFile, locate
 
 MEAN, STD, SETTINGS, PART = "features.mean", "features.std", "settings", "flow."
-"""Names in the file; `settings` is JSON text as bytes, since the store keeps tensors and nothing else."""
+"""Names in the file; `settings` is JSON as bytes, since the store holds tensors only."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowTeacher:
-    """A teacher from the store."""
+    """A flow teacher from the store."""
 
     weights: WeightFile
     flow: Mapping[str, Tensor]
     """State of `layers.flow.Flow`."""
     mean: Tensor
-    """(1, C, 1, 1) of the features, over the images it learned from."""
+    """(1, C, 1, 1) means of the features over its training images."""
     std: Tensor
-    """(1, C, 1, 1)."""
+    """(1, C, 1, 1) deviations."""
 
 
 def flow_interface(
     extractor: Mapping[str, Any], project: int | None, flow: Mapping[str, Any], position: int
 ) -> dict[str, Any]:
-    """Everything that flow and input depend on, by the names the settings have: what maker and user must agree on.
+    """The settings that flow and input depend on, by dotted name; pretraining and detector must agree on them.
 
-    `extractor` and `flow` hold the settings of `BackboneConfig` and hidden, kernels, clamp; `position` is the number of
-    channels of the positional encoding.
+    `extractor` holds the fields of `BackboneConfig`, `flow` hidden, kernels and clamp; `position` is the number of channels of
+    the positional encoding.
     """
     own = {f"extractor.{name}": value for name, value in extractor.items()} | {"extractor.project": project}
     return (
@@ -53,16 +53,15 @@ def flow_interface(
 def flow_teacher_state(
     flow: Mapping[str, Tensor], mean: Tensor, std: Tensor, settings: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The tensors that are stored; `settings` is what `locate_flow` will ask for."""
+    """The tensors of the file; `settings` come from `flow_interface`."""
     text = torch.frombuffer(bytearray(json.dumps(dict(settings), sort_keys=True).encode()), dtype=torch.uint8)
     return {MEAN: mean, STD: std, SETTINGS: text} | {PART + name: value for name, value in flow.items()}
 
 
 def locate_flow(name: str, settings: Mapping[str, Any]) -> FlowTeacher:
-    """The flow teacher `name`, for features and a flow as `settings` say (plain values by dotted name).
+    """Load the flow teacher `name` for a detector with the given `settings` (`flow_interface`).
 
-    Raises `WeightsError` when it is unknown, damaged or no flow teacher, `ConfigError` when it was made for other
-    settings.
+    Raises `WeightsError` if it is unknown, damaged or no flow teacher, `ConfigError` if it was made for other settings.
     """
     weights = locate(name, FLOW_NETWORK)
     state = dict(weights.state or {})

@@ -1,4 +1,4 @@
-"""Mean and deviation over many maps, one after the other."""
+"""Channel statistics over a stream of feature maps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def channel_statistics(maps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and population deviation of each channel over all positions of (B, C, h, w) maps, both (1, C, 1, 1) float32.
+    """Mean and population standard deviation of each channel over all positions of (B, C, h, w) maps: (1, C, 1, 1) float32.
 
-    Deviations below 1e-6 count as 1e-6. Shifted by the first map's mean and summed in double precision.
+    Deviations are at least 1e-6. Sums are in double precision, around the first map's mean.
     """
     shift, count = torch.zeros(()), 0
     total, squares = torch.zeros(()), torch.zeros(())

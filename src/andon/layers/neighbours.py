@@ -1,8 +1,8 @@
-"""Nearest neighbours in a bank of vectors, in pieces, with exact distances.
+"""Nearest neighbours in a memory bank, in blocks, with exact distances.
 
-The fast form ‖q‖² - 2 q·b + ‖b‖² (also that of `torch.cdist`) loses small distances between long vectors, and what it loses
-depends on the sizes of the matrices, so on how many images are asked at once. Here it only finds the neighbours; their
-distances are computed again from the differences.
+The expansion ‖q‖² - 2 q·b + ‖b‖² (also that of `torch.cdist`) rounds small distances between long vectors away, by an amount that
+depends on the matrix sizes and therefore on the batch size. Here it only selects the neighbours; their distances are recomputed
+from the differences.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ import torch
 from torch import Tensor
 
 PIECE = 4096
-"""Vectors compared at a time, on either side: the largest intermediate has PIECE² numbers (64 MiB in float32)."""
+"""Vectors per block, of queries and of bank: the largest intermediate has PIECE² entries (64 MiB in float32)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The nearest vectors of a bank, nearest first."""
+    """Nearest vectors of a bank, nearest first."""
 
     distance: Tensor
-    """(Q, k) Euclidean."""
+    """(Q, k) Euclidean distances."""
     index: Tensor
-    """(Q, k) int64, positions in the bank."""
+    """(Q, k) int64 indices in the bank."""
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int = 1) -> Neighbours:
-    """The k nearest of `bank` (N, D) for each of `queries` (Q, D); all of them where the bank holds fewer than k.
+    """The k nearest vectors of `bank` (N, D) for each of `queries` (Q, D); all of them if N < k.
 
-    Distances are those to the vectors found, computed from differences: 0 for equal vectors. A vector may be passed over
-    only for one whose squared distance is larger by no more than the rounding of a matrix product of the centred vectors.
+    Distances are exact (0 for equal vectors). Of two vectors whose squared distances differ by less than the rounding of a matrix
+    product of centred vectors, either may be returned.
     """
-    # An exported network takes any number of queries, and cutting them up would fix that number.
+    # Splitting would fix the number of queries of an exported network.
     pieces = [queries] if torch.compiler.is_exporting() else torch.split(queries, PIECE)
     found = [_nearest(piece, bank, min(k, len(bank))) for piece in pieces]
     return Neighbours(torch.cat([f.distance for f in found]), torch.cat([f.index for f in found]))
 
 
 def merged(a: Neighbours, b: Neighbours, k: int) -> Neighbours:
-    """The k nearest of two finds for the same queries; all of them where there are fewer."""
+    """The k nearest out of two results for the same queries; all of them if there are fewer."""
     distance, index = torch.cat([a.distance, b.distance], 1), torch.cat([a.index, b.index], 1)
     chosen = distance.topk(min(k, distance.shape[1]), dim=1, largest=False, sorted=True)
     return Neighbours(chosen.values, index.gather(1, chosen.indices))
@@ -58,8 +58,8 @@ def _nearest(queries: Tensor, bank: Tensor, k: int) -> Neighbours:
 
 
 def _candidates(queries: Tensor, piece: Tensor, k: int) -> Tensor:
-    """(Q, k) positions of the nearest vectors of a piece, by the fast form."""
-    centre = piece.mean(0)  # short vectors leave little to round
+    """(Q, k) indices of the nearest vectors of a block, by the expansion."""
+    centre = piece.mean(0)  # smaller norms, smaller rounding errors
     b = piece - centre
     fast = torch.addmm(b.square().sum(1), queries - centre, b.T, alpha=-2)  # squared distance - ‖q‖²
     if k == 1:

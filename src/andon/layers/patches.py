@@ -1,9 +1,8 @@
-"""Locally averaged patch features: PatchCore's (arXiv 2106.08265, Sec. 3.1) and EfficientAD's distillation target.
+"""Locally aware patch features: PatchCore's embedding (arXiv 2106.08265, Sec. 3.1) and EfficientAD's distillation target.
 
-The reference cuts 3 x 3 neighbourhoods out of every tap, flattens each to (channel, row, column), pools that vector
-adaptively, joins the taps and pools again. All of it is linear, and pooling (along channels) commutes with resizing (along
-positions), so here it is a grouped convolution, a resize and a matrix product: the same numbers without the nine-fold
-unfolded tensor.
+The authors' code unfolds each tap into 3 x 3 neighbourhoods, flattens them to (channel, row, column), applies adaptive average
+pooling, concatenates the taps and pools again. All of it is linear, and pooling of channels commutes with resizing, so the same
+values come from a grouped convolution, a resize and a matrix product, without the unfolded tensor of nine times the size.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ PATCH = 3
 
 
 def pooling_window(entries: int, outputs: int) -> Tensor:
-    """Adaptive average pooling of `entries` numbers to `outputs`, as a matrix (outputs, entries).
+    """(outputs, entries) matrix of adaptive average pooling.
 
     Output i averages the entries floor(i·entries/outputs) to ceil((i+1)·entries/outputs) - 1.
     """
@@ -32,10 +31,9 @@ def pooling_window(entries: int, outputs: int) -> Tensor:
 
 
 def pooling_kernel(channels: int, outputs: int) -> tuple[Tensor, int]:
-    """Pooling of (channel, row, column) neighbourhoods to `outputs` numbers, as a grouped convolution.
+    """Adaptive average pooling of flattened 3 x 3 neighbourhoods to `outputs` values, as a grouped convolution.
 
-    Returns the weight (outputs, channels / groups, 3, 3) and the number of groups: windows never cross the borders of
-    gcd(channels, outputs) equal groups.
+    Returns its weight (outputs, channels / groups, 3, 3) and groups = gcd(channels, outputs), whose borders no window crosses.
     """
     groups = math.gcd(channels, outputs)
     window = pooling_window(channels // groups * PATCH**2, outputs // groups)
@@ -43,9 +41,9 @@ def pooling_kernel(channels: int, outputs: int) -> tuple[Tensor, int]:
 
 
 class PatchEmbedding(nn.Module):
-    """The taps as one vector of `size` numbers per position of the first tap.
+    """{tap: (B, C, h, w)} to (B, size, H, W) patch features on the grid of the first tap.
 
-    Nothing is learned and nothing is saved. With two taps the first half of the result depends on the first tap alone.
+    Has no parameters and no saved state. With two taps, the first half of the channels depends on the first tap alone.
     """
 
     join: Tensor

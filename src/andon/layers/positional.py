@@ -1,4 +1,4 @@
-"""Two-dimensional sinusoidal positional encoding (AST, arXiv 2210.07829)."""
+"""Two-dimensional sinusoidal positional encoding (condition of the AST flow, arXiv 2210.07829)."""
 
 from __future__ import annotations
 

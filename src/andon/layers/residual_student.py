@@ -1,4 +1,4 @@
-"""Residual convolutional student (AST, arXiv 2210.07829) and the hard-feature loss (EfficientAD, arXiv 2303.14535)."""
+"""Residual convolutional student (AST, arXiv 2210.07829) and hard feature loss (EfficientAD, arXiv 2303.14535, Eq. 1)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ResidualStudent(nn.Module):
 
 @contextlib.contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Let BatchNorm layers normalise with their running statistics, and leave those alone, while the block runs."""
+    """Context in which BatchNorm layers use their running statistics and do not update them."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.eval()
@@ -59,13 +59,15 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def hard_mean(difference: Tensor, share: float) -> Tensor:
-    """Mean of the elements that reach the `share` quantile of their own image, averaged over the batch.
+    """Hard feature loss: mean of the elements at or above the `share` quantile of their image, averaged over the batch.
 
-    `difference` is (B, ...) and non-negative; `share` = 0 gives the plain mean, 0.999 the worst 0.1 % (EfficientAD
-    Eq. 1, the quantile taken per image so that batches of any size mean the same).
+    `difference` is (B, ...), non-negative; `share` = 0 gives the mean of all, 0.999 of the largest 0.1 %. The quantile is
+    per image (EfficientAD has batches of one), so that the loss does not depend on the batch size.
     """
     if share == 0.0:
         return difference.mean()
     flat = difference.flatten(1)  # (B, n)
-    keep = flat.shape[1] - math.ceil(share * (flat.shape[1] - 1))  # all that reach the interpolated quantile
+    keep = flat.shape[1] - math.ceil(
+        share * (flat.shape[1] - 1)
+    )  # elements at or above the interpolated quantile
     return torch.topk(flat, keep, dim=1, sorted=False).values.mean()

@@ -1,4 +1,4 @@
-"""Gaussian smoothing of anomaly maps, as the papers on memory banks do it (sigma 4 at the input size)."""
+"""Upsampling and Gaussian smoothing of anomaly maps (sigma 4 in the papers on memory banks)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TRUNCATE = 4.0
-"""The kernel ends at this many sigmas."""
+"""Radius of the kernel in sigmas."""
 
 
 def gaussian_matrix(size: int, sigma: float) -> Tensor:
-    """(size, size) matrix that smooths a line: a Gaussian, the line continued by reflection about its edges (d c b a | a b c d).
+    """(size, size) matrix of a Gaussian filter with reflected borders (d c b a | a b c d), as `scipy.ndimage.gaussian_filter1d`.
 
-    The same as `scipy.ndimage.gaussian_filter1d`; rows sum to 1.
+    Rows sum to 1.
     """
     radius = int(TRUNCATE * sigma + 0.5)
     offsets = torch.arange(-radius, radius + 1)
@@ -25,7 +25,7 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
 
 
 class Smoothing(nn.Module):
-    """Cells enlarged to a square map (bilinear, half-pixel centres), then smoothed; nothing is learned or saved."""
+    """(B, 1, h, w) upsampled to a square map (bilinear, half-pixel centres) and smoothed; no parameters, no saved state."""
 
     matrix: Tensor
 

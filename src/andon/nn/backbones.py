@@ -1,8 +1,7 @@
-"""Frozen feature extractors: any timm network by name, cut off after the taps.
+"""Frozen feature extractors: any timm network by name, truncated after the tapped modules.
 
-timm lives here. A backbone takes images in [0, 1] and normalises them itself, exactly once. It stays in eval mode
-whatever its parent does, its parameters are frozen and its buffers never change, so its features are deterministic
-and may be cached.
+A backbone takes images in [0, 1] and normalises them itself. It stays in eval mode whatever its parent does; parameters and
+buffers never change, so its features are deterministic and can be cached. This is the only module that imports timm.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ from andon.core.errors import ConfigError, WeightsError, nearest
 from andon.nn.weights import RANDOM, WeightFile, locate
 
 DROP_PATH = 0.2
-"""Stochastic depth of the EfficientNets in the published train-mode extractor (efficientnet_pytorch's default)."""
+"""Stochastic depth rate of the published train-mode extractor (default of efficientnet_pytorch)."""
 BATCH_NORM_MOMENTUM = 0.01
 """BatchNorm momentum of the published train-mode extractor: efficientnet_pytorch's 0.99 in TensorFlow's convention."""
 
 
 class BackboneConfig(Config):
-    """Which network, which weights, which outputs."""
+    """Network, weights, outputs and input size of a backbone."""
 
     network: str = "resnet18"
-    """timm architecture, without tag."""
+    """Name of a timm architecture, without tag."""
     weights: str = "starter"
     """Name in the weight store (`andon weights list`), or `random` for untrained weights drawn from seed 0."""
     taps: tuple[str, ...] = Field(("layer3",), min_length=1)
-    """Modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
+    """Names of the modules whose outputs are the features, e.g. `layer2`, `blocks.5`."""
     image_size: int = Field(256, ge=8)
-    """Both sides of the image are forced to this many pixels."""
+    """Both sides of the image are resized to this many pixels."""
     edges: Literal["zeros", "mirror"] = "zeros"
-    """What convolutions see beyond the edge of a map: zeros, as trained, or the map mirrored. Good images hold no zeros, so
-    with zeros the outermost cells are the least familiar ones."""
+    """Padding of convolutions: zeros, as in training, or reflection. With zeros the features of the outermost cells differ from
+    all others."""
     static_same_padding: bool = False
-    """Pad as for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
+    """Compute "same" padding for the network's nominal input size (efficientnet_pytorch) instead of the actual one (timm)."""
 
 
 class StaticPadConv2d(nn.Conv2d):
-    """A "same" convolution whose padding was decided once."""
+    """A "same" convolution with fixed padding."""
 
     def __init__(self, conv: nn.Conv2d, padding: tuple[int, int, int, int]) -> None:
         super().__init__(
@@ -81,7 +80,7 @@ def _same_padding(conv: nn.Conv2d, height: int, width: int) -> tuple[int, int, i
 
 
 def _fix_padding(network: nn.Module, architecture: str, nominal: int) -> None:
-    """Replace timm's dynamic "same" convolutions by fixed ones, as decided by an image of `nominal` pixels a side."""
+    """Replace timm's dynamic "same" convolutions by ones with the padding of an input of `nominal` x `nominal` pixels."""
     if not any(isinstance(m, Conv2dSame) for m in network.modules()):
         return
     with torch.device("meta"):
@@ -106,10 +105,10 @@ def _fix_padding(network: nn.Module, architecture: str, nominal: int) -> None:
 
 
 class Backbone(nn.Module):
-    """A frozen trunk. Build it with `Backbone.create`.
+    """A frozen truncated network, the trunk. Build it with `Backbone.create`.
 
-    `train_mode=True` reproduces defect D1 of the published EfficientAD-AST: the trunk follows its parent into train
-    mode, its batch statistics drift and stochastic depth drops branches. Everything else keeps eval mode.
+    `train_mode=True` reproduces defect D1 of the published EfficientAD-AST (``docs/reference/models/efficientad_ast.md``):
+    the trunk follows its parent into train mode, its batch statistics drift and stochastic depth drops branches.
     """
 
     mean: Tensor
@@ -132,9 +131,9 @@ class Backbone(nn.Module):
 
     @classmethod
     def create(cls, config: BackboneConfig, *, train_mode: bool = False, pretrained: bool = True) -> Self:
-        """Build the network, cut it off after the taps and load its weights.
+        """Build the network, truncate it after the taps and load its weights.
 
-        `pretrained=False` leaves the weights untrained: a saved detector brings its own.
+        `pretrained=False` leaves the weights random, for a state that is loaded afterwards.
         Raises `ConfigError` for an unknown network or tap, `WeightsError` when the weights are missing or of another network.
         """
         known_network(config.network)
@@ -157,11 +156,11 @@ class Backbone(nn.Module):
         return cls(trunk, config, weights, train_mode=train_mode)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode, unless the published defect is asked for."""
+        """Stay in eval mode, except with `train_mode=True`."""
         return super().train(mode and self.train_mode)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) in [0, 1] to the tapped features {tap: (B, C, h, w)}."""
+        """(B, 3, H, W) in [0, 1] to features {tap: (B, C, h, w)}."""
         x = (images - self.mean) / self.std
         outputs: dict[str, Tensor] = self.trunk(
             x.contiguous(memory_format=torch.channels_last)
@@ -169,7 +168,7 @@ class Backbone(nn.Module):
         return {tap: f.contiguous() for tap, f in outputs.items()}
 
     def _measure(self) -> dict[str, tuple[int, int, int]]:
-        """Shapes of the taps for one image. Raises `ConfigError` when the network cannot take it or a tap is no map."""
+        """Shapes of the taps. Raises `ConfigError` if the network rejects the image size or a tap is no feature map."""
         size = self.config.image_size
         try:
             with torch.inference_mode():
@@ -181,13 +180,13 @@ class Backbone(nn.Module):
         return {tap: _chw(features) for tap, features in outputs.items()}
 
     def fingerprint(self) -> str:
-        """Identity of the features: everything that changes them, hashed (weights, network, taps, padding, size)."""
+        """Hash of everything that the features depend on: weights, network, taps, padding, image size."""
         text = f"{self.config.model_dump_json()}|{self.weights.sha256}|bilinear-antialias-1"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _mirror_edges(trunk: nn.Module) -> None:
-    """Let every convolution that pads see its own input mirrored beyond the edge."""
+    """Replace zero padding by reflection in all convolutions."""
     for parent in list(trunk.modules()):
         if isinstance(parent, nn.Conv2d) and parent.padding not in ((0, 0), "valid"):
             parent.padding_mode = "reflect"
@@ -228,12 +227,12 @@ def _set_momentum(network: nn.Module, momentum: float) -> None:
 
 
 def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:
-    """The network up to its taps, everything after them left out."""
+    """The network without everything behind its taps."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # train and eval graphs differ only by dropout
             trunk: nn.Module = create_feature_extractor(network.eval(), {tap: tap for tap in config.taps})
-    except Exception as error:  # networks whose course depends on their input cannot be traced
+    except Exception as error:  # tracing fails with data-dependent control flow
         raise ConfigError(
             f"network {config.network} cannot be cut off at {', '.join(config.taps)} ({type(error).__name__}): "
             "choose a convolutional network"
@@ -242,12 +241,12 @@ def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:
 
 
 def _nominal_size(network: nn.Module) -> int:
-    """Side of the images the network was made for."""
+    """Nominal input side of the network."""
     return int(cast("Mapping[str, Any]", network.pretrained_cfg)["input_size"][-1])
 
 
 def _load(trunk: nn.Module, weights: WeightFile, config: BackboneConfig) -> None:
-    """Load a state dict that may hold more than the trunk, but not less and not other shapes."""
+    """Load a state dict that holds at least the trunk's tensors, in their shapes."""
     assert weights.state is not None
     wanted = {key: tuple(value.shape) for key, value in trunk.state_dict().items()}
     missing = [k for k in wanted if k not in weights.state and not k.endswith("num_batches_tracked")]
@@ -267,7 +266,7 @@ def _load(trunk: nn.Module, weights: WeightFile, config: BackboneConfig) -> None
 
 
 def check_state(architecture: str, state: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not those of a network; a part of it, from its beginning, is enough. Raises `WeightsError`."""
+    """Raise `WeightsError` unless the tensors are those of the network, or of its first layers."""
     with torch.device("meta"):
         network = timm.create_model(known_network(architecture), pretrained=False)
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -285,7 +284,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, frozen ones included."""
+    """Number of parameters, including frozen ones."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -1,8 +1,8 @@
-"""Frozen features, computed once per image and kept on disk.
+"""Features of frozen backbones, computed once per image and cached on disk.
 
-The key of a cached file is the hash of the image's bytes, with that of the inspected area where there is one, under the
-fingerprint of the extractor (network, weights, taps, padding, size). Features are float32: the cache never changes a
-result. A file is safetensors behind its own sha256, so that a damaged one is noticed and computed again.
+A file's key is the hash of the image's bytes (and of the inspected region, if there is one), in a folder named by the backbone's
+fingerprint (network, weights, taps, padding, size). Features are float32, so the cache never changes a result. A file is
+safetensors preceded by its SHA-256; a damaged file is computed again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FeatureCache:
         self.directory = root / backbone.fingerprint()[:32]
         self.enabled = enabled
         self.computed = 0
-        """Images that had to be extracted by this object."""
+        """Images extracted by this object, not found in the cache."""
 
     def load(
         self,
@@ -51,7 +51,7 @@ class FeatureCache:
         progress: Progress | None = None,
         what: str = "features",
     ) -> dict[str, Tensor]:
-        """Features of all records, {tap: (N, C, h, w)} float32 on the CPU; each image is extracted at most once ever."""
+        """Features of all records, {tap: (N, C, h, w)} float32 on the CPU, from the cache where possible."""
         files = self._files(records, view)
         out = {tap: torch.empty(len(records), *shape) for tap, shape in self.backbone.shapes.items()}
         missing = [k for k, file in enumerate(files) if not (self.enabled and self._read(file, out, k))]
@@ -72,7 +72,7 @@ class FeatureCache:
         return [self.directory / key[:2] / f"{key}.features" for key in keys]
 
     def _read(self, file: Path, out: dict[str, Tensor], k: int) -> bool:
-        """Copy a cached file into row k; False where there is none, or a damaged one."""
+        """Copy a cached file into row k; False if it is missing or damaged."""
         try:
             content = file.read_bytes()
         except OSError:
@@ -112,16 +112,16 @@ class FeatureCache:
 
     def _write(self, file: Path, features: dict[str, Tensor]) -> None:
         body = save(features)
-        with contextlib.suppress(OutputError, OSError):  # a full disk costs speed, not the run
+        with contextlib.suppress(OutputError, OSError):  # a full disk must not stop the run
             write_bytes(file, hashlib.sha256(body).digest() + body)
 
 
 def _area_key(record: Record) -> str:
-    """Tells features of partly inspected images from those of whole ones."""
+    """Part of the key: the inspected region, if there is one."""
     return "" if record.region is None else f"-area{record.region.sha256[:32]}"
 
 
 def _image_hash(path: Path) -> str:
     with contextlib.suppress(OSError), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-    return "unreadable"  # decoding it will say why
+    return "unreadable"  # decoding raises the error

@@ -1,8 +1,8 @@
 """Patch description network of EfficientAD (Batzner et al., arXiv 2303.14535, Tables 6 and 7).
 
-Every output describes a patch of 33 x 33 pixels, one patch every 4 pixels. The same weights work with padding (grid 64 x 64
-for 256 pixels) and without (56 x 56). The layers are a plain `nn.Sequential`, so state dicts have the names of the common
-public files: `0.weight`, `0.bias`, `3.weight`, ...
+Receptive field 33 x 33 pixels, stride 4. The same weights work with padding (64 x 64 outputs for 256 pixels) and without (56
+x 56). The layers are an `nn.Sequential`, so that state dicts have the names of the common public files: `0.weight`, `0.bias`,
+`3.weight`, ...
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from andon.core.errors import WeightsError
 
 Size = Literal["small", "medium"]
 WIDTHS: Mapping[Size, int] = {"small": 128, "medium": 256}
-"""Channels of the first layer in the paper; the layers behind it have twice as many."""
+"""Channels of the first layer in the paper; later layers have twice as many."""
 STRIDE = 4
-"""Pixels between two neighbouring patches."""
+"""Pixels between neighbouring outputs."""
 LOST_CELLS = 4
-"""Cells missing on each side of the map without padding."""
+"""Outputs missing on each side of the map without padding."""
 
 
 def pdn(size: Size, width: int | None, channels: int, *, padding: bool) -> nn.Sequential:
-    """(B, 3, H, W) ImageNet-normalised images to (B, channels, h, w) descriptions of patches.
+    """(B, 3, H, W) ImageNet-normalised images to (B, channels, h, w), h = `grid(H, padding)`.
 
-    `width` None is the paper's. h = `grid(H, padding)`. Pooling counts padded zeros, as the paper's code does.
+    `width` None is the paper's. Average pooling counts padded zeros.
     """
     w, p = width or WIDTHS[size], int(padding)
     layers: list[nn.Module] = [
@@ -43,20 +43,20 @@ def pdn(size: Size, width: int | None, channels: int, *, padding: bool) -> nn.Se
     layers += [nn.Conv2d(2 * w, 2 * w, 3, padding=p), nn.ReLU(), nn.Conv2d(2 * w, channels, 4)]
     if size == "medium":
         layers += [nn.ReLU(), nn.Conv2d(channels, channels, 1)]
-    # Channels last: the wide layers run about twice as fast on processors, also where the input is not in that order.
+    # Channels last: the wide layers are about twice as fast on CPUs, whatever the layout of the input.
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def grid(side: int, padding: bool) -> int:
-    """Patches along a side of `side` pixels."""
+    """Outputs along a side of `side` pixels."""
     return -(-side // STRIDE) - (0 if padding else 2 * LOST_CELLS)
 
 
 def teacher_state(state: Mapping[str, Tensor], network: str, *, what: str) -> dict[str, Tensor]:
-    """The state dict of a teacher of any width, checked name by name and shape by shape, under our names.
+    """Check the state dict of a teacher of any width and return it under the names of `pdn`.
 
-    `network` is `pdn_small` or `pdn_medium`; also takes the names `conv1.weight`, `conv2.weight`, ... that other
-    implementations use. Raises `WeightsError`, which names `what`, when it is another network.
+    `network` is `pdn_small` or `pdn_medium`. The names `conv1.weight`, `conv2.weight`, ... of other implementations are
+    translated. Raises `WeightsError`, which names `what`, if names or shapes are those of another network.
     """
     size: Size = "medium" if network == "pdn_medium" else "small"
     with torch.device("meta"):

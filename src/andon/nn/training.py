@@ -1,7 +1,7 @@
-"""The one training loop: the only place with `backward` and `step`.
+"""The training loop of all detectors: the only place with `backward` and `step`.
 
-Fabric lives here (device and precision). Everything random in a step is drawn from a generator seeded by (seed, stage,
-step), so a run that was interrupted and resumed equals one that was not, and no random state has to be stored.
+All randomness of a step comes from generators seeded by (seed, stage, step), so that an interrupted and resumed run equals an
+uninterrupted one and no random state is stored. This is the only module that imports Fabric (device and precision).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 CHECKPOINT_EVERY = 60.0
 """Seconds between two checkpoints."""
 CURVE_POINTS = 400
-"""Points of a loss curve, at most about twice as many."""
+"""Approximate number of points of a loss curve (at most twice as many)."""
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
 class OptimiserConfig(Config):
-    """Adam, as the papers use it: weight decay is an L2 term of the gradient."""
+    """Adam with weight decay as an L2 term of the gradient, as in the papers."""
 
     lr: Amount = 2e-4
     """Learning rate."""
@@ -53,36 +53,36 @@ class OptimiserConfig(Config):
     weight_decay: Amount = 1e-5
     """L2 term added to the gradient."""
     decay_last: Share = 0.0
-    """Share of the steps, at the end, that run at a tenth of the learning rate."""
+    """Last share of the steps, at a tenth of the learning rate."""
 
 
 @dataclass(slots=True)
 class Draw:
-    """What one optimiser step may use: the images of its batch and its own source of randomness."""
+    """Input of one optimiser step: the images of its batch and its random generator."""
 
     indices: Tensor
-    """(B,) int64 positions in the training set."""
+    """(B,) int64 indices in the training set."""
     step: int
     generator: torch.Generator
 
 
 @dataclass(slots=True)
 class Stage:
-    """What is known of a stage: its curve, its time, and the epoch that was kept."""
+    """Record of a training stage: steps, time, loss curve, measured epochs, sanity checks."""
 
     steps: int = 0
     epochs: int = 0
     seconds: float = 0.0
     selection_seconds: float = 0.0
-    """Part of `seconds` that judged epochs rather than learned."""
+    """Part of `seconds` spent on measuring epochs for the selection."""
     kept_epoch: int | None = None
-    """Epoch whose state was kept (counted from 1), where epochs were judged."""
+    """Epoch whose state was kept (counted from 1), if epochs were measured."""
     curve: list[dict[str, float]] = field(default_factory=list)
-    """Mean of each loss term over a few steps: {"step": ..., "term": ...}."""
+    """Mean of each loss term over the steps since the last point: {"step": ..., "term": ...}."""
     judged: list[dict[str, float]] = field(default_factory=list)
-    """What the selection measured after each epoch."""
+    """Values measured after each epoch for the selection."""
     measured: dict[str, float] = field(default_factory=dict)
-    """What else is worth knowing of the result, by name."""
+    """Further values of the result, by name."""
     sanity_checks: list[dict[str, Any]] = field(default_factory=list)
     """Sanity checks of the result, as `andon.nn.sanity_checks.SanityCheck.to_json` gives them."""
 
@@ -95,10 +95,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStopping:
-    """Judge the state after each epoch; keep the best, stop after `patience` epochs without improvement.
+    """Measure the state after each epoch, keep the best one, stop after `patience` epochs without improvement.
 
-    An epoch counts as an improvement when ANY of the measured values beats its own best so far, and the state of the last
-    improvement is kept (with one value this is ordinary early stopping).
+    With several measured values an epoch is an improvement if any of them exceeds its own best so far; the state of the last
+    improvement is kept.
     """
 
     measure: Callable[[], Mapping[str, float]]
@@ -107,7 +107,7 @@ class EarlyStopping:
 
 
 class EpochSampler:
-    """Batches of a set, shuffled anew each epoch; batch k is a pure function of (seed, stage, k)."""
+    """Batches of a training set, shuffled in each epoch; batch k depends on (seed, stage, k) alone."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class EpochSampler:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, step: int) -> Tensor:
-        """(B,) positions of the batch of this step; the last of an epoch is filled up from its beginning."""
+        """(B,) indices of the batch of this step; an incomplete last batch is filled up with the first images of its epoch."""
         epoch, k = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
@@ -137,31 +137,29 @@ class EpochSampler:
 
 
 def seeded(*parts: object) -> torch.Generator:
-    """A CPU generator that depends on `parts` alone."""
+    """A CPU generator seeded by `parts`."""
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def best_precision() -> Literal["32-true", "bf16-mixed"]:
-    """bfloat16 autocast where the hardware has it (two to five times faster on such CPUs), else float32."""
+    """bfloat16 autocast where the hardware supports it (two to five times faster on such CPUs), else float32."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from any printable parts, the same on every machine."""
+    """A 63-bit seed from printable `parts`, the same on every machine."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 class Trainer:
-    """Minimises losses: one device, checkpoints, progress, interruption.
+    """Minimises losses on one device, with checkpoints, progress and interruption.
 
-    `checkpoints` is a folder for unfinished stages (None: nothing is stored). With `resume=True` stages found there
-    continue; otherwise they start anew. `selection` holds the records that judge epochs: the test records of a recipe with
-    `selection: test`, held-out good ones with labelled (`labels`) or made-up (`synthetic`) anomalous ones, none in every
-    other case.
-    `labelled` holds anomalous records to learn from.
+    `checkpoints` is a folder for the state of stages (None: nothing is stored); with `resume=True` stages found there are
+    continued. `selection` are the records that epochs are measured on: test records (`selection: test`), held-out good ones with
+    labelled (`labels`) or synthetic (`synthetic`) anomalies, otherwise none. `labelled` are anomalous records for training.
     """
 
     def __init__(
@@ -189,11 +187,11 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where modules and batches belong."""
+        """Device of modules and batches."""
         return self.fabric.device
 
     def beside(self, *, seed: int, checkpoints: Path) -> Trainer:
-        """A trainer of the same kind with its own seed and folder, for a network that several runs share; it resumes."""
+        """A resuming trainer on the same device with its own seed and folder, for a network that several runs share."""
         return Trainer(
             seed=seed,
             device=self.device.type,
@@ -206,7 +204,7 @@ class Trainer:
     def sampler(
         self, stage: str, size: int, batch_size: int, *, drop_last: bool = False, limit: int | None = None
     ) -> EpochSampler:
-        """Batches for `minimise`, tied to this trainer's seed."""
+        """Batches for `minimise`, from this trainer's seed."""
         return EpochSampler(size, batch_size, seed=self.seed, stage=stage, drop_last=drop_last, limit=limit)
 
     def sanity_check(self, stage: str, check: SanityCheck) -> None:
@@ -215,7 +213,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Count a piece of work that is not a minimisation (features, statistics) as a stage."""
+        """Add the time of work without optimisation (features, statistics) to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -237,8 +235,8 @@ class Trainer:
     ) -> None:
         """Minimise the sum of the terms of `loss` over the trainable parameters of `modules`, in place.
 
-        Takes `steps` steps where that is given, otherwise `epochs` passes over the set.
-        Raises `InterruptedRun` after Ctrl-C (state saved), `AndonError` when the loss is not finite.
+        Runs `steps` optimiser steps if given, otherwise `epochs` passes over the training set. Raises `InterruptedRun` after
+        Ctrl-C (state saved), `AndonError` if the loss is not finite.
         """
         total = steps if steps is not None else epochs * sampler.per_epoch
         slow_from = total - round(optimiser.decay_last * total)
@@ -283,7 +281,7 @@ class Trainer:
         rate: float,
         state: _StageState,
     ) -> Mapping[str, Tensor]:
-        """One optimiser step; everything random in it follows from (seed, stage, step)."""
+        """One optimiser step; its randomness depends on (seed, stage, step) alone."""
         for group in adam.param_groups:
             group["lr"] = rate
         for module in modules.values():
@@ -300,7 +298,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the loop after the step under way; a second Ctrl-C ends at once."""
+        """Ctrl-C and SIGTERM end the loop after the current step; a second Ctrl-C ends it at once."""
         self._stop = False
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -320,7 +318,7 @@ class Trainer:
 
 
 class _Means:
-    """Running means of named terms, kept on the device until they are read."""
+    """Means of loss terms, accumulated on the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -350,7 +348,7 @@ def _show(point: Mapping[str, float]) -> str:
 
 
 class _StageState:
-    """Everything of a stage that has to survive an interruption: one safetensors file with JSON in its header."""
+    """State of a stage for checkpoints: one safetensors file with JSON in its header."""
 
     def __init__(
         self,
@@ -367,10 +365,10 @@ class _StageState:
         self.best: dict[str, float] = {}
         self.kept: dict[str, Tensor] | None = None
         self.sums = _Means()
-        """Terms of the curve point under way."""
+        """Terms of the current curve point."""
 
     def count(self, terms: Mapping[str, Tensor]) -> None:
-        """Book a finished step."""
+        """Record a finished step."""
         self.step += 1
         self.sums.add(terms)
         if self.step % max(1, self.total // CURVE_POINTS) == 0 or self.step == self.total:
@@ -380,7 +378,7 @@ class _StageState:
         self.record.steps, self.record.epochs = self.step, self.step // self.per_epoch
 
     def last_point(self) -> str:
-        """The newest point of the curve, for people."""
+        """The last point of the curve as text."""
         return _show(self.record.curve[-1]) if self.record.curve else ""
 
     def judge(self, stopping: EarlyStopping) -> None:
@@ -402,7 +400,7 @@ class _StageState:
         self.record.selection_seconds += time.perf_counter() - start
 
     def finish(self) -> None:
-        """End the stage: bring back the kept state, where epochs were judged, and leave the modules in eval mode."""
+        """End the stage: restore the kept epoch, if epochs were measured, and set eval mode."""
         self.done = True
         for module in self.modules.values():
             module.eval()
@@ -470,7 +468,7 @@ def _record_values(record: Stage) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Raise `ConfigError` when this machine has no such device."""
+    """Raise `ConfigError` if this machine has no such device."""
     import torch
 
     here = {

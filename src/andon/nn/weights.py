@@ -1,7 +1,7 @@
-"""The local weight store: which weight files are here, where they come from, and how others get in.
+"""The local weight store: weight files with origin, licence and hash, and how files are added to it.
 
-Weights are safetensors files with an origin, a licence and a hash. Nothing is downloaded unless `fetch` is called;
-`ANDON_OFFLINE=1` forbids that too. Pickled PyTorch files are read once, without running code, and stored as safetensors.
+Weights are safetensors files. Nothing is downloaded unless `fetch` is called; `ANDON_OFFLINE=1` forbids that too. PyTorch
+files are converted to safetensors when they are added, read without running code.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ RANDOM = "random"
 FLOW_NETWORK = "flow"
 """Flow teachers of `andon pretrain flow`."""
 PDN_NETWORKS = ("pdn_small", "pdn_medium")
-"""Networks that are not timm's: EfficientAD's teachers."""
+"""EfficientAD's teachers, which are not timm networks."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""What may name weights: it becomes the name of a file."""
+"""Allowed names of weights; they become file names."""
 
 
 class WeightsWarning(UserWarning):
-    """A file in the weight store is damaged and left out."""
+    """A damaged file in the weight store was skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class WeightEntry:
     origin: str
     licence: str
     sha256: str = ""
-    """Of the file, or the prefix its publisher pins."""
+    """Hash of the file, or the prefix that its publisher states."""
     url: str = ""
     path: Path | None = None
-    """Where the file is; None when it has to be fetched or added first."""
+    """The file; None if it has to be fetched or added first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class WeightFile:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def describe(self) -> dict[str, str]:
-        """Origin line for reports: name, origin, licence, sha256."""
+        """Entry for reports: name, origin, licence, sha256."""
         return {"name": self.name, "origin": self.origin, "licence": self.licence, "sha256": self.sha256}
 
 
@@ -80,7 +80,7 @@ def _catalogue() -> Mapping[str, Mapping[str, str]]:
 
 
 def entries() -> list[WeightEntry]:
-    """All known weights: those of the catalogue and those added by the user."""
+    """All known weights: the catalogue's and those added by the user."""
     known: dict[str, WeightEntry] = {}
     for name, row in _catalogue().items():
         embedded = resources.files("andon").joinpath(f"assets/{row['file']}") if "file" in row else None
@@ -98,7 +98,7 @@ def entries() -> list[WeightEntry]:
 
 
 def _read_note(note: Path) -> WeightEntry | None:
-    """The entry of added weights; None where the weights are gone, or the note is damaged (with a warning)."""
+    """The entry of added weights; None if the weights are missing, or the note is damaged (with a warning)."""
     file = note.with_name(f"{note.stem}.safetensors")
     if not file.is_file():
         return None
@@ -121,7 +121,7 @@ def _read_note(note: Path) -> WeightEntry | None:
 
 
 def locate(name: str, network: str) -> WeightFile:
-    """Load weights by name for a network. Raises `WeightsError` when they are unknown, absent, damaged or of another network."""
+    """Load weights by name for a network. Raises `WeightsError` if they are unknown, missing, damaged or another network's."""
     if name == RANDOM:
         return WeightFile(RANDOM, "untrained, drawn from seed 0", "none", RANDOM, None)
     known = {entry.name: entry for entry in entries()}
@@ -163,9 +163,8 @@ def add(
 ) -> WeightEntry:
     """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
 
-    `expected_sha256` may be a prefix; a name of the catalogue brings its own. `check` gets the tensors before they are
-    stored, and raises when they are not the network's. Raises `WeightsError` when the file cannot be read or has another
-    hash.
+    `expected_sha256` may be a prefix; for names of the catalogue it is known. `check` is called with the tensors before they are
+    stored and raises if they are not the network's. Raises `WeightsError` if the file cannot be read or has another hash.
     """
     if not file.is_file():
         raise WeightsError(f"{file} does not exist: give the file that holds the weights")
@@ -231,7 +230,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{file} is damaged, or holds more than tensors and would run code when read: save `model.state_dict()` and add that"
         ) from error
-    except Exception as error:  # readers of damaged files raise many kinds
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise WeightsError(
             f"{file} cannot be read as weights ({reason}): give a state dict, safetensors or PyTorch"
@@ -250,7 +249,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
 
 
 def _to_safetensors(file: Path, state: Mapping[str, Tensor]) -> bytes:
-    """The content of a safetensors file; tensors that share memory are stored apart."""
+    """Content of a safetensors file; tensors that share memory are stored separately."""
     from safetensors.torch import save
 
     try:
@@ -267,7 +266,7 @@ def _file_hash(file: Path) -> str:
 
 
 def fetch(name: str, *, progress: Callable[[int, int], None] | None = None) -> WeightEntry:
-    """Download weights of the catalogue, check their hash and store them. Continues a partial download."""
+    """Download weights of the catalogue, verify their hash and store them. Continues a partial download."""
     known = {entry.name: entry for entry in entries()}
     if name not in known:
         raise WeightsError(f"unknown weights {name!r}; {nearest(name, known)}")

@@ -26,8 +26,8 @@ def random_windows(
 ) -> Tensor:
     """One random crop of each (3, S, S) uint8 image: (B, 3, w, w) in [0, 1], w = patch + 2 * border.
 
-    The image is resized to a random side between `zoom[0]` and `zoom[1]` patches and the window cropped from it (in the code:
-    the crop is resized alone). A window is converted to grey with probability `grey_share`. The generator is on the CPU.
+    The crop is as large as in an image resized to a random side between `zoom[0]` and `zoom[1]` patches; only the crop is
+    resized. A window is converted to grey with probability `grey_share`. The generator is on the CPU.
     """
     side = patch + 2 * border
     windows = []
