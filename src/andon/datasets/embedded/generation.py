@@ -163,23 +163,10 @@ def generate(
 
     Raises `DataError` for invalid arguments, `OutputError` when `root` contains such data or cannot be written.
     """
-    if profile not in PROFILES:
-        raise DataError(f"unknown profile {profile!r}; {nearest(profile, PROFILES)}")
-    _check_size(size)
-    if seed < 0:
-        raise DataError(f"seed is {seed}, must be 0 or more")
-    if workers is not None and workers < 1:
-        raise DataError(f"workers is {workers}, must be 1 or more")
-    chosen = list(CATEGORIES) if categories is None else list(dict.fromkeys(categories))
-    for name in chosen:
-        category_module(name)
-    if not chosen:
-        raise DataError(f"no categories to generate; {nearest('', CATEGORIES)}")
-
     root = Path(root)
-    for name in ("embedded_ad", "embedded_loco", "dataset.json"):
-        if (root / name).exists():
-            raise OutputError(f"{root / name} is already there: delete it or choose another folder")
+    chosen = list(CATEGORIES) if categories is None else list(dict.fromkeys(categories))
+    _check_arguments(profile, size, seed, chosen, workers)
+    _check_free(root)
     part = root / f".{os.getpid()}.part"
     try:
         part.mkdir(parents=True)
@@ -189,17 +176,43 @@ def generate(
             files.update(_write(part, f"embedded_loco/{TRAY}/defects_config.json", defects_config(size)))
         arguments = {"profile": profile, "size": size, "seed": seed, "categories": chosen}
         _write(part, "dataset.json", _description(arguments, files))
-        # `dataset.json` is moved last: it marks the data set as complete.
-        for made in sorted(part.iterdir(), reverse=True):
-            if made.is_dir():
-                made.rename(root / made.name)
-        (part / "dataset.json").rename(root / "dataset.json")
+        _publish(part, root)
     except OSError as error:
         advice = "free some space" if error.errno in NO_SPACE else "choose another folder"
         raise OutputError(f"{root} cannot be written ({error.strerror}): {advice}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return root
+
+
+def _check_arguments(profile: str, size: int, seed: int, chosen: Sequence[str], workers: int | None) -> None:
+    """Raise `DataError` for the first invalid argument of `generate`."""
+    if profile not in PROFILES:
+        raise DataError(f"unknown profile {profile!r}; {nearest(profile, PROFILES)}")
+    _check_size(size)
+    if seed < 0:
+        raise DataError(f"seed is {seed}, must be 0 or more")
+    if workers is not None and workers < 1:
+        raise DataError(f"workers is {workers}, must be 1 or more")
+    for name in chosen:
+        category_module(name)
+    if not chosen:
+        raise DataError(f"no categories to generate; {nearest('', CATEGORIES)}")
+
+
+def _check_free(root: Path) -> None:
+    """Raise `OutputError` when `root` contains generated data."""
+    for name in ("embedded_ad", "embedded_loco", "dataset.json"):
+        if (root / name).exists():
+            raise OutputError(f"{root / name} is already there: delete it or choose another folder")
+
+
+def _publish(part: Path, root: Path) -> None:
+    """Move the content of `part` to `root`; `dataset.json` comes last, it marks the data set as complete."""
+    for made in sorted(part.iterdir(), reverse=True):
+        if made.is_dir():
+            made.rename(root / made.name)
+    (part / "dataset.json").rename(root / "dataset.json")
 
 
 def _description(arguments: dict[str, object], files: dict[str, str]) -> str:
