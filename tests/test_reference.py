@@ -31,14 +31,8 @@ SHARED: dict[str, type[Config]] = {
     "depth": importlib.import_module("andon.detectors._depth").DepthConfig,
 }
 """Groups of settings that several classes have; a table may leave out those that keep the group's default."""
-ANCHORS = {
-    "models.md": "features ast efficientad-ast efficientad uninformed-students padim patchcore spade east variants teachers "
-    "identities",
-    "data.md": "images masks splits mvtec-ad mvtec-loco-ad visa mvtec-3d-ad mvtec-ad-2 real-iad mtd own-folders manifests "
-    "embedded-sets synthetic-anomalies",
-    "metrics.md": "image-metrics pixel-metrics aupro spro pimo intervals thresholds display latency results",
-}
-"""Sections that docstrings cite by title."""
+CITED = re.compile(r'docs/(reference/[\w/]+\.md)`*((?:,\s+"[^"]+")*)')
+"""A page of the reference as docstrings and comments cite it, with the titles of its sections: `page.md, "Title"`."""
 
 
 def required_classes() -> dict[str, type[Config]]:
@@ -140,9 +134,14 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_cited_sections_exist():
-    for page, names in ANCHORS.items():
-        assert set(names.split()) <= anchors(DOCS / "reference" / page)
+@pytest.mark.parametrize("room", ["src", "tests", "benchmarks"])
+def test_cited_pages_and_sections_exist(room):
+    for path in sorted((DOCS.parent / room).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for page, titles in CITED.findall(text):
+            headings = re.findall(r"^#+ (.+)$", (DOCS / page).read_text(encoding="utf-8"), re.M)
+            named = {" ".join(title.split()) for title in re.findall(r'"([^"]+)"', titles)}
+            assert named <= set(headings), f"{path.relative_to(DOCS.parent)} cites {page}"
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: p.relative_to(DOCS).as_posix())
