@@ -14,8 +14,8 @@ import yaml
 
 from andon.core.config import Config
 from andon.datasets.published.counts import MVTEC_AD
-from andon.detectors._base import DetectorConfig
-from andon.detectors._recipes import Recipe
+from andon.detectors._config import DetectorConfig
+from andon.detectors._recipes import RecipeSettings
 from andon.detectors._registry import detector_class, detector_names
 from andon.nn.backbones import BackboneConfig
 from andon.nn.training import OptimiserConfig
@@ -40,7 +40,9 @@ def required_classes() -> dict[str, type[Config]]:
     pretraining = importlib.import_module("andon.pretraining")
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
-    return {cls.__name__: cls for cls in [*found, DetectorConfig, BackboneConfig, OptimiserConfig, Recipe]}
+    return {
+        cls.__name__: cls for cls in [*found, DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings]
+    }
 
 
 def config_classes() -> dict[str, type[Config]]:
@@ -70,9 +72,9 @@ def tables() -> list[tuple[str, dict[str, object]]]:
 
 def settings(cls: type[Config]) -> dict[str, object]:
     """{dotted name: default} in the form YAML has."""
-    rows = (Recipe(detector="") if cls is Recipe else cls()).settings()
-    if cls is Recipe:
-        rows = [row for row in rows if row[0] not in {"detector", "name", "summary", "config"}]
+    rows = (RecipeSettings(detector="") if cls is RecipeSettings else cls()).settings()
+    if cls is RecipeSettings:
+        rows = [row for row in rows if row[0] not in {"detector", "name", "summary"}]
     return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in rows}
 
 
@@ -142,6 +144,9 @@ def test_cited_pages_and_sections_exist(room):
             headings = re.findall(r"^#+ (.+)$", (DOCS / page).read_text(encoding="utf-8"), re.M)
             named = {" ".join(title.split()) for title in re.findall(r'"([^"]+)"', titles)}
             assert named <= set(headings), f"{path.relative_to(DOCS.parent)} cites {page}"
+        assert not re.search(r"\b[Ss]pec (?:[A-Z]\.)?\d", text), (
+            f"{path.relative_to(DOCS.parent)} cites a document outside the repository"
+        )
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: p.relative_to(DOCS).as_posix())

@@ -1,9 +1,9 @@
-"""Work on many machines: a Ray cluster makes the runs of a sweep and predicts images. Ray lives here.
+"""Fit, evaluate and predict on a Ray cluster: the runs of a sweep, or the images of a prediction. Only this module uses Ray.
 
-Only the place differs from the work on one machine: the same plan, the same `run_job`, the same predictions. The data set (or
-the images) must be found under the same path on every node, and every node needs the same version of andon. Results come back
-into the caller's folder, whether the nodes share a disk with it or not. What a lost worker was doing is done again elsewhere;
-on a shared disk a run continues from its last checkpoint, otherwise it begins anew.
+The same plan, `run_job` and predictions as on one machine. The data must be found under the same path on every node, and
+every node needs the same versions of andon and its main dependencies. Results return to the caller's folder, with or without
+a shared disk. The work of a lost worker is repeated on another: a run continues from its last checkpoint on a shared disk and
+starts anew otherwise.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
 RETRIES = 3
-"""Times a piece of work whose worker was lost is done again before it counts as failed."""
+"""Times a task is repeated after its worker was lost before it counts as failed."""
 CHUNK = 64
 """Images a worker predicts at a time."""
-ANSWERS_WITHIN = 10.0
-"""Seconds a cluster may take to answer at its address."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds within which a cluster must accept a connection."""
 FIRST, LAST = "recipe.yaml", ("detector/detector.json", RESULT)
-"""Files of a run folder that make it a run, and those that say that a part of it is complete."""
+"""The file that makes a folder a run, written first, and those that say that a part of it is complete, written last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Ray cluster and what a piece of work asks of it."""
+    """A Ray cluster and the resources of one task on it."""
 
     address: str
     """`auto` (the cluster this machine belongs to), `HOST:PORT`, or `ray://HOST:PORT` for Ray's client."""
     cores: int = 2
-    """CPU cores of one run or of one worker that answers; also its number of threads."""
+    """CPU cores of one run or one predicting worker; also its number of threads."""
 
     def runs(self, jobs: Sequence[Job], out: Path, device: str) -> Iterator[tuple[Job, str]]:
         """The `Runner` of a cluster: yields each job with why it failed, or nothing, in the order they end.
@@ -65,18 +65,18 @@ class Cluster:
         with self._connected() as ray, _mark(out) as mark:
             gpus = self._gpus(ray, device)
             self._check_size(ray, gpus)
-            asks = ray.remote(
+            remote = ray.remote(
                 num_cpus=self.cores,
                 num_gpus=gpus,
                 max_calls=1,  # a process for each run, so that its peak memory is its own
                 max_retries=RETRIES,
                 retry_exceptions=[InterruptedRun],  # its node was told to stop
             )
-            task = asks(_make_run)
-            left = {task.remote(job, _absolute(job.data), mark, device, _versions()): job for job in jobs}
-            while left:
-                reference, failure, content = _next_ended(ray, left)
-                job = left.pop(reference)
+            task = remote(_make_run)
+            pending = {task.remote(job, _absolute(job.data), mark, device, _versions()): job for job in jobs}
+            while pending:
+                reference, failure, content = _next_ended(ray, pending)
+                job = pending.pop(reference)
                 if content:
                     _unpack_run(content, job.folder(out))
                 yield job, failure
@@ -94,32 +94,36 @@ class Cluster:
             content = _pack(run / "detector" if (run / "detector").is_dir() else run)
             detector = [ray.put(content)]  # in a list, so that only workers that need it fetch it
             key = hashlib.sha256(content).hexdigest()
-            task = ray.remote(num_cpus=self.cores, max_retries=RETRIES)(_answer_chunk)
+            task = ray.remote(num_cpus=self.cores, max_retries=RETRIES)(_predict_chunk)
             options = (save is not None, maps, skip_unreadable, _versions())
             room = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)) // self.cores)
             chunks = iter(lambda: list(itertools.islice(records, CHUNK)), [])
-            left = {task.remote(detector, key, chunk, *options) for chunk in itertools.islice(chunks, room)}
-            while left:
-                reference, failure, result = _next_ended(ray, left)
-                left.remove(reference)
+            pending = {
+                task.remote(detector, key, chunk, *options) for chunk in itertools.islice(chunks, room)
+            }
+            while pending:
+                reference, failure, result = _next_ended(ray, pending)
+                pending.remove(reference)
                 if failure:
                     raise AndonError(failure) if result is None else DataError(failure)
-                left |= {task.remote(detector, key, chunk, *options) for chunk in itertools.islice(chunks, 1)}
-                found, pictures = result
+                pending |= {
+                    task.remote(detector, key, chunk, *options) for chunk in itertools.islice(chunks, 1)
+                }
+                found, heat_maps = result
                 if save is not None:
-                    _unpack(pictures, save)
+                    _unpack(heat_maps, save)
                 yield from found
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Any]:
-        """Ray, connected; a connection that was there before is used and left open."""
+        """Ray, connected. An existing connection is used and left open."""
         ray = _ray()
         if ray.is_initialized():
             yield ray
             return
         passed = {name: os.environ[name] for name in ("ANDON_OFFLINE",) if name in os.environ}
         try:
-            _knock(self.address)
+            _check_reachable(self.address)
             ray.init(
                 address=self.address,
                 log_to_driver=False,
@@ -131,18 +135,18 @@ class Cluster:
                 f"no Ray cluster answers at {self.address} ({str(error).splitlines()[0]}): start one with "
                 "`ray start --head` and give its address, or auto on one of its machines"
             ) from error
-        with contextlib.redirect_stdout(sys.stderr):  # Ray prints what it notices; stdout is for results
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints warnings; stdout is for results
             try:
                 yield ray
             finally:
                 ray.shutdown()
 
     def _gpus(self, ray: Any, device: str) -> int:
-        """GPUs a run asks for: one where the device says so, or may be a GPU and the cluster has any."""
+        """GPUs of one run: one for `cuda`, and for `auto` where the cluster has any."""
         return int(device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= 1))
 
     def _check_size(self, ray: Any, gpus: int) -> None:
-        """Raise `ConfigError` when no node could ever take a piece of work; Ray itself would wait for ever."""
+        """Raise `ConfigError` when no node is large enough for a task; Ray itself would wait for ever."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= self.cores and node.get("GPU", 0) >= gpus for node in nodes):
             largest = max((node.get("CPU", 0) for node in nodes), default=0)
@@ -154,7 +158,7 @@ class Cluster:
 
 def _ray() -> Any:
     """Ray, imported. Raises `ConfigError` when it is not installed."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is reported to anybody
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no usage reports
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -165,20 +169,20 @@ def _ray() -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raise `OSError` when nothing listens at HOST:PORT, where Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
 
 
-def _next_ended(ray: Any, left: Collection[Any]) -> tuple[Any, str, Any]:
-    """The next of the tasks to end: its reference, why it failed or nothing, and what it brought.
+def _next_ended(ray: Any, pending: Collection[Any]) -> tuple[Any, str, Any]:
+    """The next of the tasks to end: its reference, why it failed or nothing, and its result.
 
-    Raises `InterruptedRun` after Ctrl-C, with what is under way cancelled.
+    Raises `InterruptedRun` after Ctrl-C; the pending tasks are cancelled.
     """
     try:
-        (reference,), _ = ray.wait(list(left), num_returns=1)
+        (reference,), _ = ray.wait(list(pending), num_returns=1)
         return reference, *ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # a fault in andon: the other runs go on
         return reference, str(error).strip().splitlines()[-1], None
@@ -186,7 +190,7 @@ def _next_ended(ray: Any, left: Collection[Any]) -> tuple[Any, str, Any]:
         reason = str(error).strip().splitlines()[0]
         return reference, f"its worker was lost {RETRIES + 1} times (out of memory?): {reason}", None
     except KeyboardInterrupt:
-        for reference in left:
+        for reference in pending:
             ray.cancel(reference)
         raise InterruptedRun("stopped; the same command continues") from None
 
@@ -194,14 +198,14 @@ def _next_ended(ray: Any, left: Collection[Any]) -> tuple[Any, str, Any]:
 # On a node --------------------------------------------------------------------------------------------------------
 
 _DETECTOR: dict[str, Detector] = {}
-"""The detector this worker answered with last, by the hash of its files."""
+"""The detector this worker used last, by the hash of its files."""
 
 
 def _make_run(job: Job, data: str, mark: Path, device: str, versions: Mapping[str, str]) -> tuple[str, bytes]:
-    """Make a run; returns why it failed, or nothing, and the packed run folder where the caller's is not seen."""
+    """Make a run: why it failed, or nothing, and the packed run folder where this node does not see the caller's."""
     try:
         _check_versions(versions)
-        if mark.is_file():  # the caller's folder is seen here
+        if mark.is_file():  # this node sees the caller's folder
             run_job(job, mark.parent, device, data=data)
             return "", b""
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
@@ -213,7 +217,7 @@ def _make_run(job: Job, data: str, mark: Path, device: str, versions: Mapping[st
         return f"{error} (on {platform.node()})", b""
 
 
-def _answer_chunk(
+def _predict_chunk(
     detector: Sequence[Any],
     key: str,
     records: Sequence[Record],
@@ -262,12 +266,12 @@ def _unpacked_detector(content: bytes) -> Detector:
         return load_detector(scratch)
 
 
-# Carrying files ---------------------------------------------------------------------------------------------------
+# Transfer of files ------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _mark(folder: Path) -> Iterator[Path]:
-    """A file in the folder, under its absolute path, by which a node finds out whether it sees the folder."""
+    """A file by whose absolute path a node finds out whether it sees the folder."""
     mark = folder.resolve() / f".cluster-{uuid.uuid4().hex}"
     write_text(mark, "")
     try:
@@ -277,7 +281,7 @@ def _mark(folder: Path) -> Iterator[Path]:
 
 
 def _absolute(data: str) -> str:
-    """Where the data is, for a process that works in another folder."""
+    """The path of the data, for a process with another working directory."""
     return data if data.startswith("embedded:") else str(Path(data).resolve())
 
 
@@ -292,7 +296,7 @@ def _pack(folder: Path) -> bytes:
 
 
 def _unpack(content: bytes, folder: Path) -> None:
-    """Write the files of an archive into a folder, each at once or not at all."""
+    """Write the files of an archive into a folder, each in full or not at all."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in sorted(archive.namelist(), key=lambda name: (name in LAST, name != FIRST, name)):
             write_bytes(folder / name, archive.read(name))

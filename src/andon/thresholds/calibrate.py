@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def good_limits(detector: Detector, good: Sequence[Record], *, source: str) -> Calibration:
-    """Thresholds by the conformal rule on `good` images (spec B.11), at the detector's false-reject rate."""
+    """Thresholds by the conformal rule on `good` images, at the detector's false-reject rate."""
     scores: list[float] = []
     maxima: list[float] = []
     cells: list[npt.NDArray[np.float32]] = []
