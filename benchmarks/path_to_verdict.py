@@ -47,7 +47,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "autoencoder.bottleneck": 8,
         "epochs": 1,
     },
-    "patchcore": {**COMMON, "resize": "null", "size": 64, "projection": 32},
+    "patchcore": {**COMMON, "resize": None, "size": 64, "projection": 32},
     "east": {
         **COMMON,
         "extractor.taps": ["layer1", "layer2"],
@@ -162,7 +162,9 @@ def count(name: str, root: Path, folder: Path) -> tuple[list[list[str]], list[li
 
     data = [write_data(folder / f"cloth{k}", k) for k in range(2)]
     settings = [
-        part for key, value in SETTINGS[name].items() for part in ("--set", f"{key}={value}".replace("'", ""))
+        part
+        for key, value in SETTINGS[name].items()
+        for part in ("--set", f"{key}={'null' if value is None else value}".replace("'", ""))
     ]
     runs = [folder / f"run{k}" for k in range(2)]
     files = [sorted((data[k] / "test").rglob("*.png")) for k in range(2)]
@@ -180,11 +182,17 @@ def count(name: str, root: Path, folder: Path) -> tuple[list[list[str]], list[li
     )
     whole["andon evaluate"] = watched(root, lambda k: run("evaluate", runs[k]))
     whole["andon demo"] = watched(root, demo)
-    detector = andon.load(runs[1])
-    fresh, sets = [_fresh(runs[1]) for _ in range(2)], [andon.open_dataset(folder) for folder in data]
+    run("export", runs[1])
+    detector, network = andon.load(runs[1]), andon.load(runs[1], "onnx")
+    plain = {key.replace(".", "__"): value for key, value in SETTINGS[name].items()}
+    fresh, sets = (
+        [andon.create(name, **plain) for _ in range(2)],
+        [andon.open_dataset(folder) for folder in data],
+    )
     trainer = andon.Trainer
     library = {
         "detector.predict(file)": watched(root, lambda k: detector.predict(files[k][0])),
+        "exported.predict(file)": watched(root, lambda k: network.predict(files[k][0])),
         "detector.fit(train, validation)": watched(
             root,
             lambda k: fresh[k].fit(
@@ -209,14 +217,6 @@ def count(name: str, root: Path, folder: Path) -> tuple[list[list[str]], list[li
     for what, found in library.items():
         print(f"{name}, {what}: {', '.join(found.files)}", file=sys.stderr)
     return paths, calls
-
-
-def _fresh(run: Path) -> Any:
-    """An untrained detector with the settings of a run."""
-    import andon
-
-    fitted = andon.load(run)
-    return type(fitted)(fitted.config)
 
 
 def main() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import RUN_SETTINGS, names, texture, write_picture
+import torch
+from conftest import RUN_SETTINGS, names, set_options, texture, write_picture
 
 from andon.core.config import from_yaml
 from andon.core.errors import (
@@ -20,10 +22,13 @@ from andon.core.errors import (
     WeightsError,
 )
 from andon.core.progress import NoProgress
-from andon.detectors._recipes import Recipe, RecipeFile, load_recipe, resolve
+from andon.datasets import open_dataset
+from andon.detectors._base import Detector
+from andon.detectors._recipes import Recipe, RecipeFile, create, load_recipe, resolve
 from andon.detectors._saving import load_detector
 from andon.nn.training import Trainer
 from andon.report.evaluation import Report
+from andon.runs import source
 from andon.runs.evaluate import evaluate_run
 from andon.runs.fit import fit_run
 from andon.runs.folder import check_output, clear, read_recipe
@@ -97,6 +102,42 @@ def test_the_recipe_of_a_run_gives_the_same_run_again(tiny_run, dataset_folder, 
     again = RecipeFile.parse({key: stored[key] for key in RecipeFile.model_fields})
     fit(tmp_path / "again", dataset_folder, resolve(again, {}))
     assert state(tmp_path / "again") == state(tiny_run)
+
+
+def test_a_run_opens_its_data_and_builds_its_networks_once(andon, dataset_folder, tmp_path, monkeypatch):
+    counted: Counter[str] = Counter()
+
+    def count(target: object, name: str) -> None:
+        real = getattr(target, name)
+
+        def counting(*arguments: object, **options: object) -> object:
+            counted[name] += 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(target, name, counting)
+
+    count(Detector, "__init__")
+    count(source, "open_dataset")
+    for command in (["fit", "--out", tmp_path / "fit"], ["demo", "--out", tmp_path / "demo"]):
+        counted.clear()
+        name, *out = command
+        assert andon(name, dataset_folder, *set_options(), *out).code == 0
+        assert counted == {"__init__": 1, "open_dataset": 1}
+
+
+def test_a_detector_is_built_anew_where_it_is_not_untouched(dataset_folder):
+    data = open_dataset(dataset_folder)
+    fresh = create(tiny_recipe())
+    network, trainer = fresh.student, Trainer(device="cpu")
+    assert fresh.fit(data.train, data.validation, trainer=trainer).student is network
+    first = {name: value.clone() for name, value in fresh.state_dict().items()}
+    again = fresh.fit(data.train, data.validation, trainer=Trainer(device="cpu"))
+    assert again.student is not network
+    loaded = create(tiny_recipe())
+    loaded.load_state_dict(first)
+    loaded.fit(data.train, data.validation, trainer=Trainer(device="cpu"))
+    for other in (again, loaded):
+        assert all(torch.equal(value, first[name]) for name, value in other.state_dict().items())
 
 
 def test_another_seed_gives_another_run(tiny_run, dataset_folder, tmp_path):

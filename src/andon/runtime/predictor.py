@@ -82,7 +82,7 @@ class _Loaded:
     """A decoded image, ready for the network."""
 
     record: Record | None
-    area: InspectionRegion | None
+    region: InspectionRegion | None
     size: tuple[int, int]
     prepared: Any
     """Pixels (H, W, C) for an image in tiles, else what `prepare` made of them."""
@@ -214,33 +214,37 @@ class Predictor(ABC):
                 yield loaded if isinstance(loaded, Unreadable) else next(found)
 
     def _load(self, image: Image, keep_picture: bool, mark: Mark) -> _Loaded | Unreadable:
-        record, area = None, None if self.calibration is None else self.calibration.region
-        where: object = "this picture"
+        record, region = None, None if self.calibration is None else self.calibration.region
         try:
             if isinstance(image, np.ndarray):
                 self.check_array(image)
                 pixels: Pixels = image
             else:
                 record = as_record(image)
-                record = record if area is None else replace(record, region=area)
-                area, where = record.region, record.image
+                record = record if region is None else replace(record, region=region)
+                region = record.region
                 pixels = read_image(record, with_points=self.needs_points)
             picture = as_uint8(pixels[:, :, :3]) if keep_picture else None
-            size = (pixels.shape[0], pixels.shape[1])
-            if area is not None:
-                area.at(size, where)
-                if self.tiling is not None or not self.self_contained:
-                    pixels = area.filled(pixels, where)
-            mark("decode")
-            if self.tiling is not None:
-                self.tiling.check(size, str(where))
-                return _Loaded(record, area, size, pixels, picture)
-            prepared = self.prepare(pixels)
-            if not self.self_contained:
-                mark("resize")
-            return _Loaded(record, area, size, prepared, picture)
+            prepared = self._prepare(pixels, region, "this picture" if record is None else record.image, mark)
         except DataError as error:
             return Unreadable(record, error)
+        return _Loaded(record, region, (pixels.shape[0], pixels.shape[1]), prepared, picture)
+
+    def _prepare(self, pixels: Pixels, region: InspectionRegion | None, where: object, mark: Mark) -> Any:
+        """Pixels outside the region filled, and, but for an image in tiles, what `prepare` makes of that."""
+        size = (pixels.shape[0], pixels.shape[1])
+        if region is not None and self.tiling is None and self.self_contained:
+            region.at(size, where)  # the network fills, but does not check the proportions
+        elif region is not None:
+            pixels = region.filled(pixels, where)
+        mark("decode")
+        if self.tiling is not None:
+            self.tiling.check(size, str(where))
+            return pixels
+        prepared = self.prepare(pixels)
+        if not self.self_contained:
+            mark("resize")
+        return prepared
 
     def _analyse(self, batch: Sequence[_Loaded], mark: Mark) -> Iterator[RawPrediction]:
         if not batch:
@@ -256,7 +260,7 @@ class Predictor(ABC):
             yield RawPrediction(
                 record=loaded.record,
                 raw_score=float(raw.scores[k]),
-                raw_map=raw_map if loaded.area is None else loaded.area.lowered(raw_map),
+                raw_map=raw_map if loaded.region is None else loaded.region.lowered(raw_map),
                 cells=cells,
                 extras={name: float(values[k]) for name, values in raw.extras.items()},
                 picture=loaded.picture,
