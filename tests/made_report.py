@@ -24,7 +24,7 @@ from andon.metrics import (
     pixel_metrics,
     record_tags,
 )
-from andon.nn.training import Stage
+from andon.nn.stage import Stage
 from andon.report.evaluation import Case, Report
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.display import AffineDisplay

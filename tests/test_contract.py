@@ -22,7 +22,8 @@ from andon.detectors._base import Detector
 from andon.detectors._registry import detector_class, detector_names
 from andon.detectors._saving import load_detector
 from andon.metrics import auroc
-from andon.nn.training import Stage, Trainer
+from andon.nn.stage import Stage
+from andon.nn.training import Trainer
 
 SIDE = 64
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from andon.core.errors import AndonError, InterruptedRun
-from andon.nn.training import Draw, EarlyStopping, EpochSampler, OptimiserConfig, Trainer
+from andon.nn.stage import EarlyStopping
+from andon.nn.training import Draw, EpochSampler, OptimiserConfig, Trainer
 
 X = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
 Y = X @ torch.tensor([1.0, -2.0, 0.5, 0.0])

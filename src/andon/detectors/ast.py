@@ -29,7 +29,8 @@ from andon.layers.flow import Flow, negative_log_likelihood
 from andon.layers.positional import positional_encoding
 from andon.layers.residual_student import ResidualStudent
 from andon.nn.sanity_checks import STUDENT_EXPLAINS, Explained
-from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
+from andon.nn.stage import EarlyStopping
+from andon.nn.training import Draw, OptimiserConfig, Trainer
 
 POSITION_CHANNELS = 32
 ENLARGE = 8

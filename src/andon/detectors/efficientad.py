@@ -33,7 +33,8 @@ from andon.layers.augment import jitter_one, some_grey
 from andon.layers.residual_student import hard_mean
 from andon.nn.pdn import LOST_CELLS, STRIDE, Size, grid, pdn, teacher_state
 from andon.nn.sanity_checks import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
-from andon.nn.training import Draw, EarlyStopping, OptimiserConfig, Trainer
+from andon.nn.stage import EarlyStopping
+from andon.nn.training import Draw, OptimiserConfig, Trainer
 from andon.nn.weights import IMAGENET_MEAN, IMAGENET_STD, RANDOM, WeightFile, entries, locate
 
 TARGET_BYTES = 2 << 30

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from andon.datasets import Dataset
     from andon.detectors._base import Detector
     from andon.export.latency import Latency
-    from andon.nn.training import Stage
+    from andon.nn.stage import Stage
     from andon.thresholds.calibration import Calibration
 
 

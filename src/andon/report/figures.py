@@ -19,7 +19,7 @@ from andon.metrics import Curve, Metric
 from andon.report.text import percent
 
 if TYPE_CHECKING:
-    from andon.nn.training import Stage
+    from andon.nn.stage import Stage
     from andon.report.evaluation import Report
 
 GOOD, ANOMALOUS = "#0072b2", "#d55e00"

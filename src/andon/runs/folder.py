@@ -23,7 +23,7 @@ from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.image_files import is_image
 
 if TYPE_CHECKING:
-    from andon.nn.training import Stage
+    from andon.nn.stage import Stage
 
 OWN = (
     "recipe.yaml",
@@ -150,7 +150,7 @@ def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
 
 def read_stages(run: Path) -> dict[str, Stage]:
     """Curves and times of the stages. Raises `DataError` when they are missing or damaged."""
-    from andon.nn.training import Stage
+    from andon.nn.stage import Stage
 
     file = run / "training.json"
     try:

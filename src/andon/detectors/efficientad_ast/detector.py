@@ -36,7 +36,8 @@ from andon.layers.positional import positional_encoding
 from andon.layers.residual_student import ResidualStudent, frozen_statistics, hard_mean
 from andon.nn.backbones import Backbone
 from andon.nn.sanity_checks import AUTOENCODER_EXPLAINS, STUDENT_EXPLAINS, Explained
-from andon.nn.training import Draw, EarlyStopping, EpochSampler, Stage, Trainer
+from andon.nn.stage import EarlyStopping, Stage
+from andon.nn.training import Draw, EpochSampler, Trainer
 
 POSITION_CHANNELS = 32
 

@@ -29,7 +29,8 @@ from andon.detectors.uninformed_students.receptive_field import ReceptiveField, 
 from andon.detectors.uninformed_students.settings import UninformedStudentsConfig
 from andon.layers.moments import channel_statistics
 from andon.nn.backbones import Backbone
-from andon.nn.training import Draw, EarlyStopping, Trainer
+from andon.nn.stage import EarlyStopping
+from andon.nn.training import Draw, Trainer
 
 
 class UninformedStudents(Detector):
