@@ -57,8 +57,8 @@ def parameters(module: nn.Module) -> int:
     ],
     ids=["flow 1024", "flow 64", "AST student", "student", "published autoencoder", "corrected autoencoder"],
 )
-def test_sizes_are_those_of_the_specification(build, inputs, count, giga):
-    """I-10."""
+def test_sizes_are_those_of_the_reference(build, inputs, count, giga):
+    """I-10: parameters and multiply-adds."""
     with torch.device("meta"):
         module = build().eval()
         tensors = [torch.empty(1, channels, size, size) for channels, size in inputs]
@@ -95,12 +95,12 @@ def test_the_bottleneck_holds_back_everything_but_64_numbers(grid):
         published = PublishedAutoencoder(6, 5, "linear").double().eval()
         for one, held in ((net, True), (published, False)):  # I-16
             some = torch.autograd.functional.jacobian(lambda v, one=one: one(v).flatten()[::16], x)
-            jacobian = some.flatten(1)  # 20 of the 320 answers: enough to tell 3 dimensions from more
+            jacobian = some.flatten(1)  # 20 of the 320 outputs: enough to tell 3 dimensions from more
             assert (int(torch.linalg.matrix_rank(jacobian, rtol=1e-9)) <= 3) is held
 
 
 def test_a_relu_head_cannot_reach_half_of_a_normal_target():
-    """D4, I-15: with z ~ N(0, 1) the best non-negative answer leaves a mean square of 0.5."""
+    """D4, I-15: with z ~ N(0, 1) the best non-negative output leaves a mean square of 0.5."""
     z = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
     assert (z.clamp_min(0) - z).square().mean().item() == pytest.approx(0.5, abs=0.01)
     torch.manual_seed(0)
@@ -112,7 +112,7 @@ def test_a_relu_head_cannot_reach_half_of_a_normal_target():
 
 
 def test_hard_mean():
-    """I-13, V8."""
+    """I-13."""
     difference = torch.rand(3, 40, 10, generator=torch.Generator().manual_seed(0))
     assert hard_mean(difference, 0.0) == pytest.approx(difference.mean().item())
     values = [hard_mean(difference, p).item() for p in (0.0, 0.5, 0.9, 0.99, 0.999)]
@@ -121,7 +121,7 @@ def test_hard_mean():
     assert hard_mean(difference, 0.99).item() == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_penalty_pictures_leave_frozen_statistics_alone():
+def test_penalty_images_leave_frozen_statistics_alone():
     """D3: in `frozen` mode a penalty pass changes no BatchNorm buffer, in `shared` mode it does."""
     for mode, changes in (("frozen", False), ("shared", True)):
         detector = EfficientADAST(config(student__penalty_statistics=mode))
@@ -256,11 +256,11 @@ def test_an_enlarged_map_never_exceeds_its_cells(row, column, seed):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+def good_images(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    records, folder = [], tmp_path_factory.mktemp("pictures")
+    records, folder = [], tmp_path_factory.mktemp("good_images")
     for k in range(9):
         path = folder / f"{k}.png"
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
@@ -300,36 +300,36 @@ SWITCHES = {
 
 
 @pytest.fixture(scope="module")
-def plain_score(pictures) -> float:
-    return fitted(pictures).predict(pictures[8]).raw_score
+def plain_score(good_images) -> float:
+    return fitted(good_images).predict(good_images[8]).raw_score
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_every_switch_runs_and_changes_the_result(name, pictures, plain_score):
-    changed = fitted(pictures, **{k.replace(".", "__"): v for k, v in SWITCHES[name].items()})
-    answer = changed.predict(pictures[8])
-    assert np.isfinite(answer.raw_map).all()
-    assert answer.raw_score != plain_score
+def test_every_switch_runs_and_changes_the_result(name, good_images, plain_score):
+    changed = fitted(good_images, **{k.replace(".", "__"): v for k, v in SWITCHES[name].items()})
+    prediction = changed.predict(good_images[8])
+    assert np.isfinite(prediction.raw_map).all()
+    assert prediction.raw_score != plain_score
 
 
-def test_the_extractor_is_untouched_by_training(pictures):
-    """I-17: the shared extractor is bit-identical and answers alike twice; in the published mode the copies drift."""
+def test_the_extractor_is_untouched_by_training(good_images):
+    """I-17: the shared extractor is bit-identical and two passes agree; in the published mode the copies drift."""
     before = EfficientADAST(config()).extractor.state_dict()
-    detector = fitted(pictures)
+    detector = fitted(good_images)
     assert all(torch.equal(value, before[key]) for key, value in detector.extractor.state_dict().items())
     detector.train()
     assert not any(m.training for m in detector.extractor.modules())
     x = torch.rand(2, 3, 64, 64)
     assert torch.equal(detector.extractor(x)["layer2"], detector.extractor(x)["layer2"])
-    published = fitted(pictures, extractor__mode="train")
+    published = fitted(good_images, extractor__mode="train")
     assert all(torch.equal(value, before[key]) for key, value in published.extractor.state_dict().items())
     drifted = published.student_extractor.state_dict()
     assert any(not torch.equal(value, before[key]) for key, value in drifted.items())
 
 
-def test_validation_selection_keeps_an_epoch(pictures):
+def test_validation_selection_keeps_an_epoch(good_images):
     trainer = Trainer(device="cpu")
-    fitted(pictures, trainer, selection="validation", epochs=3, teacher__epochs=2)
+    fitted(good_images, trainer, selection="validation", epochs=3, teacher__epochs=2)
     for name, epochs in (("teacher", 2), ("student", 3)):
         stage = trainer.stages[name]
         losses = [row[key] for row in stage.judged for key in row if key != "epoch"]
@@ -345,9 +345,9 @@ def test_a_grid_that_does_not_fit_is_named():
 
 
 @pytest.mark.parametrize(("limit", "steps"), [(None, 3 * 2), (4, 4), (1, 2)])
-def test_max_steps_ends_a_stage_after_whole_epochs(limit, steps, pictures):
+def test_max_steps_ends_a_stage_after_whole_epochs(limit, steps, good_images):
     trainer = Trainer(device="cpu")
-    fitted(pictures, trainer, max_steps=limit, epochs=3)
+    fitted(good_images, trainer, max_steps=limit, epochs=3)
     assert trainer.stages["student"].steps == steps
 
 
@@ -414,7 +414,7 @@ def drifted(statistics: Tensor, batches: list[Tensor], weight: Tensor, take: str
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def test_penalty_images_pass_through_the_drifting_extractor_of_the_student(pictures, photographs):
+def test_penalty_images_pass_through_the_drifting_extractor_of_the_student(good_images, photographs):
     """D1: in each step good images, then penalty images; the autoencoder's extractor sees the good ones alone.
 
     Four good and four penalty images, all of them in each batch, so that the batches are known without their order.
@@ -422,9 +422,9 @@ def test_penalty_images_pass_through_the_drifting_extractor_of_the_student(pictu
     trainer = Trainer(device="cpu", precision="32-true")
     folder = str(photographs[0].image.parent)
     detector = EfficientADAST(config(penalty__folder=folder, penalty__grey_share=0.0, epochs=3, **PUBLISHED))
-    detector.fit(pictures[:4], trainer=trainer)
+    detector.fit(good_images[:4], trainer=trainer)
     assert trainer.stages["student"].steps == 3
-    good, penalty = (load_batch(records, (64, 64)).image for records in (pictures[:4], photographs))
+    good, penalty = (load_batch(records, (64, 64)).image for records in (good_images[:4], photographs))
     before = EfficientADAST(config()).extractor.trunk.get_submodule("bn1")
     for extractor, seen in (
         (detector.student_extractor, [good, penalty] * 3),
@@ -437,19 +437,19 @@ def test_penalty_images_pass_through_the_drifting_extractor_of_the_student(pictu
             torch.testing.assert_close(getattr(norm, name).double(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_published_penalty_uses_the_features_of_that_pass(pictures, photographs):
+def test_the_published_penalty_uses_the_features_of_that_pass(good_images, photographs):
     """The loss term of a first step, against a copy of the networks that repeats both passes."""
     folder = str(photographs[0].image.parent)
     changes = {**PUBLISHED, "penalty__folder": folder, "penalty__grey_share": 0.0}
     detector = EfficientADAST(config(**changes))
     trainer = Trainer(device="cpu", precision="32-true")
-    data = detector.load_data(pictures[:4], (), trainer)
+    data = detector.load_data(good_images[:4], (), trainer)
     copy = deepcopy(detector)
     for network in (detector, copy):
         network.train()
     draw = Draw(torch.arange(4), 0, seeded("draw"))
     found = detector.step_losses(detector._training_views(data, draw), data, draw)["penalty"]
-    good, penalty = (load_batch(records, (64, 64)).image for records in (pictures[:4], photographs))
+    good, penalty = (load_batch(records, (64, 64)).image for records in (good_images[:4], photographs))
     with torch.no_grad():
         first, second = (copy.student_extractor(images)["layer2"] for images in (good, penalty))
         for f in (first, second):  # the student's BatchNorm uses the statistics of each batch (D3)
@@ -471,23 +471,23 @@ def draws(found: PenaltySet, steps: int) -> list[int]:
     ]
 
 
-def test_each_image_of_a_fixed_penalty_subset_is_shown_once_per_epoch(pictures):
-    found = penalty_set(pictures, "fixed", 6)
+def test_each_image_of_a_fixed_penalty_subset_is_shown_once_per_epoch(good_images):
+    found = penalty_set(good_images, "fixed", 6)
     assert len(found) == 6
     seen = draws(found, 3 * found.order.per_epoch)
     epochs = [seen[k : k + 6] for k in range(0, 18, 6)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert epochs[0] != epochs[1]
-    anew = penalty_set(pictures, "each_step", 6)
-    assert len(anew) == len(pictures)
+    anew = penalty_set(good_images, "each_step", 6)
+    assert len(anew) == len(good_images)
     assert len(set(draws(anew, 4))) < 8  # with replacement
 
 
-def test_the_smaller_of_the_two_sets_ends_the_epoch(pictures, photographs):
+def test_the_smaller_of_the_two_sets_ends_the_epoch(good_images, photographs):
     """D19."""
     trainer = Trainer(device="cpu")
     changes = {**PUBLISHED, "penalty__folder": str(photographs[0].image.parent), "batch_size": 2}
-    EfficientADAST(config(**changes)).fit(pictures[:8], trainer=trainer)
+    EfficientADAST(config(**changes)).fit(good_images[:8], trainer=trainer)
     assert trainer.stages["teacher"].steps == 4
     assert trainer.stages["student"].steps == 2
 

@@ -106,7 +106,7 @@ def test_cells_without_a_part_say_nothing():
     assert maps[..., :4].min() > 0
 
 
-def test_normalisation_looks_at_the_part_alone(data: Dataset):
+def test_normalisation_uses_the_cells_of_the_part_alone(data: Dataset):
     """The quantiles are those of the cells that count, not of the empty ones around them."""
     detector = create(depth__mask="binary").fit(
         data.train, data.validation, trainer=Trainer(seed=1, device="cpu")

@@ -1,4 +1,4 @@
-"""The research directions of EfficientAD-AST that are pieces of their own: other students, bank inputs, labelled defects."""
+"""Research directions of EfficientAD-AST: further students, bank inputs, labelled defects, the hard-feature loss."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("kind", "reach"), [("positionwise", 0), ("plain", 4), ("residual", 6), ("dilated", 15)]
 )
-def test_students_see_as_far_as_they_are_meant_to(kind: str, reach: int):
+def test_receptive_fields_of_the_students(kind: str, reach: int):
     torch.manual_seed(0)
     student = student_of_kind(kind, 6, 4, 16).eval()
     x = noise(1, 6, 33, 33).requires_grad_()
@@ -52,9 +52,9 @@ def test_students_see_as_far_as_they_are_meant_to(kind: str, reach: int):
     for module in student.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = lambda values: values
-    answer = student(x)
-    assert answer.shape == (1, 4, 33, 33)
-    (gradient,) = torch.autograd.grad(answer[0, :, 16, 16].square().sum(), x)
+    output = student(x)
+    assert output.shape == (1, 4, 33, 33)
+    (gradient,) = torch.autograd.grad(output[0, :, 16, 16].square().sum(), x)
     rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
     assert max(int((rows - 16).abs().max()), int((columns - 16).abs().max())) == reach
 
@@ -63,11 +63,11 @@ def test_students_see_as_far_as_they_are_meant_to(kind: str, reach: int):
 @given(students=st.integers(1, 5), channels=st.integers(1, 6), seed=st.integers(0, 99))
 def test_error_and_spread_are_those_of_the_formula(students: int, channels: int, seed: int):
     target = noise(2, channels, 3, 4, seed=seed).double()
-    answers = [noise(2, channels, 3, 4, seed=seed + k + 1).double() for k in range(students)]
-    mean = sum(answers) / students
+    outputs = [noise(2, channels, 3, 4, seed=seed + k + 1).double() for k in range(students)]
+    mean = sum(outputs) / students
     error = (mean - target).square().sum(1) / channels
-    spread = (sum(a.square().sum(1) for a in answers) / students - mean.square().sum(1)) / channels
-    torch.testing.assert_close(error_and_spread(target, answers), torch.stack([error, spread], 1))
+    spread = (sum(a.square().sum(1) for a in outputs) / students - mean.square().sum(1)) / channels
+    torch.testing.assert_close(error_and_spread(target, outputs), torch.stack([error, spread], 1))
 
 
 # V7: bank inputs ------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_bank_inputs_are_those_of_a_plain_search(kind: str):
     )
 
 
-def test_a_picture_that_was_learned_from_does_not_find_itself():
+def test_a_training_image_does_not_find_its_own_cells():
     layer, features = bank("residual")
     as_new = layer(features)[:, 6:]
     as_own = layer(features, torch.arange(5))[:, 6:]
@@ -110,7 +110,7 @@ def test_a_picture_that_was_learned_from_does_not_find_itself():
     assert as_own.flatten(2).norm(dim=1).min() > 0.1
 
 
-def test_a_bank_of_one_picture_still_answers():
+def test_a_bank_of_one_image_gives_inputs():
     layer = BankInputs("residual", 6)
     layer.fit(noise(1, 6, 4, 4), torch.zeros(1, dtype=torch.long), 0.5, seeded("one"))
     assert len(layer.bank_) == 8
@@ -124,7 +124,7 @@ def test_cells_to_learn_from():
     mask = torch.zeros(3, 1, 8, 8)
     mask[0, :, :4, :4] = 1  # four whole cells of a 4 x 4 grid
     mask[1, :, 0, 0] = 1  # a quarter of one cell: the most defective one counts
-    mask[2] = torch.nan  # only the picture is labelled
+    mask[2] = torch.nan  # only the image is labelled
     difference = noise(3, 4, 4).abs()
     cells = chosen_cells(defect_cells(mask, (4, 4)), difference)
     assert cells[0].sum() == 4 and cells[0, :2, :2].all()
@@ -211,14 +211,14 @@ def test_variants_learn_and_come_back(data, changes, plain_score, tmp_path):
     detector = learned(data, **changes)
     detector.save(tmp_path / "detector")
     again = load_detector(tmp_path / "detector")
-    picture = data.test[0].image
-    assert detector.predict(picture).raw_score == again.predict(picture).raw_score
-    assert detector.predict(picture).raw_score != plain_score
+    image = data.test[0].image
+    assert detector.predict(image).raw_score == again.predict(image).raw_score
+    assert detector.predict(image).raw_score != plain_score
 
 
 @pytest.mark.parametrize("terms", ["student", "both"])
 def test_the_hardest_elements_of_one_term_or_of_both(terms):
-    """V8: the quantile is that of each picture over its C · h · w elements."""
+    """V8: the quantile is that of each image over its C · h · w elements."""
     changes = {"student.p_hard": 0.9, "student.hard_terms": terms}
     detector = EfficientADASTVariants(VariantsConfig().updated(SHORT | changes))
     f = torch.randn(2, *detector.adapter.shape)
@@ -262,13 +262,13 @@ def test_the_calibrated_map_tells_defects_apart(data):
     ("change", "use"),
     [("labels.margin", "the student's margin"), ("labels.boundary", "the flow's boundary")],
 )
-def test_what_is_labelled_becomes_stranger(data, change, use, tmp_path):
-    """An ordinary place that is called defective is pushed beyond the good ones."""
+def test_labelled_cells_become_more_anomalous(data, change, use, tmp_path):
+    """A normal area that is labelled defective ends above the other cells."""
     mask = np.zeros((128, 128), np.uint8)
     mask[32:96, 32:96] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     called = replace(data.train[0], label=1, masks=(tmp_path / "mask.png",), mask_kind="single")
-    stranger = {}
+    excess = {}
     for weight in (0.0, 10.0):
         detector = EfficientADASTVariants(VariantsConfig().updated(SHORT | {change: weight}))
         trainer = Trainer(seed=1, device="cpu", precision="32-true")
@@ -279,8 +279,8 @@ def test_what_is_labelled_becomes_stranger(data, change, use, tmp_path):
             nll = negative_log_likelihood(*detector.flow(f))
             values = (detector._difference(f, f) if change == "labels.margin" else nll)[0]
         inside = values[2:6, 2:6].mean()
-        stranger[weight] = float(inside - (values.sum() - 16 * inside) / (values.numel() - 16))
-    assert stranger[10.0] > stranger[0.0] + 0.01
+        excess[weight] = float(inside - (values.sum() - 16 * inside) / (values.numel() - 16))
+    assert excess[10.0] > excess[0.0] + 0.01
 
 
 @pytest.mark.parametrize(
