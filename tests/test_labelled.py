@@ -51,7 +51,7 @@ def test_labelled_threshold_has_the_best_f1(pairs):
     found = labelled_f1(scores, labels)
     assert f1(found.value) == max(f1(s) for s in scores)
     assert not found.oracle
-    assert "no false alarm rate is guaranteed" in found.describe()
+    assert "no false-reject rate is guaranteed" in found.describe()
 
 
 def test_labelled_threshold_lies_between_the_classes():

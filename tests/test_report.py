@@ -224,9 +224,9 @@ def test_selection_on_test_labels_is_said_at_the_top(report: Report) -> None:
     assert "Selected on test labels" not in render(report, {})
 
 
-def test_thresholds_from_training_pictures_promise_nothing(report: Report) -> None:
+def test_thresholds_from_training_pictures_guarantee_nothing(report: Report) -> None:
     html = render(replace(report, calibration=replace(report.calibration, source="train")), {})
-    assert "they promise nothing" in html and "so this is a hope" in html
+    assert "they guarantee nothing" in html and "so no rate is guaranteed" in html
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -14,15 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, pretrain, runs, weights
+from andon.cli import benchmark, catalogue, data, pretrain, runs, threshold, weights
 from andon.cli import export as deploy
-from andon.cli import threshold as limit
 from andon.core.errors import AndonError, UsageError
 from andon.core.version import VERSION
 
 HELP = "Visual anomaly detection: learn from images of good parts, then judge new ones."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (runs.app, deploy.app, limit.app, benchmark.app, catalogue.app):
+for commands in (runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app):
     app.add_typer(commands)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

@@ -128,7 +128,7 @@ def fit(
     from andon.report.evaluation import label_notes
 
     show(out)
-    limits = fitted.fitted()
+    calibration = fitted.fitted()
     skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
         print_json(
@@ -144,9 +144,9 @@ def fit(
                 "region": read_recipe(out)["data"].get("region"),
                 "skipped": skipped,
                 "thresholds": {
-                    "image": limits.image.to_json(),
-                    "pixel": limits.pixel.to_json(),
-                    "source": limits.source,
+                    "image": calibration.image.to_json(),
+                    "pixel": calibration.pixel.to_json(),
+                    "source": calibration.source,
                 },
             }
         )
@@ -156,12 +156,12 @@ def fit(
         print(f"note: {note}")
     if skipped:
         print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
-    if limits.region is not None:
-        print(f"inspected: {100 * limits.region.share:.3g} % of each picture")
-    print(f"image threshold: {limits.image.describe()}")
-    if limits.source == "train":
+    if calibration.region is not None:
+        print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
+    print(f"image threshold: {calibration.image.describe()}")
+    if calibration.source == "train":
         print(
-            "no good pictures were held out: the thresholds come from the training pictures and promise nothing"
+            "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
         )
     following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
     print(f"learned, saved in {out}; next: {following}")

@@ -1,4 +1,4 @@
-"""`andon limit`: see and change from which score on a part is rejected."""
+"""`andon threshold`: show and change the score from which on a part is rejected."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
-from andon.cli.options import Json, Run, print_json, print_table
+from andon.cli.options import Json, Run, print_json, print_table, say
 from andon.core.errors import UsageError
 
 app = typer.Typer()
 
 
 @app.command()
-def limit(
+def threshold(
     run: Run,
-    false_rejects: Annotated[
+    false_reject_rate: Annotated[
         float | None, typer.Option(help="Largest share of good pictures to reject, e.g. 0.01.")
     ] = None,
     look: Annotated[
         float | None,
         typer.Option(
-            help="With --false-rejects: share of good pictures that a person looks at or that are rejected."
+            help="With --false-reject-rate: share of good pictures that a person looks at or that are rejected."
         ),
     ] = None,
     good: Annotated[
         list[Path] | None,
-        typer.Option(help="With --false-rejects: further good pictures, or folders of them."),
+        typer.Option(help="With --false-reject-rate: further good pictures, or folders of them."),
     ] = None,
     labelled: Annotated[
         str | None,
-        typer.Option(help="Data with good and defective test pictures: the limit that costs least."),
+        typer.Option(
+            help="Data with good and defective test pictures: set the threshold with the lowest cost."
+        ),
     ] = None,
     escape_cost: Annotated[
         float | None, typer.Option(help="With --labelled: price of a defective part that passes.")
@@ -42,39 +45,42 @@ def limit(
     defect_rate: Annotated[
         float, typer.Option(help="With --labelled: share of defective parts on the line.")
     ] = 0.01,
-    undo: Annotated[bool, typer.Option("--undo", help="Back to the limits before the last change.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Back to the thresholds before the last change.")
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why; kept with the change.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Show the limits in force, what they promise and how they came about; or change them. Scores stay as they are."""
+    """Show the thresholds, the false-reject rate they support and their history, or change them. Scores stay as they are."""
     from andon.core.progress import default_progress
-    from andon.runs import thresholds as adjusting
-    from andon.thresholds import history as limits
+    from andon.detectors._saving import detector_folder
+    from andon.runs import thresholds
+    from andon.thresholds import history
 
     asked = [
         name
         for name, given in (
-            ("--false-rejects", false_rejects is not None),
+            ("--false-reject-rate", false_reject_rate is not None),
             ("--labelled", labelled is not None),
             ("--undo", undo),
         )
         if given
     ]
     if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} set the same limit: choose one of them")
-    if false_rejects is None and (look is not None or good):
-        raise UsageError("--look and --good belong to --false-rejects: say which rate is wanted")
+        raise UsageError(f"{' and '.join(asked)} set the same threshold: choose one of them")
+    if false_reject_rate is None and (look is not None or good):
+        raise UsageError("--look and --good belong to --false-reject-rate: say which rate is wanted")
     if labelled is not None and (escape_cost is None or reject_cost is None):
         raise UsageError("--labelled needs both prices: --escape-cost and --reject-cost")
     if asked and not reason.strip():
-        raise UsageError("a change of limits needs a reason that others understand later: --reason TEXT")
-    fitted = adjusting.fitted(run)
-    if false_rejects is not None:
-        adjusting.by_rate(
-            run, false_rejects, look=look, good=good or (), reason=reason, progress=default_progress()
+        raise UsageError("a change of thresholds needs a reason that others understand later: --reason TEXT")
+    fitted = thresholds.fitted(run)
+    if false_reject_rate is not None:
+        thresholds.by_rate(
+            run, false_reject_rate, look=look, good=good or (), reason=reason, progress=default_progress()
         )
     if labelled is not None and escape_cost is not None and reject_cost is not None:
-        adjusting.by_cost(
+        thresholds.by_cost(
             run,
             labelled,
             escape=escape_cost,
@@ -83,11 +89,11 @@ def limit(
             reason=reason,
             progress=default_progress(),
         )
-    folder = adjusting.detector_folder(run)
+    folder = detector_folder(run)
     if undo:
-        limits.undo(folder, fitted, reason=reason)
-    changes = limits.read_changes(folder)
-    now = limits.in_force(fitted, changes)
+        history.undo(folder, fitted, reason=reason)
+    changes = history.read_changes(folder)
+    now = history.with_changes(fitted, changes)
     if as_json:
         print_json(
             {
@@ -95,7 +101,7 @@ def limit(
                 "image": now.image.to_json(),
                 "pixel": now.pixel.to_json(),
                 "look": None if now.look is None else now.look.to_json(),
-                "promise": adjusting.basis(fitted),
+                "basis": thresholds.describe_basis(fitted),
                 "changes": [change.to_json() for change in changes],
             }
         )
@@ -106,7 +112,15 @@ def limit(
         ("a pixel is marked from", now.pixel, now.pixel_display),
     ]
     rows = [[what, f"{float(on(x.value)):.3f}", f"{x.value:.6g}", x.describe()] for what, x, on in shown]
-    print_table("", ["limit", "score", "raw", "where it comes from"], rows)
-    print(f"as fitted: {adjusting.basis(fitted)}")
+    print_table("", ["threshold", "score", "raw", "where it comes from"], rows)
+    print(f"as fitted: {thresholds.describe_basis(fitted)}")
     for change in changes:
         print(f"{change.when} {change.who}: {change.reason} ({change.rule})")
+
+
+@app.command(hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def limit(context: typer.Context) -> None:
+    """The name of `andon threshold` until version 0.1; goes with the next version."""
+    say("andon limit is now andon threshold, and --false-rejects is --false-reject-rate")
+    now = [argument.replace("--false-rejects", "--false-reject-rate") for argument in context.args]
+    get_command(app).main(["threshold", *now], prog_name="andon", standalone_mode=False)

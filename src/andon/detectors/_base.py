@@ -35,7 +35,7 @@ from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
 from andon.nn.training import Trainer
 from andon.nn.weights import WeightFile
 from andon.runtime.predictor import Predictor, RawBatch
-from andon.thresholds.calibrate import good_limits, labelled_limits
+from andon.thresholds.calibration import calibrate_on_good, calibrate_on_labelled
 
 PREDICT_BATCH = Predictor.batch_size
 
@@ -302,9 +302,9 @@ class Detector(Predictor, nn.Module):
 
         With `threshold: labels` they are then moved to where good and `labelled` images are told apart best.
         """
-        self.calibration = good_limits(self, good, source=source)
+        self.calibration = calibrate_on_good(self, good, source=source)
         if self.config.threshold == "labels":
-            self.calibration = labelled_limits(self, self.calibration, good, labelled)
+            self.calibration = calibrate_on_labelled(self, self.calibration, good, labelled)
 
     # One image to raw map and score (the path around it is `andon.runtime.predictor`) ------------------------------
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.errors import DataError
 from andon.core.files import write_bytes, write_json
 from andon.thresholds.calibration import Calibration
-from andon.thresholds.history import in_force, read_changes
+from andon.thresholds.history import read_changes, with_changes
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -77,7 +77,9 @@ def load_detector(folder: str | Path) -> Detector:
             f"{source} holds a state that does not fit its settings: bring back the original or fit again"
         ) from error
     detector.used_weights = tuple(description["weights"])
-    detector.calibration = in_force(Calibration.from_json(description["calibration"]), read_changes(source))
+    detector.calibration = with_changes(
+        Calibration.from_json(description["calibration"]), read_changes(source)
+    )
     return detector.eval()
 
 

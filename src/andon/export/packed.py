@@ -4,7 +4,7 @@ PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all 
 
     manifest.json        format, versions, origin of weights and data, size and hash of every member
     recipe.yaml          how the detector was fitted
-    detector/            detector.json (settings, thresholds, the scores behind them), state.safetensors, limits.json
+    detector/            detector.json (settings, thresholds, the scores behind them), state.safetensors, thresholds.json
     model.onnx           the same network for other runtimes, where it can be exported
     checks.json          expected raw score and verdict of the check images
     checks/000.png ...   the check images, as decoded
@@ -34,10 +34,11 @@ from andon.core.files import write_bytes
 from andon.core.images import as_uint8, read_image
 from andon.core.records import Record
 from andon.core.version import VERSION
+from andon.detectors._saving import read_description
 from andon.runtime import Model
 from andon.runtime.sessions import known_runtime, open_session
 from andon.thresholds.calibration import Calibration
-from andon.thresholds.history import FILE, in_force, read_changes
+from andon.thresholds.history import EARLIER_FILE, FILE, read_changes, with_changes
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SUFFIX = ".andon"
 MEMBERS = re.compile(
-    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|limits\.json)|checks/\d{3}\.png"
+    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|(thresholds|limits)\.json)|checks/\d{3}\.png"
 )
 """What a packed file may hold, and nothing else."""
 NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
@@ -105,8 +106,8 @@ def pack(
         "recipe.yaml": (run / "recipe.yaml").read_bytes(),
         **{
             f"detector/{name}": (run / "detector" / name).read_bytes()
-            for name in ("detector.json", "state.safetensors", FILE)
-            if name != FILE or (run / "detector" / name).exists()
+            for name in ("detector.json", "state.safetensors", FILE, EARLIER_FILE)
+            if name not in (FILE, EARLIER_FILE) or (run / "detector" / name).exists()
         },
     }
     checks, pictures = [], []
@@ -267,9 +268,9 @@ class Packed:
         write_bytes(scratch / "model.onnx", self.members["model.onnx"])
         found = open_session(scratch / "model.onnx", runtime, threads=threads)
         self._unpack_detector(scratch)
-        fitted = Calibration.from_json(json.loads(self.members["detector/detector.json"])["calibration"])
-        limits = in_force(fitted, read_changes(scratch)).to_json()
-        return Model(found.session, found.description | {"calibration": limits}, str(self.path))
+        fitted = Calibration.from_json(read_description(scratch)["calibration"])
+        now = with_changes(fitted, read_changes(scratch)).to_json()
+        return Model(found.session, found.description | {"calibration": now}, str(self.path))
 
     def prove(self, predictor: Detector | Model, runtime: str) -> Proof:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""

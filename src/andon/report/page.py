@@ -85,10 +85,10 @@ def render(report: Report, figures: Mapping[str, bytes]) -> str:
         warnings=cautions(report),
         verdict_rows=tables.verdict_rows(report),
         metric_rows=tables.metric_rows(report),
-        promise=tables.promise(report),
+        guarantee=tables.guarantee(report),
         image_threshold=f"{report.calibration.image.value:.6g}",
         pixel_threshold=f"{report.calibration.pixel.value:.6g}",
-        pixel_promise=report.calibration.pixel.describe(),
+        pixel_guarantee=report.calibration.pixel.describe(),
         display_note=report.calibration.pixel_display.note,
         columns=columns,
         parts=parts,
@@ -132,7 +132,7 @@ def cautions(report: Report) -> list[tuple[str, str]]:
         out.append(
             (
                 "No held-out pictures",
-                "The thresholds were set on the pictures the detector had learned from, so they promise nothing about new "
+                "The thresholds were set on the pictures the detector had learned from, so they guarantee nothing about new "
                 "good pictures. Fit again with more good pictures to hold some out.",
             )
         )

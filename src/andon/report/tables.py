@@ -162,7 +162,7 @@ def metric_rows(report: Report) -> list[Row]:
 def cost_rows(report: Report) -> list[Row]:
     """Threshold, time and size."""
     learning = sum(stage.seconds for stage in report.stages.values())
-    rows = [Row("threshold", f"{report.calibration.image.value:.6g}", promise(report))]
+    rows = [Row("threshold", f"{report.calibration.image.value:.6g}", guarantee(report))]
     if report.stages:
         rows.append(Row("learning time", duration(learning), "All stages together, calibration included."))
     if report.latency is not None:
@@ -178,11 +178,11 @@ def cost_rows(report: Report) -> list[Row]:
     return rows
 
 
-def promise(report: Report) -> str:
-    """What the image threshold promises, in words."""
+def guarantee(report: Report) -> str:
+    """The false-reject rate that the image threshold guarantees, in words."""
     text = report.calibration.image.describe()
     if report.calibration.source == "train":
-        return f"{text} But no good pictures were held out: it was set on the training pictures, so this is a hope."
+        return f"{text} But no good pictures were held out: it was set on the training pictures, so no rate is guaranteed."
     return text
 
 

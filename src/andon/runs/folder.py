@@ -1,7 +1,7 @@
 """The folder of a run: what lies in it, whether it may be written, and reading it back.
 
 RUN/recipe.yaml      resolved settings, seed, versions, data fingerprint, weights
-RUN/detector/        detector.json and state.safetensors, limits.json where limits were changed
+RUN/detector/        detector.json and state.safetensors, thresholds.json where they were changed
 RUN/training.json    loss curves, time and steps of each stage
 RUN/checkpoints/     only while a fit is unfinished
 RUN/report.json ...  written by `evaluate`
@@ -33,6 +33,7 @@ OWN = (
     "predictions.csv",
     "detector/detector.json",
     "detector/state.safetensors",
+    "detector/thresholds.json",
     "detector/limits.json",
     "model.onnx",
     "model.xml",

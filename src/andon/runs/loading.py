@@ -53,7 +53,7 @@ def _exported(run: Path, runtime: str, threads: int | None) -> Model:
     from andon.detectors._saving import detector_folder, read_description
     from andon.runtime import Model, open_model
     from andon.thresholds.calibration import Calibration
-    from andon.thresholds.history import in_force, read_changes
+    from andon.thresholds.history import read_changes, with_changes
 
     network = run / EXPORTED[runtime]
     if not network.is_file():
@@ -70,5 +70,5 @@ def _exported(run: Path, runtime: str, threads: int | None) -> Model:
             f"{network} was exported from another detector than the one that is there now: `andon export {run} --format "
             f"{runtime}` makes it anew"
         )
-    limits = in_force(fitted, read_changes(folder))
-    return Model(model.session, model.description | {"calibration": limits.to_json()}, str(network))
+    calibration = with_changes(fitted, read_changes(folder))
+    return Model(model.session, model.description | {"calibration": calibration.to_json()}, str(network))

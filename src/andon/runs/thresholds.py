@@ -1,8 +1,7 @@
-"""Setting the limits of a run anew: what `andon limit` does."""
+"""Changing the thresholds of a run: what `andon threshold` does."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Records, file_digest
 from andon.datasets.labelled_anomalies import without_copies
+from andon.detectors._saving import detector_folder, read_description
 from andon.runs.predict import list_inputs
 from andon.runs.source import Source, run_data
 from andon.thresholds.calibration import Calibration
-from andon.thresholds.costs import CostLimit, cheapest
+from andon.thresholds.costs import CostThreshold, cheapest
 from andon.thresholds.history import Change, change
 from andon.thresholds.rules import Threshold, conformal, smallest_n, with_room
 
@@ -26,13 +26,8 @@ if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
 
-def detector_folder(run: Path) -> Path:
-    """Where a run keeps its detector."""
-    return run / "detector" if (run / "detector" / "detector.json").is_file() else run
-
-
-def promise(n: int) -> str:
-    """What `n` good images can promise, in words."""
+def supported_rate(n: int) -> str:
+    """The false-reject rate that `n` held-out good images support, in words."""
     wanted = next(rate for rate in (0.05, 0.01, 0.001, 0.0001) if smallest_n(rate) > n)
     return (
         f"{n} good pictures support at most {100 / (n + 1):.2g} % false rejects on average; "
@@ -45,15 +40,15 @@ def held_out(calibration: Calibration) -> int:
     return 0 if calibration.source.startswith("train") else len(calibration.scores)
 
 
-def basis(calibration: Calibration) -> str:
-    """What the images behind the thresholds as fitted can promise, in words."""
+def describe_basis(calibration: Calibration) -> str:
+    """The false-reject rate that the images behind the fitted thresholds support, in words."""
     n = held_out(calibration)
     if n == 0:
         return (
-            f"nothing was held out, and the scores of the {len(calibration.scores)} training pictures promise nothing about new "
+            f"nothing was held out, and the scores of the {len(calibration.scores)} training pictures say nothing about new "
             "ones: bring others with --good"
         )
-    return promise(n)
+    return supported_rate(n)
 
 
 def by_rate(
@@ -65,15 +60,15 @@ def by_rate(
     reason: str,
     progress: Progress | None = None,
 ) -> tuple[Change, int]:
-    """Limits of the conformal rule: at most a share `rate` of good images is rejected; returns also the number of images.
+    """Set the thresholds of the conformal rule for a false-reject rate; returns the change and the number of good images.
 
-    With `look` a second, lower limit is set, above which at most this share of good images lies: from there on a person
-    looks. `good` are further good images, or folders of them; where the run held nothing out they are all that counts.
-    Raises `DataError` where there are too few images for the rate.
+    `rate` is the largest share of good images to reject. `look` sets a second, lower threshold, which at most this share
+    of good images reaches: between the two a person decides. `good` are further good images, or folders of them; they are
+    the only basis where the run held nothing out. Raises `ConfigError` for impossible rates, `DataError` for too few images.
     """
     if not 0 < rate < 1 or (look is not None and not rate < look < 1):
         raise ConfigError(
-            "rates are shares between 0 and 1, and that of --look is the larger one: e.g. --false-rejects 0.01 --look 0.05"
+            "rates are shares between 0 and 1, and that of --look is the larger one: e.g. --false-reject-rate 0.01 --look 0.05"
         )
     detector = _load(run)
     found = detector.fitted()
@@ -87,11 +82,11 @@ def by_rate(
             scores.append(raw.raw_score)
             maxima.append(float(raw.raw_map.max()))
     if smallest_n(rate) > len(scores):
-        known = promise(len(scores)) if scores else basis(found)
+        known = supported_rate(len(scores)) if scores else describe_basis(found)
         raise DataError(
             f"{known}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
         )
-    limits = replace(
+    changed = replace(
         found,
         image=_conformal(scores, rate),
         pixel=_conformal(maxima, rate),
@@ -99,7 +94,7 @@ def by_rate(
     )
     rule = f"at most {100 * rate:g} % of good pictures rejected, from {len(scores)} good pictures"
     rule += "" if look is None else f"; at most {100 * look:g} % looked at or rejected"
-    return change(detector_folder(run), limits, reason=reason, rule=rule), len(scores)
+    return change(detector_folder(run), changed, reason=reason, rule=rule), len(scores)
 
 
 def by_cost(
@@ -111,8 +106,8 @@ def by_cost(
     defect_rate: float,
     reason: str,
     progress: Progress | None = None,
-) -> tuple[Change, CostLimit]:
-    """The image limit that costs least on labelled images of `data`; that of the pixels stays.
+) -> tuple[Change, CostThreshold]:
+    """Set the image threshold with the lowest expected cost on labelled images of `data`; the pixel threshold stays.
 
     Raises `ConfigError` for impossible prices, `DataError` where there are too few labelled images that were not learned from.
     """
@@ -135,17 +130,13 @@ def by_cost(
         float(np.float32(best.value)), "cost", n=len(records), n_scores=len(records), oracle=True
     )
     rule = f"escape {escape:g}, false reject {reject:g}, {100 * defect_rate:g} % defective: {best.describe()}"
-    limits = replace(detector.fitted(), image=image, look=None)
-    return change(detector_folder(run), limits, reason=reason, rule=rule), best
+    changed = replace(detector.fitted(), image=image, look=None)
+    return change(detector_folder(run), changed, reason=reason, rule=rule), best
 
 
 def fitted(run: Path) -> Calibration:
-    """The calibration as it was fitted, without later changes. Raises `DataError` where the run holds no detector."""
-    file = detector_folder(run) / "detector.json"
-    try:
-        return Calibration.from_json(json.loads(file.read_text(encoding="utf-8"))["calibration"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run} holds no detector: give a folder made by `andon fit`") from error
+    """The calibration as fitted, without later changes. Raises `DataError` for no detector, or a changed one."""
+    return Calibration.from_json(read_description(detector_folder(run))["calibration"])
 
 
 def _conformal(scores: Sequence[float], rate: float) -> Threshold:

@@ -1,4 +1,4 @@
-"""The limit that costs least, from labelled images and the prices of both mistakes."""
+"""The threshold with the lowest expected cost, from labelled images and the prices of both mistakes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from andon.core.errors import DataError
 REPEATS = 1000
 """Bootstrap samples behind an interval."""
 FEWEST = 5
-"""Images of either kind below which no limit is computed."""
+"""Images of either kind below which no threshold is computed."""
 
 
 @dataclass(frozen=True, slots=True)
-class CostLimit:
-    """A limit with its expected cost per part, and intervals that hold 95 % of bootstrap samples."""
+class CostThreshold:
+    """A threshold with its expected cost per part, and intervals that hold 95 % of bootstrap samples."""
 
     value: float
     """Anomalous from here on."""
@@ -25,7 +25,7 @@ class CostLimit:
     cost: float
     """Expected cost per part, in the unit of the prices."""
     cost_interval: tuple[float, float]
-    """Cost of this limit, not of the best one of each sample."""
+    """Of this threshold, not of the best one of each sample."""
     escapes: float
     """Share of anomalous images that stay below."""
     false_rejects: float
@@ -50,33 +50,33 @@ def cheapest(
     reject: float,
     defect_rate: float,
     seed: int = 0,
-) -> CostLimit:
-    """The limit with the smallest expected cost per part.
+) -> CostThreshold:
+    """The threshold with the lowest expected cost per part.
 
-    Cost of a limit t: defect_rate · escape · P(anomalous < t) + (1 - defect_rate) · reject · P(good >= t). `good` (n,) and
-    `anomalous` (m,) are raw scores of images that nothing was learned from. Limits lie halfway between scores; of equally
-    cheap ones the lowest is taken, so that doubt goes against the part. Raises `DataError` for fewer than `FEWEST` of a kind.
+    Cost of a threshold t: defect_rate · escape · P(anomalous < t) + (1 - defect_rate) · reject · P(good >= t). `good` (n,) and
+    `anomalous` (m,) are raw scores of images that nothing was learned from. Candidates lie halfway between scores; of equally
+    cheap ones the lowest is taken, which rejects in case of doubt. Raises `DataError` for fewer than `FEWEST` of a kind.
     """
     if not (escape > 0 and reject > 0 and 0 < defect_rate < 1):
         raise ValueError("prices must be above 0 and the defect rate between 0 and 1")
     g, a = (np.sort(np.asarray(x, np.float64)) for x in (good, anomalous))
     if min(g.size, a.size) < FEWEST:
         raise DataError(
-            f"a limit by cost needs at least {FEWEST} good and {FEWEST} anomalous pictures, there are {g.size} and {a.size}: "
-            "add some, or use --false-rejects, which needs good ones alone"
+            f"a threshold by cost needs at least {FEWEST} good and {FEWEST} anomalous pictures, there are {g.size} and {a.size}: "
+            "add some, or use --false-reject-rate, which needs good ones alone"
         )
     prices = defect_rate * escape, (1 - defect_rate) * reject
-    limits = _candidates(np.concatenate([g, a]))
-    value = limits[int(np.argmin(_costs(limits, g, a, prices)))]
+    candidates = _candidates(np.concatenate([g, a]))
+    value = candidates[int(np.argmin(_costs(candidates, g, a, prices)))]
     rng = np.random.default_rng(seed)
     values, costs = [], []
     for _ in range(REPEATS):
         some = (np.sort(rng.choice(x, x.size)) for x in (g, a))
         drawn_good, drawn_anomalous = some
-        every = _costs(limits, drawn_good, drawn_anomalous, prices)
-        values.append(limits[int(np.argmin(every))])
+        every = _costs(candidates, drawn_good, drawn_anomalous, prices)
+        values.append(candidates[int(np.argmin(every))])
         costs.append(_costs(np.array([value]), drawn_good, drawn_anomalous, prices)[0])
-    return CostLimit(
+    return CostThreshold(
         value=float(value),
         value_interval=_interval(values),
         cost=float(_costs(np.array([value]), g, a, prices)[0]),
@@ -89,20 +89,20 @@ def cheapest(
 
 
 def _candidates(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Halfway between neighbouring scores, the lowest score, and a limit above all."""
+    """Halfway between neighbouring scores, the lowest score, and one above all."""
     found = np.unique(scores)
     above = np.nextafter(np.float32(found[-1]), np.float32(np.inf))
     return np.concatenate([found[:1], (found[1:] + found[:-1]) / 2, [float(above)]])
 
 
 def _costs(
-    limits: npt.NDArray[np.float64],
+    candidates: npt.NDArray[np.float64],
     good: npt.NDArray[np.float64],
     anomalous: npt.NDArray[np.float64],
     prices: tuple[float, float],
 ) -> npt.NDArray[np.float64]:
-    escapes = np.searchsorted(anomalous, limits, side="left") / anomalous.size
-    rejects = 1 - np.searchsorted(good, limits, side="left") / good.size
+    escapes = np.searchsorted(anomalous, candidates, side="left") / anomalous.size
+    rejects = 1 - np.searchsorted(good, candidates, side="left") / good.size
     return np.asarray(prices[0] * escapes + prices[1] * rejects)
 
 

@@ -1,8 +1,6 @@
-"""Maps from raw scores to comparable or readable ones, in numpy (docs/reference/metrics.md, "Display").
+"""The scale on which scores are shown to people: 0 = a typical good image, 1 = the threshold (NumPy).
 
-`quantile_map` makes two maps comparable before they are added (EfficientAD, Batzner et al. 2024,
-https://arxiv.org/abs/2303.14535, section 3.4). The others are for people. Metrics always use raw scores:
-clipping and rounding make ties.
+Metrics always use raw scores. See docs/reference/metrics.md, "Display".
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from andon.thresholds.rules import p_value
 
 TINY = 1e-12
 """Smallest divisor."""
@@ -28,10 +24,10 @@ class DegenerateRangeWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class AffineDisplay:
-    """The score shown to people: 0 = a typical good image, 1 = the threshold, one straight line.
+    """Affine map of raw scores to displayed ones: 0 = the typical good score, 1 = the threshold.
 
-    Where the threshold is not above the typical good score there is no such line. Then 1 stays the threshold,
-    the slope is that of the smallest usable span, and `note` says so.
+    Where the threshold does not exceed the typical good score, 1 stays the threshold, the slope is that of the smallest usable
+    span, and `note` says so.
     """
 
     typical: float
@@ -91,85 +87,6 @@ class AffineDisplay:
         raw = (self.threshold + (values.astype(np.float64) - 1.0) * self.span).astype(values.dtype)
         just_below = np.nextafter(values.dtype.type(self.threshold), values.dtype.type(-np.inf))
         return np.where(values < 1, np.minimum(raw, just_below), raw)
-
-
-def map_quantiles(pixels: npt.ArrayLike, lower: float = 0.9, upper: float = 0.995) -> tuple[float, float]:
-    """The two quantiles (linear interpolation) of all validation pixels that `quantile_map` needs.
-
-    By partition, in float64 between the two neighbours, for any number of pixels (`torch.quantile` has a
-    limit).
-    """
-    values = _floats(pixels).ravel()
-    if values.size == 0:
-        raise ValueError("no validation pixels, so there are no quantiles; hold out some good pictures")
-    if np.isnan(values).any():
-        raise ValueError(
-            "a validation pixel is NaN, so there are no quantiles; check the detector on these pictures"
-        )
-    positions = [q * (values.size - 1) for q in (lower, upper)]
-    below = [int(position) for position in positions]
-    above = [min(index + 1, values.size - 1) for index in below]
-    values = np.partition(values, sorted({*below, *above}))
-    first, second = (
-        _between(float(values[i]), float(values[j]), position - i)
-        for position, i, j in zip(positions, below, above, strict=True)
-    )
-    return first, second
-
-
-def quantile_map(anomaly_map: npt.ArrayLike, q_a: float, q_b: float) -> Values:
-    """`0.1 (m - q_a) / (q_b - q_a)`: 0 at the lower validation quantile, 0.1 at the upper one; any shape.
-
-    DegenerateRangeWarning, and a divisor of at least 1e-12, where the quantiles are equal.
-    """
-    values = _floats(anomaly_map)
-    if q_b - q_a < TINY:
-        warnings.warn(
-            f"the map's quantiles {q_a:g} and {q_b:g} are equal: it is flat on good pictures, "
-            "so that any change is blown up; check the detector",
-            DegenerateRangeWarning,
-            stacklevel=2,
-        )
-    return (0.1 * (values.astype(np.float64) - q_a) / max(q_b - q_a, TINY)).astype(values.dtype)
-
-
-def threshold_centred_range(good_scores: npt.ArrayLike, threshold: float) -> tuple[float, float]:
-    """`(lo, hi)` for `threshold_centred`: lo = smallest good score, hi = max(largest, 2 threshold - lo)."""
-    values = np.asarray(good_scores, dtype=np.float64)
-    low = float(values.min())
-    return low, max(float(values.max()), 2 * threshold - low)
-
-
-def threshold_centred(scores: npt.ArrayLike, lo: float, hi: float, threshold: float) -> Values:
-    """Scores, any shape, to [0, 1] with 0.5 at the threshold, 0 from `lo` down and 1 from `hi` up.
-
-    A side without extent (lo = threshold or hi = threshold) maps to 0.5, infinite scores to 0 and 1.
-    """
-    values = np.asarray(scores, dtype=np.float64)
-    if np.isnan(values).any():
-        raise ValueError("NaN has no place on the scale; check the detector on this sample")
-    left, right = threshold - lo, hi - threshold
-    offset = np.where(np.isfinite(values), values - threshold, 0.0)
-    below = 0.5 + 0.5 * offset / left if left > 0 else 0.5
-    above = 0.5 + 0.5 * offset / right if right > 0 else 0.5
-    scale = np.clip(np.where(offset <= 0, below, above), 0.0, 1.0)
-    return np.where(np.isfinite(values), scale, np.where(values > 0, 1.0, 0.0))
-
-
-def ecdf(scores: npt.ArrayLike, good_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """1 - p-value: about the share of good validation images that are less anomalous; any shape."""
-    return 1.0 - p_value(scores, good_scores)
-
-
-def zscore(scores: npt.ArrayLike, mean: float, std: float) -> Values:
-    """Standard deviations above the mean, with a divisor of at least 1e-12; any shape."""
-    values = _floats(scores)
-    return ((values.astype(np.float64) - mean) / max(std, TINY)).astype(values.dtype)
-
-
-def _between(low: float, high: float, share: float) -> float:
-    """Linear interpolation that also holds for equal infinite ends."""
-    return low if low == high else low + share * (high - low)
 
 
 def _floats(values: npt.ArrayLike) -> Values:

@@ -1,7 +1,7 @@
-"""Limits of a run that are changed after fitting: by whom, when, why, and back again.
+"""History of a run's thresholds: every change after fitting, by whom, when and why.
 
-DETECTOR/limits.json holds every change, oldest first; the last one is in force. Scores, raw and displayed, never change
-when limits do: 1 stays the threshold as it was fitted.
+DETECTOR/thresholds.json holds all changes, oldest first; the last one counts. Raw and displayed scores never change with a
+threshold: a displayed score of 1 stays the threshold as fitted.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ from andon.core.files import write_json
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.rules import Threshold
 
-FILE = "limits.json"
+FILE = "thresholds.json"
+EARLIER_FILE = "limits.json"
+"""Its name until version 0.1; still read, so that an older run keeps its thresholds."""
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Limits from a moment on."""
+    """The thresholds from a moment on."""
 
     when: str
     """UTC, ISO 8601."""
     who: str
     reason: str
     rule: str
-    """In words: how the limits came about."""
+    """In words: how the thresholds were computed."""
     image: Threshold
     pixel: Threshold
     look: Threshold | None
-    """From here up to `image` a person is to look; None = no such band."""
+    """Lower end of the review band, which ends at `image`; None = no band."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -45,17 +47,22 @@ class Change:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Change:
         """Inverse of `to_json`."""
-        limits = {
+        thresholds = {
             name: None if data[name] is None else Threshold.from_json(data[name])
             for name in ("image", "pixel", "look")
         }
-        return cls(**{**data, **limits})
+        return cls(**{**data, **thresholds})
+
+
+def history_file(folder: Path) -> Path | None:
+    """The file of changes in a detector's folder, whichever version wrote it; None where nothing was changed."""
+    return next((folder / name for name in (FILE, EARLIER_FILE) if (folder / name).exists()), None)
 
 
 def read_changes(folder: Path) -> list[Change]:
     """All changes in a detector's folder, oldest first. Raises `DataError` where the file cannot be understood."""
-    file = folder / FILE
-    if not file.exists():
+    file = history_file(folder)
+    if file is None:
         return []
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -64,12 +71,12 @@ def read_changes(folder: Path) -> list[Change]:
         return [Change.from_json(values) for values in data["changes"]]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
-            f"{file} cannot be understood ({error}), so the limits in force are unknown: bring back the original"
+            f"{file} cannot be understood ({error}), so the thresholds of this detector are unknown: bring back the original"
         ) from error
 
 
-def in_force(calibration: Calibration, changes: Sequence[Change]) -> Calibration:
-    """The calibration with the limits of the last change."""
+def with_changes(calibration: Calibration, changes: Sequence[Change]) -> Calibration:
+    """The calibration with the thresholds of the last change."""
     if not changes:
         return calibration
     last = changes[-1]
@@ -79,9 +86,9 @@ def in_force(calibration: Calibration, changes: Sequence[Change]) -> Calibration
 def change(
     folder: Path, calibration: Calibration, *, reason: str, rule: str, who: str | None = None
 ) -> Change:
-    """Put the limits of `calibration` in force, and write down who did it, when and why."""
+    """Add the thresholds of `calibration` to the history: who, when, why. Raises `DataError` without a reason."""
     if not reason.strip():
-        raise DataError("a change of limits needs a reason that others understand later: --reason TEXT")
+        raise DataError("a change of thresholds needs a reason that others understand later: --reason TEXT")
     made = Change(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         who=who or _user(),
@@ -99,11 +106,11 @@ def change(
 
 
 def undo(folder: Path, fitted: Calibration, *, reason: str) -> Change:
-    """Put the limits in force that were before the last change; the record of the change stays."""
+    """Bring back the thresholds before the last change; that change stays in the history. Raises `DataError` without one."""
     changes = read_changes(folder)
     if not changes:
-        raise DataError(f"{folder} has the limits it was fitted with: there is nothing to undo")
-    before = in_force(fitted, changes[:-1])
+        raise DataError(f"{folder} has the thresholds it was fitted with: there is nothing to undo")
+    before = with_changes(fitted, changes[:-1])
     return change(folder, before, reason=reason, rule=f"as before the change of {changes[-1].when}")
 
 

@@ -1,11 +1,10 @@
-"""Thresholds: from held-out good images alone, or, for analysis only, from labels (docs/reference/metrics.md, "Thresholds").
+"""Threshold rules: from held-out good images alone, or from labelled images.
 
-`conformal` is the default. With n validation scores that played no part in fitting, a new good image is as
-likely to take any of the n + 1 places among them (Vovk, Gammerman, Shafer: Algorithmic Learning in a Random
-World, 2005, https://doi.org/10.1007/b106715, section 2.2). Calling anomalous what lies above the k-th
-smallest of them, k = n + 1 - floor(alpha (n + 1)), therefore rejects a good image with probability <=
-alpha, whatever the detector and the distribution. andon calls anomalous what is `>=` the threshold, so the
-threshold is the next number after the k-th score, in the dtype in which scores are compared.
+`conformal` is the default. The rank of a new good image among n held-out scores is uniform over n + 1 places (Vovk,
+Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, https://doi.org/10.1007/b106715, Sec. 2.2). A threshold just
+above the k-th smallest score, k = n + 1 - floor(alpha (n + 1)), therefore rejects a new good image with probability at most
+alpha, for any detector and any distribution. An image is anomalous when its score is `>=` the threshold, so the threshold is
+the next floating-point number after the k-th score. See docs/reference/metrics.md, "Thresholds".
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ ROOM = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What n good scores promise about the false alarms of a threshold. Rates are fractions in [0, 1]."""
+    """The false-reject rate that n good scores guarantee for a threshold. Rates are fractions in [0, 1]."""
 
     alpha: float
-    """False alarm rate asked for."""
+    """False-reject rate asked for."""
     n: int
     """Independent good scores: parts where images of one part share an object id, else images."""
     k: int
@@ -42,9 +41,9 @@ class Guarantee:
     order_statistic: float
     """That score."""
     expected_rate: float
-    """False alarm rate on average over validation sets, (n + 1 - k) / (n + 1)."""
+    """False-reject rate on average over validation sets, (n + 1 - k) / (n + 1)."""
     upper_rate: float
-    """False alarm rate that this threshold stays under with 95 % confidence."""
+    """Upper bound of the false-reject rate of this threshold, with 95 % confidence."""
 
     @property
     def reached(self) -> bool:
@@ -59,9 +58,9 @@ class Threshold:
     value: float
     """Exactly representable in the dtype in which scores are compared; +inf calls only +inf."""
     rule: str
-    """conformal, quantile, mean_std, manual, labelled_f1, cost; or, from labels of the test, f1_max, fpr, youden."""
+    """`conformal`, `labelled_f1` or `cost`; `f1_max` from the labels of the test."""
     parameter: float | None = None
-    """alpha, q, c or the FPR of the rule."""
+    """alpha of `conformal`."""
     n: int = 0
     """Independent scores it was computed from."""
     n_scores: int = 0
@@ -76,19 +75,14 @@ class Threshold:
         if self.guarantee is not None:
             return _describe_guarantee(self.guarantee, parts=self.n_scores > self.n)
         number = f"{self.value:.6g}"
-        if self.rule == "manual":
-            return f"Set by hand to {number}; nothing is known about its false alarms."
         if self.rule == "cost":
-            return f"{number}, the cheapest limit on {self.n} labelled pictures; no false alarm rate is guaranteed."
+            return f"{number}, the cheapest threshold on {self.n} labelled pictures; no false-reject rate is guaranteed."
         if self.rule == "labelled_f1":
             return (
-                f"{number}, the best F1 on {self.n} held-out good and labelled anomalous pictures; no false alarm rate is "
+                f"{number}, the best F1 on {self.n} held-out good and labelled anomalous pictures; no false-reject rate is "
                 "guaranteed."
             )
-        if self.oracle:
-            return f"{number}, chosen with the labels of {self.n} samples by {self.rule}; for analysis only."
-        rule = f"{self.parameter:g} quantile" if self.rule == "quantile" else f"mean + {self.parameter:g} std"
-        return f"{number}, the {rule} of {self.n} good scores; no false alarm rate is guaranteed."
+        return f"{number}, chosen with the labels of {self.n} samples by {self.rule}; for analysis only."
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for an artefact; `from_json` brings it back."""
@@ -125,7 +119,7 @@ def conformal(
     """
     if not 0 < alpha < 1:
         raise ValueError(
-            f"alpha is {alpha}; it is a false alarm rate and must lie between 0 and 1, e.g. 0.05"
+            f"alpha is {alpha}; it is a false-reject rate and must lie between 0 and 1, e.g. 0.05"
         )
     given = _good_scores(scores, dtype)
     ordered = np.sort(given if object_ids is None else largest_per_object(given, object_ids))
@@ -135,9 +129,9 @@ def conformal(
         if on_small == "error":
             reachable = math.ceil(1e4 / (n + 1)) / 1e4
             raise DataError(
-                f"{n} good validation pictures cannot promise a false alarm rate of {_percent(alpha)}, that "
+                f"{n} good validation pictures cannot guarantee a false-reject rate of {_percent(alpha)}, that "
                 f"takes {smallest_n(alpha)}; add pictures, raise alpha to {reachable}, or accept the "
-                'largest score as the limit with on_small="max"'
+                'largest score as the threshold with on_small="max"'
             )
         k = n
     score = ordered[k - 1]
@@ -159,60 +153,18 @@ def conformal(
 
 
 def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
-    """The threshold, higher by `ROOM` of its distance to the median good score; what it promises still holds.
+    """The threshold raised by `ROOM` of its distance to the median good score; its guarantee still holds.
 
-    The image that set the threshold lies a rounding error below it, and runtimes round differently: with this room its
-    verdict is the same in all of them.
+    The score that sets the threshold lies one rounding error below it, and runtimes round differently. The margin keeps the
+    verdict of that image the same in all of them.
     """
     distance = threshold.value - float(np.median(np.asarray(scores, np.float64)))
     return replace(threshold, value=_rounded(threshold.value + ROOM * max(distance, 0.0), dtype))
 
 
-def p_value(scores: npt.ArrayLike, good_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Share of good images at least as anomalous: (1 + #{good >= s}) / (n + 1), any shape.
-
-    `p <= alpha` is the same decision as the conformal threshold for `alpha`, on scores of the same dtype.
-    """
-    ordered = np.sort(as_scores(good_scores))
-    values = np.asarray(scores)
-    if np.isnan(values).any():
-        raise ValueError("NaN has no p-value; check the detector on this sample")
-    return np.asarray((1 + ordered.size - np.searchsorted(ordered, values, side="left")) / (ordered.size + 1))
-
-
-def quantile(scores: npt.ArrayLike, q: float = 0.999, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
-    """The smallest good score at or above a share `q` of them; no guarantee, least of all for pixels."""
-    if not 0 <= q <= 1:
-        raise ValueError(f"q is {q}; it is a share of the good scores and must lie in [0, 1], e.g. 0.999")
-    given = _good_scores(scores, dtype)
-    value = float(np.quantile(given, q, method="higher"))
-    return Threshold(value, "quantile", q, n=given.size, n_scores=given.size)
-
-
-def mean_std(scores: npt.ArrayLike, c: float = 3.0, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
-    """Mean + c standard deviations (ddof 0) of good scores: MVTec AD 2's rule for pixels; no guarantee."""
-    given = _good_scores(scores, dtype)
-    if not np.isfinite(given).all():
-        raise DataError("a good score is infinite, so there is no mean; use the conformal or quantile rule")
-    value = given.mean(dtype=np.float64) + c * given.std(dtype=np.float64)
-    return Threshold(_rounded(value, dtype), "mean_std", c, n=given.size, n_scores=given.size)
-
-
-def manual(value: float, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
-    """A threshold set by a person, rounded to the dtype in which scores are compared."""
-    if math.isnan(value):
-        raise ValueError("a threshold cannot be NaN; give a number")
-    return Threshold(_rounded(value, dtype), "manual")
-
-
 def smallest_n(alpha: float) -> int:
     """Fewest good images for which `conformal(alpha)` exists: 9, 19, 99 for 0.1, 0.05, 0.01."""
     return max(1, math.ceil((1 - 1e-9) / alpha) - 1)
-
-
-def smallest_n_with_confidence(rate: float, confidence: float = CONFIDENCE) -> int:
-    """Fewest good images whose largest score keeps the rate: 29, 59, 299 for 0.1, 0.05, 0.01 at 95 %."""
-    return math.ceil(math.log(1 - confidence) / math.log(1 - rate))
 
 
 # --- from labelled images that are not in the test -----------------------------------------------------------
@@ -247,28 +199,6 @@ def f1_max_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
     return _oracle(ranking.summary().f1_max.threshold, "f1_max", None, ranking.n_pos + ranking.n_neg)
 
 
-def fpr_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike, fpr: float) -> Threshold:
-    """The smallest distinct score with a false positive rate <= `fpr`; +inf where no score has it."""
-    values, truth = checked(scores, labels)
-    if truth.all():
-        raise DataError("no good sample, so there is no false positive rate; add good samples or use f1_max")
-    curve = rank(values, truth).curve()
-    last = np.flatnonzero(curve.fpr <= fpr)[-1]  # the FPR rises as thresholds fall
-    return _oracle(curve.thresholds[last], "fpr", fpr, values.size)
-
-
-def youden_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Threshold:
-    """The largest threshold with the largest TPR - FPR (Youden's J)."""
-    values, truth = checked(scores, labels)
-    _require_anomalous(labels)
-    if truth.all():
-        raise DataError("no good sample, so there is no false positive rate; add good samples or use f1_max")
-    curve = rank(values, truth).curve()
-    # Over a common denominator the counts stay integers, so that ties are ties.
-    j = curve.tp * curve.n_neg - curve.fp * curve.n_pos
-    return _oracle(curve.thresholds[np.argmax(j)], "youden", None, values.size)
-
-
 def _require_anomalous(labels: npt.ArrayLike) -> None:
     if not np.any(np.asarray(labels) == 1):
         raise DataError(
@@ -298,7 +228,7 @@ def _percent(rate: float) -> str:
 
 
 def _describe_guarantee(guarantee: Guarantee, parts: bool) -> str:
-    """E.g. "59 good images support a false alarm rate of 5 %: ..."."""
+    """E.g. "59 good images support a false-reject rate of 5 %: ..."."""
     what = "parts" if parts else "pictures"
     rates = (
         f"{_percent(guarantee.expected_rate)} is expected, and with 95 % confidence it is at most "
@@ -306,9 +236,9 @@ def _describe_guarantee(guarantee: Guarantee, parts: bool) -> str:
     )
     if guarantee.reached:
         return (
-            f"{guarantee.n} good {what} support a false alarm rate of {_percent(guarantee.alpha)}: {rates}."
+            f"{guarantee.n} good {what} support a false-reject rate of {_percent(guarantee.alpha)}: {rates}."
         )
     return (
-        f"{guarantee.n} good {what} do not support a false alarm rate of {_percent(guarantee.alpha)}, that "
+        f"{guarantee.n} good {what} do not support a false-reject rate of {_percent(guarantee.alpha)}, that "
         f"takes {smallest_n(guarantee.alpha)}; the threshold is just above their largest score: {rates}."
     )

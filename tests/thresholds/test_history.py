@@ -1,4 +1,4 @@
-"""Limits that are changed after fitting: what they promise, what they cost, and that scores stay as they are."""
+"""Thresholds changed after fitting: their false-reject rate, their cost, their history; scores stay as they are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from andon.core.errors import DataError
 from andon.detectors._saving import load_detector
-from andon.runs import thresholds as adjusting
+from andon.runs import thresholds
 from andon.runs.loading import load
-from andon.thresholds import history as limits
+from andon.thresholds import history
 from andon.thresholds.costs import cheapest
 
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=20)
@@ -23,22 +23,22 @@ SCORES = st.lists(st.floats(-5, 5, width=32), min_size=5, max_size=20)
 
 @settings(deadline=None, max_examples=25)
 @given(SCORES, SCORES, st.floats(0.1, 100), st.floats(0.1, 100), st.floats(0.001, 0.9))
-def test_no_limit_is_cheaper(good, anomalous, escape, reject, rate):
+def test_no_threshold_is_cheaper(good, anomalous, escape, reject, rate):
     found = cheapest(good, anomalous, escape=escape, reject=reject, defect_rate=rate)
 
-    def cost(limit):
-        missed = sum(x < limit for x in anomalous) / len(anomalous)
-        rejected = sum(x >= limit for x in good) / len(good)
+    def cost(threshold):
+        missed = sum(x < threshold for x in anomalous) / len(anomalous)
+        rejected = sum(x >= threshold for x in good) / len(good)
         return rate * escape * missed + (1 - rate) * reject * rejected
 
     assert found.cost == pytest.approx(cost(found.value))
-    for limit in [*good, *anomalous, 10.0, -10.0]:
-        assert found.cost <= cost(limit) + 1e-9
+    for threshold in [*good, *anomalous, 10.0, -10.0]:
+        assert found.cost <= cost(threshold) + 1e-9
     assert found.value_interval[0] <= found.value_interval[1]
     assert found.cost_interval[0] <= found.cost_interval[1]
 
 
-def test_dear_escapes_lower_the_limit():
+def test_expensive_escapes_lower_the_threshold():
     rng = np.random.default_rng(0)
     good, bad = rng.normal(0, 1, 100), rng.normal(2, 1, 100)
     by_price = [cheapest(good, bad, escape=e, reject=1, defect_rate=0.1).value for e in (1, 10, 100)]
@@ -48,11 +48,11 @@ def test_dear_escapes_lower_the_limit():
         cheapest(good, bad[:4], escape=1, reject=1, defect_rate=0.1)
 
 
-def test_promise_in_words():
-    assert adjusting.promise(120) == (
+def test_supported_rate_in_words():
+    assert thresholds.supported_rate(120) == (
         "120 good pictures support at most 0.83 % false rejects on average; for 0.1 % bring 999"
     )
-    assert adjusting.promise(6).endswith("for 5 % bring 19")
+    assert thresholds.supported_rate(6).endswith("for 5 % bring 19")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_rate_from_more_good_pictures(own_run, more, dataset_folder):
     before = load_detector(own_run)
     picture = next(iter(sorted((dataset_folder / "test/stain").iterdir())))
     old = before.predict(picture)
-    _, count = adjusting.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")
+    _, count = thresholds.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")
     after = load_detector(own_run)
     assert count == len(before.fitted().scores) + 40
     found = after.fitted()
@@ -85,66 +85,66 @@ def test_rate_from_more_good_pictures(own_run, more, dataset_folder):
 
 def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder):
     with pytest.raises(DataError, match=r"0\.1 % was asked for, that takes 999"):
-        adjusting.by_rate(own_run, 0.001, reason="x")
+        thresholds.by_rate(own_run, 0.001, reason="x")
     with pytest.raises(DataError, match="has learned from all"):
-        adjusting.by_rate(own_run, 0.05, good=[dataset_folder / "train"], reason="x")
-    assert not (own_run / "detector/limits.json").exists()
+        thresholds.by_rate(own_run, 0.05, good=[dataset_folder / "train"], reason="x")
+    assert not (own_run / "detector/thresholds.json").exists()
 
 
-def test_pictures_that_were_learned_promise_nothing(own_run, more, andon):
+def test_pictures_that_were_learned_support_no_rate(own_run, more, andon):
     """A run that held nothing out: its own scores are those of training pictures, and only further pictures count."""
-    assert "good pictures support at most" in andon("limit", own_run).out
+    assert "good pictures support at most" in andon("threshold", own_run).out
     detector = load_detector(own_run)
     detector.calibration = replace(detector.fitted(), source="train and 3 labelled anomalous pictures")
     detector.save(own_run / "detector")
-    assert "training pictures promise nothing about new ones" in " ".join(andon("limit", own_run).out.split())
+    assert "training pictures say nothing about new ones" in " ".join(andon("threshold", own_run).out.split())
     with pytest.raises(
         DataError, match=r"nothing was held out.* 5 % was asked for, that takes 19: add some with --good"
     ):
-        adjusting.by_rate(own_run, 0.05, reason="x")
-    change, count = adjusting.by_rate(own_run, 0.05, good=[more], reason="x")
+        thresholds.by_rate(own_run, 0.05, reason="x")
+    change, count = thresholds.by_rate(own_run, 0.05, good=[more], reason="x")
     assert count == 40
     assert "from 40 good pictures" in change.rule
 
 
 def test_every_change_is_kept_and_can_be_undone(own_run, more):
     fitted = load_detector(own_run).fitted()
-    adjusting.by_rate(own_run, 0.05, good=[more], reason="first")
+    thresholds.by_rate(own_run, 0.05, good=[more], reason="first")
     first = load_detector(own_run).fitted()
-    adjusting.by_rate(own_run, 0.1, good=[more], reason="second")
+    thresholds.by_rate(own_run, 0.1, good=[more], reason="second")
     folder = own_run / "detector"
-    limits.undo(folder, fitted, reason="too many looks")
+    history.undo(folder, fitted, reason="too many looks")
     assert load_detector(own_run).fitted().image == first.image
-    changes = limits.read_changes(folder)
+    changes = history.read_changes(folder)
     assert [c.reason for c in changes] == ["first", "second", "too many looks"]
     assert all(c.who and c.when for c in changes)
-    (folder / "limits.json").write_text("{}")
+    (folder / "thresholds.json").write_text("{}")
     with pytest.raises(DataError, match="cannot be understood"):
         load_detector(own_run)
 
 
-def test_limits_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
+def test_thresholds_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
     from andon.export import packed as packing
     from andon.runs.export import pack_run
 
     monkeypatch.setattr(packing, "_network", lambda detector, pictures: (None, "left out here"))
-    adjusting.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")
+    thresholds.by_rate(own_run, 0.05, look=0.2, good=[more], reason="a new lamp")
     pack_run(own_run, tmp_path / "x.andon")
     assert load(tmp_path / "x.andon").fitted() == load_detector(own_run).fitted()
 
 
 def test_command(own_run, more, dataset_folder, andon):
-    shown = andon("limit", own_run)
+    shown = andon("threshold", own_run)
     assert "good pictures support at most" in shown.out
-    assert "reason" in andon("limit", own_run, "--false-rejects", "0.1", "--good", more).complaint()
-    assert "--escape-cost" in andon("limit", own_run, "--labelled", dataset_folder).complaint()
-    assert "choose one" in andon("limit", own_run, "--undo", "--false-rejects", "0.1").complaint()
-    assert "nothing to undo" in andon("limit", own_run, "--undo", "--reason", "x").complaint()
-    assert "no detector" in andon("limit", more).complaint()
+    assert "reason" in andon("threshold", own_run, "--false-reject-rate", "0.1", "--good", more).complaint()
+    assert "--escape-cost" in andon("threshold", own_run, "--labelled", dataset_folder).complaint()
+    assert "choose one" in andon("threshold", own_run, "--undo", "--false-reject-rate", "0.1").complaint()
+    assert "nothing to undo" in andon("threshold", own_run, "--undo", "--reason", "x").complaint()
+    assert "no detector" in andon("threshold", more).complaint()
     assert (
         "at least 5 good"
         in andon(
-            "limit",
+            "threshold",
             own_run,
             "--labelled",
             dataset_folder,
@@ -157,10 +157,18 @@ def test_command(own_run, more, dataset_folder, andon):
         ).err
     )
     found = andon(
-        "limit", own_run, "--false-rejects", "0.1", "--good", more, "--reason", "night shift", "--json"
+        "threshold",
+        own_run,
+        "--false-reject-rate",
+        "0.1",
+        "--good",
+        more,
+        "--reason",
+        "night shift",
+        "--json",
     )
     assert [c["reason"] for c in json.loads(found.out)["changes"]] == ["night shift"]
-    assert "night shift" in andon("limit", own_run).out
+    assert "night shift" in andon("threshold", own_run).out
 
 
 def test_by_cost(own_run, tmp_path, andon):
@@ -170,20 +178,20 @@ def test_by_cost(own_run, tmp_path, andon):
     for k in range(6):  # others than those of the run
         write_picture(data / f"test/good/{k:03d}.png", texture(500 + k))
     before = load_detector(own_run).fitted()
-    _, best = adjusting.by_cost(own_run, str(data), escape=200, reject=5, defect_rate=0.01, reason="prices")
+    _, best = thresholds.by_cost(own_run, str(data), escape=200, reject=5, defect_rate=0.01, reason="prices")
     after = load_detector(own_run).fitted()
     assert after.image.value == pytest.approx(best.value)
     assert after.pixel == before.pixel
-    assert "cheapest limit on 12 labelled pictures" in andon("limit", own_run).out.replace("\n", " ")
+    assert "cheapest threshold on 12 labelled pictures" in andon("threshold", own_run).out.replace("\n", " ")
 
 
 @pytest.mark.xdist_group("network")
-def test_limits_hold_for_a_network_that_was_exported_before(own_run, network, more, dataset_folder):
-    """The verdict follows the run's limits in every runtime; a network of another detector is refused."""
+def test_thresholds_hold_for_a_network_that_was_exported_before(own_run, network, more, dataset_folder):
+    """The verdict follows the run's thresholds in every runtime; a network of another detector is refused."""
     (own_run / "model.onnx").write_bytes(network.read_bytes())
     picture = sorted((dataset_folder / "test/good").iterdir())[0]
     before = load(own_run, "onnx").predict(picture)
-    adjusting.by_rate(own_run, 0.1, look=0.4, good=[more], reason="a new lamp")
+    thresholds.by_rate(own_run, 0.1, look=0.4, good=[more], reason="a new lamp")
     detector, model = load_detector(own_run), load(own_run, "onnx")
     assert model.fitted() == detector.fitted()
     verdicts = [detector.predict(path).verdict for path in more.iterdir()]
@@ -196,3 +204,30 @@ def test_limits_hold_for_a_network_that_was_exported_before(own_run, network, mo
         DataError, match=r"model\.onnx was exported from another detector than .*andon export"
     ):
         load(own_run, "onnx")
+
+
+def test_an_earlier_history_is_still_read(own_run, more, tmp_path, monkeypatch):
+    """Runs of version 0.1 have limits.json; their thresholds count, and go on in thresholds.json."""
+    thresholds.by_rate(own_run, 0.1, good=[more], reason="first")
+    folder, now = own_run / "detector", load_detector(own_run).fitted()
+    (folder / "thresholds.json").rename(folder / "limits.json")
+    assert load_detector(own_run).fitted() == now
+    thresholds.by_rate(own_run, 0.05, good=[more], reason="second")
+    assert [change.reason for change in history.read_changes(folder)] == ["first", "second"]
+    assert (folder / "thresholds.json").exists()
+
+
+def test_the_earlier_name_of_the_command_says_the_new_one(own_run, andon):
+    found = andon("limit", own_run)
+    assert "andon threshold" in found.err
+    assert found.out == andon("threshold", own_run).out
+
+
+@pytest.mark.parametrize("command", ["threshold", "predict", "export", "latency"])
+def test_an_edited_detector_is_refused_by_every_command(own_run, dataset_folder, tmp_path, andon, command):
+    file = own_run / "detector/detector.json"
+    description = json.loads(file.read_text())
+    description["calibration"]["image"]["value"] *= 2
+    file.write_text(json.dumps(description))
+    images = [dataset_folder / "test/good/000.png"] if command in {"predict", "latency"} else []
+    assert "was changed after it was saved" in andon(command, own_run, *images).complaint()
