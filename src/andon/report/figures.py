@@ -78,7 +78,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _roc(curve: Curve | None, metrics: Mapping[str, Metric], level: str) -> Figure | None:
-    """Share found over share of false alarms, with the point of the fixed threshold."""
+    """ROC curve: recall over false positive rate, with the point of the fixed threshold."""
     if curve is None:
         return None
     figure, axes = _square()
@@ -88,7 +88,7 @@ def _roc(curve: Curve | None, metrics: Mapping[str, Metric], level: str) -> Figu
     axes.set_xlabel(f"{_good(level)} called anomalous")
     axes.set_ylabel(f"{_anomalous(level)} found")
     axes.set_title(f"ROC, {_title(level)}: area {percent(metrics[f'{level}_auroc'].value)}")
-    _fixed_point(axes, metrics.get(f"{level}_fpr"), metrics.get(f"{level}_recall"), "false alarms", "found")
+    _fixed_point(axes, metrics.get(f"{level}_fpr"), metrics.get(f"{level}_recall"), "false positive rate", "recall")
     _key(axes, loc="lower right", bbox_to_anchor=(1.0, 0.0))
     return figure
 
