@@ -102,7 +102,7 @@ TINY = {
         "width": 0.1,
         "descriptor": 16,
         "students": 2,
-        "teacher.picture_size": 64,
+        "teacher.image_size": 64,
         "teacher.steps": 15,
         "teacher.batch_size": 8,
         "teacher.optimiser.lr": 2e-3,

@@ -158,14 +158,14 @@ class EfficientAD(Detector):
         """Algorithm 1: teacher statistics, training, map normalisation."""
         with trainer.timed("teacher"):
             targets = self._fit_teacher_statistics(train, trainer)
-        pictures = CachedImages(train, self.input_size)
+        cached = CachedImages(train, self.input_size)
         penalty = CachedImages(
             penalty_records(self.config.penalty.folder), self.input_size, view=View(zoom=True)
         )
 
         def loss(draw: Draw) -> Mapping[str, Tensor]:
             chosen = draw.indices.tolist()
-            images = pictures(chosen)
+            images = cached(chosen)
             augmented = jitter_one(images, draw.generator).to(trainer.device)
             outside = self._draw_penalty(penalty, len(chosen), draw).to(trainer.device)
             images = images.to(trainer.device)

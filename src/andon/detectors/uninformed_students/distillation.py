@@ -58,13 +58,13 @@ def distil_teacher(
     modules = {"teacher": network.to(trainer.device), "decoder": decoder.to(trainer.device)}
 
     @lru_cache(maxsize=KEPT_IMAGES)
-    def picture(k: int) -> Tensor:
-        image = load_batch([records[k]], (settings.picture_size, settings.picture_size)).image[0]
-        return (image * 255).round().byte()
+    def image(k: int) -> Tensor:
+        loaded = load_batch([records[k]], (settings.image_size, settings.image_size)).image[0]
+        return (loaded * 255).round().byte()
 
     def loss(draw: Draw) -> Mapping[str, Tensor]:
-        pictures = [picture(int(k) % len(records)) for k in draw.indices]
-        return teacher_losses(patch, settings, network, decoder, extractor, pictures, draw.generator)
+        images = [image(int(k) % len(records)) for k in draw.indices]
+        return teacher_losses(patch, settings, network, decoder, extractor, images, draw.generator)
 
     folder = _teacher_folder(patch, config, extractor, records, trainer.precision)
     _drop_damaged(folder / f"{stage}.safetensors")
@@ -83,12 +83,12 @@ def teacher_losses(
     network: nn.Module,
     decoder: nn.Module,
     extractor: Backbone,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Weighted L_k, L_m and L_c (Eq. 1 to 4) of one random crop of each (3, S, S) uint8 image; terms of weight 0 are left out."""
     border = largest_shift(patch) if settings.metric else 0
-    windows = random_windows(pictures, patch, generator, border=border, grey_share=settings.grey_share)
+    windows = random_windows(images, patch, generator, border=border, grey_share=settings.grey_share)
     crops, shifted = (x.to(extractor.mean.device) for x in shifted_crops(windows, patch, generator))
     descriptors = network(normalise(crops)).float().flatten(1)  # (B, d)
     terms: dict[str, Tensor] = {}
@@ -130,7 +130,7 @@ def _teacher_folder(
         "descriptor": config.descriptor,
         "teacher": config.teacher.model_dump(mode="json", exclude={"folder"}),
         "extractor": extractor.fingerprint(),
-        "pictures": [version, *((record.image.name, record.image.stat().st_size) for record in records)],
+        "images": [version, *((record.image.name, record.image.stat().st_size) for record in records)],
         "precision": precision,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

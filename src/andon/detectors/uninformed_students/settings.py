@@ -20,7 +20,7 @@ class TeacherConfig(Config):
 
     folder: str | None = None
     """Folder of photographs unrelated to the product; None = procedural images."""
-    picture_size: Side = 512
+    image_size: Side = 512
     """Both sides of these images are resized to this many pixels before windows are cropped."""
     grey_share: Share = 0.1
     """Probability that a crop is converted to grey."""

@@ -16,7 +16,7 @@ NOISE = 0.1
 
 
 def random_windows(
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     patch: int,
     generator: torch.Generator,
     *,
@@ -31,12 +31,12 @@ def random_windows(
     """
     side = patch + 2 * border
     windows = []
-    for picture in pictures:
-        whole = picture.shape[-1]
+    for image in images:
+        whole = image.shape[-1]
         zoomed = patch * _uniform(generator, *zoom)
         extent = min(whole, max(2, round(side * whole / zoomed)))
         top, left = (int(torch.randint(whole - extent + 1, (), generator=generator)) for _ in range(2))
-        cut = picture[None, :, top : top + extent, left : left + extent].float() / 255
+        cut = image[None, :, top : top + extent, left : left + extent].float() / 255
         window = F.interpolate(cut, size=(side, side), mode="bilinear", align_corners=False, antialias=True)[
             0
         ]
