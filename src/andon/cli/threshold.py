@@ -18,37 +18,37 @@ app = typer.Typer()
 def threshold(
     run: Run,
     false_reject_rate: Annotated[
-        float | None, typer.Option(help="Largest share of good pictures to reject, e.g. 0.01.")
+        float | None, typer.Option(help="Largest fraction of good images to reject, e.g. 0.01.")
     ] = None,
     look: Annotated[
         float | None,
         typer.Option(
-            help="With --false-reject-rate: share of good pictures that a person looks at or that are rejected."
+            help="With --false-reject-rate: fraction of good images that a person inspects or that are rejected."
         ),
     ] = None,
     good: Annotated[
         list[Path] | None,
-        typer.Option(help="With --false-reject-rate: further good pictures, or folders of them."),
+        typer.Option(help="With --false-reject-rate: further good images, or folders of them."),
     ] = None,
     labelled: Annotated[
         str | None,
         typer.Option(
-            help="Data with good and defective test pictures: set the threshold with the lowest cost."
+            help="Data with good and anomalous test images: set the threshold with the lowest expected cost."
         ),
     ] = None,
     escape_cost: Annotated[
-        float | None, typer.Option(help="With --labelled: price of a defective part that passes.")
+        float | None, typer.Option(help="With --labelled: cost of a defective part that passes.")
     ] = None,
     reject_cost: Annotated[
-        float | None, typer.Option(help="With --labelled: price of a good part that is rejected.")
+        float | None, typer.Option(help="With --labelled: cost of a good part that is rejected.")
     ] = None,
     defect_rate: Annotated[
-        float, typer.Option(help="With --labelled: share of defective parts on the line.")
+        float, typer.Option(help="With --labelled: fraction of defective parts on the line.")
     ] = 0.01,
     undo: Annotated[
-        bool, typer.Option("--undo", help="Back to the thresholds before the last change.")
+        bool, typer.Option("--undo", help="Restore the thresholds before the last change.")
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why; kept with the change.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason, stored with the change.")] = "",
     as_json: Json = False,
 ) -> None:
     """Show the thresholds, the false-reject rate they support and their history, or change them. Scores stay as they are."""
