@@ -57,13 +57,13 @@ def benchmark(
     """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
     from andon.core.config import parse_assignments
     from andon.core.errors import AndonError
-    from andon.detectors._registry import detector_names
+    from andon.detectors._registry import usable_detectors
     from andon.experiments.comparison import comparison, write_tables
     from andon.experiments.sweep import plan
 
     jobs = plan(
         data,
-        detector_names() if detectors == "all" else _listed(detectors),
+        usable_detectors() if detectors == "all" else _listed(detectors),
         categories=() if categories == "all" else _listed(categories),
         seeds=seeds,
         layout=layout,

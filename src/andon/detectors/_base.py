@@ -28,6 +28,7 @@ from andon.core.tiling import Map, Pixels, Tiling, cut_records
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.detectors._config import DetectorConfig as DetectorConfig
+from andon.detectors._registry import name_of
 from andon.detectors._saving import save_detector
 from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
@@ -81,8 +82,8 @@ class Detector(Predictor, nn.Module):
 
     @property
     def name(self) -> str:
-        """The detector's name: that of its file or folder."""
-        return type(self).__module__.removeprefix("andon.detectors.").split(".")[0]
+        """The detector's name: that of its file or folder, or of its entry point."""
+        return name_of(type(self))
 
     # What a detector defines ---------------------------------------------------------------------------------------
 

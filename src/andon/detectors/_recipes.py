@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +14,14 @@ from pydantic import Field, SerializeAsAny
 from andon.core.config import Amount, Config, from_yaml
 from andon.core.errors import ConfigError, nearest
 from andon.detectors._config import DetectorConfig
-from andon.detectors._registry import detector_class, detector_names
+from andon.detectors._registry import (
+    detector_class,
+    is_known,
+    recipe_text,
+    recipes_of,
+    summary,
+    usable_detectors,
+)
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -70,15 +75,8 @@ OWN_SETTINGS = tuple(
 
 
 def recipe_names() -> list[str]:
-    """Names of all recipes of the package, `detector/variant`."""
-    root = resources.files("andon").joinpath("recipes")
-    return sorted(
-        f"{folder.name}/{file.name.removesuffix('.yaml')}"
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
-    )
+    """Names of all recipes, `detector/variant`."""
+    return sorted(recipe for detector in usable_detectors() for recipe in recipes_of(detector))
 
 
 def load_recipe(name: str, detector: str | None = None) -> RecipeFile:
@@ -95,11 +93,10 @@ def load_recipe(name: str, detector: str | None = None) -> RecipeFile:
         recipe = parse_recipe(_read_text(path), name, where=name)
     else:
         full = name if "/" in name or detector is None else f"{detector}/{name}"
-        known = recipe_names()
-        if full not in known:
-            raise ConfigError(f"unknown recipe {full!r}; {nearest(full, known)}")
-        text = resources.files("andon").joinpath(f"recipes/{full}.yaml").read_text(encoding="utf-8")
-        recipe = parse_recipe(text, full, where=f"recipe {full}")
+        owner = full.partition("/")[0]
+        if not is_known(owner) or full not in recipes_of(owner):
+            raise ConfigError(f"unknown recipe {full!r}; {nearest(full, recipe_names())}")
+        recipe = parse_recipe(recipe_text(full), full, where=f"recipe {full}")
     if detector is not None and recipe.detector != detector:
         raise ConfigError(
             f"recipe {name!r} is for {recipe.detector}, not for {detector}: choose another (`andon recipes`)"
@@ -122,7 +119,7 @@ def parse_recipe(text: str, name: str, *, where: str) -> RecipeFile:
 
 def default_recipe(detector: str) -> str:
     """The recipe a detector is used with when none is named: the one that needs no weights beyond the package's."""
-    names = [name for name in recipe_names() if name.startswith(f"{detector}/")]
+    names = recipes_of(detector)
     return next((name for name in names if name.endswith("/starter")), names[0] if names else "")
 
 
@@ -186,10 +183,5 @@ class DetectorInfo:
 
 
 def detectors() -> list[DetectorInfo]:
-    """All detectors with the first line of their file's docstring and their recipes."""
-    infos = []
-    for name in detector_names():
-        doc = (importlib.import_module(f"andon.detectors.{name}").__doc__ or name).strip().splitlines()[0]
-        own = tuple(recipe for recipe in recipe_names() if recipe.startswith(f"{name}/"))
-        infos.append(DetectorInfo(name, doc, own))
-    return infos
+    """All detectors that can be imported, with a summary and their recipes."""
+    return [DetectorInfo(name, summary(name), tuple(recipes_of(name))) for name in usable_detectors()]

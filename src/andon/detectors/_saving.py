@@ -52,7 +52,7 @@ def load_detector(folder: str | Path) -> Detector:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from andon.detectors._registry import detector_class
+    from andon.detectors._registry import detector_class, is_known
 
     source = detector_folder(folder)
     description = read_description(source)
@@ -67,6 +67,10 @@ def load_detector(folder: str | Path) -> Detector:
     if hashlib.sha256(content).hexdigest() != description["state_sha256"]:
         raise DataError(
             f"{source / 'state.safetensors'} was changed after it was saved: bring back the original or fit again"
+        )
+    if not is_known(description["detector"]):
+        raise DataError(
+            f"{source} was saved by the detector {description['detector']!r}, which is not installed: install its package"
         )
     cls = detector_class(description["detector"])
     detector = cls(cls.Config.parse(description["config"], where=str(source)), pretrained=False)
