@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from tiny import TINY
 
@@ -29,12 +31,12 @@ def pairs() -> list[object]:
     ]
 
 
-@pytest.fixture(scope="module")
-def trial(request: pytest.FixtureRequest) -> Trial:
-    settings = {key.replace(".", "__"): value for key, value in TINY[request.param].items()}
-    return Trial(detector_class(request.param), **settings)
+@cache
+def trial(name: str) -> Trial:
+    """Fitted once for all checks."""
+    return Trial(detector_class(name), **{key.replace(".", "__"): value for key, value in TINY[name].items()})
 
 
-@pytest.mark.parametrize(("trial", "check"), pairs(), indirect=["trial"])
-def test_contract(trial: Trial, check: Check):
-    check(trial)
+@pytest.mark.parametrize(("name", "check"), pairs())
+def test_contract(name: str, check: Check):
+    check(trial(name))

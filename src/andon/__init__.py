@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the table below for type checkers, which do not run `__geta
     from andon.datasets import Records as Records
     from andon.datasets import check_dataset as check_dataset
     from andon.datasets import open_dataset as open_dataset
+    from andon.detectors._base import Analysis as Analysis
     from andon.detectors._base import Detector as Detector
     from andon.detectors._base import DetectorConfig as DetectorConfig
     from andon.nn.training import Trainer as Trainer
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # the table below for type checkers, which do not run `__geta
     from andon.runs.loading import load as load
 
 _HOMES = {
+    "Analysis": "andon.detectors._base",
     "AndonError": "andon.core.errors",
     "Batch": "andon.core.records",
     "Dataset": "andon.datasets",
