@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from andon.export.packed import _sealed
+from andon.exporting.packed import _sealed
 
 Members = dict[str, bytes]
 

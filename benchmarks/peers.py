@@ -340,7 +340,7 @@ def notes_of(
     data: Mapping[str, Mapping[tuple[str, str], Facts]], pictures: dict[str, str], options: argparse.Namespace
 ) -> Facts:
     """Everything the page says beside its tables."""
-    from andon.export.latency import describe_machine
+    from andon.exporting.latency import describe_machine
 
     rows = [facts for each in data.values() for facts in each.values()]
     peers = [facts for facts in rows if "tensors" in facts]

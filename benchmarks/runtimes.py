@@ -18,9 +18,9 @@ from andon.core.images import as_uint8, read_image
 from andon.datasets import open_dataset
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
-from andon.export.int8 import export_int8
-from andon.export.latency import Effort, describe_machine, measure
-from andon.export.network import export
+from andon.exporting.int8 import export_int8
+from andon.exporting.latency import Effort, describe_machine, measure
+from andon.exporting.network import export
 from andon.runs.loading import load
 from andon.runs.source import run_data
 from andon.runtime import Model, open_model

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from andon.export.latency import Effort
+from andon.exporting.latency import Effort
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
 
@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("ANDON_HOME", str(folder))
         patch.delenv("ANDON_OFFLINE", raising=False)
         patch.setattr("andon.datasets.penalty_images.PROCEDURAL", 8)  # drawing more costs seconds
-        patch.setattr("andon.export.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
+        patch.setattr("andon.exporting.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
         yield folder
 
 
@@ -121,7 +121,7 @@ def tiny_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run's detector as an ONNX file; not to be changed. Tests that use it belong to the group `network`."""
     from andon.detectors._saving import load_detector
-    from andon.export.network import export
+    from andon.exporting.network import export
 
     path = tmp_path_factory.mktemp("network") / "cloth.onnx"
     export(load_detector(tiny_run), path)

@@ -13,7 +13,7 @@ from PIL import Image
 from andon.core.records import Record
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.detectors._base import enlarge
-from andon.export.latency import summarise
+from andon.exporting.latency import summarise
 from andon.metrics import (
     Metric,
     PixelRanking,

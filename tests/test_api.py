@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +76,54 @@ def test_load_takes_a_run_or_a_detector_folder(tiny_run, dataset_folder):
     np.testing.assert_array_equal(first.raw_map, second.raw_map)
     with pytest.raises(DataError, match="holds no detector"):
         andon.load(dataset_folder)
+
+
+def test_the_table_is_what_type_checkers_see():
+    tree = ast.parse(Path(andon.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {item.asname: node.module for node in block.body for item in node.names}
+    assert seen == andon._HOMES
+
+
+def test_no_public_name_is_that_of_a_module():
+    """An import of the module would take its place."""
+    modules = {module.name for module in pkgutil.iter_modules(andon.__path__)}
+    assert not modules & set(andon.__all__)
+
+
+@pytest.mark.parametrize(("name", "words"), [("Region", "andon.Defect"), ("Regions", "andon.GroundTruth")])
+def test_renamed_names_say_what_to_use(name, words):
+    with pytest.raises(AttributeError, match=words):
+        getattr(andon, name)
+
+
+@pytest.mark.xdist_group("network")
+def test_export_and_pack(tiny_run, dataset_folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    image = dataset_folder / "test/stain/000.png"
+    detector = andon.load(tiny_run)
+    found = andon.export(detector, tmp_path / "a.onnx")
+    assert found["difference"] < 1e-3 and found["bytes"] > 1000
+    manifest = andon.pack(str(tiny_run), tmp_path / "a.andon")
+    assert manifest["detector"] == "efficientad_ast"
+    for path in (tmp_path / "a.onnx", tmp_path / "a.andon"):
+        loaded = andon.load(path)
+        assert isinstance(loaded, andon.Predictor)
+        assert loaded.predict(image).score == pytest.approx(detector.predict(image).score, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda run: andon.export(run, "a.pt"), "must end in .onnx, or in .xml"),
+        (lambda run: andon.export(run, "a.xml", int8_limit=0.1), "end it in .onnx"),
+        (lambda run: andon.export(andon.load(run), "a.onnx", int8_limit=0.1), "give the run folder"),
+        (lambda run: andon.pack(run, "a.zip"), "must end in .andon"),
+    ],
+)
+def test_wrong_targets_are_config_errors(tiny_run, call, words):
+    with pytest.raises(ConfigError, match=words):
+        call(tiny_run)
 
 
 def test_every_error_on_purpose_is_an_andon_error():

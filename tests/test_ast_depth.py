@@ -22,7 +22,7 @@ from andon.datasets import Dataset, open_dataset
 from andon.datasets.depth import network_planes
 from andon.detectors._recipes import load_recipe
 from andon.detectors.ast import AST, ASTConfig, Inputs
-from andon.export.latency import Effort, predict_latency
+from andon.exporting.latency import Effort, predict_latency
 from andon.nn.training import Trainer
 
 TINY: dict[str, object] = {

@@ -18,7 +18,7 @@ from conftest import Outcome, set_options, texture, write_picture
 
 from andon.cli.main import main
 from andon.core.errors import AndonError
-from andon.export.latency import summarise
+from andon.exporting.latency import summarise
 
 FIT = ("--device", "cpu", *set_options())
 COMMAND = (sys.executable, "-m", "andon")
@@ -32,7 +32,7 @@ def files(folder: Path) -> list[str]:
 def quick(monkeypatch):
     """Evaluating without measuring the latency for seconds."""
     monkeypatch.setattr(
-        "andon.export.latency.predict_latency", lambda *_, **__: summarise([1.0], scope="", machine="")
+        "andon.exporting.latency.predict_latency", lambda *_, **__: summarise([1.0], scope="", machine="")
     )
 
 

@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = [
     *("core", "datasets", "metrics", "thresholds", "runtime", "nn", "layers", "detectors"),
-    *("export", "report", "runs", "experiments", "pretraining", "api", "testing", "cli"),
+    *("exporting", "report", "runs", "experiments", "pretraining", "api", "testing", "cli"),
 ]
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
 

@@ -20,8 +20,16 @@ from torch.nn import functional as F
 from andon.core.errors import ConfigError, DataError, NotFittedError
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
-from andon.export import network as exporting
-from andon.export.network import ExportedDetector, ExportError, compare, displayed, export, resized, shrinking
+from andon.exporting import network as exporting
+from andon.exporting.network import (
+    ExportedDetector,
+    ExportError,
+    compare,
+    displayed,
+    export,
+    resized,
+    shrinking,
+)
 from andon.runs.loading import load
 from andon.runtime import open_model
 from andon.thresholds.display import AffineDisplay
@@ -240,7 +248,7 @@ def test_commands(own_run, dataset_folder, andon, network, detector):
 
 
 def test_latency_command(own_run, network, dataset_folder, andon, monkeypatch):
-    monkeypatch.setattr("andon.export.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))
+    monkeypatch.setattr("andon.exporting.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))
     (own_run / "model.onnx").write_bytes(network.read_bytes())
     by_torch = andon("latency", own_run, "--cycle-ms", "0.001", "--json")
     assert "the cycle is 0.001 ms" in by_torch.err
@@ -303,7 +311,7 @@ def test_export_command_and_int8(own_run, andon):
 def test_eight_bits_are_refused_above_their_limit(
     own_run, tmp_path, monkeypatch, before, after, changed, limit, refused
 ):
-    from andon.export import int8 as quantisation
+    from andon.exporting import int8 as quantisation
     from andon.runs.source import run_data
 
     loss = quantisation.Loss(8, before, after, changed, 0.2, 20)

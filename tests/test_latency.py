@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from andon.core.records import Record
 from andon.detectors._saving import load_detector
-from andon.export.latency import Effort, describe_machine, measure, predict_latency, summarise
+from andon.exporting.latency import Effort, describe_machine, measure, predict_latency, summarise
 
 
 def test_t12():

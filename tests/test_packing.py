@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from andon.core.errors import DataError
 from andon.detectors._saving import load_detector
-from andon.export import packed as packing
-from andon.export.packed import Packed, ProofError, read_pack
+from andon.exporting import packed as packing
+from andon.exporting.packed import Packed, ProofError, read_pack
 from andon.runs.export import pack_run
 from andon.runs.loading import load
 

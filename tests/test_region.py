@@ -22,7 +22,7 @@ from andon.detectors._base import Detector
 from andon.detectors._registry import detector_class
 from andon.detectors._saving import load_detector
 from andon.detectors.ast import AST, ASTConfig
-from andon.export import packed as packing
+from andon.exporting import packed as packing
 from andon.metrics import PixelHistogram, PixelRanking
 from andon.metrics.gate import Gate
 from andon.nn.feature_cache import FeatureCache

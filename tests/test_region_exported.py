@@ -13,7 +13,7 @@ from andon.core.records import Record
 from andon.core.region import InspectionRegion, nearest_indices
 from andon.detectors._base import Analysis, Detector
 from andon.detectors._registry import detector_class
-from andon.export.network import compare, export, places
+from andon.exporting.network import compare, export, places
 from andon.nn.training import Trainer
 from andon.runtime import open_model
 

@@ -24,8 +24,8 @@ from andon.core.region import InspectionRegion
 from andon.core.tiling import CELLS, Line, TileConfig, Tiling, analyse_in_tiles, cut_records, drawn
 from andon.detectors._base import Detector, enlarge
 from andon.detectors._registry import detector_class
-from andon.export.latency import stage_latency
-from andon.export.network import ExportedDetector, describe, export
+from andon.exporting.latency import stage_latency
+from andon.exporting.network import ExportedDetector, describe, export
 from andon.nn.training import Trainer
 from andon.runtime import Model
 from andon.runtime.sessions import Outputs
@@ -229,7 +229,7 @@ def test_east_learns_tiles(folder):
 
 
 def test_latency_knows_tiles(detector, folder):
-    found = stage_latency(detector, records(folder, "test/stain"), effort=andon.export.latency.QUICK)
+    found = stage_latency(detector, records(folder, "test/stain"), effort=andon.exporting.latency.QUICK)
     assert set(found) == {"decode", "network", "post-processing", "total"}
 
 
@@ -252,7 +252,7 @@ def test_the_runtime_cuts_and_blends_as_the_detector(detector, folder):
         answer, expected = model.predict(record), detector.predict(record)
         assert answer.score == pytest.approx(expected.score, rel=1e-4)
         np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-3)
-    found = stage_latency(model, records(folder, "test/stain"), effort=andon.export.latency.QUICK)
+    found = stage_latency(model, records(folder, "test/stain"), effort=andon.exporting.latency.QUICK)
     assert set(found) == {"decode", "network", "post-processing", "total"}
     with pytest.raises(DataError, match="smaller than a tile of 64 x 64"):
         model.predict(np.zeros((40, 100, 3), np.uint8))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the table below for type checkers, which do not run `__getattr__`
     from andon.api import create as create
+    from andon.api import export as export
+    from andon.api import pack as pack
     from andon.core.errors import AndonError as AndonError
     from andon.core.errors import UsageError as UsageError
     from andon.core.records import Batch as Batch
@@ -35,6 +37,7 @@ if TYPE_CHECKING:  # the table below for type checkers, which do not run `__geta
     from andon.report.evaluation import Report as Report
     from andon.report.evaluation import evaluate as evaluate
     from andon.runs.loading import load as load
+    from andon.runtime.predictor import Predictor as Predictor
 
 _HOMES = {
     "Analysis": "andon.detectors._base",
@@ -47,6 +50,7 @@ _HOMES = {
     "GroundTruth": "andon.core.records",
     "InspectionRegion": "andon.core.region",
     "Prediction": "andon.core.records",
+    "Predictor": "andon.runtime.predictor",
     "Record": "andon.core.records",
     "Records": "andon.datasets",
     "Report": "andon.report.evaluation",
@@ -55,8 +59,10 @@ _HOMES = {
     "check_dataset": "andon.datasets",
     "create": "andon.api",
     "evaluate": "andon.report.evaluation",
+    "export": "andon.api",
     "load": "andon.runs.loading",
     "open_dataset": "andon.datasets",
+    "pack": "andon.api",
 }
 """The public names and the modules that define them."""
 

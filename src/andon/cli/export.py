@@ -69,7 +69,7 @@ def pack(
     as_json: Json = False,
 ) -> None:
     """Pack detector, network, thresholds, origins and check images into one file."""
-    from andon.export.packed import SUFFIX
+    from andon.exporting.packed import SUFFIX
     from andon.runs.export import pack_run
 
     if out.suffix != SUFFIX:
@@ -96,7 +96,7 @@ def verify(
     """Verify that a packed detector is complete and gives the same scores on this machine as where it was made."""
     from dataclasses import asdict
 
-    from andon.export.packed import read_pack, runtime_name
+    from andon.exporting.packed import read_pack, runtime_name
 
     found = read_pack(packed)
     predictor = found.open(runtime)

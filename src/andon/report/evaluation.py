@@ -44,7 +44,7 @@ from andon.runtime.predictor import Unreadable
 if TYPE_CHECKING:
     from andon.datasets import Dataset
     from andon.detectors._base import Detector
-    from andon.export.latency import Latency
+    from andon.exporting.latency import Latency
     from andon.nn.stage import Stage
     from andon.thresholds.calibration import Calibration
 
@@ -237,7 +237,7 @@ def evaluate(
     Raises `DataError` when there is nothing to evaluate or an image cannot be read (`skip_unreadable` leaves it out and
     reports it).
     """
-    from andon.export.latency import describe_machine, predict_latency
+    from andon.exporting.latency import describe_machine, predict_latency
     from andon.nn.backbones import count_parameters, multiply_adds
 
     records, origin = _records(test), origin or Origin()

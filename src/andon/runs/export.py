@@ -15,13 +15,13 @@ from andon.core.images import as_uint8, read_image
 from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.datasets import Dataset
-from andon.export.latency import Effort, Latency
+from andon.exporting.latency import Effort, Latency
 from andon.runs.folder import read_recipe
 from andon.runs.predict import list_inputs
 from andon.runs.source import run_data
 
 if TYPE_CHECKING:
-    from andon.export.network import Exported
+    from andon.exporting.network import Exported
 
 COMPARED = 8
 """Own images on which an exported network is compared with its detector."""
@@ -40,7 +40,7 @@ def export_run(
     The file is compared on held-out good images of the run where they can be found. Raises what `export` raises.
     """
     from andon.detectors._saving import load_detector
-    from andon.export.network import export
+    from andon.exporting.network import export
 
     detector, notes = load_detector(run), []
     pictures: list[npt.NDArray[np.uint8]] = []
@@ -56,8 +56,8 @@ def export_run(
         found = export(
             detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
         )
-        return _summary(found) | {"notes": notes}
-    from andon.export.int8 import export_int8
+        return summary(found) | {"notes": notes}
+    from andon.exporting.int8 import export_int8
 
     loss = export_int8(detector, path, dataset, limit=int8_limit, progress=progress)
     return {
@@ -69,7 +69,8 @@ def export_run(
     }
 
 
-def _summary(found: Exported) -> dict[str, Any]:
+def summary(found: Exported) -> dict[str, Any]:
+    """What `andon export --json` prints."""
     size = found.path.stat().st_size
     if found.path.suffix == ".xml":
         size += found.path.with_suffix(".bin").stat().st_size
@@ -87,7 +88,7 @@ def _summary(found: Exported) -> dict[str, Any]:
 
 def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any]:
     """Pack a run with check images from its own data set, or from `data`; returns the manifest."""
-    from andon.export.packed import pack
+    from andon.exporting.packed import pack
 
     dataset = run_data(run, data)
     bad = [record for record in dataset.test if record.label == 1]
@@ -103,7 +104,7 @@ def run_latency(
     effort: Effort | None = None,
 ) -> dict[str, Latency]:
     """Milliseconds of each stage, on the images named or on test images of the run (good ones where it has none)."""
-    from andon.export.latency import stage_latency
+    from andon.exporting.latency import stage_latency
     from andon.runs.loading import load
 
     if not images and not run.is_dir():

@@ -26,7 +26,7 @@ def load(path: str | Path, runtime: str | None = None, *, threads: int | None = 
     if runtime not in (None, "torch", "onnx", "openvino"):
         raise ConfigError(f"runtime {runtime!r} is unknown: choose torch, onnx or openvino")
     if path.suffix == ".andon":
-        from andon.export.packed import open_pack
+        from andon.exporting.packed import open_pack
 
         return open_pack(path, runtime, threads=threads)
     if path.suffix in {".onnx", ".xml"}:

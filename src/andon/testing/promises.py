@@ -262,7 +262,7 @@ def exports_to_onnx(trial: Trial) -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise SkipTest(f"{', '.join(missing)} not installed: pip install 'andon[export]'")
-    from andon.export.network import export
+    from andon.exporting.network import export
     from andon.runtime import open_model
 
     path = trial.folder() / "model.onnx"

@@ -20,7 +20,8 @@ from PIL import Image
 from andon.core import image_files, images
 from andon.core.records import Record
 from andon.detectors._base import Detector
-from andon.nn.training import Stage, Trainer
+from andon.nn.stage import Stage
+from andon.nn.training import Trainer
 
 SIDE = 64
 """Side of the drawn images in pixels."""

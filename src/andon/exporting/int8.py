@@ -28,7 +28,7 @@ from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.datasets import Dataset
 from andon.detectors._base import Detector
-from andon.export.network import describe, export
+from andon.exporting.network import describe, export
 from andon.metrics import auroc
 from andon.nn.training import Trainer
 from andon.runtime import Model, open_model

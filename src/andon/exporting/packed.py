@@ -157,7 +157,7 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
 
 def _network(detector: Detector, pictures: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes | None, str]:
     """The detector as ONNX file, or why there is none."""
-    from andon.export.network import export
+    from andon.exporting.network import export
 
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         path = Path(scratch) / "model.onnx"
