@@ -123,13 +123,8 @@ def test_every_change_is_kept_and_can_be_undone(own_run, more):
         load_detector(own_run)
 
 
-<<<<<<< HEAD:tests/thresholds/test_history.py
 def test_thresholds_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
     from andon.exporting import packed as packing
-=======
-def test_limits_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
-    from andon.exporting import packed as packing
->>>>>>> 1c721a6 (andon.export, andon.pack and andon.Predictor are public; the room export/ is exporting/, whose import would hide the function):tests/test_limits.py
     from andon.runs.export import pack_run
 
     monkeypatch.setattr(packing, "_network", lambda detector, pictures: (None, "left out here"))
