@@ -88,7 +88,9 @@ def _roc(curve: Curve | None, metrics: Mapping[str, Metric], level: str) -> Figu
     axes.set_xlabel(f"{_good(level)} called anomalous")
     axes.set_ylabel(f"{_anomalous(level)} found")
     axes.set_title(f"ROC, {_title(level)}: area {percent(metrics[f'{level}_auroc'].value)}")
-    _fixed_point(axes, metrics.get(f"{level}_fpr"), metrics.get(f"{level}_recall"), "false positive rate", "recall")
+    _fixed_point(
+        axes, metrics.get(f"{level}_fpr"), metrics.get(f"{level}_recall"), "false positive rate", "recall"
+    )
     _key(axes, loc="lower right", bbox_to_anchor=(1.0, 0.0))
     return figure
 
