@@ -188,7 +188,7 @@ class FlowFeatures:
 def learn_flow(
     source: FlowFeatures, records: Sequence[Record], config: FlowPretrainingConfig, trainer: Trainer
 ) -> Flow:
-    """Train the flow by maximum likelihood of the features of every cell (AST Eq. 2)."""
+    """Train the flow by maximum likelihood of the features of every cell (AST, Sec. 3.1)."""
     c = config
     n, height, width = source.adapter.shape
     with torch.random.fork_rng(devices=[]):
