@@ -70,7 +70,7 @@ def ask(detector: Detector, images: torch.Tensor):
 
 
 @pytest.mark.parametrize("name", BANKS)
-def test_the_centre_is_looked_at_and_the_whole_picture_answered(train, name):
+def test_the_centre_is_analysed_and_the_map_covers_the_whole_image(train, name):
     detector = create(name, resize=80).fit(train)
     assert detector.input_size == (80, 80)
     images = torch.rand(2, 3, 80, 80)
@@ -79,6 +79,9 @@ def test_the_centre_is_looked_at_and_the_whole_picture_answered(train, name):
     border = images.clone()
     border[:, :, :8] = border[:, :, -8:] = border[..., :8] = border[..., -8:] = 0
     assert torch.equal(ask(detector, border).score, found.score)
+    for whole in found.anomaly_map[:, 0].numpy():
+        inner = whole[8:-8, 8:-8]
+        assert np.array_equal(whole, np.pad(inner, 8, constant_values=inner.min()))
     assert detector.predict(train[0].image).raw_map.shape == (64, 64)
 
 

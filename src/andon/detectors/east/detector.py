@@ -249,7 +249,8 @@ class EAST(Detector):
                 records = train[fold::folds][:per_fold]
                 good = list(load_batch(records, size).image.permute(0, 2, 3, 1).numpy())
                 inspected = [r.region.resized(size) if r.region is not None else None for r in records]
-                found = with_anomalies(good, inspected, seed=derive_seed(trainer.seed, "made up", fold))
+                seed = derive_seed(trainer.seed, "made up", fold)  # the name is part of the random stream
+                found = with_anomalies(good, inspected, seed=seed)
                 parts = [torch.empty(0, joint.channels, *joint.grid, device=trainer.device)]
                 for start in range(0, len(found), CHUNK):
                     images = torch.from_numpy(np.stack(found[start : start + CHUNK])).permute(0, 3, 1, 2)
