@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_sweep import result
+from made_results import make_result
 
 from andon.core.errors import ConfigError, DataError
 from andon.experiments.ablation import (
@@ -69,7 +69,7 @@ def test_unknown_names():
 def test_table():
     sequence = rows(cumulative=True)
     jobs = plan_ablation(sequence, "data", "c", seeds=2)
-    results = [Result(job, result(auroc=0.9 + 0.02 * job.seed).report, 0) for job in jobs]
+    results = [Result(job, make_result(auroc=0.9 + 0.02 * job.seed).report, 0) for job in jobs]
     table = ablation_table(sequence, results, "t")
     assert table.rows[1][:4] == ("2", "rejected (not kept)", "100", "91.0 ± 1.4")
     assert table.rows[1][6] == "91.0"
@@ -99,7 +99,7 @@ def test_changes_stand_against_the_row_they_build_on(tmp_path):
     same, better, best = [1, 1, 1, 1], [1, 1, 1, 2], [1, 2, 1, 2]
     for job, scores in zip(jobs, (same, best, better, best), strict=True):
         write_scores(job, tmp_path, scores)
-    results = [Result(job, result().report, 0) for job in jobs]
+    results = [Result(job, make_result().report, 0) for job in jobs]
     table = ablation_table(sequence, results, "t", tmp_path)
     where = table.columns.index("change of image AUROC (95 %)")
     changes = [row[where].split(" ")[0] for row in table.rows]

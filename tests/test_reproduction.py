@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from test_sweep import result
+from made_results import make_result
 
 from andon.core.errors import ConfigError, DataError
 from andon.datasets.published.counts import MVTEC_AD
@@ -69,7 +69,7 @@ def tiny_row(**changes: object) -> Reproduction:
 
 def test_the_table_compares_means_over_seeds():
     results = [
-        result("padim/starter", category, seed, auroc=value)
+        make_result("padim/starter", category, seed, auroc=value)
         for (category, seed), value in {
             ("fabric", 0): 0.90,
             ("fabric", 1): 0.94,
@@ -88,7 +88,9 @@ def test_the_table_compares_means_over_seeds():
 
 
 def test_an_incomplete_average_is_not_measured_and_test_selection_is_said():
-    table = reproduction_table(tiny_row(), [result("padim/starter", "fabric", auroc=math.nan, selected=True)])
+    table = reproduction_table(
+        tiny_row(), [make_result("padim/starter", "fabric", auroc=math.nan, selected=True)]
+    )
     assert table.rows == (
         ("fabric", "–", "90.0", "–", "95.0", "–", "–"),
         (AVERAGE, "–", "88.0", "–", "–", "97.0", "–"),
@@ -113,7 +115,7 @@ def test_command(andon, monkeypatch, tmp_path):
     assert "needs its data: `andon reproduce ast DATA`" in andon("reproduce", "ast").complaint()
     monkeypatch.setattr(module, "load_reproduction", lambda name: tiny_row())
     monkeypatch.setattr(
-        sweeps, "finished", lambda job, out: result(job.recipe, job.category, job.seed, auroc=0.95)
+        sweeps, "finished", lambda job, out: make_result(job.recipe, job.category, job.seed, auroc=0.95)
     )
     done = andon(
         "reproduce", "own", "embedded:fabric,profile=tiny,size=128", "--out", tmp_path / "r", "--seeds", "2"

@@ -12,6 +12,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from made_results import make_result
 from tiny import TINY
 
 from andon.core.errors import ConfigError, DataError, InterruptedRun
@@ -19,34 +20,9 @@ from andon.experiments import sweep as module
 from andon.experiments.comparison import TEXTURES, Table, comparison, per_category, spread, write_tables
 from andon.experiments.published import published_for
 from andon.experiments.reproduction import load_reproduction
-from andon.experiments.sweep import Job, Result, budgeted, finished, plan, run_job, sweep
+from andon.experiments.sweep import Job, budgeted, finished, plan, run_job, sweep
 
 DATA = "embedded:fabric,profile=tiny,size=128"
-
-
-def result(
-    recipe: str = "padim/starter",
-    category: str = "fabric",
-    seed: int = 0,
-    *,
-    auroc: float = 0.9,
-    dataset: str = "embedded",
-    selected: bool = False,
-    **metrics: float,
-) -> Result:
-    values = {"image_auroc": auroc, "pixel_auroc": 0.95, "aupro_0.30": 0.8} | metrics
-    report = {
-        "detector": recipe.split("/")[0],
-        "dataset": dataset,
-        "metrics": {name: {"value": None if math.isnan(v) else v} for name, v in values.items()},
-        "time": {"fit_seconds": 12.4},
-        "latency_ms": {"p50": 20.0},
-        "teacher": {},
-        "protocol": {"selected_on_test_labels": selected},
-        "weights": [{"name": "starter"}],
-        "machine": "a machine",
-    }
-    return Result(Job(recipe, "data", category, "auto", seed), report, 2_000_000_000)
 
 
 def test_plan_takes_default_recipes_and_all_categories():
@@ -163,7 +139,7 @@ class Interrupted:
 
 def test_deviation_is_over_seeds_of_category_means():
     results = [
-        result(category=category, seed=seed, auroc=value)
+        make_result(category=category, seed=seed, auroc=value)
         for seed, values in enumerate([(0.9, 0.7), (0.8, 0.9), (1.0, 0.65)])
         for category, value in zip(("fabric", "bolt"), values, strict=True)
     ]
@@ -176,35 +152,39 @@ def test_deviation_is_over_seeds_of_category_means():
 
 
 def test_an_incomplete_seed_does_not_enter_an_average():
-    results = [result(category="fabric"), result(category="bolt"), result(category="fabric", seed=1)]
+    results = [
+        make_result(category="fabric"),
+        make_result(category="bolt"),
+        make_result(category="fabric", seed=1),
+    ]
     assert comparison(results)[0].rows[0][3] == "90.0"
 
 
 def test_an_undefined_category_is_left_out_of_an_average_and_counted():
-    results = [result(category="fabric"), result(category="bolt", auroc=math.nan)]
+    results = [make_result(category="fabric"), make_result(category="bolt", auroc=math.nan)]
     assert comparison(results)[0].rows[0][1:4] == ("90.0", "–", "90.0 (1 of 2)")
 
 
 def test_the_official_headlines_stand_side_by_side():
     values = {"image_auroc@mean": 0.8, "image_auroc@logical": 0.7, "image_auroc@structural": 0.9}
-    table = comparison([result(**values, **{"auspro_0.05@mean": 0.5})])[-1]
+    table = comparison([make_result(**values, **{"auspro_0.05@mean": 0.5})])[-1]
     assert table.columns[1:5] == ("mean", "logical", "structural", "AU-sPRO mean")
     assert table.rows[0][1:5] == ("80.0", "70.0", "90.0", "50.0")
 
 
 def test_undefined_metrics_are_dashes_and_test_selection_is_said():
-    table = comparison([result(selected=True, **{"aupro_0.30": math.nan})])[2]
+    table = comparison([make_result(selected=True, **{"aupro_0.30": math.nan})])[2]
     assert table.rows[0][1] == "–"
     assert table.rows[0][-1] == "test labels"
     assert any("optimistic" in note for note in table.notes)
 
 
 def test_published_rows_stand_beside_measured_ones():
-    own = per_category([result("padim/starter", "bottle", dataset="mvtec_ad")], "padim/starter")
+    own = per_category([make_result("padim/starter", "bottle", dataset="mvtec_ad")], "padim/starter")
     assert (own.rows[-1][0], own.rows[-1][1], own.rows[-1][2]) == ("PaDiM (published)", "97.9", "95.0")
     loco = comparison(
         [
-            result(
+            make_result(
                 "ast/starter",
                 "pushpins",
                 dataset="mvtec_loco",
@@ -221,7 +201,8 @@ def test_published_rows_stand_beside_measured_ones():
 def test_published_averages_stand_below_measured_ones_by_texture_and_object():
     """The published averages on MVTec AD, printed errors corrected."""
     several = [
-        result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "carpet", "wood")
+        make_result("padim/starter", category, dataset="mvtec_ad")
+        for category in ("bottle", "carpet", "wood")
     ]
     image, pixel, *rest = comparison(several)
     assert image.columns == (
@@ -258,7 +239,7 @@ def test_published_averages_stand_below_measured_ones_by_texture_and_object():
 
 def test_nothing_published_stands_beside_data_that_only_looks_alike():
     """A user's own folders in the layout of MVTec AD."""
-    own = [result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "my_part")]
+    own = [make_result("padim/starter", category, dataset="mvtec_ad") for category in ("bottle", "my_part")]
     for table in (*comparison(own), per_category(own, "padim/starter")):
         assert "(published)" not in table.markdown()
 
@@ -287,7 +268,7 @@ def test_published_texture_and_object_averages_follow_from_the_categories(row, n
 
 def test_columns_of_the_published_tables():
     """Tables 3 to 6: pixel and image quality, latency, times of both stages, the epoch that was kept, the teacher."""
-    run = result(
+    run = make_result(
         "efficientad_ast/published",
         "bottle",
         dataset="mvtec_ad",
@@ -319,7 +300,7 @@ def test_columns_of_the_published_tables():
 
 
 def test_files(tmp_path):
-    write_tables([result(), result(seed=1, auroc=0.8)], tmp_path)
+    write_tables([make_result(), make_result(seed=1, auroc=0.8)], tmp_path)
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert [float(row["image_auroc"]) for row in rows] == [0.9, 0.8]
     assert rows[0]["teacher_max"] == ""
@@ -355,7 +336,9 @@ def test_command(tmp_path, monkeypatch, andon):
     refused = andon(*arguments)
     assert refused.code == 1
     assert "no run succeeded" in refused.err
-    monkeypatch.setattr(module, "finished", lambda job, out: result("efficientad_ast/starter", seed=job.seed))
+    monkeypatch.setattr(
+        module, "finished", lambda job, out: make_result("efficientad_ast/starter", seed=job.seed)
+    )
     done = andon(*arguments, "--seeds", "2", "--json")
     assert done.code == 0
     assert json.loads(done.out)["runs"] == 2

@@ -22,7 +22,7 @@ def made(seed=0, n_good=12, n_bad=9):
 
 @given(st.integers(0, 10**6), st.floats(-1, 12, width=32))
 @settings(deadline=None, max_examples=25)
-def test_metrics_of_a_draw_are_those_of_its_pictures(seed, threshold):
+def test_metrics_of_a_draw_are_those_of_its_images(seed, threshold):
     """Each draw repeated as plain scores and labels, measured by the other implementation."""
     scores, labels = made(seed)
     good, bad = np.sort(scores[labels == 0]), np.sort(scores[labels == 1])
@@ -77,20 +77,20 @@ def test_coverage_of_the_true_auroc():
     assert 51 <= hits <= 60
 
 
-def test_subsets_share_the_good_pictures_and_have_a_mean():
+def test_subsets_share_the_good_images_and_have_a_mean():
     scores, labels = made(2, 20, 20)
     tags = [()] * 20 + [("logical",)] * 10 + [("structural",)] * 10
     metrics = image_metrics(scores, labels, 5.0, tags=tags, draws=200)
     for name in ("image_auroc@logical", "image_auroc@structural", "image_auroc@mean", "image_f1@mean"):
         low, high = metrics[name].interval
         assert low < metrics[name].value < high
-    # False alarms are those of the good pictures, the same in each draw of each subset.
+    # False alarms are those of the good images, the same in each draw of each subset.
     assert metrics["image_fpr@logical"].interval == metrics["image_fpr@structural"].interval
     assert metrics["image_fpr@mean"].interval == metrics["image_fpr"].interval
 
 
-def test_pictures_of_one_part_are_drawn_together():
-    """Five copies of each picture say no more than one: the interval stays as wide, and the order does not matter."""
+def test_images_of_one_part_are_drawn_together():
+    """Five copies of each image say no more than one: the interval stays as wide, and the order does not matter."""
     scores, labels = made(4, 12, 12)
     alone = image_metrics(scores, labels, 5.0, object_ids=[None] * 24, draws=200)
     assert alone == image_metrics(scores, labels, 5.0, draws=200)
@@ -113,7 +113,7 @@ def test_pictures_of_one_part_are_drawn_together():
     )
 
 
-def test_one_picture_has_no_interval_and_a_perfect_ranking_a_single_value():
+def test_one_image_has_no_interval_and_a_perfect_ranking_a_single_value():
     assert image_metrics([1, 2, 3], [0, 0, 1], draws=50)["image_auroc"].interval is None
     assert image_metrics([1, 2, 3], [0, 0, 0], draws=50)["image_auroc"].interval is None
     assert image_metrics([1, 2, 3, 4], [0, 0, 1, 1], draws=50)["image_auroc"].interval == (1, 1)
@@ -129,7 +129,7 @@ def test_intervals_in_json():
     assert "interval" not in Metric(0.9, 5, 5).to_json()
 
 
-# Two rows of a table on the same pictures -------------------------------------------------------------------------
+# Two rows of a table on the same images -------------------------------------------------------------------------
 
 
 @settings(deadline=None, max_examples=30)
@@ -145,7 +145,7 @@ def test_paired_difference_is_that_of_the_aurocs(seed: int, runs: int, good: int
     assert paired_auroc(first, first, truth, draws=50)[1] in ((0.0, 0.0), None)
 
 
-def test_paired_interval_agrees_with_drawing_pictures_one_by_one():
+def test_paired_interval_agrees_with_drawing_images_one_by_one():
     random = np.random.default_rng(3)
     truth = np.arange(60) < 25
     first = random.normal(size=60) + truth
@@ -161,7 +161,7 @@ def test_paired_interval_agrees_with_drawing_pictures_one_by_one():
 
 
 def test_a_pair_is_told_apart_better_than_two_intervals():
-    """What is hard for both cancels: the paired interval is narrower than that of unpaired pictures."""
+    """What is hard for both cancels: the paired interval is narrower than that of unpaired images."""
     random = np.random.default_rng(0)
     truth = np.arange(80) < 40
     first = random.normal(size=80) + truth

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pixels import LIMITS, picture_sets
+from pixel_sets import LIMITS, image_sets
 
 from andon.core.records import Defect
 from andon.metrics import PixelHistogram, PixelRanking
@@ -47,9 +47,9 @@ def test_t14_bound():
     assert bound_of_area(piece, 4, 1.0) == 0.125
 
 
-def collect(pictures, ranking):
-    """The pictures in a ranking, each with one channel per letter of its tags on half of its mask."""
-    for index, (anomaly_map, mask, tags) in enumerate(pictures):
+def collect(images, ranking):
+    """The images in a ranking, each with one channel per letter of its tags on half of its mask."""
+    for index, (anomaly_map, mask, tags) in enumerate(images):
         rows = np.arange(mask.shape[0])[:, None]
         channels = [Defect(mask & (rows % 2 == k), tag, 255, 2) for k, tag in enumerate(tags)]
         channels = [c for c in channels if c.mask.any()]
@@ -57,9 +57,9 @@ def collect(pictures, ranking):
     return ranking
 
 
-def whole_numbers(pictures):
+def whole_numbers(images):
     """Scores from 8 to 18: near to each other, so that histograms are small, and each a bin of its own."""
-    return [(np.round(10 * anomaly_map) + 8, mask, tags) for anomaly_map, mask, tags in pictures]
+    return [(np.round(10 * anomaly_map) + 8, mask, tags) for anomaly_map, mask, tags in images]
 
 
 def within(exact, binned, limits=LIMITS):
@@ -76,11 +76,11 @@ def within(exact, binned, limits=LIMITS):
         assert getattr(exact, name) == getattr(binned, name)
 
 
-@given(picture_sets(), st.sampled_from([12, 13, 20]))
+@given(image_sets(), st.sampled_from([12, 13, 20]))
 @settings(deadline=None, max_examples=25)
-def test_the_exact_values_lie_within_the_bound(pictures, bits):
+def test_the_exact_values_lie_within_the_bound(images, bits):
     """12 bits: three of the mantissa, so that 0.1 and others of the grid share bins."""
-    exact, binned = collect(pictures, PixelRanking()), collect(pictures, PixelHistogram(bits=bits))
+    exact, binned = collect(images, PixelRanking()), collect(images, PixelHistogram(bits=bits))
     assert exact.tags == binned.tags
     for tag in (None, *exact.tags):
         within(exact.summary(tag, LIMITS), binned.summary(tag, LIMITS))
@@ -88,12 +88,12 @@ def test_the_exact_values_lie_within_the_bound(pictures, bits):
         assert abs(one.mean - other.mean) <= other.bound + 1e-12
 
 
-@given(picture_sets())
+@given(image_sets())
 @settings(deadline=None, max_examples=20)
-def test_with_one_score_per_bin_nothing_is_lost(pictures):
+def test_with_one_score_per_bin_nothing_is_lost(images):
     """The metrics are then those of the other implementation."""
-    pictures = whole_numbers(pictures)
-    exact, binned = collect(pictures, PixelRanking()), collect(pictures, PixelHistogram())
+    images = whole_numbers(images)
+    exact, binned = collect(images, PixelRanking()), collect(images, PixelHistogram())
     for tag in (None, *exact.tags):
         one, other = exact.summary(tag, LIMITS), binned.summary(tag, LIMITS)
         assert (one.auroc, one.f1_max) == (other.auroc, other.f1_max)
@@ -107,13 +107,13 @@ def test_with_one_score_per_bin_nothing_is_lost(pictures):
         assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-12)
 
 
-@given(picture_sets(), st.integers(0, 3), st.sampled_from([PixelHistogram, PixelRanking]))
+@given(image_sets(), st.integers(0, 3), st.sampled_from([PixelHistogram, PixelRanking]))
 @settings(deadline=None, max_examples=25)
-def test_parts_of_several_processes_add_up(pictures, cut, kind):
-    pictures, whole, first, second = whole_numbers(pictures), kind(), kind(), kind()
-    collect(pictures, whole)
-    collect(pictures[:cut], first)
-    collect(pictures[cut:], second)
+def test_parts_of_several_processes_add_up(images, cut, kind):
+    images, whole, first, second = whole_numbers(images), kind(), kind(), kind()
+    collect(images, whole)
+    collect(images[:cut], first)
+    collect(images[cut:], second)
     first.merge(pickle.loads(pickle.dumps(second)))  # as it comes from another process
     a, b = whole.summary(None, LIMITS), first.summary(None, LIMITS)
     assert (a.auroc, a.f1_max, a.n_neg, a.n_channels) == (b.auroc, b.f1_max, b.n_neg, b.n_channels)
@@ -127,13 +127,13 @@ def test_parts_of_several_processes_add_up(pictures, cut, kind):
 
 def test_log_normal_scores_lie_far_within_the_bound():
     random = np.random.default_rng(0)
-    pictures = []
+    images = []
     for k in range(4):
         mask = np.zeros((200, 200), bool)
         mask[40:80, 30:60] = k > 1
         scores = np.exp(random.standard_normal((200, 200), dtype=np.float32) + np.float32(0.8) * mask)
-        pictures.append((scores, mask, ("a",) * (k > 1)))
-    exact, binned = collect(pictures, PixelRanking()), collect(pictures, PixelHistogram())
+        images.append((scores, mask, ("a",) * (k > 1)))
+    exact, binned = collect(images, PixelRanking()), collect(images, PixelHistogram())
     within(exact.summary(), binned.summary(), (0.3, 0.05))
     assert binned.summary().bounds["auroc"] < 1e-3
     assert abs(exact.auroc() - binned.summary().auroc) < 1e-6
@@ -149,11 +149,11 @@ def test_log_normal_scores_lie_far_within_the_bound():
     assert (thin.tpr[-1], thin.fpr[-1]) == (1, 1)
 
 
-@given(picture_sets(), st.floats(-0.5, 1.5, width=32))
+@given(image_sets(), st.floats(-0.5, 1.5, width=32))
 @settings(deadline=None, max_examples=20)
-def test_counts_at_a_named_threshold_are_exact(pictures, threshold):
-    exact = collect(pictures, PixelRanking())
-    binned = collect(pictures, PixelHistogram([threshold], bits=12))
+def test_counts_at_a_named_threshold_are_exact(images, threshold):
+    exact = collect(images, PixelRanking())
+    binned = collect(images, PixelHistogram([threshold], bits=12))
     for tag in (None, *exact.tags):
         assert exact.confusion(threshold, tag) == binned.confusion(threshold, tag)
 
@@ -167,7 +167,7 @@ def test_other_thresholds_only_at_the_ends_of_bins():
         histogram.confusion(0.7)
 
 
-def test_nothing_and_only_good_pictures():
+def test_nothing_and_only_good_images():
     for histogram in (PixelHistogram(), PixelHistogram()):
         summary = histogram.summary()
         assert np.isnan([summary.auroc, summary.average_precision, summary.aupro[0.3]]).all()

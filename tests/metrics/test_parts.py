@@ -1,4 +1,4 @@
-"""Parts taken in several pictures."""
+"""Parts taken in several images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PICTURE = st.tuples(st.integers(0, 9), st.integers(0, 1), st.sampled_from(["a", 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(PICTURE, min_size=1, max_size=20))
-def test_against_counting_pairs(pictures: list[tuple[int, int, str | None]]) -> None:
+def test_against_counting_pairs(images: list[tuple[int, int, str | None]]) -> None:
     """Parts as plain dictionaries; AUROC as the share of pairs in the right order, ties half."""
-    scores, labels, ids = (list(column) for column in zip(*pictures, strict=True))
+    scores, labels, ids = (list(column) for column in zip(*images, strict=True))
     named = [name for name in ids if name is not None]
     found = part_metrics(np.array(scores, np.float32), labels, ids)
     if len(set(named)) == len(named):
         assert found == {}
         return
     parts: dict[object, tuple[int, int]] = {}
-    for k, (score, label, name) in enumerate(pictures):
+    for k, (score, label, name) in enumerate(images):
         old = parts.get(name or k, (-1, 0))
         parts[name or k] = (max(old[0], score), max(old[1], label))
     bad = [score for score, label in parts.values() if label]

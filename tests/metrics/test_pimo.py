@@ -47,12 +47,12 @@ def test_t7(kind):
 
 @KINDS
 def test_t7_a_million_pixels(kind):
-    """The picture is its own good picture, so that recall equals the false positive rate."""
+    """The image is its own good image, so that recall equals the false positive rate."""
     values = np.repeat(np.arange(7, 0, -1, dtype=np.float32), [1, 9, 90, 900, 9000, 90000, 900000])
-    picture = values.reshape(1000, 1000)
+    image = values.reshape(1000, 1000)
     ranking = kind()
-    ranking.add(picture, np.zeros(picture.shape, bool), label=0)
-    ranking.add(picture, np.ones(picture.shape, bool), label=1)
+    ranking.add(image, np.zeros(image.shape, bool), label=0)
+    ranking.add(image, np.ones(image.shape, bool), label=1)
     assert ranking.aupimo(bounds=(1e-5, 1e-4), force=True).mean == pytest.approx(5.5e-5, rel=1e-9)
     assert ranking.aupimo(bounds=(1e-3, 1e-1), force=True).mean == pytest.approx(0.03025, rel=1e-9)
 
@@ -71,7 +71,7 @@ def test_too_few_thresholds_are_undefined_unless_forced(kind):
 
 
 def plain(good, scores, low, high, steps=20_001):
-    """T over ln F as it is defined, at every distinct score of the good pictures, by a fine sum."""
+    """T over ln F as it is defined, at every distinct score of the good images, by a fine sum."""
     vertices = np.unique(np.concatenate([g.ravel() for g in good]))[::-1]
     rates = [np.mean([np.mean(g >= v) for g in good]) for v in vertices]
     recalls = [np.mean(scores >= v) for v in vertices]
@@ -88,7 +88,7 @@ def plain(good, scores, low, high, steps=20_001):
 )
 @settings(deadline=None, max_examples=30)
 def test_equals_a_plain_implementation(seed, shapes, low, factor):
-    """Good pictures of different sizes weigh the same, whatever the tails that are looked at."""
+    """Good images of different sizes weigh the same, whatever the tails that are looked at."""
     random = np.random.default_rng(seed)
     high = min(1.0, low * factor)
     good = [(random.integers(0, 12, shape) + 16).astype(np.float32) for shape in shapes]
@@ -96,8 +96,8 @@ def test_equals_a_plain_implementation(seed, shapes, low, factor):
     mask = random.random((5, 4)) < 0.4
     mask[0, 0] = True
     for ranking in (PixelRanking(), PixelHistogram()):
-        for picture in good:
-            ranking.add(picture, np.zeros(picture.shape, bool), label=0)
+        for image in good:
+            ranking.add(image, np.zeros(image.shape, bool), label=0)
         ranking.add(bad, mask, label=1)
         found = ranking.aupimo(bounds=(low, high), force=True)
         assert found.mean == pytest.approx(plain(good, bad[mask], low, high), abs=2e-4)

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pixel_sets import LIMITS, grid, image_sets
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from andon.metrics import Confusion, PixelRanking
-
-LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
-
-
-def grid(text):
-    return np.array(text.split(), dtype=np.float32).reshape(4, 6)
-
 
 M1 = grid(""".9 .8 .3 .1 .1 .0
              .7 .2 .4 .1 .0 .0
@@ -33,26 +27,24 @@ M2 = grid(""".1 .2 .1 .0 .0 .0
 EMPTY = np.zeros((4, 6), dtype=bool)
 
 
-def collect(pictures, **options):
-    """Ranking of (map, mask, tags) pictures; without a mask they are good."""
+def collect(images, **options):
+    """Ranking of (map, mask, tags) images; without a mask they are good."""
     ranking = PixelRanking(**options)
-    for anomaly_map, mask, tags in pictures:
+    for anomaly_map, mask, tags in images:
         ranking.add(anomaly_map, mask, label=int(mask.any()), tags=tags)
     return ranking
 
 
-def brute_force_aupro(pictures, limit, structure=None):
+def brute_force_aupro(images, limit, structure=None):
     """AU-PRO from the curve itself: PRO and FPR at every distinct score, trapezoid rule, cut at the limit."""
     structure = np.ones((3, 3)) if structure is None else structure
     regions, negatives = [], []
-    for anomaly_map, mask, _ in pictures:
+    for anomaly_map, mask, _ in images:
         labels, n = ndimage.label(mask, structure)
         regions += [anomaly_map[labels == k] for k in range(1, n + 1)]
         negatives.append(anomaly_map[~mask])
     negatives = np.concatenate(negatives)
-    thresholds = sorted(
-        {float(s) for anomaly_map, _, _ in pictures for s in anomaly_map.ravel()}, reverse=True
-    )
+    thresholds = sorted({float(s) for anomaly_map, _, _ in images for s in anomaly_map.ravel()}, reverse=True)
     fpr = np.array([0.0] + [np.mean(negatives >= t) for t in thresholds])
     pro = np.array([0.0] + [np.mean([np.mean(region >= t) for region in regions]) for t in thresholds])
     area = 0.0
@@ -67,27 +59,13 @@ def brute_force_aupro(pictures, limit, structure=None):
     return area / limit
 
 
-@st.composite
-def picture_sets(draw):
-    """Two to five small pictures with scores on a grid of 0.1, one good and one anomalous at least."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    tags = draw(st.lists(st.sampled_from(["", "a", "b", "ab"]), min_size=0, max_size=3))
-    pictures = []
-    for letters in ["", draw(st.sampled_from(["a", "b", "ab"])), *tags]:
-        shape = tuple(random.integers(3, 9, 2))
-        mask = random.random(shape) < random.uniform(0.05, 0.5) if letters else np.zeros(shape, dtype=bool)
-        mask[0, 0] |= bool(letters)
-        pictures.append(((random.integers(0, 11, shape) / 10).astype(np.float32), mask, tuple(letters)))
-    return pictures
-
-
 @pytest.mark.parametrize(
     ("limit", "expected"), [(0.05, 0.401190476), (0.1, 0.602380952), (0.3, 0.833333333), (1.0, 0.950000000)]
 )
 def test_t5_aupro(limit, expected):
-    pictures = [(M1, G1, ("a",)), (M2, EMPTY, ())]
-    assert collect(pictures).aupro(limit) == pytest.approx(expected, abs=1e-9)
-    assert brute_force_aupro(pictures, limit) == pytest.approx(expected, abs=1e-7)
+    images = [(M1, G1, ("a",)), (M2, EMPTY, ())]
+    assert collect(images).aupro(limit) == pytest.approx(expected, abs=1e-9)
+    assert brute_force_aupro(images, limit) == pytest.approx(expected, abs=1e-7)
 
 
 def test_t5_other_values():
@@ -105,7 +83,7 @@ def test_t5_other_values():
 
 
 def test_t5_wrong_variants_differ():
-    """4-connectivity makes three regions; without the good picture false positives weigh more."""
+    """4-connectivity makes three regions; without the good image false positives weigh more."""
     right = collect([(M1, G1, ("a",)), (M2, EMPTY, ())]).aupro(0.3)
     cross = ndimage.generate_binary_structure(2, 1)
     four = brute_force_aupro([(M1, G1, ()), (M2, EMPTY, ())], 0.3, structure=cross)
@@ -126,33 +104,33 @@ def test_equal_maps_and_perfect_maps():
     assert (perfect.auroc(), perfect.average_precision(), perfect.f1_max().f1) == (1, 1, 1)
 
 
-@given(picture_sets())
+@given(image_sets())
 @settings(deadline=None, max_examples=80)
-def test_closed_form_is_the_brute_force_curve(pictures):
-    summary = collect(pictures).summary(limits=LIMITS)
+def test_closed_form_is_the_brute_force_curve(images):
+    summary = collect(images).summary(limits=LIMITS)
     for limit in LIMITS:
-        assert summary.aupro[limit] == pytest.approx(brute_force_aupro(pictures, limit), abs=1e-10)
+        assert summary.aupro[limit] == pytest.approx(brute_force_aupro(images, limit), abs=1e-10)
 
 
-@given(picture_sets())
+@given(image_sets())
 @settings(deadline=None, max_examples=80)
-def test_equals_scikit_learn(pictures):
-    scores = np.concatenate([anomaly_map.ravel() for anomaly_map, _, _ in pictures])
-    labels = np.concatenate([mask.ravel() for _, mask, _ in pictures])
-    summary = collect(pictures).summary()
+def test_equals_scikit_learn(images):
+    scores = np.concatenate([anomaly_map.ravel() for anomaly_map, _, _ in images])
+    labels = np.concatenate([mask.ravel() for _, mask, _ in images])
+    summary = collect(images).summary()
     assert summary.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert summary.average_precision == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
 
 
-@given(picture_sets(), st.integers(1, 4), st.randoms(use_true_random=False))
+@given(image_sets(), st.integers(1, 4), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=60)
-def test_chunks_order_and_offset_do_not_matter(pictures, chunk, random):
-    expected = collect(pictures).summary(limits=LIMITS)
-    shuffled = list(pictures)
+def test_chunks_order_and_offset_do_not_matter(images, chunk, random):
+    expected = collect(images).summary(limits=LIMITS)
+    shuffled = list(images)
     random.shuffle(shuffled)
-    shifted = [(anomaly_map * 2 + 8, mask, tags) for anomaly_map, mask, tags in pictures]  # ties stay ties
+    shifted = [(anomaly_map * 2 + 8, mask, tags) for anomaly_map, mask, tags in images]  # ties stay ties
     for variant in (
-        collect(pictures, chunk=chunk).summary(limits=LIMITS),
+        collect(images, chunk=chunk).summary(limits=LIMITS),
         collect(shuffled).summary(limits=LIMITS),
         collect(shifted).summary(limits=LIMITS),
     ):
@@ -162,13 +140,13 @@ def test_chunks_order_and_offset_do_not_matter(pictures, chunk, random):
         assert variant.aupro == pytest.approx(expected.aupro, abs=1e-12)
 
 
-@given(picture_sets())
+@given(image_sets())
 @settings(deadline=None, max_examples=60)
-def test_a_subset_equals_its_pictures_alone(pictures):
-    """Good pictures count in every subset, a picture with two types in both, other backgrounds nowhere."""
-    ranking = collect(pictures)
+def test_a_subset_equals_its_images_alone(images):
+    """Good images count in every subset, an image with two types in both, other backgrounds nowhere."""
+    ranking = collect(images)
     for tag in ranking.tags:
-        alone = collect([picture for picture in pictures if not picture[2] or tag in picture[2]])
+        alone = collect([image for image in images if not image[2] or tag in image[2]])
         assert ranking.summary(tag, LIMITS).auroc == alone.auroc()
         assert ranking.summary(tag, LIMITS).aupro == pytest.approx(
             alone.summary(None, LIMITS).aupro, abs=1e-12
@@ -179,20 +157,18 @@ def test_a_subset_equals_its_pictures_alone(pictures):
         assert ranking.summary(tag).n_regions == alone.summary().n_regions
 
 
-@given(picture_sets(), st.floats(-0.5, 1.5, width=32))
+@given(image_sets(), st.floats(-0.5, 1.5, width=32))
 @settings(deadline=None, max_examples=60)
-def test_counts_at_a_threshold(pictures, threshold):
-    called = np.concatenate(
-        [(anomaly_map >= np.float32(threshold)).ravel() for anomaly_map, _, _ in pictures]
-    )
-    truth = np.concatenate([mask.ravel() for _, mask, _ in pictures])
+def test_counts_at_a_threshold(images, threshold):
+    called = np.concatenate([(anomaly_map >= np.float32(threshold)).ravel() for anomaly_map, _, _ in images])
+    truth = np.concatenate([mask.ravel() for _, mask, _ in images])
     counts = (
         np.sum(called & truth),
         np.sum(called & ~truth),
         np.sum(~called & truth),
         np.sum(~called & ~truth),
     )
-    assert collect(pictures).confusion(threshold) == Confusion(*counts)
+    assert collect(images).confusion(threshold) == Confusion(*counts)
 
 
 def test_threshold_is_compared_in_float32():
@@ -205,7 +181,7 @@ def test_adding_after_asking():
     first = ranking.aupro(0.3)
     ranking.add(M2, EMPTY, label=0)
     assert first != ranking.aupro(0.3) == pytest.approx(0.833333333, abs=1e-9)
-    ranking.add(1 - M2, EMPTY, label=0)  # joins pictures that are sorted already
+    ranking.add(1 - M2, EMPTY, label=0)  # joins images that are sorted already
     expected = collect([(M1, G1, ("a",)), (M2, EMPTY, ()), (1 - M2, EMPTY, ())]).summary()
     assert ranking.summary() == expected
 
@@ -246,7 +222,7 @@ def test_undefined_values_are_nan():
     assert PixelRanking().curve().tp.tolist() == [0]
 
 
-def test_an_anomalous_picture_without_a_mask_is_left_out():
+def test_an_anomalous_image_without_a_mask_is_left_out():
     ranking = collect([(M1, G1, ("a",)), (M2, EMPTY, ())])
     expected = ranking.aupro(0.3)
     ranking.add(np.full((4, 6), 9.0), EMPTY, label=1, tags=["a"])

@@ -15,7 +15,6 @@ from andon.metrics import (
     PixelRanking,
     UndefinedMetricWarning,
     auroc,
-    category_averages,
     f1_max,
     image_metrics,
     pixel_metrics,
@@ -135,7 +134,7 @@ def test_json_of_nan():
     assert back.reason == "no_positives"
 
 
-def test_messages_name_the_picture():
+def test_messages_name_the_image():
     with pytest.raises(ValueError, match="bolt/test/rust/001"):
         image_metrics([1, math.nan], [0, 1], names=["bolt/test/good/000", "bolt/test/rust/001"])
     with pytest.raises(ValueError, match="one collection per picture"):
@@ -179,33 +178,6 @@ def test_undefined_pixel_metrics(label, reasons):
         metrics = pixel_metrics(ranking)
     assert (metrics["pixel_auroc"].reason, metrics["aupro_0.30"].reason) == reasons
     assert math.isnan(metrics["aupro_0.05"].value)
-
-
-def test_averages_of_the_thesis():
-    texture = {"carpet": 99.20, "grid": 100, "leather": 100, "tile": 98.38, "wood": 98.25}
-    objects = {
-        "bottle": 98.25,
-        "cable": 94.75,
-        "capsule": 95.89,
-        "hazelnut": 96.93,
-        "metal_nut": 99.71,
-        "pill": 93.26,
-        "screw": 95.94,
-        "toothbrush": 86.67,
-        "transistor": 98.38,
-        "zipper": 99.05,
-    }
-    averages = category_averages({name: Metric(value, 1, 1) for name, value in (texture | objects).items()})
-    assert averages["texture"].value == pytest.approx(99.166)
-    assert averages["object"].value == pytest.approx(95.883)
-    assert averages["all"].value == pytest.approx(96.977333, abs=1e-6)
-
-
-def test_averages_leave_undefined_categories_out():
-    averages = category_averages({"a": Metric(0.5, 1, 1), "b": Metric(math.nan, 0, 1, "no_positives")})
-    assert (averages["all"].value, averages["all"].n_valid, averages["all"].n) == (0.5, 1, 2)
-    assert set(averages) == {"all"}
-    assert math.isnan(category_averages({"b": Metric(math.nan, 0, 1)})["all"].value)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pixels import LIMITS, grid
+from pixel_sets import LIMITS, grid
 
 from andon.core.records import Defect
 from andon.datasets.masks import Saturation
@@ -61,7 +61,7 @@ def test_t6(limit):
 
 
 def test_t6_of_one_type():
-    """False positives of the whole picture, found pixels of the one defect."""
+    """False positives of the whole image, found pixels of the one defect."""
     ranking = t6()
     assert ranking.auspro(0.05, "A") == pytest.approx(0.743589744, abs=1e-9)
     assert ranking.auspro(0.3, "A") == pytest.approx(0.957264957, abs=1e-9)
@@ -107,14 +107,14 @@ def test_saturation_areas(saturation, pixels, area):
     assert saturation.area(pixels) == area
 
 
-def brute_force(pictures, limit):
+def brute_force(images, limit):
     """AU-sPRO from the curve: mean sPRO and FPR at every distinct score, trapezoid rule, cut at the limit."""
-    thresholds = np.unique(np.concatenate([m.ravel() for m, _ in pictures]))[::-1]
+    thresholds = np.unique(np.concatenate([m.ravel() for m, _ in images]))[::-1]
     fpr, spro = [0.0], [0.0]
     for t in thresholds:
-        marked = [(m >= t, regions) for m, regions in pictures]
+        marked = [(m >= t, regions) for m, regions in images]
         unions = [
-            np.any([np.zeros(m.shape, bool), *(r.mask for r in regions)], axis=0) for m, regions in pictures
+            np.any([np.zeros(m.shape, bool), *(r.mask for r in regions)], axis=0) for m, regions in images
         ]
         wrong = sum(np.sum(m & ~u) for (m, _), u in zip(marked, unions, strict=True))
         fpr.append(wrong / sum(np.sum(~u) for u in unions))
@@ -129,9 +129,9 @@ def brute_force(pictures, limit):
 
 @st.composite
 def channel_sets(draw):
-    """A good picture and one to three with one to three overlapping channels; scores on a grid of 0.1."""
+    """A good image and one to three with one to three overlapping channels; scores on a grid of 0.1."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    pictures = []
+    images = []
     for n_channels in [0, *draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))]:
         regions = []
         for _ in range(n_channels):
@@ -140,12 +140,12 @@ def channel_sets(draw):
             regions.append(
                 Defect(mask, "ab"[random.integers(2)], 255, int(random.integers(1, mask.sum() + 1)))
             )
-        pictures.append(((random.integers(0, 11, (6, 5)) / 10).astype(np.float32), tuple(regions)))
-    return pictures
+        images.append(((random.integers(0, 11, (6, 5)) / 10).astype(np.float32), tuple(regions)))
+    return images
 
 
-def collect(pictures, ranking):
-    for anomaly_map, regions in pictures:
+def collect(images, ranking):
+    for anomaly_map, regions in images:
         mask = np.any([np.zeros(anomaly_map.shape, bool), *(r.mask for r in regions)], axis=0)
         names = {region.defect_name for region in regions}
         ranking.add(anomaly_map, mask, label=int(mask.any()), tags=names, channels=regions)
@@ -154,10 +154,10 @@ def collect(pictures, ranking):
 
 @given(channel_sets())
 @settings(deadline=None, max_examples=40)
-def test_closed_form_is_the_brute_force_curve(pictures):
-    exact, binned = collect(pictures, PixelRanking()), collect(pictures, PixelHistogram(bits=12))
+def test_closed_form_is_the_brute_force_curve(images):
+    exact, binned = collect(images, PixelRanking()), collect(images, PixelHistogram(bits=12))
     for limit in LIMITS:
-        expected = brute_force(pictures, limit)
+        expected = brute_force(images, limit)
         assert exact.auspro(limit) == pytest.approx(expected, abs=1e-10)
         summary = binned.summary()
         assert abs(summary.auspro[limit] - expected) <= summary.bounds[f"auspro_{limit:.2f}"] + 1e-12
@@ -165,9 +165,9 @@ def test_closed_form_is_the_brute_force_curve(pictures):
 
 @given(channel_sets())
 @settings(deadline=None, max_examples=20)
-def test_offset_and_order_do_not_matter(pictures):
-    expected = collect(pictures, PixelRanking()).summary().auspro
-    shifted = [(2 * m + 8, regions) for m, regions in pictures[::-1]]
+def test_offset_and_order_do_not_matter(images):
+    expected = collect(images, PixelRanking()).summary().auspro
+    shifted = [(2 * m + 8, regions) for m, regions in images[::-1]]
     assert collect(shifted, PixelRanking()).summary().auspro == pytest.approx(expected, abs=1e-12)
 
 

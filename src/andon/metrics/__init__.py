@@ -9,7 +9,6 @@ from andon.metrics.pimo import Pimo
 from andon.metrics.pixels import AUPRO_LIMITS, AUSPRO_LIMITS, PixelRanking, PixelSummary
 from andon.metrics.ranking import (
     Ranking,
-    aupr_trapz,
     auroc,
     average_precision,
     confusion,
@@ -18,10 +17,8 @@ from andon.metrics.ranking import (
     rank,
 )
 from andon.metrics.results import (
-    Average,
     Metric,
     UndefinedMetricWarning,
-    category_averages,
     image_metrics,
     pixel_metrics,
     record_tags,
@@ -30,7 +27,6 @@ from andon.metrics.results import (
 __all__ = [
     "AUPRO_LIMITS",
     "AUSPRO_LIMITS",
-    "Average",
     "Confusion",
     "Curve",
     "Gate",
@@ -42,10 +38,8 @@ __all__ = [
     "PixelSummary",
     "Ranking",
     "UndefinedMetricWarning",
-    "aupr_trapz",
     "auroc",
     "average_precision",
-    "category_averages",
     "confusion",
     "curve",
     "f1_max",

@@ -44,21 +44,6 @@ class Confusion:
         """Share of the good that are called anomalous: the false reject rate."""
         return _ratio(self.fp, self.fp + self.tn)
 
-    @property
-    def tnr(self) -> float:
-        """Share of the good that are called good."""
-        return _ratio(self.tn, self.fp + self.tn)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all samples called right."""
-        return _ratio(self.tp + self.tn, self.tp + self.fp + self.fn + self.tn)
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Mean of recall and TNR; NaN when either class is missing."""
-        return (self.recall + self.tnr) / 2
-
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from andon.metrics.counts import Confusion, Counts, Curve, OperatingPoint, Rates, ratios
+from andon.metrics.counts import Confusion, Counts, Curve, OperatingPoint, Rates
 
 Scores: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -38,8 +38,6 @@ class RankSummary:
     """P(positive above negative) + P(equal) / 2; NaN unless both exist."""
     average_precision: float
     """Step-wise area under precision over recall; NaN without positives."""
-    aupr_trapz: float
-    """Trapezoidal area under precision over recall, to compare with tools that use it; it flatters."""
     f1_max: OperatingPoint
     """Largest F1 over all thresholds, which needs the test labels; ties go to the largest threshold."""
     weighted_area: dict[float, float] = field(default_factory=dict)
@@ -142,12 +140,6 @@ class Piece:
     def precision(self) -> Rates:
         return self.tp / (self.tp + self.fp)
 
-    @property
-    def precision_above(self) -> Rates:
-        """Precision at the next higher distinct score of any sample; 1 where there is none."""
-        tp_above = self.tp - self.hits
-        return ratios(tp_above, tp_above + self.fp_above, empty=1.0)
-
     def area(self, n_neg: int, limit: float) -> float:
         """What these positives add to the weighted area up to the FPR `limit`, divided by it."""
         return float(np.sum(self.weights * area_above(self.fp_above, self.fp, n_neg, limit))) / limit
@@ -170,13 +162,12 @@ class Piece:
 def summarise(pieces: Iterable[Piece], n_pos: int, n_neg: int, limits: Sequence[float] = ()) -> RankSummary:
     """All scalar metrics from ascending pieces that together hold every positive."""
     twice_wins = 0  # an integer: the AUROC does not depend on the order of any sum
-    average_precision = trapezoids = 0.0
+    average_precision = 0.0
     best = OperatingPoint(np.nan, np.nan, np.nan, np.nan)
     areas = dict.fromkeys(limits, 0.0)
     for piece in pieces:
         twice_wins += piece.twice_wins(n_neg)
         average_precision += float(np.sum(piece.hits / n_pos * piece.precision))
-        trapezoids += float(np.sum(piece.hits / n_pos * (piece.precision + piece.precision_above) / 2))
         point = piece.best_f1(n_pos)
         if not best.f1 > point.f1:  # pieces ascend: a tie goes to the later one, the larger threshold
             best = point
@@ -188,7 +179,6 @@ def summarise(pieces: Iterable[Piece], n_pos: int, n_neg: int, limits: Sequence[
         n_neg=n_neg,
         auroc=twice_wins / (2 * n_pos * n_neg) if both else np.nan,
         average_precision=average_precision if n_pos else np.nan,
-        aupr_trapz=trapezoids if n_pos else np.nan,
         f1_max=best,
         weighted_area={limit: area if both else np.nan for limit, area in areas.items()},
     )
@@ -271,11 +261,6 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Average precision, without interpolation; NaN without an anomalous sample."""
     return rank(scores, labels).summary().average_precision
-
-
-def aupr_trapz(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Trapezoidal area under the precision-recall curve from (0, 1) on; prefer `average_precision`."""
-    return rank(scores, labels).summary().aupr_trapz
 
 
 def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> OperatingPoint:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -32,23 +32,6 @@ from andon.metrics.pimo import Pimo
 from andon.metrics.pixels import AUPRO_LIMITS, PixelSummary, tag_set
 from andon.metrics.ranking import RankSummary, checked, rank
 
-TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
-"""Categories of MVTec AD that are textures."""
-OBJECTS = frozenset(
-    {
-        "bottle",
-        "cable",
-        "capsule",
-        "hazelnut",
-        "metal_nut",
-        "pill",
-        "screw",
-        "toothbrush",
-        "transistor",
-        "zipper",
-    }
-)
-"""Categories of MVTec AD that are objects."""
 MEAN_OF = ("logical", "structural")
 """Subsets whose mean is the `@mean` of MVTec LOCO."""
 
@@ -114,16 +97,6 @@ class Metric:
                 "interval": None if interval is None else (interval[0], interval[1]),
             }
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Average:
-    """Plain mean over categories; undefined ones are left out and counted."""
-
-    value: float
-    """NaN when no category has a value."""
-    n_valid: int
-    n: int
 
 
 class PixelScores(Protocol):
@@ -207,25 +180,6 @@ def pixel_metrics(
     metrics = _pixel_values(ranking, None, threshold, limits) | _spread_of_pimo(ranking.aupimo())
     by_tag = {tag: _pixel_values(ranking, tag, threshold, limits) for tag in ranking.tags}
     return _with_subsets(metrics, by_tag)
-
-
-def average(metrics: Iterable[Metric]) -> Average:
-    """Plain mean of the defined values."""
-    values = [metric.value for metric in metrics]
-    valid = [value for value in values if not math.isnan(value)]
-    return Average(math.fsum(valid) / len(valid) if valid else math.nan, len(valid), len(values))
-
-
-def category_averages(by_category: Mapping[str, Metric]) -> dict[str, Average]:
-    """Means of one metric over categories: `all`, and of MVTec AD ones `texture` and `object`."""
-    groups = {
-        "all": set(by_category),
-        "texture": TEXTURES & set(by_category),
-        "object": OBJECTS & set(by_category),
-    }
-    return {
-        name: average(by_category[c] for c in sorted(members)) for name, members in groups.items() if members
-    }
 
 
 def _image_values(
