@@ -89,7 +89,7 @@ def test_a_job_in_its_own_process(tmp_path):
 def test_a_failing_process_is_named(tmp_path):
     job = Job("efficientad_ast/starter", "embedded:nothing", "", "auto", 0)
     outcome = sweep([job], tmp_path)
-    assert "unknown generated data set" in next(iter(outcome.failures.values()))
+    assert "unknown embedded data set" in next(iter(outcome.failures.values()))
     assert outcome.results == []
 
 

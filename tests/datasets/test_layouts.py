@@ -322,7 +322,7 @@ def test_generated_data_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("embedded:", "choose a generated data set: embedded:fabric"),
+        ("embedded:", "choose an embedded data set: embedded:cookies"),
         ("embedded:fabrik", "did you mean fabric"),
         ("embedded:fabric,profile=tinny", "unknown profile 'tinny'; did you mean tiny"),
         ("embedded:fabric,size=big", "size is 'big'"),
@@ -339,3 +339,14 @@ def test_names_of_generated_data() -> None:
     assert "pin_tray" in list_categories("embedded:")
     with pytest.raises(DataError, match="one category 'pcb', not 'bolt'"):
         open_dataset("embedded:pcb", "bolt")
+
+
+def test_cookies_are_photographs_in_the_package():
+    found = open_dataset("embedded:cookies")
+    assert (len(found.train), len(found.validation), len(found.test)) == (27, 4, 46)
+    assert sum(record.label for record in found.test) == 32
+    assert all(record.masks for record in found.test if record.label)
+    licence = found.train[0].image.parents[2] / "LICENSE.md"
+    assert "CC BY-SA 4.0" in licence.read_text(encoding="utf-8")
+    with pytest.raises(DataError, match="seed cannot be set"):
+        open_dataset("embedded:cookies,seed=3")

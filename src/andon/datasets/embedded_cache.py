@@ -1,16 +1,19 @@
-"""Data sets named `embedded:NAME`: generated on first use and kept in the cache."""
+"""Data sets named `embedded:NAME`: drawn ones, generated on first use and kept in the cache, and photographs of the package."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+from importlib import resources
 from pathlib import Path
 
 from andon.core.errors import DataError, OutputError, nearest
 from andon.core.paths import cache_dir
 
 PREFIX = "embedded:"
+COOKIES = "cookies"
+"""Photographs of whole and cracked cookies; origin and licence in `andon/assets/cookies/LICENSE.md`."""
 
 
 def category_of(text: str, category: str | None = None) -> str:
@@ -18,20 +21,20 @@ def category_of(text: str, category: str | None = None) -> str:
     from andon.datasets.embedded import CATEGORIES
     from andon.datasets.embedded.dimples import NAME as DIMPLES
 
-    known_names = (*CATEGORIES, DIMPLES)
+    known_names = (COOKIES, *CATEGORIES, DIMPLES)
     name, _ = _parse(text)
     if name and category and name != category:
         raise DataError(f"{text} is the one category {name!r}, not {category!r}: leave one of them out")
     chosen = name or category
     if not chosen:
-        raise DataError(f"choose a generated data set: {', '.join(PREFIX + known for known in known_names)}")
+        raise DataError(f"choose an embedded data set: {', '.join(PREFIX + known for known in known_names)}")
     if chosen not in known_names:
-        raise DataError(f"unknown generated data set {chosen!r}; {nearest(chosen, known_names)}")
+        raise DataError(f"unknown embedded data set {chosen!r}; {nearest(chosen, known_names)}")
     return chosen
 
 
 def generated_categories(text: str) -> list[str]:
-    """The category of `embedded:NAME`; for a bare `embedded:` all categories but `dimples`, which has point clouds."""
+    """The category of `embedded:NAME`; for a bare `embedded:` all drawn ones but `dimples`, which has point clouds."""
     from andon.datasets.embedded import CATEGORIES
 
     return [category_of(text)] if _parse(text)[0] else list(CATEGORIES)
@@ -47,6 +50,12 @@ def generated_folder(text: str, category: str | None = None) -> Path:
 
     name = category_of(text, category)
     settings = _parse(text)[1]
+    if name == COOKIES:
+        if settings:
+            raise DataError(
+                f"{text}: cookies are photographs, {', '.join(settings)} cannot be set: leave it out"
+            )
+        return Path(str(resources.files("andon").joinpath("assets/cookies")))
     profile = settings.get("profile", "small")
     if profile not in PROFILES:
         raise DataError(f"{text}: unknown profile {profile!r}; {nearest(profile, PROFILES)}")
