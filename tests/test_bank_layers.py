@@ -312,3 +312,18 @@ def test_no_more_than_the_machine_has_is_promised(tmp_path, monkeypatch):
     require_memory(2**30, 8.0, "a bank", "use less")
     with pytest.raises(ConfigError, match=r"a bank would take 2\.0 GiB, this machine has 1\.0: use less$"):
         require_memory(2**31, 8.0, "a bank", "use less")
+
+
+def test_covariances_are_drawn_towards_the_common_one():
+    """Against a double-precision loop: half a position's own covariance, half the mean of all, and a share of its variance."""
+    vectors = torch.randn(9, 5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    gaussians = PositionGaussians(5, 4, torch.device("cpu"))
+    for part in vectors.split(2):
+        gaussians.add(part)
+    own = [np.cov(vectors[:, p].numpy().T) for p in range(5)]
+    mean = sum(own) / 5
+    whitening = gaussians.whitening(0.001, 0.5).double()
+    for p in range(5):
+        expected = 0.5 * own[p] + 0.5 * mean + 0.001 * np.trace(mean) / 4 * np.eye(4)
+        found = torch.linalg.inv(whitening[p].T @ whitening[p]).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
