@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import andon.core.memory_budget
 import andon.detectors.padim
+import andon.layers.coreset
 import andon.layers.neighbours
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
@@ -98,13 +99,21 @@ def radius(x: torch.Tensor, centres: torch.Tensor) -> float:
 
 
 @settings(deadline=None, max_examples=25)
-@given(count=st.integers(1, 20), start=st.integers(0, 29), seed=st.integers(0, 99))
-def test_greedy_selection_is_the_textbook_one(count, start, seed):
+@given(
+    count=st.integers(1, 30),
+    start=st.integers(0, 29),
+    seed=st.integers(0, 99),
+    pool=st.sampled_from([1, 2, 5, 29, 4096]),
+)
+def test_greedy_selection_is_the_textbook_one(count, start, seed, pool):
+    """Whatever the number of vectors among which the next ones are selected at a time."""
     x = vectors(30, 4, seed)
     steps: list[int] = []
-    chosen = greedy_centres(x, count, start, advance=lambda: steps.append(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(andon.layers.coreset, "POOL", pool)
+        chosen = greedy_centres(x, count, start, advance=steps.append)
     assert chosen.tolist() == plain_greedy(x, count, start)
-    assert len(steps) == count
+    assert sum(steps) == count
 
 
 @settings(deadline=None, max_examples=15)

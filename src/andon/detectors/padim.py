@@ -105,7 +105,7 @@ class PositionGaussians:
         return self.products.mean(0, dtype=torch.float64) / (self.count - 1)
 
     def covariance(
-        self, positions: slice, regularisation: float, common: Tensor | None, share: float
+        self, positions: slice, regularisation: float, common: Tensor | None = None, share: float = 0.0
     ) -> Tensor:
         """(p, d, d) float64: the unbiased covariance, of which `share` is replaced by `common`, plus a multiple of the identity.
 
