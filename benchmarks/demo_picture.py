@@ -17,7 +17,7 @@ from PIL import Image
 from andon.core.image_files import decode
 from andon.datasets import open_dataset
 from andon.datasets.masks import load_ground_truth
-from andon.report.pictures import FOUND, TRUTH, marked
+from andon.report.maps import FOUND, TRUTH, marked
 from andon.runs.folder import read_recipe
 
 SIDE, GAP, TYPES = 192, 6, 3

@@ -162,7 +162,7 @@ def test_without_saturation_a_defect_saturates_at_its_own_area(detector: Detecto
 
 def test_float_maps_are_the_tree_of_the_official_tools(report: Report, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("andon.report.figures.draw_figures", lambda report: {})
-    report.save(tmp_path, maps=True, pictures=False)
+    report.save(tmp_path, maps=True, heatmaps=False)
     found = sorted(path.relative_to(tmp_path / "maps").as_posix() for path in tmp_path.glob("maps/**/*.tiff"))
     assert found == sorted(
         [f"tray/test/good/{k:03}.tiff" for k in range(8)]

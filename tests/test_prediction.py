@@ -12,7 +12,7 @@ from conftest import texture, write_picture
 from PIL import Image
 
 import andon.core.images
-import andon.report.pictures
+import andon.report.maps
 from andon.core.errors import DataError, OutputError
 from andon.core.image_files import decode
 from andon.detectors._base import Detector
@@ -111,7 +111,7 @@ def test_unreadable_pictures_may_be_skipped(detector, tmp_path):
 def test_every_file_is_decoded_once(detector, tmp_path, monkeypatch, save):
     paths = damaged(tmp_path / "in")
     opened: list[Path] = []
-    for module in (andon.core.images, andon.report.pictures):
+    for module in (andon.core.images, andon.report.maps):
         monkeypatch.setattr(module, "decode", lambda path: opened.append(path) or decode(path))
     folder = tmp_path / "out" if save else None
     predict_files(detector, list_inputs(paths), save=folder, skip_unreadable=True)

@@ -28,7 +28,7 @@ from andon.metrics.gate import Gate
 from andon.nn.feature_cache import FeatureCache
 from andon.nn.training import Trainer
 from andon.report.evaluation import Report, evaluate
-from andon.report.pictures import HATCH, save_case
+from andon.report.maps import HATCH, save_case
 
 pytestmark = pytest.mark.xdist_group("region")
 

@@ -86,7 +86,7 @@ def test_files_are_those_of_the_design(report: Report, saved: Path) -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_pictures_and_maps_can_be_left_out(report: Report, tmp_path: Path) -> None:
-    save_report(report, tmp_path, pictures=False)
+    save_report(report, tmp_path, heatmaps=False)
     found = {name.split("/")[0] for name in files(tmp_path)}
     assert found == {"report.json", "report.html", "predictions.csv"}
     assert "data:image/jpeg" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from andon.metrics import Metric
 from andon.report import examples as picks
 from andon.report.evaluation import Case, Report
 from andon.report.file_names import places, safe_name, single_place
-from andon.report.pictures import (
+from andon.report.maps import (
     TABLE,
     data_uri,
     heat_colours,

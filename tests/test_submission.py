@@ -61,7 +61,7 @@ def test_archive(ad_2: Path, tiny_run: Path, tmp_path: Path) -> None:
         [f"anomaly_images/cloth/{stem}.tiff" for stem in stems]
         + [f"anomaly_images_thresholded/cloth/{stem}.png" for stem in stems]
     )
-    assert done.pictures == {"cloth": 4}
+    assert done.images == {"cloth": 4}
     pixels = np.concatenate([detector.predict(record).raw_map.ravel() for record in data.validation])
     expected = pixels.astype(np.float64).mean() + 3 * pixels.astype(np.float64).std()
     assert done.thresholds["cloth"] == pytest.approx(expected, rel=1e-5)

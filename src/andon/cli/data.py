@@ -219,10 +219,10 @@ def data_submission(
         print_json(
             {
                 "archive": done.archive,
-                "pictures": done.pictures,
+                "pictures": done.images,
                 "pixel_thresholds": done.thresholds,
                 "absent": absent,
             }
         )
         return
-    print(f"{sum(done.pictures.values())} pictures ({', '.join(done.pictures)}) are in {done.archive}")
+    print(f"{sum(done.images.values())} pictures ({', '.join(done.images)}) are in {done.archive}")

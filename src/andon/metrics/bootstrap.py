@@ -106,7 +106,7 @@ def _sample(
         (names, found)
     ).tolist()  # equal scores of different parts have an order of their own too
     numbers: dict[Hashable, int] = {}
-    keys = [("picture", k) if own[k] is None else ("part", own[k]) for k in order]
+    keys = [("image", k) if own[k] is None else ("part", own[k]) for k in order]
     parts = [numbers.setdefault(key, len(numbers)) for key in keys]
     return _Sample(found[order], np.array(parts, dtype=np.int64))
 

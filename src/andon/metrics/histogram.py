@@ -122,10 +122,10 @@ class PixelHistogram:
         inspected: Mask | None = None,
     ) -> None:
         """Take in one image, as `PixelRanking.add`."""
-        picture = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
-        group = self._groups.setdefault((picture.tags, label), _Group())
+        image = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
+        group = self._groups.setdefault((image.tags, label), _Group())
         self._summaries.clear()
-        scores, marked, good = picture.scores, picture.mask, picture.others
+        scores, marked, good = image.scores, image.mask, image.others
         if label and marked is None:
             group.n_left_out += 1
             return
@@ -138,7 +138,7 @@ class PixelHistogram:
                 group.rates.add(first, counts / good.size)
         group.n_good += int(label == 0)
         if marked is not None:
-            group.pictures.append(self._positives(scores, marked, name, channels))
+            group.images.append(self._positives(scores, marked, name, channels))
         for threshold in self._thresholds:
             at = np.float32(threshold)
             tp = int(np.count_nonzero(scores[marked] >= at)) if marked is not None else 0
@@ -161,7 +161,7 @@ class PixelHistogram:
     @property
     def has_channels(self) -> bool:
         """Whether any defect was given with its saturation area."""
-        return any(picture.channels for group in self._groups.values() for picture in group.pictures)
+        return any(image.channels for group in self._groups.values() for image in group.images)
 
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
         """All metrics of all images, or of the good ones and those of one tag, with `bounds` of their errors."""
@@ -178,7 +178,7 @@ class PixelHistogram:
         """
         at = np.float32(threshold)
         groups = self._select(tag)
-        n_pos = sum(picture.n_pixels for group in groups for picture in group.pictures)
+        n_pos = sum(image.n_pixels for group in groups for image in group.images)
         n_neg = sum(group.negatives.total for group in groups)
         if float(at) in self._thresholds:
             called = [group.called.get(float(at), (0, 0)) for group in groups]
@@ -190,7 +190,7 @@ class PixelHistogram:
                     f"threshold {threshold:g} lies inside a bin, so its counts are not known; name it when the "
                     "histogram is made"
                 )
-            pieces = [picture.pixels for group in groups for picture in group.pictures]
+            pieces = [image.pixels for group in groups for image in group.images]
             tp = sum(int(counts[bins >= first].sum()) for bins, counts in pieces)
             fp = sum(int(group.negatives.from_bin(first)) for group in groups)
         return Confusion(tp=tp, fp=fp, fn=n_pos - tp, tn=n_neg - fp)
@@ -199,7 +199,7 @@ class PixelHistogram:
         """ROC and precision-recall curve for a figure: counts at the lower ends of about `points` bins."""
         groups = self._select(tag)
         negatives = _added([group.negatives for group in groups])
-        bins, hits, _ = _gathered([p.pixels for group in groups for p in group.pictures])
+        bins, hits, _ = _gathered([p.pixels for group in groups for p in group.images])
         used = np.union1d(bins, np.flatnonzero(negatives.values) + negatives.start)
         tp_all, fp_all = _reach(bins, hits, used), negatives.reach(used)
         n_pos, n_neg = int(hits.sum()), negatives.total
@@ -227,21 +227,21 @@ class PixelHistogram:
         rates = np.minimum(rates, 1.0)
         curve = RateCurve(used.astype(np.float64), rates, bounds)
         recalls = [
-            (picture.name, _reach(*picture.pixels, used) / picture.n_pixels)
+            (image.name, _reach(*image.pixels, used) / image.n_pixels)
             for group in self._select(tag)
-            for picture in group.pictures
+            for image in group.images
         ]
         return pimo(curve, n_good, recalls, force=force, binned=True)
 
     def _summarise(self, tag: str | None, limits: Sequence[float]) -> PixelSummary:
         groups = self._select(tag)
-        pictures = [picture for group in groups for picture in group.pictures]
+        images = [image for group in groups for image in group.images]
         negatives = _added([group.negatives for group in groups])
-        n_regions = sum(picture.n_regions for picture in pictures)
+        n_regions = sum(image.n_regions for image in images)
         regions = self._piece(
-            [p.pixels for p in pictures], [p.region_weights / max(n_regions, 1) for p in pictures], negatives
+            [p.pixels for p in images], [p.region_weights / max(n_regions, 1) for p in images], negatives
         )
-        n_pos, n_neg = sum(picture.n_pixels for picture in pictures), negatives.total
+        n_pos, n_neg = sum(image.n_pixels for image in images), negatives.total
         found = summarise([regions] if n_pos else [], n_pos, n_neg, limits)
         pixels = replace(regions, weights=regions.hits / max(n_pos, 1))
         bounds = {
@@ -250,7 +250,7 @@ class PixelHistogram:
             "f1_max": bound_of_f1_max(regions, n_pos),
         } | {f"aupro_{limit:.2f}": bound_of_area(regions, n_neg, limit) for limit in limits}
         auspro: dict[float, float] = {}
-        channels = _chosen_channels(pictures, tag)
+        channels = _chosen_channels(images, tag)
         if self.has_channels:
             piece = self._piece(
                 [c.pixels for c in channels],
@@ -275,7 +275,7 @@ class PixelHistogram:
             bounds=bounds,
         )
 
-    def _positives(self, scores: Map, mask: Mask, name: str, channels: Sequence[Defect]) -> _Picture:
+    def _positives(self, scores: Map, mask: Mask, name: str, channels: Sequence[Defect]) -> _Image:
         sizes, n_regions = region_sizes(mask)
         bins = self._bins(scores[mask])
         used, place, counts = np.unique(bins, return_inverse=True, return_counts=True)
@@ -283,7 +283,7 @@ class PixelHistogram:
         for region in channels:
             highest = np.unique(self._bins(highest_scores(scores, region)), return_counts=True)
             found.append(_Channel(region.defect_name, region.saturation_area, highest))
-        return _Picture(
+        return _Image(
             name, (used, counts), np.bincount(place, 1.0 / sizes).astype(np.float64), n_regions, found
         )
 
@@ -363,7 +363,7 @@ class _Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _Image:
     """The positives of an anomalous image."""
 
     name: str
@@ -386,7 +386,7 @@ class _Group:
     negatives: _Histogram = field(default_factory=lambda: _Histogram(np.int64))
     rates: _Histogram = field(default_factory=lambda: _Histogram(np.float64))
     """Sum of 1 / pixels of the image, over good images."""
-    pictures: list[_Picture] = field(default_factory=list)
+    images: list[_Image] = field(default_factory=list)
     called: dict[float, tuple[int, int]] = field(default_factory=dict)
     """Threshold -> positives and negatives that reach it."""
     n_good: int = 0
@@ -396,7 +396,7 @@ class _Group:
         for mine, theirs in ((self.negatives, other.negatives), (self.rates, other.rates)):
             if theirs.values.size:
                 mine.add(theirs.start, theirs.values)
-        self.pictures += other.pictures
+        self.images += other.images
         for threshold, (tp, fp) in other.called.items():
             before = self.called.get(threshold, (0, 0))
             self.called[threshold] = (before[0] + tp, before[1] + fp)
@@ -432,7 +432,7 @@ def _reach(bins: Bins, counts: Bins, at: Bins) -> Bins:
     return np.asarray(above[np.searchsorted(bins, at)])
 
 
-def _chosen_channels(pictures: Sequence[_Picture], tag: str | None) -> list[_Channel]:
+def _chosen_channels(images: Sequence[_Image], tag: str | None) -> list[_Channel]:
     """Channels of the images; those of one defect where the tag is the name of one."""
-    found = [channel for picture in pictures for channel in picture.channels]
+    found = [channel for image in images for channel in image.channels]
     return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found

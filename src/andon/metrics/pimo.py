@@ -2,7 +2,7 @@
 
 Reference: Bertoldo, Ameln, Vaidya, Akcay: AUPIMO, BMVC 2024, https://arxiv.org/abs/2401.01984. The false
 positive rate F(t) of a threshold is the mean over the *good* images of the share of their pixels with `score
->= t`; the recall T_i(t) is the share of the annotated pixels of anomalous picture i. AUPIMO_i is the mean of
+>= t`; the recall T_i(t) is the share of the annotated pixels of anomalous image i. AUPIMO_i is the mean of
 T_i over ln F, from F = 1e-5 to 1e-4.
 
 The published code takes 300,000 evenly spaced thresholds. Here the vertices are the distinct scores of the

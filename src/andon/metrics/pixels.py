@@ -107,17 +107,17 @@ class PixelRanking:
         An anomalous image whose mask is empty is left out and counted, since its defect would pass for
         background. Raises ValueError for NaN, unequal shapes and a good image with a mask.
         """
-        picture = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
-        n_pixels = picture.others.size if label == 0 else 0
-        group = self._groups.setdefault((picture.tags, label, n_pixels), _Group())
+        image = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
+        n_pixels = image.others.size if label == 0 else 0
+        group = self._groups.setdefault((image.tags, label, n_pixels), _Group())
         self._summaries.clear()
         if label == 0:
-            group.negatives.extend(picture.others)
+            group.negatives.extend(image.others)
             group.n_good += 1
-        elif picture.mask is None:
+        elif image.mask is None:
             group.n_left_out += 1
         else:
-            _add_anomalous(group, picture, name, channels)
+            _add_anomalous(group, image, name, channels)
 
     def merge(self, other: PixelRanking) -> None:
         """Take in the images of another ranking, e.g. that of another process; `other` is left as it was."""
@@ -409,7 +409,7 @@ class _Group:
     positives: _Buffer = field(default_factory=lambda: _Buffer(np.float32))
     region_sizes: _Buffer = field(default_factory=lambda: _Buffer(np.int32))
     """Pixels of the region that each positive belongs to."""
-    pictures: list[tuple[str, int]] = field(default_factory=list)
+    images: list[tuple[str, int]] = field(default_factory=list)
     """Name and number of positives of each anomalous image, in the order of `positives`."""
     channels: list[Channel] = field(default_factory=list)
     n_good: int = 0
@@ -425,28 +425,28 @@ class _Group:
 
     def positives_by_image(self) -> Iterator[tuple[str, Map]]:
         start = 0
-        for name, count in self.pictures:
+        for name, count in self.images:
             yield name, self.positives.values[start : start + count]
             start += count
 
     def merge(self, other: _Group) -> None:
         for name in ("negatives", "positives", "region_sizes"):
             getattr(self, name).extend(getattr(other, name).values)
-        self.pictures += other.pictures
+        self.images += other.images
         self.channels += other.channels
         self.n_good += other.n_good
         self.n_regions += other.n_regions
         self.n_left_out += other.n_left_out
 
 
-def _add_anomalous(group: _Group, picture: CheckedImage, name: str, channels: Sequence[Defect]) -> None:
-    scores, mask = picture.scores, picture.mask
+def _add_anomalous(group: _Group, image: CheckedImage, name: str, channels: Sequence[Defect]) -> None:
+    scores, mask = image.scores, image.mask
     assert mask is not None
     sizes, n_regions = region_sizes(mask)
-    group.negatives.extend(picture.others)
+    group.negatives.extend(image.others)
     group.positives.extend(scores[mask])
     group.region_sizes.extend(sizes)
-    group.pictures.append((name, sizes.size))
+    group.images.append((name, sizes.size))
     group.n_regions += n_regions
     for region in channels:
         group.channels.append(

@@ -22,12 +22,12 @@ def save_report(
     folder: Path,
     *,
     maps: bool = False,
-    pictures: bool = True,
+    heatmaps: bool = True,
     progress: Progress | None = None,
 ) -> None:
     """Write the report into `folder`, in place of an earlier one.
 
-    report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `pictures`; maps/ with
+    report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `heatmaps`; maps/ with
     `maps`: float32 TIFF at the images' own size in the tree that the evaluation code of MVTec AD and MVTec LOCO AD reads,
     `<category>/test/<defect>/<image>.tiff`. The page shows a few images in any case. report.json comes last: where
     it is, the rest is complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
@@ -37,17 +37,17 @@ def save_report(
     from andon.core.progress import NoProgress, track
     from andon.report.figures import draw_figures
     from andon.report.file_names import places, safe_name
+    from andon.report.maps import save_case
     from andon.report.page import render
-    from andon.report.pictures import save_case
 
     _withdraw(folder)
-    if pictures or maps:
+    if heatmaps or maps:
         category = safe_name(report.category or report.dataset or "pictures")
         where = places([case.record for case in report.cases])
         cases = track(progress or NoProgress(), report.cases, "writing pictures", len(report.cases))
         for case, place in zip(cases, where, strict=True):
             map_place = f"{category}/test/{place}" if maps else None
-            save_case(case, report.calibration, folder, place, pictures=pictures, map_place=map_place)
+            save_case(case, report.calibration, folder, place, heatmaps=heatmaps, map_place=map_place)
     figures = draw_figures(report)
     for name, content in figures.items():
         write_bytes(folder / "figures" / f"{name}.png", content)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
-PICTURES_KEPT = 500_000_000
+PIXELS_KEPT = 500_000_000
 """Bytes of decoded images that an evaluation keeps for its report, so that their files are not decoded again."""
 PIXEL_MEMORY = 2.0
 """Gigabytes that the scores of all test pixels may take before they are counted in bins instead."""
@@ -73,8 +73,8 @@ class Case:
     """Whether the image took part in the pixel metrics."""
     gated: bool | None = None
     """Verdict behind the gate; where it is False no pixel is marked. None: evaluated without a gate."""
-    picture: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
-    """(H, W, 3) as decoded, as long as `PICTURES_KEPT` allows; None: read again where it is drawn."""
+    pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    """(H, W, 3) as decoded, as long as `PIXELS_KEPT` allows; None: read again where it is drawn."""
 
 
 @dataclass(slots=True)
@@ -191,13 +191,13 @@ class Report:
         folder: str | Path,
         *,
         maps: bool = False,
-        pictures: bool = True,
+        heatmaps: bool = True,
         progress: Progress | None = None,
     ) -> None:
         """Write report.json, report.html, predictions.csv, figures, heat maps and masks (and float maps) into `folder`."""
         from andon.report import save_report
 
-        save_report(self, Path(folder), maps=maps, pictures=pictures, progress=progress)
+        save_report(self, Path(folder), maps=maps, heatmaps=heatmaps, progress=progress)
 
 
 @dataclass(slots=True)
@@ -334,7 +334,7 @@ def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
 
 def _images(cases: Sequence[Case]) -> list[Record | npt.NDArray[np.uint8]]:
     """The images of the cases, decoded where they are kept."""
-    return [case.record if case.picture is None else case.picture for case in cases]
+    return [case.record if case.pixels is None else case.pixels for case in cases]
 
 
 def _zeros(detector: Detector) -> Any:
@@ -365,7 +365,7 @@ def _score(
     progress: Progress,
 ) -> _Scored:
     """Analyse all images, feeding the pixel metrics on the way so that no full-size map is kept."""
-    calibration, scored, room = detector.fitted(), _Scored(), PICTURES_KEPT
+    calibration, scored, room = detector.fitted(), _Scored(), PIXELS_KEPT
     with progress.task("evaluating", len(records)) as task:
         for found in detector.outcomes(records, keep_pictures=not detector.needs_points):
             task.advance()
@@ -403,7 +403,7 @@ def _score(
                     size=found.size,
                     has_mask=has_pixel_truth(record, truth),
                     gated=gate.verdicts[-1] if gate is not None else None,
-                    picture=found.picture if room >= 0 else None,
+                    pixels=found.picture if room >= 0 else None,
                 )
             )
     return scored

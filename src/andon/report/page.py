@@ -17,11 +17,11 @@ from andon.datasets.masks import load_ground_truth
 from andon.report import examples as picks
 from andon.report import tables
 from andon.report.evaluation import Case, Report
-from andon.report.pictures import (
+from andon.report.maps import (
     FOUND,
     TRUTH,
     case_mask,
-    case_picture,
+    case_pixels,
     data_uri,
     full_map,
     heat_map,
@@ -196,16 +196,16 @@ def costs(report: Report) -> list[tuple[str, str]]:
 
 
 def _exhibit(case: Case, report: Report) -> Exhibit:
-    picture, raw = case_picture(case), full_map(case, report.calibration)
+    image, raw = case_pixels(case), full_map(case, report.calibration)
     inside = inspected_pixels(case.record, case.size)
     shown = np.asarray(report.calibration.pixel_display(raw), np.float32)
     mask = case_mask(case, raw, report.calibration)
     anomalous = case.record.label == 1
     panels = (
-        Panel("picture", data_uri(picture)),
-        Panel("heat map", data_uri(heat_map(picture, shown, inside))),
-        Panel("marked by the detector", data_uri(marked(picture, mask, FOUND))),
-        _truth(case, picture),
+        Panel("picture", data_uri(image)),
+        Panel("heat map", data_uri(heat_map(image, shown, inside))),
+        Panel("marked by the detector", data_uri(marked(image, mask, FOUND))),
+        _truth(case, image),
     )
     kind = (case.record.defect_type or "anomalous") if anomalous else "good"
     return Exhibit(
@@ -220,13 +220,13 @@ def _exhibit(case: Case, report: Report) -> Exhibit:
     )
 
 
-def _truth(case: Case, picture: Any) -> Panel:
+def _truth(case: Case, image: Any) -> Panel:
     title = "ground truth"
     if case.record.label != 1:
         return Panel(title, "", "good: nothing to mark")
     if not case.has_mask:
         return Panel(title, "", "no mask was given, or it marks nothing that is inspected")
-    return Panel(title, data_uri(marked(picture, load_ground_truth(case.record, case.size).union, TRUTH)))
+    return Panel(title, data_uri(marked(image, load_ground_truth(case.record, case.size).union, TRUTH)))
 
 
 # --- template -----------------------------------------------------------------------------------------------

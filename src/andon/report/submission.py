@@ -40,7 +40,7 @@ class Submission:
     """What was written."""
 
     archive: Path
-    pictures: Mapping[str, int]
+    images: Mapping[str, int]
     """By category."""
     thresholds: Mapping[str, float]
     """Raw pixel threshold by category."""

@@ -163,6 +163,6 @@ def _save(
     maps: bool,
     picture: npt.NDArray[np.uint8] | None,
 ) -> None:
-    from andon.report.pictures import save_prediction
+    from andon.report.maps import save_prediction
 
-    save_prediction(prediction, calibration, folder, maps=maps, picture=picture)
+    save_prediction(prediction, calibration, folder, maps=maps, image=picture)

@@ -83,31 +83,31 @@ def heat_colours(shown: npt.NDArray[np.floating[Any]]) -> Pixels:
     return np.asarray(TABLE[steps.astype(np.uint8)], np.uint8)
 
 
-def heat_map(picture: Pixels, shown: Map, inspected: Mask | None = None) -> Pixels:
+def heat_map(image: Pixels, shown: Map, inspected: Mask | None = None) -> Pixels:
     """(H, W, 3): display values (H, W) over the grey image, with a line around what reaches the threshold.
 
     What is not `inspected` (H, W) is hatched.
     """
     colours = heat_colours(shown)
-    image = _blend(_dimmed(picture, UNDER_HEAT), colours[..., :3], colours[..., 3:])
-    image[outline(shown >= 1)] = 255
-    return image if inspected is None else _hatched(image, ~inspected)
+    drawn = _blend(_dimmed(image, UNDER_HEAT), colours[..., :3], colours[..., 3:])
+    drawn[outline(shown >= 1)] = 255
+    return drawn if inspected is None else _hatched(drawn, ~inspected)
 
 
-def _hatched(picture: Pixels, where: Mask) -> Pixels:
+def _hatched(image: Pixels, where: Mask) -> Pixels:
     """(H, W, 3) with grey stripes over the darkened image, each a sixtieth of the image wide and at least 2 pixels."""
     width = max(2, round(max(where.shape) / 60))
     rows, columns = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
     stripes = np.where((rows + columns) // width % 2, HATCH[0], HATCH[1])[:, :, None]
-    return np.where(where[:, :, None], picture // 4 + stripes, picture).astype(np.uint8)
+    return np.where(where[:, :, None], image // 4 + stripes, image).astype(np.uint8)
 
 
-def marked(picture: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
+def marked(image: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
     """(H, W, 3): the marked pixels (H, W) in one colour, with a line around them, on the faint grey image."""
-    image = _dimmed(picture, UNDER_MARKS)
-    image[mask] = colour
-    image[outline(mask)] = 255
-    return image
+    drawn = _dimmed(image, UNDER_MARKS)
+    drawn[mask] = colour
+    drawn[outline(mask)] = 255
+    return drawn
 
 
 def outline(mask: Mask) -> Mask:
@@ -119,9 +119,9 @@ def outline(mask: Mask) -> Mask:
     return np.asarray(grown & ~mask, np.bool_)
 
 
-def _dimmed(picture: Pixels, brightness: float) -> Pixels:
+def _dimmed(image: Pixels, brightness: float) -> Pixels:
     """The image (H, W, 3) in grey, darker by the factor `brightness`."""
-    grey = (picture.astype(np.float32) @ (LUMA * np.float32(brightness))).round().astype(np.uint8)
+    grey = (image.astype(np.float32) @ (LUMA * np.float32(brightness))).round().astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
@@ -139,9 +139,9 @@ def read_image(path: Path) -> Pixels:
         return (decode(path).pixels * 255).round().astype(np.uint8)
 
 
-def case_picture(case: Case) -> Pixels:
+def case_pixels(case: Case) -> Pixels:
     """(H, W, 3) of a case's image, from memory where the evaluation kept it."""
-    return read_image(case.record.image) if case.picture is None else case.picture
+    return read_image(case.record.image) if case.pixels is None else case.pixels
 
 
 def full_map(case: Case, calibration: Calibration) -> Map:
@@ -164,14 +164,14 @@ def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
 
 
 def save_case(
-    case: Case, calibration: Calibration, folder: Path, place: str, *, pictures: bool, map_place: str | None
+    case: Case, calibration: Calibration, folder: Path, place: str, *, heatmaps: bool, map_place: str | None
 ) -> None:
-    """Write heat map and mask (`pictures`) of a case, `place` is `<defect>/<image>`, and its float map to `map_place`."""
+    """Write heat map and mask (`heatmaps`) of a case, `place` is `<defect>/<image>`, and its float map to `map_place`."""
     raw = full_map(case, calibration)
-    if pictures:
+    if heatmaps:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
         mask = case_mask(case, raw, calibration)
-        _save_images(case.record, shown, mask, folder, place, case_picture(case))
+        _save_images(case.record, shown, mask, folder, place, case_pixels(case))
     if map_place is not None:
         _save_map(raw, folder, map_place)
 
@@ -182,11 +182,11 @@ def save_prediction(
     folder: Path,
     *,
     maps: bool = False,
-    picture: Pixels | None = None,
+    image: Pixels | None = None,
 ) -> None:
     """Write heat map, mask and, with `maps`, the float map of a predicted file into folders of `folder`.
 
-    Their path there is that of the record's id. The calibration must be the one that the prediction was made with. `picture`
+    Their path there is that of the record's id. The calibration must be the one that the prediction was made with. `image`
     is the decoded image (H, W, 3); without it the file is read again.
     """
     if prediction.record is None:
@@ -196,15 +196,15 @@ def save_prediction(
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
     record = replace(prediction.record, region=calibration.region)
-    picture = read_image(record.image) if picture is None else picture
-    _save_images(record, prediction.anomaly_map, mask, folder, place, picture)
+    image = read_image(record.image) if image is None else image
+    _save_images(record, prediction.anomaly_map, mask, folder, place, image)
     if maps:
         _save_map(prediction.raw_map, folder, place)
 
 
-def _save_images(record: Record, shown: Map, mask: Mask, folder: Path, place: str, picture: Pixels) -> None:
+def _save_images(record: Record, shown: Map, mask: Mask, folder: Path, place: str, image: Pixels) -> None:
     inside = inspected_pixels(record, (shown.shape[0], shown.shape[1]))
-    _save_png(heat_map(picture, shown, inside), folder / "heatmaps" / f"{place}.png")
+    _save_png(heat_map(image, shown, inside), folder / "heatmaps" / f"{place}.png")
     _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
 
 
