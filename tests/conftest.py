@@ -20,6 +20,8 @@ from andon.exporting.latency import Effort
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
 
+ROOT = Path(__file__).parent.parent
+"""Of the repository."""
 SIDE = 64
 RUN_SETTINGS: dict[str, object] = {
     "extractor.weights": "random",

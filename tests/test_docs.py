@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 from tiny import TINY
 from typer.main import get_command
@@ -17,7 +18,6 @@ import andon
 from andon.cli.main import app
 from andon.detectors._recipes import load_recipe, recipe_names, resolve
 
-ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "andon"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import texture, write_picture
+from conftest import ROOT, texture, write_picture
 from installing import install
 
 from andon.testing import check_detector
 
-PAGE = (Path(__file__).parent.parent / "docs" / "new_detector.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "new_detector.md").read_text(encoding="utf-8")
 FILES = re.compile(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)```", re.M | re.S)
 COMMANDS = re.compile(r"^```sh\n(.*?)```", re.M | re.S)
 PARTS = ["my_part/train/good"] * 16 + ["my_part/test/good"] * 3 + ["my_part/test/stain"] * 3

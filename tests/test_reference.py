@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from andon.core.config import Config
 from andon.datasets.published.counts import MVTEC_AD
@@ -21,7 +22,7 @@ from andon.nn.backbones import BackboneConfig
 from andon.nn.training import OptimiserConfig
 from andon.report.evaluation import Report
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "reference").rglob("*.md"))
 SHARED: dict[str, type[Config]] = {
     "extractor": BackboneConfig,

@@ -10,10 +10,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from andon.datasets.embedded import CATEGORIES, generate
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "embedded_difficulty.py"
+BENCHMARK = ROOT / "benchmarks" / "embedded_difficulty.py"
 MS_PER_PICTURE = 3 * 40
 """Mean at 256 px on one core, with a tolerance of 3 for busy machines."""
 

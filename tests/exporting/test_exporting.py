@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import texture, write_picture
+from conftest import ROOT, texture, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -145,7 +145,7 @@ def test_runs_without_torch(network, tmp_path, detector):
 
 def test_example_without_andon(network, tmp_path, detector):
     picture = write_picture(tmp_path / "picture.png", texture(8, 77))
-    example = Path(__file__).parent.parent / "examples" / "onnx_only.py"
+    example = ROOT / "examples" / "onnx_only.py"
     found = subprocess.run(
         [sys.executable, example, network, picture], capture_output=True, text=True, check=True
     )
@@ -184,7 +184,7 @@ def test_example_in_cpp(network, tmp_path, detector, program, flags):
     """Builds an example against its runtime and Debian's libpng-dev, and compares its answers with the detector's."""
     if shutil.which("cmake") is None or not Path("/usr/include/png.h").is_file():
         pytest.skip("needs cmake and libpng-dev")
-    folder, build = Path(__file__).parent.parent / "examples" / "cpp", tmp_path / "build"
+    folder, build = ROOT / "examples" / "cpp", tmp_path / "build"
     subprocess.run(["cmake", "-S", folder, "-B", build, *flags()], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", build, "--target", program], check=True, capture_output=True)
     pictures = [write_picture(tmp_path / f"{k}.png", texture(k, 48 + 16 * k)) for k in range(3)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from made_results import make_result
 
 from andon.core.errors import ConfigError, DataError
@@ -127,7 +127,7 @@ def test_command(andon, monkeypatch, tmp_path):
 
 
 def test_the_documentation_names_every_row():
-    page = (Path(__file__).parent.parent / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
     for name in reproduction_names():
         row = load_reproduction(name)
         assert f"| `{name}` | {row.title} | `{row.recipe}` | {row.estimate} |" in page
