@@ -161,7 +161,7 @@ class Outcome:
 
 
 @pytest.fixture
-def andon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """The command line, in this process."""
     from andon.cli.main import main
 

@@ -41,9 +41,9 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_the_commands_of_the_page_run(package, andon):
+def test_the_commands_of_the_page_run(package, cli):
     commands = [line for block in COMMANDS.findall(PAGE) for line in block.splitlines()]
-    said = {line.split()[1]: andon(*line.split()[1:]) for line in commands}
+    said = {line.split()[1]: cli(*line.split()[1:]) for line in commands}
     assert len(said) == 7
     assert {outcome.code for outcome in said.values()} == {0}, said
     assert "cell_gaussian/starter" in said["detectors"].out

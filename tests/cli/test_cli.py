@@ -96,8 +96,8 @@ def test_module_is_the_command():
 # Wrong arguments --------------------------------------------------------------------------------------------------
 
 
-def test_no_argument_shows_the_help(andon):
-    outcome = andon()
+def test_no_argument_shows_the_help(cli):
+    outcome = cli()
     assert outcome.code == 2
     assert "Usage: andon" in outcome.out + outcome.err
     assert "fit" in outcome.out + outcome.err
@@ -126,9 +126,9 @@ def test_no_argument_shows_the_help(andon):
     ],
     ids=str,
 )
-def test_wrong_arguments_get_one_line(andon, arguments, words, tmp_path, monkeypatch):
+def test_wrong_arguments_get_one_line(cli, arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = andon(*arguments).complaint()
+    line = cli(*arguments).complaint()
     assert all(word in line for word in words), line
     assert files(tmp_path) == []
 
@@ -153,25 +153,25 @@ def test_wrong_arguments_get_one_line(andon, arguments, words, tmp_path, monkeyp
     ],
     ids=str,
 )
-def test_wrong_settings_get_one_line(andon, dataset_folder, tmp_path, changes, words):
-    line = andon("fit", dataset_folder, "--out", tmp_path / "run", *set_options(**changes)).complaint()
+def test_wrong_settings_get_one_line(cli, dataset_folder, tmp_path, changes, words):
+    line = cli("fit", dataset_folder, "--out", tmp_path / "run", *set_options(**changes)).complaint()
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
 
 
-def test_device_that_is_not_here(andon, dataset_folder, tmp_path):
-    line = andon(
+def test_device_that_is_not_here(cli, dataset_folder, tmp_path):
+    line = cli(
         "fit", dataset_folder, "--out", tmp_path / "run", *set_options(), "--device", "tpu"
     ).complaint()
     assert "choose one of auto, cpu" in line
 
 
-def test_recipe_names_its_detector(andon, tmp_path):
+def test_recipe_names_its_detector(cli, tmp_path):
     """--recipe with a full name or a file needs no --detector."""
     (tmp_path / "mine.yaml").write_text("detector: nothing\n")
     assert (
         "unknown detector 'nothing'"
-        in andon("fit", write_two(tmp_path), "--recipe", tmp_path / "mine.yaml").complaint()
+        in cli("fit", write_two(tmp_path), "--recipe", tmp_path / "mine.yaml").complaint()
     )
 
 
@@ -226,9 +226,9 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("case", BAD_DATA)
-def test_bad_data_gets_one_line_and_leaves_nothing(andon, tmp_path, case):
+def test_bad_data_gets_one_line_and_leaves_nothing(cli, tmp_path, case):
     make, words = BAD_DATA[case]
-    line = andon("fit", make(tmp_path / "data"), "--out", tmp_path / "runs/a", *FIT).complaint()
+    line = cli("fit", make(tmp_path / "data"), "--out", tmp_path / "runs/a", *FIT).complaint()
     assert all(word in line for word in words), line
     assert not (tmp_path / "runs").exists()
 
@@ -286,9 +286,9 @@ BAD_FOR_A_DETECTOR = {
 
 
 @pytest.mark.parametrize("case", BAD_FOR_A_DETECTOR)
-def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(andon, tmp_path, case):
+def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(cli, tmp_path, case):
     make, options, words = BAD_FOR_A_DETECTOR[case]
-    line = andon("fit", make(tmp_path / "data"), "--out", tmp_path / "runs/a", *options).complaint()
+    line = cli("fit", make(tmp_path / "data"), "--out", tmp_path / "runs/a", *options).complaint()
     assert all(word in line for word in words), line
     assert not (tmp_path / "runs").exists()
 
@@ -296,7 +296,7 @@ def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(andon, tmp_
 @pytest.mark.filterwarnings(
     "ignore::andon.core.image_files.AlphaWarning", "ignore::andon.thresholds.display.DegenerateRangeWarning"
 )
-def test_unusual_pictures_are_learned_from(andon, tmp_path):
+def test_unusual_pictures_are_learned_from(cli, tmp_path):
     """16-bit, palette, transparent, CMYK and turned pictures beside ordinary ones."""
     from PIL import Image
 
@@ -311,30 +311,30 @@ def test_unusual_pictures_are_learned_from(andon, tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     picture.crop((0, 0, 40, 64)).save(folder / "turned.jpg", exif=exif)
-    outcome = andon("fit", folder, "--out", tmp_path / "run", *FIT, "--json")
+    outcome = cli("fit", folder, "--out", tmp_path / "run", *FIT, "--json")
     found = document(outcome)
     assert found["train"] + found["validation"] == 8
 
 
-def test_unreadable_pictures_are_counted(andon, own_dataset, own_run, tmp_path):
+def test_unreadable_pictures_are_counted(cli, own_dataset, own_run, tmp_path):
     new = tmp_path / "new"
     for name in ("train/good/002.png", "test/good/001.png"):
         (own_dataset / name).write_bytes((own_dataset / name).read_bytes()[:700])
-    assert "002.png" in andon("fit", own_dataset, "--out", new, *FIT).complaint()
-    outcome = andon("fit", own_dataset, "--out", new, *FIT, "--skip-unreadable")
+    assert "002.png" in cli("fit", own_dataset, "--out", new, *FIT).complaint()
+    outcome = cli("fit", own_dataset, "--out", new, *FIT, "--skip-unreadable")
     assert outcome.code == 0
     assert "unreadable and skipped: 1 (cloth/train/good/002)" in outcome.out
-    assert "001.png" in andon("evaluate", own_run, "--data", own_dataset).complaint()
-    assert "001.png" in andon("predict", own_run, own_dataset / "test").complaint()
-    outcome = andon("predict", own_run, own_dataset / "test", "--skip-unreadable")
+    assert "001.png" in cli("evaluate", own_run, "--data", own_dataset).complaint()
+    assert "001.png" in cli("predict", own_run, own_dataset / "test").complaint()
+    outcome = cli("predict", own_run, own_dataset / "test", "--skip-unreadable")
     assert outcome.code == 0
     assert "1 unreadable" in outcome.out
 
 
-def test_findings_of_the_data_are_said_while_fitting(andon, own_dataset, tmp_path):
+def test_findings_of_the_data_are_said_while_fitting(cli, own_dataset, tmp_path):
     write_picture(own_dataset / "ground_truth/stain/099_mask.png", texture(0)[:, :, 0])
     (own_dataset / "train/good/zero.png").write_bytes(b"")
-    outcome = andon("fit", own_dataset, "--out", tmp_path / "run", *FIT)
+    outcome = cli("fit", own_dataset, "--out", tmp_path / "run", *FIT)
     assert "099_mask.png" in outcome.err
     assert "zero.png" in outcome.err
 
@@ -357,13 +357,13 @@ def test_findings_of_the_data_are_said_while_fitting(andon, own_dataset, tmp_pat
     ],
     ids=str,
 )
-def test_bad_paths_get_one_line(andon, tiny_run, dataset_folder, tmp_path, monkeypatch, arguments, words):
+def test_bad_paths_get_one_line(cli, tiny_run, dataset_folder, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "FILE").write_text("x")
     places = {"RUN": tiny_run, "DATA": dataset_folder, "PICTURE": dataset_folder / "test/good/000.png"}
     before = files(tiny_run)
-    line = andon(*(places.get(argument, argument) for argument in arguments)).complaint()
+    line = cli(*(places.get(argument, argument) for argument in arguments)).complaint()
     assert all(word in line for word in words), line
     assert files(tiny_run) == before
     assert files(tmp_path) == ["FILE"]
@@ -372,18 +372,18 @@ def test_bad_paths_get_one_line(andon, tiny_run, dataset_folder, tmp_path, monke
 # JSON and tables --------------------------------------------------------------------------------------------------
 
 
-def test_json_is_one_document(andon, quick, dataset_folder, tmp_path):
+def test_json_is_one_document(cli, quick, dataset_folder, tmp_path):
     run = tmp_path / "run"
-    fitted = document(andon("fit", dataset_folder, "--out", run, *FIT, "--json"))
+    fitted = document(cli("fit", dataset_folder, "--out", run, *FIT, "--json"))
     assert (fitted["run"], fitted["train"], fitted["skipped"]) == (str(run), 10, {})
     test = copytree(dataset_folder, tmp_path / "cloth")
     (test / "test/good/001.png").write_bytes((test / "test/good/001.png").read_bytes()[:700])
-    report = document(andon("evaluate", run, "--data", test, "--skip-unreadable", "--json"))
+    report = document(cli("evaluate", run, "--data", test, "--skip-unreadable", "--json"))
     assert list(report["images"]["skipped"]) == ["cloth/test/good/001"]
     assert report["images"]["evaluated"] == 7
     assert report == json.loads((run / "report.json").read_text())
     assert 0 <= report["metrics"]["image_auroc"]["value"] <= 1
-    found = document(andon("predict", run, dataset_folder / "test/stain", "--json"))
+    found = document(cli("predict", run, dataset_folder / "test/stain", "--json"))
     assert [Path(p["path"]).name for p in found["predictions"]] == [
         "000.png",
         "001.png",
@@ -404,26 +404,26 @@ def test_json_is_one_document(andon, quick, dataset_folder, tmp_path):
     ],
     ids=str,
 )
-def test_lists_come_as_table_or_json(andon, dataset_folder, arguments):
+def test_lists_come_as_table_or_json(cli, dataset_folder, arguments):
     arguments = [str(dataset_folder) if a == "DATA" else a for a in arguments]
-    assert document(andon(*arguments, "--json"))
-    table = andon(*arguments)
+    assert document(cli(*arguments, "--json"))
+    table = cli(*arguments)
     assert (table.code, table.err) == (0, "")
     assert table.out
 
 
-def test_errors_in_data_are_counted_and_end_with_two(andon, own_dataset):
+def test_errors_in_data_are_counted_and_end_with_two(cli, own_dataset):
     write_picture(own_dataset / "ground_truth/stain/001_mask.png", texture(0, 32)[:, :, 0])
-    outcome = andon("data", "check", own_dataset, "--json")
+    outcome = cli("data", "check", own_dataset, "--json")
     assert outcome.code == 2
     assert "001_mask.png" in json.dumps(json.loads(outcome.out))
     assert len(outcome.err.splitlines()) == 1
     assert "errors" in outcome.err
 
 
-def test_tables_for_people(andon, own_run, dataset_folder, tmp_path):
+def test_tables_for_people(cli, own_run, dataset_folder, tmp_path):
     picture = dataset_folder / "test/stain/000.png"
-    outcome = andon("predict", own_run, picture, "--save", tmp_path / "out")
+    outcome = cli("predict", own_run, picture, "--save", tmp_path / "out")
     assert (outcome.code, outcome.err) == (0, "")
     assert str(picture) in outcome.out
     assert files(tmp_path / "out") == ["heatmaps/000.png", "masks/000.png", "predictions.csv"]
@@ -442,12 +442,12 @@ def test_tables_for_people(andon, own_run, dataset_folder, tmp_path):
         (BrokenPipeError(), 1, ""),
     ],
 )
-def test_exit_codes(andon, monkeypatch, error, code, line):
+def test_exit_codes(cli, monkeypatch, error, code, line):
     def fail() -> None:
         raise error
 
     monkeypatch.setattr("andon.detectors._recipes.detectors", fail)
-    outcome = andon("detectors")
+    outcome = cli("detectors")
     assert outcome.code == code
     assert outcome.err.startswith(line)
     assert outcome.err.count("\n") == (1 if line else 0)
@@ -477,12 +477,12 @@ def test_reader_that_goes_away():
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_offline_forbids_fetching(andon):
-    line = andon("--offline", "weights", "fetch", "resnet18.tv_in1k").complaint()
+def test_offline_forbids_fetching(cli):
+    line = cli("--offline", "weights", "fetch", "resnet18.tv_in1k").complaint()
     assert "downloads are forbidden (offline)" in line
 
 
-def test_added_weights_are_used(andon, dataset_folder, tmp_path, monkeypatch):
+def test_added_weights_are_used(cli, dataset_folder, tmp_path, monkeypatch):
     import timm
     import torch
 
@@ -490,14 +490,14 @@ def test_added_weights_are_used(andon, dataset_folder, tmp_path, monkeypatch):
     whole = timm.create_model("resnet18", pretrained=False).state_dict()
     needed = {name: value for name, value in whole.items() if not name.startswith(("layer3", "layer4", "fc"))}
     torch.save(needed, tmp_path / "a.pth")
-    added = andon(
+    added = cli(
         "weights", "add", tmp_path / "a.pth", "--name", "mine", "--network", "resnet18", "--licence", "MIT"
     )
     assert (added.code, added.err) == (0, "")
     options = set_options(extractor__weights="mine")
-    assert andon("fit", dataset_folder, "--out", tmp_path / "run", "--device", "cpu", *options).code == 0
+    assert cli("fit", dataset_folder, "--out", tmp_path / "run", "--device", "cpu", *options).code == 0
     assert "licence: MIT" in (tmp_path / "run/recipe.yaml").read_text()
-    line = andon("weights", "add", tmp_path / "a.pth", "--name", "b", "--network", "resnet81").complaint()
+    line = cli("weights", "add", tmp_path / "a.pth", "--name", "b", "--network", "resnet81").complaint()
     assert "timm has no network 'resnet81'" in line
 
 
@@ -505,7 +505,7 @@ def test_added_weights_are_used(andon, dataset_folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_interrupted_fit_resumes_to_the_same_detector(andon, dataset_folder, tmp_path, home):
+def test_interrupted_fit_resumes_to_the_same_detector(cli, dataset_folder, tmp_path, home):
     """SIGINT in the middle of learning keeps the checkpoints; --resume ends in the same bytes as a run in one go."""
     options = set_options(teacher__epochs=400, epochs=2, student__blocks=1)
     command = [*COMMAND, "fit", str(dataset_folder), "--device", "cpu", *options]
@@ -526,8 +526,8 @@ def test_interrupted_fit_resumes_to_the_same_detector(andon, dataset_folder, tmp
     assert (run / "checkpoints").is_dir()
     assert not (run / "detector").exists()
 
-    assert andon(*command[3:], "--out", run, "--resume").code == 0
-    assert andon(*command[3:], "--out", tmp_path / "straight").code == 0
+    assert cli(*command[3:], "--out", run, "--resume").code == 0
+    assert cli(*command[3:], "--out", tmp_path / "straight").code == 0
     for name in ("state.safetensors", "detector.json"):
         assert (run / "detector" / name).read_bytes() == (tmp_path / "straight/detector" / name).read_bytes()
     assert not (run / "checkpoints").exists()

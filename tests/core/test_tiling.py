@@ -322,21 +322,21 @@ def test_a_picture_smaller_than_a_tile_is_refused(detector, folder):
 # Command line --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_in_tiles(andon, folder, tmp_path):
+def test_a_run_in_tiles(cli, folder, tmp_path):
     run = tmp_path / "run"
-    fitted = andon(
+    fitted = cli(
         "fit", folder, "-d", "patchcore", *options(), "--tile", SIDE, "--out", run, "--device", "cpu"
     )
     assert fitted.code == 0, fitted.err
     assert "size: 64" in (run / "recipe.yaml").read_text()
-    assert andon("evaluate", run).code == 0
+    assert cli("evaluate", run).code == 0
     report = json.loads((run / "report.json").read_text())
     assert report["protocol"]["tiles"] == {"size": 64, "step": 32, "share": 0.01}
     assert "blended from all tiles" in report["protocol"]["score_rule"]
     assert report["metrics"]["image_auroc"]["value"] == 1
     assert report["metrics"]["pixel_auroc"]["value"] > 0.9
     assert "64 × 64 pixels, one every 32" in (run / "report.html").read_text().replace("\u00a0", " ")
-    answer = json.loads(andon("predict", run, folder / "test/stain", "--json").out)
+    answer = json.loads(cli("predict", run, folder / "test/stain", "--json").out)
     assert [line["verdict"] for line in answer["predictions"]] == ["NG"] * 4
 
 
@@ -348,8 +348,8 @@ def test_a_run_in_tiles(andon, folder, tmp_path):
         (["--tile", "8"], "tile.size"),
     ],
 )
-def test_bad_input_is_said_in_one_line(andon, folder, tmp_path, more, said):
-    asked = andon(
+def test_bad_input_is_said_in_one_line(cli, folder, tmp_path, more, said):
+    asked = cli(
         "fit", folder, "-d", "patchcore", *options(), *more, "--out", tmp_path / "run", "--device", "cpu"
     )
     assert said in asked.complaint()

@@ -352,47 +352,45 @@ def test_download_of_another_length(tmp_path: Path, server: FileServer, content:
 # --- command ---
 
 
-def test_command_says_page_and_licence_first(
-    tmp_path: Path, server: FileServer, content: bytes, andon
-) -> None:
+def test_command_says_page_and_licence_first(tmp_path: Path, server: FileServer, content: bytes, cli) -> None:
     """The known hash is that of the real archive; a toy needs its own."""
     digest = hashlib.sha256(content).hexdigest()
-    done = andon("data", "fetch", "visa", tmp_path / "v", "--yes", "--url", server.url, "--sha256", digest)
+    done = cli("data", "fetch", "visa", tmp_path / "v", "--yes", "--url", server.url, "--sha256", digest)
     assert (done.code, names(tmp_path / "v")[0]) == (0, ORIGIN)
     assert f"VisA is in {tmp_path / 'v'}: 1 category" in done.out
     page, licence, *_ = done.err.splitlines()
     assert "https://github.com/amazon-science/spot-diff" in page and licence == "licence: CC BY 4.0"
-    again = andon("data", "fetch", "visa", tmp_path / "v", "--yes", "--url", server.url)
+    again = cli("data", "fetch", "visa", tmp_path / "v", "--yes", "--url", server.url)
     assert again.code == 2 and "there already" in again.err
 
 
-def test_command_as_json(tmp_path: Path, server: FileServer, content: bytes, andon) -> None:
+def test_command_as_json(tmp_path: Path, server: FileServer, content: bytes, cli) -> None:
     (tmp_path / "a.tar.xz").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     more = ("--from-archive", tmp_path / "a.tar.xz", "--sha256", digest, "--json", "--yes")
-    done = json.loads(andon("--offline", "data", "fetch", "mvtec_ad", tmp_path / "v", *more).out)
+    done = json.loads(cli("--offline", "data", "fetch", "mvtec_ad", tmp_path / "v", *more).out)
     assert done["categories"] == ["part"] and done["sha256"] == digest and server.ranges == []
 
 
 def test_command_needs_agreement(
-    tmp_path: Path, server: FileServer, andon, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: FileServer, cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = ("data", "fetch", "visa", tmp_path / "v", "--url", server.url)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert "nobody is here to agree" in andon(*call).err.splitlines()[-1]
+    assert "nobody is here to agree" in cli(*call).err.splitlines()[-1]
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     answers = iter([False, True])
     monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
-    refused = andon(*call)
+    refused = cli(*call)
     assert refused.code == 2 and "not agreed to, nothing was fetched" in refused.err
     assert server.ranges == []
-    assert "the server offers" in andon(*call).err  # agreed, and asked for
+    assert "the server offers" in cli(*call).err  # agreed, and asked for
     assert len(server.ranges) == 1
 
 
-def test_command_lists_what_there_is(andon) -> None:
-    listed = json.loads(andon("data", "list", "--json").out)
+def test_command_lists_what_there_is(cli) -> None:
+    listed = json.loads(cli("data", "list", "--json").out)
     assert [row["name"] for row in listed] == list(published_sets())
     assert all(row["licence"] and row["page"] for row in listed)
-    shown = andon("data", "list").out
+    shown = cli("data", "list").out
     assert all(name in shown for name in published_sets())

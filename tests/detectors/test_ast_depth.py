@@ -283,17 +283,17 @@ def test_latency_takes_points_along(data: Dataset, combined: AST):
 
 
 @pytest.mark.slow
-def test_depth_runs_from_the_command_line(andon: Callable[..., Outcome], tmp_path: Path):
+def test_depth_runs_from_the_command_line(cli: Callable[..., Outcome], tmp_path: Path):
     settings = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
     run = tmp_path / "run"
-    fit = andon("fit", SOURCE, "--detector", "ast", "--recipe", "starter-3d", "--out", run, *settings)
+    fit = cli("fit", SOURCE, "--detector", "ast", "--recipe", "starter-3d", "--out", run, *settings)
     assert fit.code == 0, fit.err
-    evaluate = andon("evaluate", run, "--json")
+    evaluate = cli("evaluate", run, "--json")
     assert evaluate.code == 0, evaluate.err
     assert (run / "report.html").is_file()
     picture = open_dataset(SOURCE).test[0].image
-    predict = andon("predict", run, picture, "--json")
+    predict = cli("predict", run, picture, "--json")
     assert predict.code == 0, predict.err
     copy = tmp_path / "alone.png"
     copy.write_bytes(picture.read_bytes())
-    assert "has no point cloud" in andon("predict", run, copy).complaint()
+    assert "has no point cloud" in cli("predict", run, copy).complaint()

@@ -196,7 +196,7 @@ def store(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("names", ["sequential", "convN"])
-def test_public_teacher_files_are_taken(store, andon, names):
+def test_public_teacher_files_are_taken(store, cli, names):
     torch.manual_seed(0)
     net = plain_sequential("small")
     state = net.state_dict()
@@ -204,7 +204,7 @@ def test_public_teacher_files_are_taken(store, andon, names):
         order = list(dict.fromkeys(key.split(".")[0] for key in state))
         state = {f"conv{1 + order.index(k.split('.')[0])}.{k.split('.')[1]}": v for k, v in state.items()}
     torch.save(state, store / "teacher.pth")
-    done = andon("weights", "add", store / "teacher.pth", "--name", "teacher_small", "--network", "pdn_small")
+    done = cli("weights", "add", store / "teacher.pth", "--name", "teacher_small", "--network", "pdn_small")
     assert done.code == 0, done.err
     detector = package.create("efficientad", recipe="paper-s")
     x = torch.rand(1, 3, 64, 64)
@@ -213,7 +213,7 @@ def test_public_teacher_files_are_taken(store, andon, names):
     assert not any(p.requires_grad for p in detector.teacher.parameters())
 
 
-def test_other_files_are_refused_in_one_line(store, andon):
+def test_other_files_are_refused_in_one_line(store, cli):
     small, medium = (plain_sequential(size).state_dict() for size in ("small", "medium"))
     short = {k: v for k, v in small.items() if k != "3.bias"}
     cases = [
@@ -225,7 +225,7 @@ def test_other_files_are_refused_in_one_line(store, andon):
     ]
     for state, network, words in cases:
         torch.save(state, store / "t.pth")
-        said = andon("weights", "add", store / "t.pth", "--name", "t", "--network", network).complaint()
+        said = cli("weights", "add", store / "t.pth", "--name", "t", "--network", network).complaint()
         assert "t.pth is no " + network in said
         assert words in said
     assert not (store / "home" / "weights").exists()

@@ -67,19 +67,17 @@ def test_a_class_that_was_imported_into_the_named_module_has_its_name(site):
 
 
 @pytest.mark.filterwarnings("default::andon.detectors._registry.PluginWarning")
-def test_a_plugin_that_fails_to_import_is_named_once_and_stops_no_other(site, andon):
+def test_a_plugin_that_fails_to_import_is_named_once_and_stops_no_other(site, cli):
     install(site, {"broken": "broken_plugin:Broken", "mean": "good_plugin:Mean"}, "two-detectors")
-    said = andon("detectors")
+    said = cli("detectors")
     assert said.code == 0 and "mean" in said.out and "padim" in said.out
     assert said.err.splitlines() == [
         "andon: warning: detector 'broken' of the package two-detectors cannot be imported (ModuleNotFoundError: "
         "No module named 'no_such_package'): repair or uninstall that package"
     ]
-    assert andon("recipes").err == ""  # once in a process
+    assert cli("recipes").err == ""  # once in a process
     assert "mean" in usable_detectors() and "broken" not in usable_detectors()
-    assert (
-        "cannot be imported" in andon("fit", site, "--detector", "broken", "--out", site / "run").complaint()
-    )
+    assert "cannot be imported" in cli("fit", site, "--detector", "broken", "--out", site / "run").complaint()
 
 
 @pytest.mark.parametrize(
@@ -121,11 +119,11 @@ def test_a_saved_detector_whose_package_is_gone(site, monkeypatch, dataset_folde
         load_detector(site / "saved")
 
 
-def test_help_reads_no_entry_points(monkeypatch, andon):
+def test_help_reads_no_entry_points(monkeypatch, cli):
     def refuse(**_: object) -> None:
         raise AssertionError("entry points were read")
 
     _registry._plugins.cache_clear()
     monkeypatch.setattr(_registry, "entry_points", refuse)
-    assert andon("--help").code == andon("fit", "--help").code == 0
+    assert cli("--help").code == cli("fit", "--help").code == 0
     assert detector_class("padim").__name__ == "PaDiM"

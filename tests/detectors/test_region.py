@@ -278,11 +278,11 @@ def test_another_region_is_not_continued(region_run, region_file, dataset_folder
     fit_run(run, Source(str(dataset_folder)), same, resume=True, device="cpu")
 
 
-def test_the_command(andon, dataset_folder, region_file, region_run, tmp_path):
+def test_the_command(cli, dataset_folder, region_file, region_run, tmp_path):
     def fit(file: Path):
         out = tmp_path / "run"
         options = ["--detector", "padim", "--set", "extractor.weights=random", "--device", "cpu"]
-        return andon("fit", dataset_folder, *options, "--out", out, "--region", file)
+        return cli("fit", dataset_folder, *options, "--out", out, "--region", file)
 
     wide = write_picture(tmp_path / "wide.png", np.full((32, 64), 255, np.uint8))
     assert "the region was drawn for 64 x 32: pictures need the proportions" in fit(wide).complaint()
@@ -292,4 +292,4 @@ def test_the_command(andon, dataset_folder, region_file, region_run, tmp_path):
     assert "does not exist" in fit(tmp_path / "none.png").complaint()
     assert not (tmp_path / "run").exists()
     other = write_picture(tmp_path / "other.png", texture(0, 96)[:64])
-    assert "other.png is 96 x 64 pixels" in andon("predict", region_run, other).complaint()
+    assert "other.png is 96 x 64 pixels" in cli("predict", region_run, other).complaint()

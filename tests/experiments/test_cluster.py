@@ -52,10 +52,10 @@ def test_a_packed_run_comes_back_whole(tmp_path):
     assert all((home / name).read_bytes() == name.encode() for name in written)
 
 
-def test_ray_that_is_not_installed_is_said_with_the_way_out(monkeypatch, tmp_path, andon):
+def test_ray_that_is_not_installed_is_said_with_the_way_out(monkeypatch, tmp_path, cli):
     monkeypatch.setitem(sys.modules, "ray", None)
     arguments = ("benchmark", "embedded:fabric", "--detectors", "padim", "--out", tmp_path / "b")
-    assert 'pip install "andon[cluster]"' in andon(*arguments, "--ray", "auto").complaint()
+    assert 'pip install "andon[cluster]"' in cli(*arguments, "--ray", "auto").complaint()
 
 
 def test_a_node_with_other_versions_refuses(tmp_path):

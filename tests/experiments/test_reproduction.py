@@ -109,15 +109,15 @@ def test_other_data_is_refused():
         load_reproduction("patchcore-100")
 
 
-def test_command(andon, monkeypatch, tmp_path):
-    listed = andon("reproduce")
+def test_command(cli, monkeypatch, tmp_path):
+    listed = cli("reproduce")
     assert all(name in listed.out for name in reproduction_names())
-    assert "needs its data: `andon reproduce ast DATA`" in andon("reproduce", "ast").complaint()
+    assert "needs its data: `andon reproduce ast DATA`" in cli("reproduce", "ast").complaint()
     monkeypatch.setattr(module, "load_reproduction", lambda name: tiny_row())
     monkeypatch.setattr(
         sweeps, "finished", lambda job, out: make_result(job.recipe, job.category, job.seed, auroc=0.95)
     )
-    done = andon(
+    done = cli(
         "reproduce", "own", "embedded:fabric,profile=tiny,size=128", "--out", tmp_path / "r", "--seeds", "2"
     )
     assert done.code == 0

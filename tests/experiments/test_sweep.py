@@ -330,16 +330,16 @@ def test_spread_units():
     assert spread([], "latency_ms") == "–"
 
 
-def test_command(tmp_path, monkeypatch, andon):
+def test_command(tmp_path, monkeypatch, cli):
     arguments = ("benchmark", "embedded:fabric", "--detectors", "efficientad_ast", "--out", tmp_path / "b")
     monkeypatch.setattr(module, "_in_own_process", lambda *_: "no")
-    refused = andon(*arguments)
+    refused = cli(*arguments)
     assert refused.code == 1
     assert "no run succeeded" in refused.err
     monkeypatch.setattr(
         module, "finished", lambda job, out: make_result("efficientad_ast/starter", seed=job.seed)
     )
-    done = andon(*arguments, "--seeds", "2", "--json")
+    done = cli(*arguments, "--seeds", "2", "--json")
     assert done.code == 0
     assert json.loads(done.out)["runs"] == 2
     assert (tmp_path / "b" / "tables.tex").is_file()

@@ -158,14 +158,14 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(reported, monkeypatch
         open_tracker(f"mlflow:file://{reported}/x")(reported)
 
 
-def test_command(andon, own_run, monkeypatch):
+def test_command(cli, own_run, monkeypatch):
     shown: list[Path] = []
     monkeypatch.setattr("andon.experiments.trackers.open_tracker", lambda name: shown.append)
     monkeypatch.setattr(
         "andon.runs.evaluate.evaluate_run",
         lambda *_, **__: SimpleNamespace(to_json=lambda: {"seen": str(shown)}),
     )
-    found = andon("evaluate", own_run, "--track", "tensorboard", "--json")
+    found = cli("evaluate", own_run, "--track", "tensorboard", "--json")
     assert (found.code, shown) == (0, [own_run])  # once, after the evaluation
     assert '"seen": "[]"' not in found.out
 

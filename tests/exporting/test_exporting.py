@@ -234,30 +234,30 @@ def test_foreign_networks_are_refused(network, tmp_path):
         open_model(tmp_path / "later.onnx")
 
 
-def test_commands(own_run, dataset_folder, andon, network, detector):
+def test_commands(own_run, dataset_folder, cli, network, detector):
     stain = dataset_folder / "test"
-    assert andon("predict", own_run, stain, "--runtime", "onnx").code == 2  # not exported yet
+    assert cli("predict", own_run, stain, "--runtime", "onnx").code == 2  # not exported yet
     (own_run / "model.onnx").write_bytes(network.read_bytes())
-    by_torch = json.loads(andon("predict", own_run, stain, "--json").out)["predictions"]
-    by_onnx = json.loads(andon("predict", own_run, stain, "--runtime", "onnx", "--json").out)["predictions"]
+    by_torch = json.loads(cli("predict", own_run, stain, "--json").out)["predictions"]
+    by_onnx = json.loads(cli("predict", own_run, stain, "--runtime", "onnx", "--json").out)["predictions"]
     assert [a["verdict"] for a in by_torch] == [a["verdict"] for a in by_onnx]
     assert [a["score"] for a in by_torch] == pytest.approx([a["score"] for a in by_onnx], abs=1e-3)
-    assert andon("export", own_run, "--format", "tflite").code == 2
-    assert andon("export", own_run, "--out", "model.pt").code == 2
-    assert andon("export", own_run, "--int8", "--format", "openvino").code == 2
+    assert cli("export", own_run, "--format", "tflite").code == 2
+    assert cli("export", own_run, "--out", "model.pt").code == 2
+    assert cli("export", own_run, "--int8", "--format", "openvino").code == 2
 
 
-def test_latency_command(own_run, network, dataset_folder, andon, monkeypatch):
+def test_latency_command(own_run, network, dataset_folder, cli, monkeypatch):
     monkeypatch.setattr("andon.exporting.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))
     (own_run / "model.onnx").write_bytes(network.read_bytes())
-    by_torch = andon("latency", own_run, "--cycle-ms", "0.001", "--json")
+    by_torch = cli("latency", own_run, "--cycle-ms", "0.001", "--json")
     assert "the cycle is 0.001 ms" in by_torch.err
     stages = json.loads(by_torch.out)["stages"]
     assert list(stages) == ["decode", "resize", "network", "post-processing", "total"]
     parts = sum(stages[name]["mean"] for name in list(stages)[:-1])
     assert parts <= stages["total"]["mean"]
     assert stages["total"]["n"] == 5
-    other = andon(
+    other = cli(
         "latency",
         own_run,
         dataset_folder / "test",
@@ -270,17 +270,17 @@ def test_latency_command(own_run, network, dataset_folder, andon, monkeypatch):
     )
     assert "post-processing" in other.out
     assert "warning" not in other.err
-    assert "no pictures of its own" in andon("latency", network).complaint()
+    assert "no pictures of its own" in cli("latency", network).complaint()
 
 
 @pytest.mark.slow
-def test_export_command_and_int8(own_run, andon):
-    whole = json.loads(andon("export", own_run, "--json").out)
+def test_export_command_and_int8(own_run, cli):
+    whole = json.loads(cli("export", own_run, "--json").out)
     assert whole["difference"] < 1e-3
-    small = json.loads(andon("export", own_run, "--int8", "--int8-limit", "1", "--json").out)
+    small = json.loads(cli("export", own_run, "--int8", "--int8-limit", "1", "--json").out)
     assert small["int8"]["convolutions"] > 0
     assert small["bytes"] < whole["bytes"]
-    refused = andon("export", own_run, "--int8", "--int8-limit", "0", "--out", own_run / "other.onnx")
+    refused = cli("export", own_run, "--int8", "--int8-limit", "0", "--out", own_run / "other.onnx")
     if small["int8"]["image_auroc_after"] < small["int8"]["image_auroc_before"]:
         assert refused.code == 1
         assert not (own_run / "other.onnx").exists()

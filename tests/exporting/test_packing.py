@@ -148,13 +148,13 @@ def test_without_a_network(tiny_run, tmp_path, monkeypatch):
     assert load(tmp_path / "x.andon").name == "efficientad_ast"
 
 
-def test_commands(packed, tiny_run, tmp_path, andon, dataset_folder):
-    assert "is whole" in andon("verify", packed).out
-    assert json.loads(andon("verify", packed, "--runtime", "onnx", "--json").out)["pictures"] >= 10
-    assert andon("verify", packed, "--runtime", "tensorrt").code == 2
-    assert andon("pack", tiny_run, "--out", tmp_path / "x.zip").code == 2
+def test_commands(packed, tiny_run, tmp_path, cli, dataset_folder):
+    assert "is whole" in cli("verify", packed).out
+    assert json.loads(cli("verify", packed, "--runtime", "onnx", "--json").out)["pictures"] >= 10
+    assert cli("verify", packed, "--runtime", "tensorrt").code == 2
+    assert cli("pack", tiny_run, "--out", tmp_path / "x.zip").code == 2
     answers = [
-        json.loads(andon("predict", packed, dataset_folder / "test", *runtime, "--json").out)["predictions"]
+        json.loads(cli("predict", packed, dataset_folder / "test", *runtime, "--json").out)["predictions"]
         for runtime in ((), ("--runtime", "torch"), ("--runtime", "onnx"))
     ]
     assert [len(found) for found in answers] == [8, 8, 8]

@@ -102,8 +102,8 @@ def test_where_nothing_was_found_nothing_is_lost():
 # From the command line to the report ------------------------------------------------------------------------------
 
 
-def test_evaluating_with_the_gate(own_run, andon):
-    outcome = andon("evaluate", own_run, "--gate", "--json")
+def test_evaluating_with_the_gate(own_run, cli):
+    outcome = cli("evaluate", own_run, "--gate", "--json")
     assert outcome.code == 0, outcome
     gated = json.loads(outcome.out)
     assert gated["protocol"]["gate"] is True

@@ -319,18 +319,14 @@ def test_unknown_weights_cannot_be_fetched(published):
     assert "did you mean far?" in complaint(lambda: fetch("farr"))
 
 
-def test_weights_of_another_network_are_not_added(tmp_path, andon):
+def test_weights_of_another_network_are_not_added(tmp_path, cli):
     save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
-    refused = andon(
-        "weights", "add", tmp_path / "other.safetensors", "--name", "mine", "--network", "resnet18"
-    )
+    refused = cli("weights", "add", tmp_path / "other.safetensors", "--name", "mine", "--network", "resnet18")
     assert "not those of resnet18: they lack conv1.weight" in refused.complaint()
     save_file({"conv1.weight": torch.zeros(64, 3, 5, 5)}, tmp_path / "other.safetensors")
-    refused = andon(
-        "weights", "add", tmp_path / "other.safetensors", "--name", "mine", "--network", "resnet18"
-    )
+    refused = cli("weights", "add", tmp_path / "other.safetensors", "--name", "mine", "--network", "resnet18")
     assert "another shape at conv1.weight" in refused.complaint()
-    assert andon("weights", "list").out.count("mine") == 0
+    assert cli("weights", "list").out.count("mine") == 0
 
 
 # ImageNet weights of ordinary packages ------------------------------------------------------------------------------

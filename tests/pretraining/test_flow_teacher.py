@@ -236,7 +236,7 @@ def test_masks_are_no_pictures_to_learn_from(dataset_folder, store):
     assert not (store / "weights").exists()
 
 
-def test_from_the_command_line(folder, dataset_folder, store, tmp_path, andon):
+def test_from_the_command_line(folder, dataset_folder, store, tmp_path, cli):
     small = {
         k: v
         for k, v in OPTIONS.items()
@@ -246,7 +246,7 @@ def test_from_the_command_line(folder, dataset_folder, store, tmp_path, andon):
         f"{'extractor.project' if k == 'project' else 'teacher.hidden' if k == 'hidden' else k}={v}"
         for k, v in small.items()
     ]
-    made = andon(
+    made = cli(
         "pretrain", "flow", folder, "--name", "mine", "--device", "cpu", "--json",
         *[part for k, v in (small | {"steps": 2}).items() for part in ("--set", f"{k}={v}")],
     )  # fmt: skip
@@ -259,7 +259,7 @@ def test_from_the_command_line(folder, dataset_folder, store, tmp_path, andon):
         "autoencoder.bottleneck=8",
         "epochs=1",
     )
-    fitted = andon(
+    fitted = cli(
         "fit", dataset_folder, "--out", tmp_path / "run", "--device", "cpu",
         *[part for text in (*own, *student, "teacher.weights=mine") for part in ("--set", text)],
     )  # fmt: skip

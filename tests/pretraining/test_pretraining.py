@@ -239,19 +239,17 @@ def test_what_cannot_work_is_said_before_any_work(tmp_path, name, folders, chang
     assert not (store / "weights").exists()
 
 
-def test_the_command_makes_a_teacher_from_procedural_pictures(andon, store):
-    done = andon(
+def test_the_command_makes_a_teacher_from_procedural_pictures(cli, store):
+    done = cli(
         "pretrain", "pdn", "--name", "mine", *OPTIONS, "--device", "cpu", "--licence", "ours", "--json"
     )
     assert done.code == 0, done.err
     said = json.loads(done.out)
     assert said["name"] == "mine"
     assert "3 pictures (procedural)" in said["origin"]
-    listed = json.loads(andon("weights", "list", "--json").out)
+    listed = json.loads(cli("weights", "list", "--json").out)
     assert next(row for row in listed if row["name"] == "mine")["licence"] == "ours"
-    assert (
-        "unknown setting 'stepz'" in andon("pretrain", "pdn", "--name", "x", "--set", "stepz=1").complaint()
-    )
-    assert "device 'tpu'" in andon("pretrain", "pdn", "--name", "x", "--device", "tpu").complaint()
-    missing = andon("pretrain", "pdn", "--name", "x").complaint()
+    assert "unknown setting 'stepz'" in cli("pretrain", "pdn", "--name", "x", "--set", "stepz=1").complaint()
+    assert "device 'tpu'" in cli("pretrain", "pdn", "--name", "x", "--device", "tpu").complaint()
+    missing = cli("pretrain", "pdn", "--name", "x").complaint()
     assert "andon weights fetch wide_resnet101_2.tv_in1k" in missing

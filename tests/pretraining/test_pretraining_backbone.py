@@ -212,8 +212,8 @@ def test_what_cannot_work_is_said_before_any_work(kinds, changes, error, words, 
     assert not (store / "weights").exists()
 
 
-def test_the_command_makes_an_extractor_from_procedural_pictures(andon, store):
-    done = andon(
+def test_the_command_makes_an_extractor_from_procedural_pictures(cli, store):
+    done = cli(
         "pretrain",
         "backbone",
         "--name",
@@ -229,5 +229,5 @@ def test_the_command_makes_an_extractor_from_procedural_pictures(andon, store):
     said = json.loads(done.out)
     assert (said["name"], said["network"]) == ("mine", "resnet10t")
     assert "5 pictures (procedural) in 5 classes" in said["origin"]
-    nothing = andon("pretrain", "backbone", "--name", "x", "--set", "procedural=0").complaint()
+    nothing = cli("pretrain", "backbone", "--name", "x", "--set", "procedural=0").complaint()
     assert "no two kinds of pictures" in nothing

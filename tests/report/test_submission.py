@@ -130,24 +130,24 @@ def test_files_hold_what_was_given(values: np.ndarray) -> None:
     np.testing.assert_array_equal(marked > 0, values > 0)
 
 
-def test_command(ad_2: Path, tiny_run: Path, tmp_path: Path, andon) -> None:
+def test_command(ad_2: Path, tiny_run: Path, tmp_path: Path, cli) -> None:
     out = tmp_path / "s.tar.gz"
     command = ("data", "submission", ad_2, tiny_run, "--out", out)
-    done = andon(*command, "--json")
+    done = cli(*command, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["pictures"] == {"cloth": 4} and out.is_file()
-    assert "there already" in andon(*command).complaint()
-    assert "both for cloth" in andon(*command, tiny_run, "--overwrite").complaint()
-    assert "4 pictures (cloth) are in" in andon(*command, "--overwrite").out
+    assert "there already" in cli(*command).complaint()
+    assert "both for cloth" in cli(*command, tiny_run, "--overwrite").complaint()
+    assert "4 pictures (cloth) are in" in cli(*command, "--overwrite").out
 
 
 def test_command_with_other_data(
-    ad_2: Path, tiny_run: Path, dataset_folder: Path, tmp_path: Path, andon
+    ad_2: Path, tiny_run: Path, dataset_folder: Path, tmp_path: Path, cli
 ) -> None:
     out = ("--out", tmp_path / "s.tar.gz")
     assert (
         "expected train/good and test_public"
-        in andon("data", "submission", dataset_folder, tiny_run, *out).complaint()
+        in cli("data", "submission", dataset_folder, tiny_run, *out).complaint()
     )
     (tmp_path / "felt").symlink_to(ad_2 / "cloth")
-    assert "is for 'cloth'" in andon("data", "submission", tmp_path / "felt", tiny_run, *out).complaint()
+    assert "is for 'cloth'" in cli("data", "submission", tmp_path / "felt", tiny_run, *out).complaint()

@@ -175,15 +175,15 @@ def test_a_table_cut_anywhere_continues_to_the_same_table(tmp_path, paths, cut):
     assert [row["path"] for row in rows(table)] == paths
 
 
-def test_command(andon, tiny_run, pictures, tmp_path):
+def test_command(cli, tiny_run, pictures, tmp_path):
     table = tmp_path / "t.csv"
-    first = andon("predict", tiny_run, pictures, "--out", table)
+    first = cli("predict", tiny_run, pictures, "--out", table)
     assert first.code == 0
     assert "7 pictures" in first.out
     assert "7 of them new" in first.out
-    again = andon("predict", tiny_run, pictures, "--out", table, "--json")
+    again = cli("predict", tiny_run, pictures, "--out", table, "--json")
     assert '"new": 0' in again.out
-    assert "--out" in andon("predict", tiny_run, pictures, "--ray", "auto").complaint()
+    assert "--out" in cli("predict", tiny_run, pictures, "--ray", "auto").complaint()
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ from andon.thresholds.rules import labelled_f1
 
 
 @pytest.mark.parametrize("count", ["five", "-2", "1.5"])
-def test_what_is_no_number_of_pictures_is_said(andon, dataset_folder, tmp_path, count):
-    outcome = andon("fit", dataset_folder, f"--labelled={count}", "--out", tmp_path / "run")
+def test_what_is_no_number_of_pictures_is_said(cli, dataset_folder, tmp_path, count):
+    outcome = cli("fit", dataset_folder, f"--labelled={count}", "--out", tmp_path / "run")
     assert f"takes a number of pictures, or half; not {count!r}" in outcome.complaint()
     assert not (tmp_path / "run").exists()
 
@@ -141,8 +141,8 @@ def test_epochs_judged_by_labels(dataset_folder, tmp_path):
     assert {"image_auroc", "pixel_auroc"} <= judged[0].keys()
 
 
-def test_from_the_command_line(dataset_folder, tmp_path, andon):
-    said = andon(
+def test_from_the_command_line(dataset_folder, tmp_path, cli):
+    said = cli(
         "fit",
         dataset_folder,
         *set_options(threshold="labels"),
@@ -155,8 +155,8 @@ def test_from_the_command_line(dataset_folder, tmp_path, andon):
     assert said.code == 0, said
     values = json.loads(said.out)
     assert (values["labelled"], values["label_use"]) == (2, "the thresholds")
-    assert "leave none to test on" in andon("fit", dataset_folder, "--labelled", 4).complaint()
-    assert "labelled" in andon("fit", dataset_folder, "--set", "labelled=-1").complaint()
+    assert "leave none to test on" in cli("fit", dataset_folder, "--labelled", 4).complaint()
+    assert "labelled" in cli("fit", dataset_folder, "--set", "labelled=-1").complaint()
 
 
 def made_result(recipe: str, use: str) -> Result:

@@ -104,7 +104,7 @@ def test_the_recipe_of_a_run_gives_the_same_run_again(tiny_run, dataset_folder, 
     assert state(tmp_path / "again") == state(tiny_run)
 
 
-def test_a_run_opens_its_data_and_builds_its_networks_once(andon, dataset_folder, tmp_path, monkeypatch):
+def test_a_run_opens_its_data_and_builds_its_networks_once(cli, dataset_folder, tmp_path, monkeypatch):
     counted: Counter[str] = Counter()
 
     def count(target: object, name: str) -> None:
@@ -121,7 +121,7 @@ def test_a_run_opens_its_data_and_builds_its_networks_once(andon, dataset_folder
     for command in (["fit", "--out", tmp_path / "fit"], ["demo", "--out", tmp_path / "demo"]):
         counted.clear()
         name, *out = command
-        assert andon(name, dataset_folder, *set_options(), *out).code == 0
+        assert cli(name, dataset_folder, *set_options(), *out).code == 0
         assert counted == {"__init__": 1, "open_dataset": 1}
 
 

@@ -91,13 +91,13 @@ def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder
     assert not (own_run / "detector/thresholds.json").exists()
 
 
-def test_pictures_that_were_learned_support_no_rate(own_run, more, andon):
+def test_pictures_that_were_learned_support_no_rate(own_run, more, cli):
     """A run that held nothing out: its own scores are those of training pictures, and only further pictures count."""
-    assert "good pictures support at most" in andon("threshold", own_run).out
+    assert "good pictures support at most" in cli("threshold", own_run).out
     detector = load_detector(own_run)
     detector.calibration = replace(detector.fitted(), source="train and 3 labelled anomalous pictures")
     detector.save(own_run / "detector")
-    assert "training pictures say nothing about new ones" in " ".join(andon("threshold", own_run).out.split())
+    assert "training pictures say nothing about new ones" in " ".join(cli("threshold", own_run).out.split())
     with pytest.raises(
         DataError, match=r"nothing was held out.* 5 % was asked for, that takes 19: add some with --good"
     ):
@@ -133,17 +133,17 @@ def test_thresholds_travel_with_the_packed_detector(own_run, more, tmp_path, mon
     assert load(tmp_path / "x.andon").fitted() == load_detector(own_run).fitted()
 
 
-def test_command(own_run, more, dataset_folder, andon):
-    shown = andon("threshold", own_run)
+def test_command(own_run, more, dataset_folder, cli):
+    shown = cli("threshold", own_run)
     assert "good pictures support at most" in shown.out
-    assert "reason" in andon("threshold", own_run, "--false-reject-rate", "0.1", "--good", more).complaint()
-    assert "--escape-cost" in andon("threshold", own_run, "--labelled", dataset_folder).complaint()
-    assert "choose one" in andon("threshold", own_run, "--undo", "--false-reject-rate", "0.1").complaint()
-    assert "nothing to undo" in andon("threshold", own_run, "--undo", "--reason", "x").complaint()
-    assert "no detector" in andon("threshold", more).complaint()
+    assert "reason" in cli("threshold", own_run, "--false-reject-rate", "0.1", "--good", more).complaint()
+    assert "--escape-cost" in cli("threshold", own_run, "--labelled", dataset_folder).complaint()
+    assert "choose one" in cli("threshold", own_run, "--undo", "--false-reject-rate", "0.1").complaint()
+    assert "nothing to undo" in cli("threshold", own_run, "--undo", "--reason", "x").complaint()
+    assert "no detector" in cli("threshold", more).complaint()
     assert (
         "at least 5 good"
-        in andon(
+        in cli(
             "threshold",
             own_run,
             "--labelled",
@@ -156,7 +156,7 @@ def test_command(own_run, more, dataset_folder, andon):
             "x",
         ).err
     )
-    found = andon(
+    found = cli(
         "threshold",
         own_run,
         "--false-reject-rate",
@@ -168,10 +168,10 @@ def test_command(own_run, more, dataset_folder, andon):
         "--json",
     )
     assert [c["reason"] for c in json.loads(found.out)["changes"]] == ["night shift"]
-    assert "night shift" in andon("threshold", own_run).out
+    assert "night shift" in cli("threshold", own_run).out
 
 
-def test_by_cost(own_run, tmp_path, andon):
+def test_by_cost(own_run, tmp_path, cli):
     from conftest import write_dataset
 
     data = write_dataset(tmp_path / "labelled", train=1, good=6, bad=6)
@@ -182,7 +182,7 @@ def test_by_cost(own_run, tmp_path, andon):
     after = load_detector(own_run).fitted()
     assert after.image.value == pytest.approx(best.value)
     assert after.pixel == before.pixel
-    assert "cheapest threshold on 12 labelled pictures" in andon("threshold", own_run).out.replace("\n", " ")
+    assert "cheapest threshold on 12 labelled pictures" in cli("threshold", own_run).out.replace("\n", " ")
 
 
 @pytest.mark.xdist_group("network")
@@ -217,17 +217,17 @@ def test_an_earlier_history_is_still_read(own_run, more, tmp_path, monkeypatch):
     assert (folder / "thresholds.json").exists()
 
 
-def test_the_earlier_name_of_the_command_says_the_new_one(own_run, andon):
-    found = andon("limit", own_run)
+def test_the_earlier_name_of_the_command_says_the_new_one(own_run, cli):
+    found = cli("limit", own_run)
     assert "andon threshold" in found.err
-    assert found.out == andon("threshold", own_run).out
+    assert found.out == cli("threshold", own_run).out
 
 
 @pytest.mark.parametrize("command", ["threshold", "predict", "export", "latency"])
-def test_an_edited_detector_is_refused_by_every_command(own_run, dataset_folder, tmp_path, andon, command):
+def test_an_edited_detector_is_refused_by_every_command(own_run, dataset_folder, tmp_path, cli, command):
     file = own_run / "detector/detector.json"
     description = json.loads(file.read_text())
     description["calibration"]["image"]["value"] *= 2
     file.write_text(json.dumps(description))
     images = [dataset_folder / "test/good/000.png"] if command in {"predict", "latency"} else []
-    assert "was changed after it was saved" in andon(command, own_run, *images).complaint()
+    assert "was changed after it was saved" in cli(command, own_run, *images).complaint()
