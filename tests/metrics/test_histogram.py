@@ -12,7 +12,7 @@ from pixel_sets import LIMITS, image_sets
 
 from andon.core.records import Defect
 from andon.metrics import PixelHistogram, PixelRanking
-from andon.metrics.histogram import bound_of_area, key_scores, order_keys
+from andon.metrics.bins import bound_of_area, key_scores, order_keys
 from andon.metrics.ranking import Piece, auroc, summarise
 
 

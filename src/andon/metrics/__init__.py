@@ -6,7 +6,8 @@ from andon.metrics.counts import Confusion, Curve, OperatingPoint
 from andon.metrics.gate import Gate, gated_map, gated_mask, gated_verdict
 from andon.metrics.histogram import PixelHistogram
 from andon.metrics.pimo import Pimo
-from andon.metrics.pixels import AUPRO_LIMITS, AUSPRO_LIMITS, PixelRanking, PixelSummary
+from andon.metrics.pixel_inputs import AUPRO_LIMITS, AUSPRO_LIMITS, PixelSummary
+from andon.metrics.pixels import PixelRanking
 from andon.metrics.ranking import (
     Ranking,
     auroc,

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from andon.metrics.pixels import EIGHT_NEIGHBOURS, Mask, PixelRanking, tag_set
+from andon.metrics.pixel_inputs import EIGHT_NEIGHBOURS, Mask, tag_set
+from andon.metrics.pixels import PixelRanking
 from andon.metrics.results import Metric, UndefinedMetricWarning, image_metrics, pixel_metrics
 
 SUFFIX = "_gated"

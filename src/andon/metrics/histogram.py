@@ -1,28 +1,38 @@
-"""Pixel metrics in bounded memory: scores in 2^20 bins of an order-preserving key, with the error this can make.
+"""Pixel metrics in bounded memory: scores counted in 2^20 bins, with a bound on the error this causes.
 
-Errors of binned metrics: docs/reference/metrics.md, "Pixel metrics". The bits of a float32, with the sign's turned so that they
-sort like the numbers, are cut to their first 20: sign, exponent and 11 bits of mantissa, so that a bin is 0.05 % wide wherever
-the scores lie, and any increasing map of them hardly matters. Histograms of two processes add up to that of both.
-
-Each bin is treated as one tied score. The areas are then wrong by at most half the share of negatives that a
-positive shares its bin with, and average precision and F1-max by what the order inside a bin could change:
-`PixelSummary.bounds` holds these sums. Counts at a threshold that is given beforehand are exact.
+Each bin is treated as one tied score (docs/reference/metrics.md, "Pixel metrics"). An area is then wrong by at most half the
+share of negatives that lie in the same bin as a positive; average precision and F1-max by what the order inside a bin could
+change. `PixelSummary.bounds` holds these bounds. Counts at thresholds that are given beforehand are exact. Histograms of
+several processes can be added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import nearest
 from andon.core.records import Defect
+from andon.metrics.bins import (
+    BITS,
+    Bins,
+    BinSums,
+    Weights,
+    at_or_above,
+    bound_of_area,
+    bound_of_average_precision,
+    bound_of_f1_max,
+    gathered,
+    key_scores,
+    order_keys,
+    total_sums,
+)
 from andon.metrics.counts import Confusion, Curve
 from andon.metrics.pimo import PIMO_RANGE, Pimo, RateCurve, pimo
-from andon.metrics.pixels import (
+from andon.metrics.pixel_inputs import (
     AUPRO_LIMITS,
     AUSPRO_LIMITS,
     Map,
@@ -35,64 +45,9 @@ from andon.metrics.pixels import (
 )
 from andon.metrics.ranking import Piece, summarise
 
-BITS = 20
-"""Of a key; 12 to 24."""
-SIGN = np.uint32(0x80000000)
-
-Keys = npt.NDArray[np.uint32]
-Bins = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float64]
-
-
-def order_keys(scores: Map) -> Keys:
-    """Whole numbers that sort like float32 scores without NaN, any shape; -0.0 is 0.0.
-
-    >>> [hex(key) for key in order_keys(np.float32([-1.5, 0.0, 0.5]))]
-    ['0x403fffff', '0x80000000', '0xbf000000']
-    """
-    bits = (np.asarray(scores, np.float32) + np.float32(0.0)).view(np.uint32)
-    flipped = (bits.view(np.int32) >> 31).view(
-        np.uint32
-    ) | SIGN  # all bits of negative numbers, else the sign
-    return bits ^ flipped
-
-
-def key_scores(keys: Keys) -> Map:
-    """Inverse of `order_keys`."""
-    return (keys ^ np.where(keys & SIGN, SIGN, np.uint32(0xFFFFFFFF))).view(np.float32)
-
-
-def bound_of_area(piece: Piece, n_neg: int, limit: float) -> float:
-    """Largest error of a weighted area up to the FPR `limit` when each threshold of `piece` is a bin.
-
-    `(1 / 2L) sum w_b n_b / N`, over the bins that begin before the limit.
-    """
-    if n_neg == 0:
-        return 0.0
-    shared = np.where(piece.fp_above < limit * n_neg, piece.fp - piece.fp_above, 0)
-    return float(np.sum(piece.weights * shared)) / (2 * limit * n_neg)
-
-
-def bound_of_average_precision(piece: Piece, n_pos: int) -> float:
-    """Largest error of the average precision: its positives may come before or after the negatives of their bin."""
-    tp_above = piece.tp - piece.hits
-    best = piece.tp / (piece.tp + piece.fp_above)
-    worst = (tp_above + 1) / (tp_above + 1 + piece.fp)
-    off = np.maximum(best - piece.precision, piece.precision - worst)
-    return float(np.sum(piece.hits * off)) / n_pos if n_pos else 0.0
-
-
-def bound_of_f1_max(piece: Piece, n_pos: int) -> float:
-    """How much larger F1-max can be at a threshold inside a bin; it is never smaller."""
-    if not n_pos:
-        return 0.0
-    found = 2 * piece.tp / (piece.tp + piece.fp + n_pos)
-    possible = 2 * piece.tp / (piece.tp + piece.fp_above + n_pos)
-    return float(possible.max() - found.max())
-
 
 class PixelHistogram:
-    """As `PixelRanking`, from bins: the memory does not grow with the number of good pixels.
+    """As `PixelRanking`, from bins: memory does not grow with the number of negative pixels.
 
     >>> histogram = PixelHistogram()
     >>> histogram.add(np.float32([[0.1, 0.2]]), np.array([[False, False]]), label=0)
@@ -102,7 +57,7 @@ class PixelHistogram:
     """
 
     def __init__(self, thresholds: Sequence[float] = (), bits: int = BITS) -> None:
-        """`thresholds` are those at which `confusion` will be asked for: their counts are exact."""
+        """`thresholds` are those that `confusion` will be called with: their counts are exact."""
         if not 12 <= bits <= 24:
             raise ValueError(f"{bits} bits make no useful bins; use 12 to 24, the usual number is {BITS}")
         self._shift = 32 - bits
@@ -121,7 +76,7 @@ class PixelHistogram:
         channels: Sequence[Defect] = (),
         inspected: Mask | None = None,
     ) -> None:
-        """Take in one image, as `PixelRanking.add`."""
+        """Add one image, as `PixelRanking.add`."""
         image = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
         group = self._groups.setdefault((image.tags, label), _Group())
         self._summaries.clear()
@@ -146,7 +101,7 @@ class PixelHistogram:
             group.called[threshold] = (before[0] + tp, before[1] + int(np.count_nonzero(good >= at)))
 
     def merge(self, other: PixelHistogram) -> None:
-        """Take in the images of another histogram, e.g. that of another process; `other` is left as it was."""
+        """Add the images of another histogram, e.g. of another process; `other` is not changed."""
         if (other._shift, other._thresholds) != (self._shift, self._thresholds):
             raise ValueError("histograms of other bins or thresholds cannot be added; make both alike")
         self._summaries.clear()
@@ -155,16 +110,16 @@ class PixelHistogram:
 
     @property
     def tags(self) -> list[str]:
-        """Names of all subsets seen, sorted."""
+        """Names of all subsets, sorted."""
         return sorted({tag for tags, _ in self._groups for tag in tags})
 
     @property
     def has_channels(self) -> bool:
-        """Whether any defect was given with its saturation area."""
+        """Whether any image was added with channels."""
         return any(image.channels for group in self._groups.values() for image in group.images)
 
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
-        """All metrics of all images, or of the good ones and those of one tag, with `bounds` of their errors."""
+        """All metrics of all images, or of the good images and the anomalous ones with this tag, with error `bounds`."""
         check_limits(limits)
         key = (tag, tuple(limits))
         if key not in self._summaries:
@@ -172,9 +127,9 @@ class PixelHistogram:
         return self._summaries[key]
 
     def confusion(self, threshold: float, tag: str | None = None) -> Confusion:
-        """Counts for `score >= threshold`, exact for the thresholds of the constructor.
+        """Counts for `score >= threshold`, exact for the thresholds given to the constructor.
 
-        ValueError for another threshold, unless it is the lower end of a bin.
+        Raises ValueError for another threshold, unless it is the lower end of a bin.
         """
         at = np.float32(threshold)
         groups = self._select(tag)
@@ -198,10 +153,10 @@ class PixelHistogram:
     def curve(self, tag: str | None = None, points: int = 1000) -> Curve:
         """ROC and precision-recall curve for a figure: counts at the lower ends of about `points` bins."""
         groups = self._select(tag)
-        negatives = _added([group.negatives for group in groups])
-        bins, hits, _ = _gathered([p.pixels for group in groups for p in group.images])
+        negatives = total_sums([group.negatives for group in groups])
+        bins, hits, _ = gathered([p.pixels for group in groups for p in group.images])
         used = np.union1d(bins, np.flatnonzero(negatives.values) + negatives.start)
-        tp_all, fp_all = _reach(bins, hits, used), negatives.reach(used)
+        tp_all, fp_all = at_or_above(bins, hits, used), negatives.at_or_above(used)
         n_pos, n_neg = int(hits.sum()), negatives.total
         position = (tp_all / max(n_pos, 1) + fp_all / max(n_neg, 1))[::-1]  # rises as thresholds fall
         wanted = np.linspace(0, position.max(initial=0), points)  # even steps in recall and FPR together
@@ -218,16 +173,16 @@ class PixelHistogram:
     def aupimo(
         self, tag: str | None = None, bounds: tuple[float, float] = PIMO_RANGE, *, force: bool = False
     ) -> Pimo:
-        """AUPIMO of each anomalous image, with the largest error of its mean."""
+        """AUPIMO of each anomalous image, with a bound on the error of its mean."""
         good = [group for (_, label), group in self._groups.items() if label == 0]
         n_good = sum(group.n_good for group in good)
-        shares = _added([group.rates for group in good])
+        shares = total_sums([group.rates for group in good])
         used = (np.flatnonzero(shares.values) + shares.start)[::-1]
         rates = np.cumsum(shares.values[used - shares.start]) / max(n_good, 1)
         rates = np.minimum(rates, 1.0)
         curve = RateCurve(used.astype(np.float64), rates, bounds)
         recalls = [
-            (image.name, _reach(*image.pixels, used) / image.n_pixels)
+            (image.name, at_or_above(*image.pixels, used) / image.n_pixels)
             for group in self._select(tag)
             for image in group.images
         ]
@@ -236,7 +191,7 @@ class PixelHistogram:
     def _summarise(self, tag: str | None, limits: Sequence[float]) -> PixelSummary:
         groups = self._select(tag)
         images = [image for group in groups for image in group.images]
-        negatives = _added([group.negatives for group in groups])
+        negatives = total_sums([group.negatives for group in groups])
         n_regions = sum(image.n_regions for image in images)
         regions = self._piece(
             [p.pixels for p in images], [p.region_weights / max(n_regions, 1) for p in images], negatives
@@ -288,28 +243,28 @@ class PixelHistogram:
         )
 
     def _piece(
-        self, pixels: Sequence[tuple[Bins, Bins]], weights: Sequence[Weights], negatives: _Histogram
+        self, pixels: Sequence[tuple[Bins, Bins]], weights: Sequence[Weights], negatives: BinSums
     ) -> Piece:
-        """The bins that hold any of the pixels, ascending, each as one tied score."""
-        bins, hits, sums = _gathered(pixels, weights)
+        """The bins that hold positives, ascending, each as one tied score."""
+        bins, hits, sums = gathered(pixels, weights)
         return Piece(
             thresholds=self._lowest(bins),
             hits=hits,
             weights=sums,
             tp=np.cumsum(hits[::-1])[::-1],
-            fp=negatives.reach(bins),
-            fp_above=negatives.reach(bins + 1),
+            fp=negatives.at_or_above(bins),
+            fp_above=negatives.at_or_above(bins + 1),
         )
 
     def _bins(self, scores: Map) -> Bins:
         return (order_keys(scores) >> np.uint32(self._shift)).astype(np.int64)
 
     def _lowest(self, bins: Bins) -> Map:
-        """The lower ends of bins, as scores."""
+        """(n,) scores at the lower ends of the bins (n,)."""
         return key_scores((bins << self._shift).astype(np.uint32))
 
     def _select(self, tag: str | None) -> list[_Group]:
-        """Groups of the good images and of the anomalous ones with this tag; of all for None."""
+        """Groups of the good images and of the anomalous ones with this tag; all groups for None."""
         if tag is not None and tag not in self.tags:
             raise ValueError(f"no picture is tagged {tag!r}; {nearest(tag, self.tags)}")
         return [
@@ -317,49 +272,12 @@ class PixelHistogram:
         ]
 
 
-@dataclass(slots=True)
-class _Histogram:
-    """Sums by bin, over the range of bins that occurred."""
-
-    dtype: type[np.generic]
-    start: int = 0
-    values: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0))
-
-    def __post_init__(self) -> None:
-        self.values = self.values.astype(self.dtype)
-
-    @property
-    def total(self) -> Any:
-        return self.values.sum().item()
-
-    def add(self, start: int, values: npt.NDArray[Any]) -> None:
-        """Add sums (n,) of the bins from `start` on."""
-        if not self.values.size:
-            self.start, self.values = start, values.astype(self.dtype)
-            return
-        low = min(start, self.start)
-        high = max(start + values.size, self.start + self.values.size)
-        if (low, high) != (self.start, self.start + self.values.size):
-            grown = np.zeros(high - low, self.dtype)
-            grown[self.start - low : self.start - low + self.values.size] = self.values
-            self.start, self.values = low, grown
-        self.values[start - low : start - low + values.size] += values.astype(self.dtype)
-
-    def reach(self, bins: Bins) -> Bins:
-        """Sum of each of the bins (n,) and all above it."""
-        sums = np.append(np.cumsum(self.values[::-1])[::-1], self.dtype(0))
-        return np.asarray(sums[np.clip(bins - self.start, 0, self.values.size)])
-
-    def from_bin(self, first: int) -> Any:
-        return self.values[max(first - self.start, 0) :].sum().item()
-
-
 @dataclass(frozen=True, slots=True)
 class _Channel:
     name: str
     saturation: int
     pixels: tuple[Bins, Bins]
-    """Bins of the highest scores, ascending, and how many fall into each."""
+    """Bins of the S highest scores, ascending, and the number of pixels in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +286,7 @@ class _Image:
 
     name: str
     pixels: tuple[Bins, Bins]
-    """Bins, ascending, and how many pixels fall into each."""
+    """Bins, ascending, and the number of pixels in each."""
     region_weights: Weights
     """Sum of 1 / |region| over the pixels of each bin."""
     n_regions: int
@@ -381,14 +299,14 @@ class _Image:
 
 @dataclass(slots=True)
 class _Group:
-    """Images that count in the same subsets."""
+    """Images with the same label and tags."""
 
-    negatives: _Histogram = field(default_factory=lambda: _Histogram(np.int64))
-    rates: _Histogram = field(default_factory=lambda: _Histogram(np.float64))
-    """Sum of 1 / pixels of the image, over good images."""
+    negatives: BinSums = field(default_factory=lambda: BinSums(np.int64))
+    rates: BinSums = field(default_factory=lambda: BinSums(np.float64))
+    """Sum over good images of 1 / number of pixels of the image."""
     images: list[_Image] = field(default_factory=list)
     called: dict[float, tuple[int, int]] = field(default_factory=dict)
-    """Threshold -> positives and negatives that reach it."""
+    """Threshold -> number of positives and of negatives with `score >= threshold`."""
     n_good: int = 0
     n_left_out: int = 0
 
@@ -404,35 +322,7 @@ class _Group:
         self.n_left_out += other.n_left_out
 
 
-def _added(histograms: Sequence[_Histogram]) -> _Histogram:
-    """One histogram of all, made anew; empty where there is none."""
-    out = _Histogram(histograms[0].dtype if histograms else np.float64)
-    for histogram in histograms:
-        if histogram.values.size:
-            out.add(histogram.start, histogram.values)
-    return out
-
-
-def _gathered(
-    pixels: Sequence[tuple[Bins, Bins]], weights: Sequence[Weights] | None = None
-) -> tuple[Bins, Bins, Weights]:
-    """Distinct bins, ascending, with the number of pixels and the sum of weights of each."""
-    empty = np.empty(0, np.int64)
-    bins, place = np.unique(np.concatenate([empty, *(b for b, _ in pixels)]), return_inverse=True)
-    counts = np.concatenate([empty, *(c for _, c in pixels)])
-    hits = np.zeros(bins.size, np.int64)
-    np.add.at(hits, place, counts)
-    sums = np.bincount(place, np.concatenate([np.empty(0), *(weights or ())]) if weights else None, bins.size)
-    return bins, hits, sums.astype(np.float64)
-
-
-def _reach(bins: Bins, counts: Bins, at: Bins) -> Bins:
-    """How many of the pixels in ascending `bins` lie in each of the bins `at` or above it."""
-    above = np.append(np.cumsum(counts[::-1])[::-1], 0)
-    return np.asarray(above[np.searchsorted(bins, at)])
-
-
 def _chosen_channels(images: Sequence[_Image], tag: str | None) -> list[_Channel]:
-    """Channels of the images; those of one defect where the tag is the name of one."""
+    """Channels of the images; if `tag` is the name of a defect, its channels alone."""
     found = [channel for image in images for channel in image.channels]
     return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found

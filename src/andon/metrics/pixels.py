@@ -1,19 +1,18 @@
-"""Pixel metrics of a whole test set, exact, with every image's map seen once and then forgotten.
+"""Exact pixel metrics of a whole test set; each map is taken in once and not kept.
 
-Definitions: docs/reference/metrics.md, "Pixel metrics", "AUPRO", "sPRO". All evaluated pixels are pooled, good images included.
-AU-PRO is that of the MVTec AD paper (Bergmann et al., IJCV 2021, https://doi.org/10.1007/s11263-020-01400-4, section 5) in
-closed form: the area that one positive pixel adds depends only on how many negatives lie above it (`ranking.area_above`), so
-AU-PRO, like AUROC, is a weighted sum over the positive pixels. The official code draws the curve instead, with float32 rates;
-both agree to about 1e-8.
+Definitions: docs/reference/metrics.md, "Pixel metrics", "AUPRO", "sPRO". The pixels of all images are pooled, those of good
+images included.
 
-AU-sPRO, the pixel metric of MVTec LOCO AD (Bergmann et al., IJCV 2022,
-https://doi.org/10.1007/s11263-022-01578-9, section 4.3), is the same sum over the S highest scores of each
-annotated defect, where S is the number of found pixels from which on it counts as found. The official code
-samples the curve; both agree to about 1e-4.
+AUPRO (Bergmann et al., IJCV 2021, https://doi.org/10.1007/s11263-020-01400-4, Sec. 5) is computed in closed form. The area
+that one positive pixel adds depends only on the number of negatives above it (`ranking.area_above`), so AUPRO, like AUROC, is
+a weighted sum over the positive pixels. The official code integrates the curve with float32 rates; both agree to about 1e-8.
 
-Cost: 4 bytes per negative pixel, 8 per positive one, one in-place sort of the negatives per group of
-images. No index of the negatives is ever made. `PixelHistogram` gives the same answers from bins, in memory
-that does not grow with the pixels.
+AU-sPRO, the pixel metric of MVTec LOCO AD (Bergmann et al., IJCV 2022, https://doi.org/10.1007/s11263-022-01578-9, Sec. 4.3),
+is the same sum over the S highest scores of each annotated defect, where S is its saturation area. The official code samples
+the curve; both agree to about 1e-4.
+
+Memory: 4 bytes per negative pixel and 8 per positive one. The negatives of each group of images are sorted in place, without
+an index. `PixelHistogram` computes the same metrics from bins, in memory that does not grow with the number of pixels.
 """
 
 from __future__ import annotations
@@ -24,51 +23,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from andon.core.errors import nearest
 from andon.core.records import Defect
 from andon.metrics.counts import Confusion, Curve, OperatingPoint
 from andon.metrics.pimo import PIMO_RANGE, Pimo, pimo, rate_curve, recalls_at
+from andon.metrics.pixel_inputs import (
+    AUPRO_LIMITS,
+    AUSPRO_LIMITS,
+    Channel,
+    CheckedImage,
+    Map,
+    Mask,
+    PixelSummary,
+    check_limits,
+    checked_image,
+    highest_scores,
+    region_sizes,
+)
 from andon.metrics.ranking import CHUNK, Ranking
-
-EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
-AUPRO_LIMITS = (0.30, 0.05)
-"""False positive rates up to which PRO is integrated: MVTec AD, MVTec AD 2."""
-AUSPRO_LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
-"""False positive rates up to which sPRO is integrated; 0.05 is the headline of MVTec LOCO AD."""
-
-Map = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class PixelSummary:
-    """All scalar pixel metrics of one subset; undefined values are NaN."""
-
-    n_pos: int
-    """Anomalous pixels."""
-    n_neg: int
-    """All other evaluated pixels, of good and of anomalous images."""
-    n_regions: int
-    """8-connected components of the masks."""
-    n_left_out: int
-    """Anomalous images without a mask, which are not evaluated."""
-    auroc: float
-    average_precision: float
-    f1_max: OperatingPoint
-    aupro: dict[float, float]
-    """FPR limit -> AU-PRO, normalised by the limit."""
-    n_channels: int = 0
-    """Annotated defects with a saturation area."""
-    auspro: dict[float, float] = field(default_factory=dict)
-    """FPR limit -> AU-sPRO, normalised by the limit; empty where no defect of any image has a channel."""
-    bounds: dict[str, float] = field(default_factory=dict)
-    """Largest error of `auroc`, `average_precision`, `f1_max`, `aupro_L` and `auspro_L`; empty where exact."""
 
 
 class PixelRanking:
-    """Collects anomaly maps and masks, image after image, and answers for all of them or for one tag.
+    """Collects anomaly maps and masks image by image; computes pixel metrics of all images or of one subset.
 
     >>> ranking = PixelRanking()
     >>> ranking.add(np.float32([[0.1, 0.2]]), np.array([[False, False]]), label=0)
@@ -78,10 +55,10 @@ class PixelRanking:
     """
 
     def __init__(self, chunk: int = CHUNK) -> None:
-        """`chunk`: distinct positive scores handled at once; bounds memory, does not change results."""
+        """`chunk`: distinct positive scores processed at once; bounds memory, does not change results."""
         self._chunk = chunk
         self._groups: dict[tuple[frozenset[str], int, int], _Group] = {}
-        """By tags, label and, for good images, number of pixels: AUPIMO weighs each image the same."""
+        """By tags, label and, for good images, number of pixels, since AUPIMO weights all images equally."""
         self._summaries: dict[tuple[str | None, tuple[float, ...]], PixelSummary] = {}
 
     def add(
@@ -95,17 +72,17 @@ class PixelRanking:
         channels: Sequence[Defect] = (),
         inspected: Mask | None = None,
     ) -> None:
-        """Take in one image; nothing of the arguments is kept.
+        """Add one image; the arguments are copied.
 
         `anomaly_map` (H, W) is ranked as float32. `mask` (H, W) is the union of all annotated defects.
-        `label` is 0 = good or 1 = anomalous; a good image counts in every subset. `tags` are the subsets an
-        anomalous image counts in: its defect types, and `logical` or `structural`. `name` identifies the
+        `label` is 0 = good or 1 = anomalous; a good image is part of every subset. `tags` are the subsets of an
+        anomalous image: its defect types, and `logical` or `structural`. `name` identifies the
         image in messages and in `aupimo`. `channels` are the defects of the image for AU-sPRO, each inside
-        the mask; a tag that is the name of a defect selects its channels alone. `inspected` (H, W) are the pixels that
-        count, the mask's among them; None = all.
+        the mask; a tag that is the name of a defect selects its channels alone. `inspected` (H, W) are the
+        evaluated pixels, those of the mask among them; None = all.
 
-        An anomalous image whose mask is empty is left out and counted, since its defect would pass for
-        background. Raises ValueError for NaN, unequal shapes and a good image with a mask.
+        An anomalous image with an empty mask is left out and counted in `n_left_out`: its defect would otherwise be
+        counted as background. Raises ValueError for NaN, unequal shapes and a good image with a mask.
         """
         image = checked_image(anomaly_map, mask, label, tags, channels, name, inspected)
         n_pixels = image.others.size if label == 0 else 0
@@ -120,20 +97,20 @@ class PixelRanking:
             _add_anomalous(group, image, name, channels)
 
     def merge(self, other: PixelRanking) -> None:
-        """Take in the images of another ranking, e.g. that of another process; `other` is left as it was."""
+        """Add the images of another ranking, e.g. of another process; `other` is not changed."""
         self._summaries.clear()
         for key, group in other._groups.items():
             self._groups.setdefault(key, _Group()).merge(group)
 
     @property
     def tags(self) -> list[str]:
-        """Names of all subsets seen, sorted."""
+        """Names of all subsets, sorted."""
         return sorted({tag for tags, *_ in self._groups for tag in tags})
 
     def summary(self, tag: str | None = None, limits: Sequence[float] = AUPRO_LIMITS) -> PixelSummary:
-        """All metrics in one pass: of all images, or of the good ones and those of one tag.
+        """All metrics of all images, or of the good images and the anomalous ones with this tag.
 
-        `limits` are the FPR limits of AU-PRO, in (0, 1]. Summaries are remembered until the next `add`.
+        `limits` are the FPR limits of AUPRO, in (0, 1]. Summaries are cached until the next `add`.
         """
         key = (tag, tuple(limits))
         if key not in self._summaries:
@@ -149,7 +126,7 @@ class PixelRanking:
         return self.summary(tag).average_precision
 
     def f1_max(self, tag: str | None = None) -> OperatingPoint:
-        """Largest pixel F1 over all thresholds, an oracle since it needs the masks."""
+        """Largest pixel F1 over all thresholds; an oracle value, since it needs the masks."""
         return self.summary(tag).f1_max
 
     def aupro(self, limit: float = 0.30, tag: str | None = None) -> float:
@@ -166,7 +143,7 @@ class PixelRanking:
 
     @property
     def has_channels(self) -> bool:
-        """Whether any defect was given with its saturation area."""
+        """Whether any image was added with channels."""
         return any(group.channels for group in self._groups.values())
 
     def aupimo(
@@ -176,7 +153,7 @@ class PixelRanking:
         *,
         force: bool = False,
     ) -> Pimo:
-        """AUPIMO of each anomalous image; `force` gives it where it is too coarse to mean much."""
+        """AUPIMO of each anomalous image; `force` computes it with fewer thresholds than the paper requires."""
         groups = self._select(tag)
         good = [(group, n_pixels) for (_, label, n_pixels), group in self._groups.items() if label == 0]
         for group, _ in good:
@@ -191,14 +168,14 @@ class PixelRanking:
         return pimo(curve, n_good, recalls, force=force)
 
     def confusion(self, threshold: float, tag: str | None = None) -> Confusion:
-        """Pixel counts for `score >= threshold`, the threshold rounded to float32, the dtype of the maps."""
+        """Pixel counts for `score >= threshold`; the threshold is rounded to float32, the dtype of the maps."""
         return self._ranking(tag).confusion(threshold)
 
     def curve(self, tag: str | None = None, points: int = 1000) -> Curve:
         """ROC and precision-recall curve for a figure: exact counts at about `points` thresholds.
 
-        The thresholds are evenly spaced in rank, half of them among the anomalous pixels (even in recall),
-        half among the others (even in FPR); with few pixels they are all thresholds there are.
+        Half of the thresholds are evenly spaced in the rank of the anomalous pixels (even steps of recall),
+        half in that of the others (even steps of FPR). With few pixels all distinct scores are taken.
         """
         ranking = self._ranking(tag)
         chosen = [_evenly(ranking.positives, points // 2)]
@@ -241,12 +218,12 @@ class PixelRanking:
         return ranking.areas(limits, self._chunk)
 
     def _channels(self, groups: Sequence[_Group], tag: str | None) -> list[Channel]:
-        """Channels of the groups; those of one defect where the tag is the name of one."""
+        """Channels of the groups; if `tag` is the name of a defect, its channels alone."""
         found = [channel for group in groups for channel in group.channels]
         return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found
 
     def _ranking(self, tag: str | None) -> Ranking:
-        """Sort what is not sorted yet; the negatives of each group in place, so they are held once."""
+        """Positives and negatives of a subset, sorted; the negatives in place, so that they are stored once."""
         groups = self._select(tag)
         for group in groups:
             group.sort_negatives()
@@ -261,7 +238,7 @@ class PixelRanking:
         )
 
     def _select(self, tag: str | None) -> list[_Group]:
-        """Groups of the good images and of the anomalous ones with this tag; of all for None."""
+        """Groups of the good images and of the anomalous ones with this tag; all groups for None."""
         if tag is not None and tag not in self.tags:
             raise ValueError(f"no picture is tagged {tag!r}; {nearest(tag, self.tags)}")
         return [
@@ -271,117 +248,10 @@ class PixelRanking:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedImage:
-    """An image whose map, mask and label fit together."""
-
-    scores: Map
-    """(H, W)."""
-    mask: Mask | None
-    """(H, W); None where nothing is marked."""
-    others: Map
-    """(N,) scores of the inspected pixels that are not marked."""
-    tags: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One annotated defect: what AU-sPRO needs of it."""
-
-    name: str
-    saturation: int
-    """Pixels from which on the defect counts as found."""
-    highest: Map
-    """(S,) the highest scores on it; the others change nothing."""
-
-
-def checked_image(
-    anomaly_map: npt.NDArray[np.floating],
-    mask: Mask,
-    label: int,
-    tags: Collection[str],
-    channels: Sequence[Defect],
-    name: str,
-    inspected: Mask | None = None,
-) -> CheckedImage:
-    """The arguments of `add` in their own types, or ValueError that says what does not fit."""
-    who = name or "picture"
-    mask = np.asarray(mask, dtype=np.bool_)
-    if mask.shape != anomaly_map.shape or mask.ndim != 2:
-        raise ValueError(
-            f"{who}: map {anomaly_map.shape} and mask {mask.shape} must both be (H, W) of one size; "
-            "resize the map to the mask"
-        )
-    if label not in (0, 1):
-        raise ValueError(
-            f"{who}: label is {label}; it must be 0 = good or 1 = anomalous, leave unknown ones out"
-        )
-    scores = np.asarray(anomaly_map, dtype=np.float32)
-    if np.isnan(scores).any():
-        raise ValueError(
-            f"{who}: the anomaly map holds NaN, which cannot be ranked; check the detector on it"
-        )
-    anomalous = bool(mask.any())
-    if anomalous and label == 0:
-        raise ValueError(
-            f"{who}: labelled good but its mask marks {np.count_nonzero(mask)} px; correct one of them"
-        )
-    for region in channels:
-        if region.mask.shape != mask.shape or (region.mask & ~mask).any():
-            raise ValueError(
-                f"{who}: the channel {region.defect_name!r} marks pixels outside the mask; give the union "
-                "of all channels as mask"
-            )
-    return CheckedImage(
-        scores,
-        mask if anomalous else None,
-        scores[_others(mask, inspected, who)],
-        tag_set(tags) if label else frozenset(),
-    )
-
-
-def _others(mask: Mask, inspected: Mask | None, who: str) -> Mask:
-    """(H, W) inspected pixels outside the mask."""
-    if inspected is None:
-        return ~mask
-    if inspected.shape != mask.shape or (mask & ~inspected).any():
-        raise ValueError(
-            f"{who}: the mask marks pixels that are not inspected, or has another size; leave them out of it"
-        )
-    return inspected & ~mask
-
-
-def highest_scores(scores: Map, defect: Defect) -> Map:
-    """The S highest scores on a defect, S its saturation area, or all where it has fewer pixels."""
-    own = scores[defect.mask]
-    if defect.saturation_area < own.size:
-        own = np.partition(own, own.size - defect.saturation_area)[own.size - defect.saturation_area :]
-    return own
-
-
-def region_sizes(mask: Mask) -> tuple[npt.NDArray[np.int64], int]:
-    """For each marked pixel (P,) the pixels of its 8-connected region, and the number of regions."""
-    components, n_regions = ndimage.label(mask, EIGHT_NEIGHBOURS)
-    region_of_pixel = components[mask]
-    return np.bincount(region_of_pixel)[region_of_pixel], int(n_regions)
-
-
-def check_limits(limits: Sequence[float]) -> None:
-    """Raise ValueError for what is no FPR limit."""
-    for limit in limits:
-        if not 0 < limit <= 1:
-            raise ValueError(f"limit {limit} is no false positive rate in (0, 1]; the usual one is 0.3")
-
-
-def tag_set(tags: Collection[str]) -> frozenset[str]:
-    """The tags as a set; a bare string is one tag, not its letters."""
-    return frozenset([tags] if isinstance(tags, str) else tags)
-
-
 class _Buffer:
-    """Values appended to one array that grows by an eighth, so that a large test set is not held twice.
+    """An array that values are appended to. It grows by an eighth, so that a large test set is not stored twice.
 
-    `ndarray.resize` is `realloc`, which moves large blocks by their page tables where the system can.
+    `ndarray.resize` calls `realloc`, which can move large blocks without copying them.
     """
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
@@ -390,7 +260,7 @@ class _Buffer:
 
     @property
     def values(self) -> npt.NDArray[Any]:
-        """View of what was appended; not to be kept across `extend`, which may move the memory."""
+        """View of the appended values; invalid after the next `extend`, which may move the memory."""
         return self._data[: self._size]
 
     def extend(self, values: npt.NDArray[Any]) -> None:
@@ -403,12 +273,12 @@ class _Buffer:
 
 @dataclass(slots=True)
 class _Group:
-    """Pixels of the images that count in the same subsets."""
+    """Pixels of the images with the same label and tags."""
 
     negatives: _Buffer = field(default_factory=lambda: _Buffer(np.float32))
     positives: _Buffer = field(default_factory=lambda: _Buffer(np.float32))
     region_sizes: _Buffer = field(default_factory=lambda: _Buffer(np.int32))
-    """Pixels of the region that each positive belongs to."""
+    """Size in pixels of the region that each positive belongs to."""
     images: list[tuple[str, int]] = field(default_factory=list)
     """Name and number of positives of each anomalous image, in the order of `positives`."""
     channels: list[Channel] = field(default_factory=list)
@@ -416,7 +286,7 @@ class _Group:
     n_regions: int = 0
     n_left_out: int = 0
     n_sorted: int = 0
-    """Negatives when they were last sorted."""
+    """Number of negatives when they were last sorted."""
 
     def sort_negatives(self) -> None:
         if self.n_sorted < self.negatives.values.size:
@@ -455,6 +325,6 @@ def _add_anomalous(group: _Group, image: CheckedImage, name: str, channels: Sequ
 
 
 def _evenly(ordered: Map, count: int) -> Map:
-    """About `count` elements at even ranks, the first and the last among them; all where there are fewer."""
+    """About `count` elements at evenly spaced ranks, the first and the last included; all if there are fewer."""
     count = min(count, ordered.size)
     return ordered[np.linspace(0, ordered.size - 1, count).round().astype(np.int64)] if count else ordered[:0]

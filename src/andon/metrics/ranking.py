@@ -41,7 +41,7 @@ class RankSummary:
     f1_max: OperatingPoint
     """Largest F1 over all thresholds, which needs the test labels; ties go to the largest threshold."""
     weighted_area: dict[float, float] = field(default_factory=dict)
-    """FPR limit L -> area under the weighted recall up to L, divided by L: AU-PRO for weights 1/(R area)."""
+    """FPR limit L -> area under the weighted recall up to L, divided by L: AUPRO for weights 1/(R area)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from andon.core.records import Record
 from andon.metrics.bootstrap import image_draws, intervals
 from andon.metrics.counts import Confusion
 from andon.metrics.pimo import Pimo
-from andon.metrics.pixels import AUPRO_LIMITS, PixelSummary, tag_set
+from andon.metrics.pixel_inputs import AUPRO_LIMITS, PixelSummary, tag_set
 from andon.metrics.ranking import RankSummary, checked, rank
 
 MEAN_OF = ("logical", "structural")
@@ -60,7 +60,7 @@ class Metric:
     value: float
     """A fraction in [0, 1], NaN where undefined."""
     n_pos: int
-    """Anomalous images or pixels; regions for AU-PRO, annotated defects for AU-sPRO, images for AUPIMO."""
+    """Anomalous images or pixels; regions for AUPRO, annotated defects for AU-sPRO, images for AUPIMO."""
     n_neg: int
     """Good images, or pixels outside the masks; good images for AUPIMO."""
     reason: str | None = None
@@ -174,7 +174,7 @@ def pixel_metrics(
     """Metrics of all maps in `ranking`, pooled first, then per subset.
 
     `threshold` is the pixel threshold fixed without these masks; None leaves out what needs it. `limits` are
-    the FPR limits of AU-PRO. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists
+    the FPR limits of AUPRO. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists
     them.
     """
     metrics = _pixel_values(ranking, None, threshold, limits) | _spread_of_pimo(ranking.aupimo())
