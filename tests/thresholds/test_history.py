@@ -206,19 +206,8 @@ def test_thresholds_hold_for_a_network_that_was_exported_before(own_run, network
         load(own_run, "onnx")
 
 
-def test_an_earlier_history_is_still_read(own_run, more, tmp_path, monkeypatch):
-    """Runs of version 0.1 have limits.json; their thresholds count, and go on in thresholds.json."""
-    thresholds.by_rate(own_run, 0.1, good=[more], reason="first")
-    folder, now = own_run / "detector", load_detector(own_run).fitted()
-    (folder / "thresholds.json").rename(folder / "limits.json")
-    assert load_detector(own_run).fitted() == now
-    thresholds.by_rate(own_run, 0.05, good=[more], reason="second")
-    assert [change.reason for change in history.read_changes(folder)] == ["first", "second"]
-    assert (folder / "thresholds.json").exists()
-
-
-def test_the_earlier_name_of_the_command_says_the_new_one(own_run, cli):
-    found = cli("limit", own_run)
+def test_the_earlier_name_of_the_command_says_the_new_one(own_run, andon):
+    found = andon("limit", own_run)
     assert "andon threshold" in found.err
     assert found.out == cli("threshold", own_run).out
 

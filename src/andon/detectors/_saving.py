@@ -18,7 +18,7 @@ from andon.thresholds.history import read_changes, with_changes
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
-FORMAT = 1
+FORMAT = 2
 """Version of the saved form."""
 
 

@@ -38,7 +38,7 @@ from andon.detectors._saving import read_description
 from andon.runtime import Model
 from andon.runtime.sessions import known_runtime, open_session
 from andon.thresholds.calibration import Calibration
-from andon.thresholds.history import EARLIER_FILE, FILE, read_changes, with_changes
+from andon.thresholds.history import FILE, read_changes, with_changes
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SUFFIX = ".andon"
 MEMBERS = re.compile(
-    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|(thresholds|limits)\.json)|checks/\d{3}\.png"
+    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|thresholds\.json)|checks/\d{3}\.png"
 )
 """What a packed file may hold, and nothing else."""
 NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
@@ -106,8 +106,8 @@ def pack(
         "recipe.yaml": (run / "recipe.yaml").read_bytes(),
         **{
             f"detector/{name}": (run / "detector" / name).read_bytes()
-            for name in ("detector.json", "state.safetensors", FILE, EARLIER_FILE)
-            if name not in (FILE, EARLIER_FILE) or (run / "detector" / name).exists()
+            for name in ("detector.json", "state.safetensors", FILE)
+            if name != FILE or (run / "detector" / name).exists()
         },
     }
     checks, pictures = [], []

@@ -49,7 +49,7 @@ def export_run(
     except DataError as error:
         if data is not None or int8_limit is not None:
             raise
-        notes.append(f"compared on made-up pictures alone ({error})")
+        notes.append(f"compared on synthetic pictures alone ({error})")
     else:
         pictures = [as_uint8(read_image(record)) for record in _good(dataset)[:COMPARED]]
     if int8_limit is None:

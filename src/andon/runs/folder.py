@@ -34,7 +34,6 @@ OWN = (
     "detector/detector.json",
     "detector/state.safetensors",
     "detector/thresholds.json",
-    "detector/limits.json",
     "model.onnx",
     "model.xml",
     "model.bin",

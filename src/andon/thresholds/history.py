@@ -20,8 +20,6 @@ from andon.thresholds.calibration import Calibration
 from andon.thresholds.rules import Threshold
 
 FILE = "thresholds.json"
-EARLIER_FILE = "limits.json"
-"""Its name until version 0.1; still read, so that an older run keeps its thresholds."""
 FORMAT = 1
 
 
@@ -54,15 +52,10 @@ class Change:
         return cls(**{**data, **thresholds})
 
 
-def history_file(folder: Path) -> Path | None:
-    """The file of changes in a detector's folder, whichever version wrote it; None where nothing was changed."""
-    return next((folder / name for name in (FILE, EARLIER_FILE) if (folder / name).exists()), None)
-
-
 def read_changes(folder: Path) -> list[Change]:
     """All changes in a detector's folder, oldest first. Raises `DataError` where the file cannot be understood."""
-    file = history_file(folder)
-    if file is None:
+    file = folder / FILE
+    if not file.exists():
         return []
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
