@@ -206,8 +206,8 @@ def test_thresholds_hold_for_a_network_that_was_exported_before(own_run, network
         load(own_run, "onnx")
 
 
-def test_the_earlier_name_of_the_command_says_the_new_one(own_run, andon):
-    found = andon("limit", own_run)
+def test_the_earlier_name_of_the_command_says_the_new_one(own_run, cli):
+    found = cli("limit", own_run)
     assert "andon threshold" in found.err
     assert found.out == cli("threshold", own_run).out
 

@@ -94,7 +94,7 @@ def detector_folder(path: str | Path) -> Path:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """`detector.json` but for its hash. Raises `DataError` where there is none, or one that this andon did not write so."""
+    """The checked content of `detector.json`, without its hash. Raises `DataError` for none, another format or a changed file."""
     try:
         description = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -28,7 +28,7 @@ class CostThreshold:
     """Of this threshold, not of the best one of each sample."""
     escapes: float
     """Share of anomalous images that stay below."""
-    false_rejects: float
+    false_reject_rate: float
     """Share of good images that reach it."""
     n_good: int
     n_anomalous: int
@@ -36,7 +36,7 @@ class CostThreshold:
     def describe(self) -> str:
         """In words."""
         return (
-            f"of {self.n_good} good and {self.n_anomalous} anomalous pictures it rejects {self.false_rejects:.1%} and misses "
+            f"of {self.n_good} good and {self.n_anomalous} anomalous pictures it rejects {self.false_reject_rate:.1%} and misses "
             f"{self.escapes:.1%}; expected cost {self.cost:.4g} a part (95 % of samples: {self.cost_interval[0]:.4g} to "
             f"{self.cost_interval[1]:.4g})"
         )
@@ -82,7 +82,7 @@ def cheapest(
         cost=float(_costs(np.array([value]), g, a, prices)[0]),
         cost_interval=_interval(costs),
         escapes=float((a < value).mean()),
-        false_rejects=float((g >= value).mean()),
+        false_reject_rate=float((g >= value).mean()),
         n_good=g.size,
         n_anomalous=a.size,
     )
