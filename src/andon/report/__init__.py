@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from andon.core.progress import Progress
-    from andon.report.evaluation import Report
+    from andon.report.report import Report
 
 __all__ = ["save_report"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from andon.report.evaluation import Case, Report
+from andon.report.report import Case, Report
 from andon.report.text import plural
 
 WORST = 3

@@ -20,7 +20,7 @@ from andon.report.text import percent
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
-    from andon.report.evaluation import Report
+    from andon.report.report import Report
 
 GOOD, ANOMALOUS = "#0072b2", "#d55e00"
 """Blue and vermilion (Okabe and Ito): apart for all kinds of colour vision."""

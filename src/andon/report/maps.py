@@ -27,7 +27,7 @@ from andon.core.region import inspected_pixels
 from andon.report.file_names import single_place
 
 if TYPE_CHECKING:
-    from andon.report.evaluation import Case
+    from andon.report.report import Case
     from andon.thresholds.calibration import Calibration
 
 Pixels = npt.NDArray[np.uint8]

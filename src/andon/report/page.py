@@ -16,7 +16,6 @@ from andon.core.region import inspected_pixels
 from andon.datasets.masks import load_ground_truth
 from andon.report import examples as picks
 from andon.report import tables
-from andon.report.evaluation import Case, Report
 from andon.report.maps import (
     FOUND,
     TRUTH,
@@ -29,6 +28,7 @@ from andon.report.maps import (
     png_uri,
     scale_uri,
 )
+from andon.report.report import Case, Report
 from andon.report.text import DASH, milliseconds, percent, plural, printable, reason, short, unbroken
 
 CURVES = {

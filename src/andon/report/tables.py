@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from andon.metrics import Metric
 from andon.metrics.results import MEAN_OF
 from andon.nn.sanity_checks import SanityCheck
-from andon.report.evaluation import Report
 from andon.report.examples import verdict
+from andon.report.report import Report
 from andon.report.text import DASH, duration, interval, milliseconds, percent, plural, reason, short
 
 MEANINGS = {
