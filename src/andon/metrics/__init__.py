@@ -1,4 +1,4 @@
-"""Metrics in numpy: rank metrics of images and pixels, thresholds, normalisation, names of results."""
+"""Metrics on NumPy arrays: rank metrics of images and pixels, counts at a threshold, named results."""
 
 from __future__ import annotations
 

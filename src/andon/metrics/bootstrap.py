@@ -1,13 +1,13 @@
-"""How far image metrics would move with other images: percentile bootstrap intervals.
+"""Bootstrap intervals of image metrics (docs/reference/metrics.md, "Intervals").
 
-Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Images are drawn with
-replacement, good and anomalous ones apart (stratified), as often as there are; the interval holds the middle
-95 % of the metrics of 1,000 such draws. Images of one part are drawn together, since they are not independent.
-It speaks of the choice of test images alone, not of training again.
+Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13. Good and anomalous images are
+resampled with replacement, separately (stratified), to their own numbers. The interval spans the middle 95 % of
+the metric over 1,000 resamples. Images of one part are drawn together, since they are not independent. The
+interval covers the choice of test images, not repeated training.
 
-What to know: with few images such intervals are too narrow, and where every anomalous image scores above
-every good one no draw can differ, so that the interval is the single value 1. A rate of 0 or 1 is better
-judged by the interval of its counts (Clopper, Pearson), which the report prints for escapes and false rejects.
+With few images these intervals are too narrow. Where every anomalous image scores above every good one, no
+resample differs and the interval is the single value 1. For a rate of 0 or 1 use the exact interval of its
+counts (Clopper, Pearson), which the report prints for escapes and false rejects.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from andon.metrics.ranking import Scores
 DRAWS = 1000
 CONFIDENCE = 0.95
 FEWEST = 2
-"""Fewer good or anomalous images (or parts) have no interval: a single one is drawn every time."""
+"""With fewer good or anomalous images (or parts) there is no interval: all resamples would be equal."""
 CELLS = 1 << 22
-"""Counts held at once; bounds memory, does not change results."""
+"""Counts in memory at once; does not change results."""
 
 Draws = npt.NDArray[np.float64]
-"""(B,) values of one metric, NaN where a draw has none."""
+"""(B,) values of one metric, NaN where it is undefined in a resample."""
 
 
 def percentile_interval(values: Draws, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """The middle share of the values; None unless most of them exist."""
+    """Quantiles that enclose the share `confidence` of the values (B,); None unless more than half are defined."""
     defined = values[~np.isnan(values)]
     if 2 * defined.size <= values.size:
         return None
@@ -51,12 +51,12 @@ def image_draws(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, dict[str, Draws]]:
-    """Values of all image metrics in each draw: subset -> metric -> (B,).
+    """All image metrics of each resample: subset -> metric -> (B,).
 
-    `scores` (n,) and `truth` (n,) are those of all images, `subsets` name their anomalous images (n,).
-    Images with the same `object_ids` (n,) are drawn together, None is a part of its own. The good images of
-    a draw are the same in every subset, so that means over subsets can be taken draw by draw. A subset with
-    fewer than `FEWEST` images (or parts) of either kind is left out. The order of the images changes nothing.
+    `scores` (n,) and `truth` (n,) are those of all images; `subsets` mark the anomalous images (n,) of each subset.
+    Images with the same `object_ids` (n,) are drawn together; None is a part of its own. Resample b has the same good
+    images in every subset, so that means over subsets can be taken per resample. A subset with
+    fewer than `FEWEST` images (or parts) of either kind is left out. The result does not depend on the images' order.
     """
     good = _sample(scores, ~truth, object_ids)
     out: dict[str, dict[str, Draws]] = {}
@@ -64,7 +64,7 @@ def image_draws(
         bad = _sample(scores, subsets[name] & truth, object_ids)
         if min(good.n_parts, bad.n_parts) >= FEWEST:
             values = []
-            # The same seed for every subset and block keeps the good images' draws alike.
+            # The same seed for every subset: resample b has the same good images in all of them.
             good_random, bad_random = (np.random.default_rng([seed, k]) for k in (0, 1))
             block = max(1, CELLS // (good.scores.size + bad.scores.size))
             for first in range(0, draws, block):
@@ -77,19 +77,19 @@ def image_draws(
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Images of one kind."""
+    """The good or the anomalous images of one subset."""
 
     scores: Scores
     """(n,) ascending."""
     parts: npt.NDArray[np.int64]
-    """(n,) number of the part that each image shows."""
+    """(n,) index of the part that each image shows."""
 
     @property
     def n_parts(self) -> int:
         return int(self.parts.max(initial=-1)) + 1
 
     def draw(self, random: np.random.Generator, rows: int) -> npt.NDArray[np.int64]:
-        """(rows, n): how often each image is drawn."""
+        """(rows, n) how often each image is drawn."""
         n = self.n_parts
         return random.multinomial(n, np.full(n, 1 / n), rows)[:, self.parts]
 
@@ -97,14 +97,12 @@ class _Sample:
 def _sample(
     scores: Scores, chosen: npt.NDArray[np.bool_], object_ids: Sequence[Hashable | None] | None
 ) -> _Sample:
-    """The chosen images in an order that does not depend on the one they came in."""
+    """The chosen images in an order that does not depend on their order in `scores`."""
     found = scores[chosen]
     ids = [None] * scores.size if object_ids is None else object_ids
     own = [identity for identity, is_chosen in zip(ids, chosen, strict=True) if is_chosen]
     names = np.array(["" if identity is None else repr(identity) for identity in own], dtype=str)
-    order = np.lexsort(
-        (names, found)
-    ).tolist()  # equal scores of different parts have an order of their own too
+    order = np.lexsort((names, found)).tolist()  # by score, ties by part
     numbers: dict[Hashable, int] = {}
     keys = [("image", k) if own[k] is None else ("part", own[k]) for k in order]
     parts = [numbers.setdefault(key, len(numbers)) for key in keys]
@@ -118,9 +116,12 @@ def _values(
     bad_drawn: npt.NDArray[np.int64],
     threshold: float | None,
 ) -> dict[str, Draws]:
-    """All metrics of some draws (B, n) at once, from counts at every distinct score."""
+    """All metrics of B resamples at once, from counts at every distinct score; `*_drawn` are (B, n)."""
     at, place = np.unique(np.concatenate([good, bad]), return_inverse=True)  # ascending
-    fp, tp = _reach(good_drawn, place[: good.size], at.size), _reach(bad_drawn, place[good.size :], at.size)
+    fp, tp = (
+        _count_at_or_above(good_drawn, place[: good.size], at.size),
+        _count_at_or_above(bad_drawn, place[good.size :], at.size),
+    )
     n_neg, n_pos = fp[:, -1], tp[:, -1]
     tp_steps, fp_steps = (np.diff(counts, axis=1, prepend=0.0) for counts in (tp, fp))
     precision = tp / np.maximum(tp + fp, 1)
@@ -143,8 +144,8 @@ def _values(
     }
 
 
-def _reach(counts: npt.NDArray[np.int64], place: npt.NDArray[np.int64], n_scores: int) -> Rates:
-    """(B, n_scores): drawn images that reach each distinct score, the highest first."""
+def _count_at_or_above(counts: npt.NDArray[np.int64], place: npt.NDArray[np.int64], n_scores: int) -> Rates:
+    """(B, n_scores) number of drawn images with `score >= t` for each distinct score t, the highest first."""
     by_score = np.zeros((n_scores, counts.shape[0]))
     np.add.at(by_score, place, counts.T)
     return np.cumsum(by_score[::-1], axis=0).T
@@ -158,11 +159,11 @@ def paired_auroc(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float] | None]:
-    """How much higher the AUROC of `second` is than that of `first` on the same images, and its interval.
+    """AUROC of `second` minus AUROC of `first` on the same images, and its paired bootstrap interval.
 
     Both are (S, n) scores of S runs (seeds) on n images; `truth` (n,) marks the anomalous ones. The difference is the
-    mean over the runs; each draw takes the same images for both and for all runs, so that what is hard for everybody
-    cancels. None as interval with fewer than `FEWEST` images of either kind.
+    mean over the runs. Each resample takes the same images for both and for all runs, so that the difficulty of single
+    images cancels. The interval is None with fewer than `FEWEST` images of either kind.
     """
     a, b = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (first, second))
     wins = _wins(b, truth) - _wins(a, truth)  # (bad, good)
@@ -178,7 +179,7 @@ def paired_auroc(
 
 
 def _wins(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """(bad, good): mean over the runs of 1 where the anomalous image scores higher, ½ where equal."""
+    """(P, N) for each pair of an anomalous and a good image, the mean over runs of [higher] + ½ [equal]."""
     wins = np.zeros((int(truth.sum()), int((~truth).sum())))
     for row in scores:
         bad, good = row[truth][:, None], row[~truth][None]
@@ -187,14 +188,14 @@ def _wins(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> npt.
 
 
 def mean_draws(first: Mapping[str, Draws], second: Mapping[str, Draws]) -> dict[str, Draws]:
-    """Means of two subsets draw by draw."""
+    """Mean of two subsets in each resample."""
     return {name: (first[name] + second[name]) / 2 for name in first}
 
 
 def intervals(
     values: Mapping[str, Mapping[str, Draws]], mean_of: Sequence[str] = ()
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """Subset -> metric -> interval, with `mean` for the mean of the two subsets of `mean_of` that are there."""
+    """Subset -> metric -> interval; where both subsets of `mean_of` exist, also of their `mean`."""
     sets = dict(values)
     if mean_of and all(name in values for name in mean_of):
         sets["mean"] = mean_draws(values[mean_of[0]], values[mean_of[1]])

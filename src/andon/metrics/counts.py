@@ -1,6 +1,6 @@
-"""Counts at one threshold or at many, and the rates that follow from them (docs/reference/metrics.md, "Image metrics").
+"""Confusion counts at one threshold or along a curve, and their rates (docs/reference/metrics.md, "Image metrics").
 
-A sample is called anomalous when `score >= threshold`. A rate without a denominator is NaN, never 0 or 1.
+A sample is called anomalous when `score >= threshold`. A rate with denominator 0 is NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Rates: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Counts at one threshold and the rates that follow from them."""
+    """Confusion counts at one threshold and their rates."""
 
     tp: int
     fp: int
@@ -26,28 +26,28 @@ class Confusion:
 
     @property
     def precision(self) -> float:
-        """Share of the called that are anomalous; NaN when nothing is called anomalous."""
+        """TP / (TP + FP); NaN when nothing is called anomalous."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
-        """Share of the anomalous that are called; 1 - recall is the escape rate."""
+        """TP / (TP + FN); 1 - recall is the escape rate."""
         return _ratio(self.tp, self.tp + self.fn)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 when nothing is found, NaN when nothing exists."""
+        """2 TP / (2 TP + FP + FN); 0 when no positive is found, NaN without positives."""
         return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn) if self.tp + self.fn else np.nan
 
     @property
     def fpr(self) -> float:
-        """Share of the good that are called anomalous: the false reject rate."""
+        """FP / (FP + TN): for images the false-reject rate."""
         return _ratio(self.fp, self.fp + self.tn)
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The threshold that a rule chose, and what is reached there; all NaN where the rule has no answer."""
+    """A threshold and the rates at it; all NaN where no threshold exists."""
 
     threshold: float
     f1: float
@@ -57,7 +57,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Counts at descending thresholds from the start point +inf on: ROC and precision-recall curve in one."""
+    """Counts at descending thresholds, the first +inf: the ROC and the precision-recall curve."""
 
     thresholds: Rates
     """(K,), the first is +inf, where nothing is called anomalous."""
@@ -91,7 +91,7 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def ratios(part: Counts, whole: Counts, empty: float) -> Rates:
-    """part / whole, `empty` where the whole is 0."""
+    """part / whole elementwise; `empty` where whole is 0."""
     shares = np.full(part.shape, empty, dtype=np.float64)
     np.divide(part, whole, out=shares, where=whole > 0)
     return shares

@@ -1,14 +1,14 @@
-"""The gate of SPADE: pixels are looked at only where the image as a whole is anomalous (docs/reference/metrics.md, "Gate").
+"""The gate of SPADE: only images whose score is anomalous are segmented (docs/reference/metrics.md, "Gate").
 
-Cohen and Hoshen (arXiv 2005.02357) find anomalous images first and segment those alone. Here the gate stands behind
-any detector, as two thresholds from held-out good images: one of the image score, one of the map.
+Cohen and Hoshen (arXiv 2005.02357) detect anomalous images first and segment those alone. Here the gate can be applied
+to any detector, with two thresholds from held-out good images: one of the image score, one of the map.
 
     mask     = map >= pixel threshold where the image is flagged (score >= image threshold), empty elsewhere
     verdict  = flagged and the mask is not empty
     M_g      = map where flagged, map - (max(map) - pixel threshold)+ elsewhere, for the metrics that rank pixels
 
-The largest value of a shifted map comes to lie just below the pixel threshold, not on it: a pixel is marked when its
-value reaches the threshold, so one on it would be marked in every image that the gate holds back.
+The largest value of a shifted map is the float just below the pixel threshold: a pixel is marked when its value is >= the
+threshold, so a value equal to it would be marked in every image that is not flagged.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from andon.metrics.pixels import PixelRanking
 from andon.metrics.results import Metric, UndefinedMetricWarning, image_metrics, pixel_metrics
 
 SUFFIX = "_gated"
-"""Ends the name of every metric that was taken behind the gate: `pixel_f1_gated`, `pixel_f1_gated@scratch`."""
+"""Suffix of metrics behind the gate: `pixel_f1_gated`, `pixel_f1_gated@scratch`."""
 NOTHING_FOUND = "nothing_found"
-"""No defect was found before the gate, so none can be lost to it."""
+"""Reason of an undefined `defects_lost`: no defect was found without the gate."""
 
 
 def gated_map(
@@ -36,14 +36,14 @@ def gated_map(
 ) -> npt.NDArray[np.float32]:
     """M_g of one map (H, W): unchanged where the image is flagged, shifted below the pixel threshold elsewhere.
 
-    Within one image the order of the pixels stays as it is.
+    The order of the pixels within an image does not change.
     """
     values = np.asarray(anomaly_map, np.float32)
-    limit = np.float32(threshold)
+    threshold32 = np.float32(threshold)
     largest = values.max(initial=-np.inf)
-    if flagged or largest < limit:
+    if flagged or largest < threshold32:
         return values
-    below = np.nextafter(limit, np.float32(-np.inf))
+    below = np.nextafter(threshold32, np.float32(-np.inf))
     if np.isposinf(largest):
         return np.minimum(values, below)
     shifted = values - (largest - below)
@@ -51,7 +51,7 @@ def gated_map(
 
 
 def gated_mask(anomaly_map: npt.NDArray[np.float32], flagged: bool, threshold: float) -> Mask:
-    """(H, W) pixels that are marked behind the gate: none where the image is not flagged."""
+    """(H, W) pixels marked behind the gate; empty for an image that is not flagged."""
     values = np.asarray(anomaly_map, np.float32)
     return values >= np.float32(threshold) if flagged else np.zeros(values.shape, np.bool_)
 
@@ -63,14 +63,14 @@ def gated_verdict(anomaly_map: npt.NDArray[np.float32], flagged: bool, threshold
 
 @dataclass(slots=True)
 class _Hits:
-    """Defects of one subset: annotated, touched by a marked pixel, touched behind the gate."""
+    """Defects of one subset: annotated; with a marked pixel; with a marked pixel behind the gate."""
 
     defects: int = 0
     found: int = 0
     found_gated: int = 0
 
     def metric(self) -> Metric:
-        """Share of the found defects that the gate hides; `n_pos` found ones, `n_neg` those that were missed anyway."""
+        """Share of the found defects that the gate loses; `n_pos` found without the gate, `n_neg` missed without it."""
         lost = (self.found - self.found_gated) / self.found if self.found else np.nan
         reason = None if self.found else (NOTHING_FOUND if self.defects else "no_regions")
         return Metric(float(lost), self.found, self.defects - self.found, reason)
@@ -78,7 +78,7 @@ class _Hits:
 
 @dataclass(slots=True)
 class Gate:
-    """Collects images one after the other and answers with every metric as it is behind the gate.
+    """Collects images one by one and computes all metrics behind the gate.
 
     >>> gate = Gate(image_threshold=1.0, pixel_threshold=0.5)
     >>> gate.add(np.float32([[0.9, 0.1]]), np.array([[True, False]]), score=0.8, label=1)
@@ -91,7 +91,7 @@ class Gate:
     ranking: PixelRanking = field(default_factory=PixelRanking)
     """The maps M_g."""
     verdicts: list[bool] = field(default_factory=list)
-    """Of each image, in the order they came."""
+    """Verdict of each image, in the order of `add`."""
     _labels: list[int] = field(default_factory=list)
     _tags: list[frozenset[str]] = field(default_factory=list)
     _hits: dict[str, _Hits] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Gate:
         name: str = "",
         inspected: Mask | None = None,
     ) -> None:
-        """Take in one image; arguments as of `PixelRanking.add`, and its raw image `score`."""
+        """Add one image: the arguments of `PixelRanking.add` and its raw image `score`."""
         flagged = score >= self.image_threshold
         self.ranking.add(
             gated_map(anomaly_map, flagged, self.pixel_threshold),
@@ -129,15 +129,14 @@ class Gate:
             hits.found_gated += found if flagged else 0
 
     def metrics(self) -> dict[str, Metric]:
-        """All pixel metrics of M_g, image metrics of the verdicts, and the share of found defects that the gate hides.
+        """All pixel metrics of M_g, image metrics of the verdicts, and the share of found defects that the gate loses.
 
-        Names end in `_gated` before the subset, but for `defects_lost`, which exists behind a gate only. Of the images
-        only precision, recall, F1 and false positive rate: the gate decides, it does not rank.
+        Names have the suffix `_gated` before the subset, except `defects_lost`, which exists only behind a gate. Image
+        metrics are precision, recall, F1 and false positive rate: the gate gives verdicts, no ranking.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UndefinedMetricWarning
-            )  # said for the same metrics without the gate
+            # The same metrics without the gate already warn.
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
             found = pixel_metrics(self.ranking, self.pixel_threshold)
             verdicts = np.asarray(self.verdicts, np.float32)
             images = image_metrics(verdicts, self._labels, 0.5, tags=self._tags)
@@ -148,7 +147,7 @@ class Gate:
 
 
 def _count_defects(mask: Mask, marked: Mask) -> tuple[int, int]:
-    """Annotated defects (8-connected) of an image, and how many of them have a marked pixel."""
+    """Number of annotated defects (8-connected) of an image, and of those with a marked pixel."""
     if not mask.any():
         return 0, 0
     components, count = ndimage.label(mask, EIGHT_NEIGHBOURS)

@@ -16,9 +16,9 @@ from andon.metrics.results import Metric
 def part_metrics(
     scores: npt.ArrayLike, labels: npt.ArrayLike, object_ids: Sequence[str | None]
 ) -> dict[str, Metric]:
-    """`part_auroc`: AUROC of parts, whose score is the largest of their images (n,); empty where no part has two.
+    """`part_auroc`: AUROC of parts, each with the largest score of its images (n,); empty if no part has two images.
 
-    A part is anomalous if any of its images (labels 0 or 1) is; an image without id is a part of its own.
+    A part is anomalous if any of its images (labels 0 or 1) is. An image without id is a part of its own.
     """
     counts = Counter(identity for identity in object_ids if identity is not None)
     if max(counts.values(), default=0) < 2:
@@ -33,7 +33,7 @@ def part_metrics(
 
 
 def largest_per_object(scores: Scores, object_ids: Sequence[Hashable | None]) -> Scores:
-    """Largest score of each object (m,), m <= n; an image whose id is None is an object of its own."""
+    """(m,) largest score of each part, m <= n; an image whose id is None is a part of its own."""
     if len(object_ids) != scores.size:
         raise ValueError(f"{scores.size} scores but {len(object_ids)} object ids; give one per score")
     largest: dict[Hashable, np.floating[Any]] = {}

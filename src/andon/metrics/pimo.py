@@ -1,4 +1,4 @@
-"""AUPIMO: how much of each anomalous image is found while good images stay almost untouched (docs/reference/metrics.md, "PIMO").
+"""AUPIMO: recall of each anomalous image at very low false positive rates (docs/reference/metrics.md, "PIMO").
 
 Reference: Bertoldo, Ameln, Vaidya, Akcay: AUPIMO, BMVC 2024, https://arxiv.org/abs/2401.01984. The false
 positive rate F(t) of a threshold is the mean over the *good* images of the share of their pixels with `score
@@ -22,48 +22,48 @@ import numpy.typing as npt
 from andon.metrics.counts import Counts, Rates
 
 PIMO_RANGE = (1e-5, 1e-4)
-"""False positive rates on good images between which AUPIMO looks."""
+"""Range of false positive rates on good images over which AUPIMO integrates."""
 FEWEST_VERTICES = 31
-"""With fewer thresholds in the range the value means nothing and is undefined (the published limit)."""
+"""With fewer thresholds in the range AUPIMO is undefined (the minimum of the published code)."""
 RELIABLE_VERTICES = 300
-"""With fewer the value is coarse, which the report says (the published limit)."""
+"""With fewer thresholds the value is coarse and the report says so (the minimum of the published code)."""
 
 Scores = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class RateCurve:
-    """Thresholds and their false positive rates on good images, around the rates AUPIMO looks at."""
+    """Thresholds and their false positive rates F on good images, in and around the range of AUPIMO."""
 
     thresholds: Scores
     """(K,) descending, distinct."""
     rates: Rates
-    """(K,) F of each, rising, above 0."""
+    """(K,) F of each threshold, ascending, > 0."""
     range: tuple[float, float] = PIMO_RANGE
 
     @property
     def n_vertices(self) -> int:
-        """Thresholds whose rate lies in the range."""
+        """Number of thresholds whose rate lies in the range."""
         low, high = self.range
         return int(np.count_nonzero((self.rates >= low) & (self.rates <= high)))
 
     def integrate(self, recalls: Rates) -> float:
-        """Mean over ln F of the recalls (K,) at the thresholds: AUPIMO of one image."""
+        """AUPIMO of one image: mean over ln F of its recalls (K,) at the thresholds."""
         at, ends = np.log(self.rates), np.log(self.range)
         inside = (at > ends[0]) & (at < ends[1])
         x = np.concatenate((ends[:1], at[inside], ends[1:]))
         y = np.interp(x, at, recalls)
         return float(np.trapezoid(y, x) / (ends[1] - ends[0]))
 
-    def doubt(self, recalls: Rates) -> float:
-        """Largest error of `integrate` when the true recalls rise in any way between the vertices."""
+    def error_bound(self, recalls: Rates) -> float:
+        """Largest error of `integrate` if between the vertices the true recalls rise arbitrarily."""
         at, ends = np.log(self.rates), np.log(self.range)
         inside = (at > ends[0]) & (at < ends[1])
         x = np.concatenate((ends[:1], at[inside], ends[1:]))
         width = np.diff(x) / (ends[1] - ends[0])
         after = np.minimum(np.searchsorted(at, x[1:]), at.size - 1)
         before = np.searchsorted(at, x[:-1], side="right") - 1
-        # Before the first vertex nothing is known of the recall but that it is not larger than there.
+        # Before the first vertex the recall lies between 0 and its value there.
         low = np.where(before >= 0, recalls[np.maximum(before, 0)], 0.0)
         value = self.integrate(recalls)
         return max(float(recalls[after] @ width) - value, value - float(low @ width))
@@ -77,9 +77,9 @@ class Pimo:
     """Name and AUPIMO of each anomalous image with a mask."""
     n_good: int
     n_vertices: int
-    """Distinct good scores whose rate lies in the range; the value is coarse below `RELIABLE_VERTICES`."""
+    """Number of distinct good scores whose rate lies in the range; below `RELIABLE_VERTICES` AUPIMO is coarse."""
     bound: float | None = None
-    """Largest error of the mean that binning can have made; None where it is exact."""
+    """Largest error of the mean due to binning; None where it is exact."""
 
     @property
     def values(self) -> Rates:
@@ -96,27 +96,27 @@ class Pimo:
 
     @property
     def zero_share(self) -> float:
-        """Share of the anomalous images of which nothing is found."""
+        """Share of the anomalous images with AUPIMO 0."""
         return math.nan if math.isnan(self.mean) else float(np.mean(self.values == 0))
 
 
 def rate_curve(
     good: Sequence[tuple[Scores, int]], n_good: int, bounds: tuple[float, float] = PIMO_RANGE
 ) -> RateCurve:
-    """Vertices from the scores of `n_good` good images: those up to the upper bound and one beyond.
+    """Vertices from the scores of `n_good` good images, up to the upper bound and one beyond.
 
-    `good` holds pairs of scores (ascending, of any number of images) and the pixels of one of these
-    images; a score of an image of n pixels counts 1 / (n_good n).
+    `good` holds pairs: scores (ascending, of any number of images) and the number of pixels of each of these
+    images. A score of an image of n pixels has the weight 1 / (n_good n).
     """
     low, high = bounds
     if not 0 < low < high <= 1:
         raise ValueError(f"AUPIMO range {bounds} must rise within (0, 1]; the usual one is {PIMO_RANGE}")
     tails, sizes, floor = [], [], -np.inf
     for scores, pixels in good:
-        # More than this many pixels of these images alone exceed the upper rate.
+        # More pixels than this, of these images alone, exceed the upper rate.
         keep = min(scores.size, math.floor(high * n_good * pixels) + 1)
         if keep < scores.size:
-            floor = max(floor, scores[scores.size - keep])  # below it, pixels are missing
+            floor = max(floor, scores[scores.size - keep])  # below it, counts are incomplete
         tails.append(scores[scores.size - keep :])
         sizes.append(np.full(keep, 1.0 / pixels))
     values = np.concatenate([np.empty(0, np.float32), *tails])
@@ -127,7 +127,7 @@ def rate_curve(
     rates = np.cumsum(weights)[last] / max(n_good, 1)
     thresholds = values[last]
     known = thresholds > floor
-    beyond = np.flatnonzero(~known)[:1]  # the neighbour below: its rate is counted in full
+    beyond = np.flatnonzero(~known)[:1]  # the next lower threshold; its rate is counted over all scores
     if beyond.size:
         rates[beyond] = sum(
             (s.size - np.searchsorted(s, thresholds[beyond])) / pixels for s, pixels in good
@@ -137,7 +137,7 @@ def rate_curve(
 
 
 def recalls_at(scores: Scores, thresholds: Scores) -> Rates:
-    """T at descending thresholds (K,): share of the scores (n,) of one image's masks that reach them."""
+    """(K,) T at descending thresholds (K,): share of the scores (n,) in one image's mask that are >= each."""
     ordered = np.sort(scores)
     counts: Counts = ordered.size - np.searchsorted(ordered, thresholds, side="left")
     return counts / max(ordered.size, 1)
@@ -153,15 +153,15 @@ def pimo(
 ) -> Pimo:
     """AUPIMO from the good images' curve and the (name, recalls at its thresholds) of anomalous images.
 
-    NaN without good images and, unless `force`, with fewer than `FEWEST_VERTICES` in the range. `binned` says
-    that thresholds are edges of bins, and asks for the largest error this can make.
+    NaN without good images and, unless `force`, with fewer than `FEWEST_VERTICES` thresholds in the range. With
+    `binned` the thresholds are edges of bins, and the result has a bound on the error this causes.
     """
     if n_good == 0 or (curve.n_vertices < FEWEST_VERTICES and not force):
         return Pimo(tuple((name, math.nan) for name, _ in recalls), n_good, curve.n_vertices)
-    scores, doubts = [], []
+    scores, error_bounds = [], []
     for name, recall in recalls:
         scores.append((name, curve.integrate(recall)))
         if binned:
-            doubts.append(curve.doubt(recall))
-    bound = math.fsum(doubts) / len(doubts) if doubts else None
+            error_bounds.append(curve.error_bound(recall))
+    bound = math.fsum(error_bounds) / len(error_bounds) if error_bounds else None
     return Pimo(tuple(scores), n_good, curve.n_vertices, bound)

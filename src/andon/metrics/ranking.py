@@ -1,14 +1,14 @@
 """Rank metrics of scores and labels: curves, AUROC, average precision, F1-max, counts at a threshold.
 
 Definitions: docs/reference/metrics.md, "Image metrics". A higher score is more anomalous; a sample is called anomalous when
-`score >= threshold`, so equal scores always fall on the same side. Undefined values are NaN. +inf and -inf are legal scores,
+`score >= threshold`, so equal scores get the same verdict. Undefined values are NaN. +inf and -inf are legal scores,
 NaN is an error.
 
-Everything is counted at the distinct scores of the *positives*: between two of them the recall stands still,
-so no rank metric gains or loses anything there. A negative is only ever counted ("how many lie above this
-positive?"), which is why `Ranking` asks for sorted negatives, in any number of arrays, and never for their
-order. scikit-learn gives the same values by sorting positives and negatives together, which costs an index of
-8 bytes per pixel; it also refuses infinite scores and answers 0 where a value is undefined.
+All sums run over the distinct scores of the *positives*: between two of them the recall is constant, so that no
+rank metric changes there. Negatives are only counted (how many lie above a positive?), so `Ranking` needs them
+sorted, in any number of arrays. scikit-learn computes the same values by sorting positives and negatives
+together, which needs an index of 8 bytes per pixel; it also rejects infinite scores and returns 0 where a value
+is undefined.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from andon.metrics.counts import Confusion, Counts, Curve, OperatingPoint, Rates
 Scores: TypeAlias = npt.NDArray[np.floating[Any]]
 
 CHUNK = 1 << 20
-"""Distinct positive scores handled at once; bounds the memory of a summary, not its result."""
+"""Distinct positive scores processed at once; bounds memory, does not change results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +35,23 @@ class RankSummary:
     n_pos: int
     n_neg: int
     auroc: float
-    """P(positive above negative) + P(equal) / 2; NaN unless both exist."""
+    """P(positive above negative) + P(equal) / 2; NaN unless there are positives and negatives."""
     average_precision: float
     """Step-wise area under precision over recall; NaN without positives."""
     f1_max: OperatingPoint
-    """Largest F1 over all thresholds, which needs the test labels; ties go to the largest threshold."""
+    """Largest F1 over all thresholds (an oracle value, since it needs the labels); of ties the largest threshold."""
     weighted_area: dict[float, float] = field(default_factory=dict)
     """FPR limit L -> area under the weighted recall up to L, divided by L: AUPRO for weights 1/(R area)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Sorted positives and negatives, from which every rank metric follows."""
+    """Sorted scores of positives and negatives, from which all rank metrics are computed."""
 
     positives: Scores
     """(P,) ascending."""
     negatives: Sequence[Scores]
-    """Any number of ascending arrays; together the N negatives."""
+    """Any number of ascending arrays, together the N negatives."""
     weights: Rates | None = None
     """(P,) weight of each positive in the partial areas; None = 1 / P."""
 
@@ -64,11 +64,11 @@ class Ranking:
         return sum(int(array.size) for array in self.negatives)
 
     def summary(self, limits: Sequence[float] = (), chunk: int = CHUNK) -> RankSummary:
-        """All scalar metrics in one pass; `limits` are FPR limits in (0, 1] of partial areas."""
+        """All scalar metrics in one pass; `limits` are the FPR limits, in (0, 1], of the partial areas."""
         return summarise(self.pieces(chunk), self.n_pos, self.n_neg, limits)
 
     def areas(self, limits: Sequence[float], chunk: int = CHUNK) -> dict[float, float]:
-        """FPR limit -> weighted area of `RankSummary.weighted_area` alone."""
+        """`RankSummary.weighted_area` alone: FPR limit -> weighted area."""
         totals = dict.fromkeys(limits, 0.0)
         for piece in self.pieces(chunk):
             for limit in limits:
@@ -90,7 +90,7 @@ class Ranking:
         )
 
     def confusion(self, threshold: float) -> Confusion:
-        """Counts at one threshold, compared in the scores' own dtype; ValueError if it is NaN."""
+        """Counts at one threshold, compared in the dtype of the scores. Raises ValueError for NaN."""
         if np.isnan(threshold):
             raise ValueError("the threshold is NaN, so nothing can be compared with it; fit or set it first")
         at = self.positives.dtype.type(threshold).reshape(1)
@@ -130,7 +130,7 @@ class Piece:
     hits: Counts
     """Positives equal to the threshold."""
     weights: Rates
-    """Sum of the weights of those."""
+    """Sum of the weights of these positives."""
     tp: Counts
     fp: Counts
     fp_above: Counts
@@ -141,11 +141,11 @@ class Piece:
         return self.tp / (self.tp + self.fp)
 
     def area(self, n_neg: int, limit: float) -> float:
-        """What these positives add to the weighted area up to the FPR `limit`, divided by it."""
+        """Contribution of these positives to the weighted area up to the FPR `limit`, divided by it."""
         return float(np.sum(self.weights * area_above(self.fp_above, self.fp, n_neg, limit))) / limit
 
     def twice_wins(self, n_neg: int) -> int:
-        """Twice the number of (positive, negative) pairs in the right order, equal pairs counting half."""
+        """Twice the number of (positive, negative) pairs in the right order; pairs with equal scores count half."""
         return int(np.sum(self.hits * (2 * n_neg - self.fp - self.fp_above)))
 
     def best_f1(self, n_pos: int) -> OperatingPoint:
@@ -161,7 +161,7 @@ class Piece:
 
 def summarise(pieces: Iterable[Piece], n_pos: int, n_neg: int, limits: Sequence[float] = ()) -> RankSummary:
     """All scalar metrics from ascending pieces that together hold every positive."""
-    twice_wins = 0  # an integer: the AUROC does not depend on the order of any sum
+    twice_wins = 0  # an integer, so that AUROC has no rounding error of a sum
     average_precision = 0.0
     best = OperatingPoint(np.nan, np.nan, np.nan, np.nan)
     areas = dict.fromkeys(limits, 0.0)
@@ -187,9 +187,9 @@ def summarise(pieces: Iterable[Piece], n_pos: int, n_neg: int, limits: Sequence[
 def area_above(n_above: Counts, n_at_least: Counts, n_neg: int, limit: float) -> Rates:
     """Area that a positive adds under the recall curve for FPR in [0, limit]: h_L of docs/reference/metrics.md, "AUPRO".
 
-    The positive is found from the FPR `a = n_above / n_neg` (negatives above it) to `b = n_at_least / n_neg`
-    (negatives at or above it) on: linearly between the two, fully behind, exact with ties. Result (K,) in
-    [0, limit], NaN for `n_neg` = 0.
+    With a = n_above / n_neg (negatives above the positive) and b = n_at_least / n_neg (negatives at or above it), the
+    recall of the positive is 0 up to FPR a, rises linearly to 1 at b, and is 1 beyond, which is exact with ties.
+    Result (K,) in [0, limit]; NaN for `n_neg` = 0.
     """
     if n_neg == 0:
         return np.full(n_above.shape, np.nan)
@@ -203,10 +203,10 @@ def area_above(n_above: Counts, n_at_least: Counts, n_neg: int, limit: float) ->
 
 
 def rank(scores: npt.ArrayLike, labels: npt.ArrayLike, names: Sequence[str] | None = None) -> Ranking:
-    """Sort scores (n,) by their labels (n,) of 0 = good and 1 = anomalous.
+    """A `Ranking` of scores (n,) with labels (n,), 0 = good and 1 = anomalous.
 
     float32 and float64 scores keep their dtype. `names` (n,) identify samples in messages. Raises ValueError
-    for NaN, for other labels and for unequal lengths.
+    for NaN scores, other labels and unequal lengths.
     """
     scores, labels = checked(scores, labels, names)
     return Ranking(positives=np.sort(scores[labels]), negatives=(np.sort(scores[~labels]),))
@@ -215,7 +215,7 @@ def rank(scores: npt.ArrayLike, labels: npt.ArrayLike, names: Sequence[str] | No
 def checked(
     scores: npt.ArrayLike, labels: npt.ArrayLike, names: Sequence[str] | None = None
 ) -> tuple[Scores, npt.NDArray[np.bool_]]:
-    """Scores (n,) as floats and labels (n,) as booleans, or ValueError that says which sample is wrong."""
+    """Scores (n,) as floats and labels (n,) as booleans. Raises ValueError that names the wrong sample."""
     values, truth = as_scores(scores, names), np.asarray(labels)
     if truth.shape != values.shape:
         raise ValueError(f"{values.size} scores but labels of shape {truth.shape}; give one label per score")
@@ -229,7 +229,7 @@ def checked(
 
 
 def as_scores(scores: npt.ArrayLike, names: Sequence[str] | None = None) -> Scores:
-    """Scores (n,) as float32 or float64; ValueError for another shape or NaN, naming the sample."""
+    """Scores (n,) as float32 or float64. Raises ValueError for another shape and for NaN, naming the sample."""
     values: Scores = np.asarray(scores)
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
@@ -259,17 +259,17 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Average precision, without interpolation; NaN without an anomalous sample."""
+    """Average precision without interpolation; NaN without an anomalous sample."""
     return rank(scores, labels).summary().average_precision
 
 
 def f1_max(scores: npt.ArrayLike, labels: npt.ArrayLike) -> OperatingPoint:
-    """Largest F1 over all thresholds and where it is reached, an oracle: it needs the labels."""
+    """Largest F1 over all thresholds and its threshold; an oracle value, since it needs the labels."""
     return rank(scores, labels).summary().f1_max
 
 
 def confusion(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float) -> Confusion:
-    """Counts for `score >= threshold`, the threshold rounded to the dtype of the scores."""
+    """Counts for `score >= threshold`; the threshold is rounded to the dtype of the scores."""
     return rank(scores, labels).confusion(threshold)
 
 

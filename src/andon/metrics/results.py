@@ -1,15 +1,15 @@
-"""Named results: image and pixel metrics with their break-down, as in `report.json` (docs/reference/metrics.md, "Results").
+"""Named metrics of images and pixels, pooled and by subset, as in `report.json` (docs/reference/metrics.md, "Results").
 
 Names are `image_auroc`, `pixel_f1`, `aupro_0.30`, ...; a suffix names the subset: `@<defect type>`,
 `@logical`, `@structural`, and `@mean` for the mean of the last two. Every subset has all good images as
 negatives.
 
     *_auroc, *_ap                       over all thresholds
-    *_f1, *_precision, *_recall, *_fpr  at the threshold that was fixed without test data
-    *_f1_max, *_f1_max_precision, ...   at the threshold that is best on these very labels (`oracle`)
-    aupro_L                             per-region overlap up to the FPR L
-    auspro_L                            saturated overlap of annotated defects, where the data states their saturation
-    aupimo, aupimo_median, ...          share of an image's mask found at FPRs of 1e-5 to 1e-4 on good images
+    *_f1, *_precision, *_recall, *_fpr  at the threshold that was set without test data
+    *_f1_max, *_f1_max_precision, ...   at the threshold that is best on the test labels (`oracle`)
+    aupro_L                             area under the per-region overlap up to the FPR L
+    auspro_L                            the same with saturation areas, where the data set defines them
+    aupimo, aupimo_median, ...          recall per anomalous image at FPRs of 1e-5 to 1e-4 on good images
 
 The headline of MVTec LOCO AD is `image_auroc@mean` and `auspro_0.05@mean`.
 """
@@ -46,16 +46,16 @@ NOTHING_CALLED = "nothing_called"
 
 
 BOUNDED = {"auroc": "pixel_auroc", "average_precision": "pixel_ap", "f1_max": "pixel_f1_max"}
-"""Names of `PixelSummary.bounds` that results call differently."""
+"""Key of `PixelSummary.bounds` -> name of the metric, where they differ."""
 
 
 class UndefinedMetricWarning(UserWarning):
-    """Some metrics have no value on this data; they are NaN, with a reason."""
+    """Some metrics are undefined on this data: NaN, with a reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One result and what it rests on."""
+    """The value of one metric and the numbers of samples it is computed from."""
 
     value: float
     """A fraction in [0, 1], NaN where undefined."""
@@ -66,11 +66,11 @@ class Metric:
     reason: str | None = None
     """Why the value is undefined: no_positives, no_negatives, no_regions, no_masks, nothing_called, few_vertices."""
     oracle: bool = False
-    """Whether the threshold was chosen with the labels it is judged by."""
+    """Whether the threshold was chosen with the test labels."""
     interval: tuple[float, float] | None = None
-    """Where 95 % of the values lie when the test images are drawn anew (`bootstrap`); image metrics only."""
+    """95 % bootstrap interval over the test images (`andon.metrics.bootstrap`); image metrics only."""
     error_bound: float | None = None
-    """Largest error of a value that was computed from bins; None where it is exact."""
+    """Largest error of a value computed from bins; None where it is exact."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `report.json`; an undefined value is null, `interval` and `error_bound` only where known."""
@@ -100,7 +100,7 @@ class Metric:
 
 
 class PixelScores(Protocol):
-    """What `pixel_metrics` asks for; `PixelRanking` answers exactly, `PixelHistogram` within a bound."""
+    """What `pixel_metrics` needs: `PixelRanking` is exact, `PixelHistogram` has error bounds."""
 
     @property
     def tags(self) -> list[str]: ...
@@ -113,10 +113,10 @@ class PixelScores(Protocol):
 
 
 def record_tags(record: Record) -> tuple[str, ...]:
-    """Subsets an anomalous image counts in: `logical` or `structural`, and each defect type.
+    """Subsets of an anomalous image: `logical` or `structural`, and each of its defect types.
 
-    A good image has none. Several types are joined by `+` in a record. A folder such as `logical_anomalies`
-    says nothing beyond its group and makes no subset of its own.
+    A good image has none. A record joins several types by `+`. A folder such as `logical_anomalies` repeats the
+    group and is no subset of its own.
     """
     if record.label != 1:
         return ()
@@ -138,11 +138,11 @@ def image_metrics(
 ) -> dict[str, Metric]:
     """Metrics of image scores (n,) with labels (n,), 0 = good and 1 = anomalous, pooled and per subset.
 
-    `threshold` was fixed without these labels; None leaves out what needs it. `tags[i]` are the subsets that
-    image i counts in if it is anomalous (`record_tags`). `names` identify images in messages. With `draws`
-    (usually `bootstrap.DRAWS`) each metric gets its bootstrap interval, for which images with the same
-    `object_ids` are drawn together. Undefined values are NaN with a reason,
-    and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
+    `threshold` was set without these labels; None leaves out the metrics at a threshold. `tags[i]` are the subsets of
+    image i if it is anomalous (`record_tags`). `names` identify images in messages. With `draws` (usually
+    `bootstrap.DRAWS`) each metric gets a bootstrap interval, for which images with the same `object_ids` are drawn
+    together. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists them. Raises ValueError
+    for NaN scores.
     """
     values, truth = checked(scores, labels, names)
     if tags is not None and len(tags) != values.size:
@@ -173,11 +173,11 @@ def pixel_metrics(
 ) -> dict[str, Metric]:
     """Metrics of all maps in `ranking`, pooled first, then per subset.
 
-    `threshold` is the pixel threshold fixed without these masks; None leaves out what needs it. `limits` are
-    the FPR limits of AUPRO. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists
+    `threshold` is the pixel threshold, set without these masks; None leaves out the metrics at a threshold. `limits`
+    are the FPR limits of AUPRO. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists
     them.
     """
-    metrics = _pixel_values(ranking, None, threshold, limits) | _spread_of_pimo(ranking.aupimo())
+    metrics = _pixel_values(ranking, None, threshold, limits) | _pimo_quartiles(ranking.aupimo())
     by_tag = {tag: _pixel_values(ranking, tag, threshold, limits) for tag in ranking.tags}
     return _with_subsets(metrics, by_tag)
 
@@ -218,8 +218,8 @@ def _reason_of_pimo(found: Pimo, without_positives: str) -> str | None:
     return FEW_VERTICES if reason is None and math.isnan(found.mean) else reason
 
 
-def _spread_of_pimo(found: Pimo) -> dict[str, Metric]:
-    """How the anomalous images spread about their mean AUPIMO; empty where that is undefined."""
+def _pimo_quartiles(found: Pimo) -> dict[str, Metric]:
+    """Quartiles of AUPIMO over the anomalous images and the share with 0; empty where it is undefined."""
     if math.isnan(found.mean):
         return {}
     values = {
@@ -234,7 +234,7 @@ def _spread_of_pimo(found: Pimo) -> dict[str, Metric]:
 def _common_values(
     level: str, summary: RankSummary | PixelSummary, at: Confusion | None, without_positives: str
 ) -> dict[str, Metric]:
-    """The metrics that images and pixels have in common."""
+    """The metrics that images and pixels share."""
     n_pos, n_neg, best = summary.n_pos, summary.n_neg, summary.f1_max
     no_pos = None if n_pos else without_positives
     metrics = {
@@ -257,7 +257,7 @@ def _common_values(
 
 
 def _first_reason(n_pos: int, without_positives: str, n_neg: int) -> str | None:
-    """Why a metric that needs both classes is undefined; None where it is not."""
+    """Why a metric that needs both classes is undefined; None where it is defined."""
     if not n_pos:
         return without_positives
     return None if n_neg else NO_NEGATIVES
@@ -266,7 +266,7 @@ def _first_reason(n_pos: int, without_positives: str, n_neg: int) -> str | None:
 def _with_subsets(
     metrics: dict[str, Metric], by_tag: Mapping[str, Mapping[str, Metric]]
 ) -> dict[str, Metric]:
-    """Pooled metrics, those of each subset and, where logical and structural exist, their mean."""
+    """Pooled metrics, those of each subset and, where `logical` and `structural` exist, their mean."""
     subsets = dict(by_tag)
     if all(tag in by_tag for tag in MEAN_OF):
         first, second = (by_tag[tag] for tag in MEAN_OF)
@@ -282,7 +282,7 @@ def _with_subsets(
 
 
 def _mean(first: Metric, second: Metric) -> Metric:
-    """Mean of two subsets with the same good images; undefined when either is."""
+    """Mean of two subsets with the same good images; undefined if either is."""
     return Metric(
         value=(first.value + second.value) / 2,
         n_pos=first.n_pos + second.n_pos,
