@@ -130,7 +130,7 @@ def test_histogram_mode_keeps_its_bound(report: Report, detector: Detector, tray
     binned = measure(detector, tray, pixel_metrics="histogram")
     assert (report.pixel_metrics, binned.pixel_metrics) == ("exact", "histogram")
     assert binned.to_json()["protocol"]["pixel_metrics"] == "histogram"
-    assert any("wrong by at most" in note for note in binned.notes)
+    assert any("error is at most" in note for note in binned.notes)
     assert binned.metrics.keys() == report.metrics.keys()
     checked = 0
     for name, metric in report.metrics.items():

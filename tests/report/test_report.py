@@ -193,12 +193,12 @@ def test_page_says_the_verdict_first_and_every_key_number_with_its_basis(report:
         assert name in text
     low, high = report.metrics["image_auroc"].interval or (0.0, 0.0)
     assert f"6 anomalous, 5 good; 95 % interval {percent(low)} to {percent(high)}" in text
-    assert "chosen with the test labels, an upper bound" in text
+    assert "chosen with the test labels, so this is an upper bound" in text
     assert "6 anomalous, 5 good" in text
     assert report.calibration.image.describe() in text
     for kind in ("logical", "structural", "hole", "missing", "scratch"):
         assert kind in text
-    assert "None was chosen by it" in text and "teacher mean" in text
+    assert "not used for verdicts" in text and "teacher mean" in text
     assert "state of epoch 16 kept" in text and "1 h 10 min" in text
     assert "24.8 M" in text and "12.3 G" in text and "Some Processor" in text
     assert "0123456789abcdef" * 4 in text and "Apache-2.0" in text
@@ -226,7 +226,7 @@ def test_selection_on_test_labels_is_said_at_the_top(report: Report) -> None:
 
 def test_thresholds_from_training_pictures_guarantee_nothing(report: Report) -> None:
     html = render(replace(report, calibration=replace(report.calibration, source="train")), {})
-    assert "they guarantee nothing" in html and "so no rate is guaranteed" in html
+    assert "no false-reject rate is guaranteed" in html and "so no rate is guaranteed" in html
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -312,7 +312,7 @@ def test_runs_with_one_label_only(tmp_path: Path, good: int, bad: int, sentence:
         save_report(make_report(tmp_path, make_records(tmp_path, good=good, bad=bad)), tmp_path / "run")
     text = words(page_of(tmp_path / "run")[1])
     assert sentence in text
-    assert "image AUROC – Undefined: nothing" in text
+    assert "image AUROC – Undefined: there is no" in text
     figures = {path.stem for path in (tmp_path / "run/figures").iterdir()}
     assert figures.isdisjoint({"roc_image", "pr_image"}) and "scores" in figures
 
@@ -320,7 +320,7 @@ def test_runs_with_one_label_only(tmp_path: Path, good: int, bad: int, sentence:
 def test_without_loss_curves_latency_weights_and_alternatives(report: Report) -> None:
     bare = replace(report, stages={}, latency=None, weights=(), alternatives={}, recipe="", dataset="")
     text = words(ElementTree.fromstring(render(bare, {}).removeprefix("<!DOCTYPE html>")))
-    assert "No loss curves" in text and "not measured" in text and "None was chosen by it" not in text
+    assert "No loss curves" in text and "not measured" in text and "not used for verdicts" not in text
 
 
 def only(report: Report, **changes: object) -> Report:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from andon.core.records import Prediction, Record
 from andon.metrics import Metric
-from andon.report import examples as picks
+from andon.report import examples
 from andon.report.evaluation import Case, Report
 from andon.report.file_names import places, safe_name, single_place
 from andon.report.maps import (
@@ -259,7 +259,7 @@ def test_undefined_metrics_have_a_dash_and_a_reason(report: Report) -> None:
 def test_breakdown_counts_like_the_cases(report: Report) -> None:
     _, parts = breakdown(report)
     assert [part.name for part in parts] == [
-        "mean of both",
+        "mean of logical and structural",
         "logical",
         "structural",
         "hole",
@@ -280,7 +280,7 @@ def case(name: str, score: float, label: int, kind: str = "") -> Case:
 
 
 def chosen(report: Report, *cases: Case) -> list[tuple[str, list[str]]]:
-    groups = picks.errors(replace(report, cases=list(cases)))
+    groups = examples.errors(replace(report, cases=list(cases)))
     return [(group.title, [c.record.id for c in group.cases]) for group in groups]
 
 
@@ -301,11 +301,11 @@ def test_the_closest_stand_in_where_there_are_no_errors(report: Report) -> None:
 
 def test_examples_are_medians_of_each_kind_and_many_kinds_are_cut(report: Report) -> None:
     cases = [case(f"{kind}{k}", k, 1, kind) for kind in ("dent", "crack") for k in range(3)]
-    group = picks.examples(replace(report, cases=[*cases, case("g", 0, 0)]))
+    group = examples.examples(replace(report, cases=[*cases, case("g", 0, 0)]))
     assert group is not None and [c.record.id for c in group.cases] == ["crack1", "dent1", "g"]
     many = [case(f"t{k:02}", 2, 1, f"t{k:02}") for k in range(20)]
-    group = picks.examples(replace(report, cases=many))
-    assert group is not None and len(group.cases) == picks.MOST_TYPES and "t19" in group.text
+    group = examples.examples(replace(report, cases=many))
+    assert group is not None and len(group.cases) == examples.MOST_TYPES and "t19" in group.text
 
 
 @pytest.mark.parametrize(
@@ -326,4 +326,4 @@ def test_examples_are_medians_of_each_kind_and_many_kinds_are_cut(report: Report
     ],
 )
 def test_verdict(counts: tuple[int, int, int, int], sentence: str) -> None:
-    assert picks.Verdict(*counts).sentence() == sentence
+    assert examples.Verdict(*counts).sentence() == sentence

@@ -1,4 +1,4 @@
-"""An evaluation as files: numbers, page, figures, heat maps, masks."""
+"""Writes a `Report` as files: numbers, page, figures, heat maps, masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["save_report"]
 
 PER_EVALUATION = ("figures/*.png", "heatmaps/**/*.png", "masks/**/*.png", "maps/**/*.tiff")
-"""Files whose number and names depend on the test images."""
+"""Files whose names depend on the test images."""
 
 
 def save_report(
@@ -25,12 +25,12 @@ def save_report(
     heatmaps: bool = True,
     progress: Progress | None = None,
 ) -> None:
-    """Write the report into `folder`, in place of an earlier one.
+    """Writes the report into `folder`, replacing an earlier one.
 
     report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `heatmaps`; maps/ with
-    `maps`: float32 TIFF at the images' own size in the tree that the evaluation code of MVTec AD and MVTec LOCO AD reads,
-    `<category>/test/<defect>/<image>.tiff`. The page shows a few images in any case. report.json comes last: where
-    it is, the rest is complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
+    `maps`: float32 TIFF at the images' own size, in the folder layout of the evaluation code of MVTec AD and MVTec LOCO AD,
+    `<category>/test/<defect>/<image>.tiff`. The page always shows a few images. report.json is written last: if it
+    exists, the other files are complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
     cannot be written.
     """
     from andon.core.files import write_bytes, write_json, write_text
@@ -40,7 +40,7 @@ def save_report(
     from andon.report.maps import save_case
     from andon.report.page import render
 
-    _withdraw(folder)
+    _remove_earlier(folder)
     if heatmaps or maps:
         category = safe_name(report.category or report.dataset or "pictures")
         where = places([case.record for case in report.cases])
@@ -57,21 +57,21 @@ def save_report(
 
 
 def predictions_csv(report: Report) -> str:
-    """One line per image, in the order of evaluation; labels and verdicts are 0 or 1."""
+    """CSV text: one line per image, in the order of evaluation; labels and verdicts are 0 or 1."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     gate = ["is_anomalous_gated"] if report.gate else []
     writer.writerow(("id", "defect_type", "label", "score", "raw_score", "is_anomalous", *gate, "path"))
     for case in report.cases:
         record = case.record
-        score, raw = f"{case.score:.9g}", f"{case.raw_score:.9g}"  # nine digits give a float32 back
+        score, raw = f"{case.score:.9g}", f"{case.raw_score:.9g}"  # nine digits identify a float32
         verdicts = [int(case.is_anomalous), *([int(bool(case.gated))] if report.gate else [])]
         writer.writerow((record.id, record.defect_type, record.label, score, raw, *verdicts, record.image))
     return stream.getvalue()
 
 
-def _withdraw(folder: Path) -> None:
-    """Remove an earlier report's files, which may be of other images; without a report.json nothing is taken for one."""
+def _remove_earlier(folder: Path) -> None:
+    """Removes the files of an earlier report, which may be of other images; does nothing without a report.json."""
     if not (folder / "report.json").is_file():
         return
     (folder / "report.json").unlink()

@@ -1,4 +1,4 @@
-"""Which images a report shows: the worst errors, or the closest to one, and a typical one of each defect type."""
+"""The images a report shows: the worst errors (or, without errors, the closest calls) and an example of each defect type."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from andon.report.report import Case, Report
 from andon.report.text import plural
 
 WORST = 3
-"""Images per kind of error."""
+"""Images shown per kind of error."""
 MOST_TYPES = 16
-"""Defect types with an example."""
+"""Largest number of defect types with an example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the fixed image threshold did to the test images."""
+    """Counts of the test images at the fixed image threshold."""
 
     n_anomalous: int
     n_caught: int
@@ -25,11 +25,11 @@ class Verdict:
 
     @property
     def n_escapes(self) -> int:
-        """Anomalous images taken for good."""
+        """Anomalous images called good."""
         return self.n_anomalous - self.n_caught
 
     def sentence(self) -> str:
-        """E.g. "Of 40 anomalous images 38 were caught (2 escapes); of 25 good images 1 was rejected."."""
+        """For example "Of 40 anomalous pictures 38 were caught (2 escapes); of 25 good pictures 1 was rejected."."""
         if self.n_anomalous:
             escapes = plural(self.n_escapes, "escape") if self.n_escapes else "no escape"
             first = f"{_of(self.n_anomalous, 'anomalous')} {_were(self.n_caught, self.n_anomalous)} caught ({escapes})"
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def verdict(cases: Sequence[Case]) -> Verdict:
-    """Count the images by label and decision."""
+    """Counts of the images by label and verdict."""
     anomalous = [case for case in cases if case.record.label == 1]
     good = [case for case in cases if case.record.label != 1]
     return Verdict(
@@ -56,7 +56,7 @@ def verdict(cases: Sequence[Case]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Images of one kind with a heading and a sentence."""
+    """Images shown together, with a heading and a sentence."""
 
     title: str
     text: str
@@ -64,7 +64,7 @@ class Group:
 
 
 def errors(report: Report) -> list[Group]:
-    """The worst false rejects and the worst escapes; where there are none, the images closest to being one."""
+    """The worst false rejects and the worst escapes; if there are none, the images closest to the threshold."""
     good = [case for case in report.cases if case.record.label != 1]
     anomalous = [case for case in report.cases if case.record.label == 1]
     groups = [
@@ -75,23 +75,23 @@ def errors(report: Report) -> list[Group]:
             kind="false reject",
             what="Good pictures that were rejected",
             order="the highest score first",
-            near="Good pictures with the highest scores: the closest to being rejected",
+            near="No good picture was rejected. Shown are those with the highest scores",
         ),
         _worst(
             anomalous,
             wrong=lambda case: not case.is_anomalous,
             badness=lambda case: -case.raw_score,
             kind="escape",
-            what="Anomalous pictures that were taken for good",
+            what="Anomalous pictures that were called good",
             order="the lowest score first",
-            near="Anomalous pictures with the lowest scores: the closest to being missed",
+            near="No anomalous picture was called good. Shown are those with the lowest scores",
         ),
     ]
     return [group for group in groups if group is not None]
 
 
 def examples(report: Report) -> Group | None:
-    """The image with the median score of each defect type, and of the good ones; None without images."""
+    """The image with the median score of each defect type and of the good images; None without images."""
     by_type: dict[str, list[Case]] = {}
     for case in report.cases:
         by_type.setdefault(_type(case), []).append(case)
@@ -100,7 +100,7 @@ def examples(report: Report) -> Group | None:
     kinds = sorted(by_type.keys() - {"good"})
     left_out = kinds[MOST_TYPES:]
     shown = [*kinds[:MOST_TYPES], *(by_type.keys() & {"good"})]
-    text = "Of each kind the picture with the median score, neither the best nor the worst."
+    text = "For each defect type, and for good pictures, the picture with the median score."
     if left_out:
         text += f" Not shown: {', '.join(left_out)}."
     return Group("Examples", text, tuple(_median(by_type[name]) for name in shown))
@@ -116,7 +116,7 @@ def _worst(
     order: str,
     near: str,
 ) -> Group | None:
-    """The worst errors of one kind among `cases`, or those that came closest to it."""
+    """The worst errors of one kind among `cases`; if there are none, the images closest to being one."""
     if not cases:
         return None
     found = sorted(filter(wrong, cases), key=badness, reverse=True)
@@ -124,7 +124,7 @@ def _worst(
         shown = f"the worst {WORST} of {len(found)}, " if len(found) > WORST else ""
         return Group(f"{kind.capitalize()}s: {len(found)}", f"{what}, {shown}{order}.", tuple(found[:WORST]))
     closest = sorted(cases, key=badness, reverse=True)[:WORST]
-    return Group(f"No {kind}", f"There was none. {near}.", tuple(closest))
+    return Group(f"No {kind}", f"{near}.", tuple(closest))
 
 
 def _type(case: Case) -> str:
@@ -134,7 +134,7 @@ def _type(case: Case) -> str:
 
 
 def _median(cases: Sequence[Case]) -> Case:
-    """The case in the middle by score; of two the lower."""
+    """The case with the median score; of two the lower."""
     return sorted(cases, key=lambda case: case.raw_score)[(len(cases) - 1) // 2]
 
 

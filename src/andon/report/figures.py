@@ -1,4 +1,4 @@
-"""Curves and histograms as PNG. Matplotlib lives here, without pyplot, so that nothing is shared between reports."""
+"""Curves and histograms as PNG, drawn with Matplotlib without pyplot, so that reports share no state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from andon.report.report import Report
 
 GOOD, ANOMALOUS = "#0072b2", "#d55e00"
-"""Blue and vermilion (Okabe and Ito): apart for all kinds of colour vision."""
+"""Blue and vermilion (Okabe and Ito), distinguishable with any colour vision."""
 TERMS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
 INK, QUIET = "#1f2933", "#7b8794"
 DPI = 200
@@ -49,12 +49,12 @@ STYLE: Any = {
 }
 POINT: Any = {"markersize": 7.5, "clip_on": False, "zorder": 5, "linestyle": "none"}
 LINEAR_TO = 2.0
-"""Scores beyond this are drawn on a logarithmic axis where they reach beyond `WIDE`."""
+"""If scores exceed `WIDE`, the axis is logarithmic beyond this score."""
 WIDE = 6.0
 
 
 def draw_figures(report: Report) -> dict[str, bytes]:
-    """PNG content by name: loss, roc_image, roc_pixel, pr_image, pr_pixel, scores; without those that have no data."""
+    """PNG content by name: loss, roc_image, roc_pixel, pr_image, pr_pixel, scores; those without data are left out."""
     with rc_context(STYLE):
         figures = {
             "loss": _losses(report.stages),
@@ -78,12 +78,12 @@ def _png(figure: Figure) -> bytes:
 
 
 def _roc(curve: Curve | None, metrics: Mapping[str, Metric], level: str) -> Figure | None:
-    """ROC curve: recall over false positive rate, with the point of the fixed threshold."""
+    """ROC curve with the point of the fixed threshold; None without a curve."""
     if curve is None:
         return None
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.annotate("guessing", (0.6, 0.6), (5, -3), textcoords="offset points", va="top", color=QUIET)
+    axes.annotate("chance", (0.6, 0.6), (5, -3), textcoords="offset points", va="top", color=QUIET)
     axes.plot(curve.fpr, curve.tpr, color=INK, clip_on=False)
     axes.set_xlabel(f"{_good(level)} called anomalous")
     axes.set_ylabel(f"{_anomalous(level)} found")
@@ -96,7 +96,7 @@ def _roc(curve: Curve | None, metrics: Mapping[str, Metric], level: str) -> Figu
 
 
 def _precision_recall(curve: Curve | None, metrics: Mapping[str, Metric], level: str) -> Figure | None:
-    """Precision over recall, with the points of the fixed threshold and of the best one."""
+    """Precision-recall curve with the points of the fixed threshold and of F1-max; None without a curve."""
     if curve is None:
         return None
     figure, axes = _square()
@@ -104,7 +104,7 @@ def _precision_recall(curve: Curve | None, metrics: Mapping[str, Metric], level:
     rare = share < 0.5
     axes.axhline(share, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"guessing {percent(share)}",
+        f"chance {percent(share)}",
         (0.02, share),
         (0, 4 if rare else -4),
         textcoords="offset points",
@@ -112,8 +112,8 @@ def _precision_recall(curve: Curve | None, metrics: Mapping[str, Metric], level:
         color=QUIET,
     )
     axes.step(curve.recall, curve.precision, where="pre", color=INK, clip_on=False)
-    axes.set_xlabel(f"recall: {_anomalous(level)} found")
-    axes.set_ylabel("precision: called rightly")
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
     axes.set_title(f"Precision and recall, {_title(level)}: AP {percent(metrics[f'{level}_ap'].value)}")
     recall, precision = (metrics.get(f"{level}_f1_max_{rate}") for rate in ("recall", "precision"))
     if recall is not None and precision is not None:
@@ -132,7 +132,7 @@ def _precision_recall(curve: Curve | None, metrics: Mapping[str, Metric], level:
 
 
 def _fixed_point(axes: Axes, x: Metric | None, y: Metric | None, x_name: str, y_name: str) -> None:
-    """The point of the fixed threshold, where both its rates are defined."""
+    """Draws the point of the fixed threshold if both its rates are defined."""
     if x is None or y is None or math.isnan(x.value) or math.isnan(y.value):
         return
     text = f"fixed threshold:\n{percent(x.value)} {x_name},\n{percent(y.value)} {y_name}"
@@ -140,14 +140,14 @@ def _fixed_point(axes: Axes, x: Metric | None, y: Metric | None, x_name: str, y_
 
 
 def _key(axes: Axes, **place: Any) -> None:
-    """What the points are; in the half of the plot that curves rarely reach."""
+    """Legend of the points."""
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(frameon=False, handletextpad=0.2, labelspacing=0.7, borderaxespad=0.4, **place)
 
 
 def _square() -> tuple[Figure, Axes]:
-    """A square plot of two rates."""
+    """An empty square plot of two rates."""
     figure = Figure(figsize=(4.1, 4.1), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -173,7 +173,7 @@ def _anomalous(level: str) -> str:
 
 
 def _losses(stages: Mapping[str, Stage]) -> Figure | None:
-    """One panel per stage that has a curve, its terms labelled at their ends."""
+    """One panel per stage with a loss curve, each loss term labelled at its end; None without curves."""
     known = {name: stage for name, stage in stages.items() if len(stage.curve) > 1}
     if not known:
         return None
@@ -219,7 +219,7 @@ def _losses_of(axes: Axes, stage: Stage) -> None:
 
 
 def _loss_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
-    """Logarithmic where all values are positive and far apart; else linear without the first few steps' heights."""
+    """Logarithmic if all values are positive and span a factor of 8; else linear, scaled without the first 2 % of points."""
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() > 8 * finite.min():
         axes.set_yscale("log")
@@ -237,7 +237,7 @@ def _loss_axis(axes: Axes, values: npt.NDArray[np.float64]) -> None:
 
 
 def _label_ends(axes: Axes, texts: Sequence[str], colours: Sequence[str], ends: Sequence[float]) -> None:
-    """Names of lines right of their last points, pushed apart where they would meet."""
+    """Names of lines to the right of their last points, moved apart where they would overlap."""
     axes.autoscale_view()
     heights = axes.transData.transform([(0, end if math.isfinite(end) else 0) for end in ends])[:, 1]
     low, high = axes.transAxes.transform([(0, 0), (0, 1)])[:, 1]
@@ -265,7 +265,7 @@ def _label_ends(axes: Axes, texts: Sequence[str], colours: Sequence[str], ends: 
 
 
 def _scores(report: Report) -> Figure | None:
-    """How the shown scores of good and of anomalous images lie about the threshold."""
+    """Histograms of the displayed scores of good and of anomalous images, with the threshold."""
     kinds = [
         (
             title,
@@ -303,7 +303,7 @@ def _scores(report: Report) -> Figure | None:
 
 
 def _score_bins(values: npt.NDArray[np.float64], count: int = 40) -> tuple[npt.NDArray[np.float64], bool]:
-    """Edges of bins with one of them at 1 so that no bin lies on both sides, and whether the axis is logarithmic."""
+    """Edges of bins, one of them at 1, so that no bin contains the threshold; and whether the axis is logarithmic."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 1.5)
     wide = high > WIDE or low < -WIDE
     shown = _squeezed(np.array([low, 1.0, high])) if wide else np.array([low, 1.0, high])
@@ -319,7 +319,7 @@ def _score_bins(values: npt.NDArray[np.float64], count: int = 40) -> tuple[npt.N
 
 
 def _squeezed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Linear up to `LINEAR_TO`, logarithmic beyond: about what the symlog axis draws."""
+    """Linear up to `LINEAR_TO`, logarithmic beyond, like the symlog axis."""
     size = np.abs(values) / LINEAR_TO
     return np.sign(values) * np.where(size <= 1, size, 1 + np.log10(np.maximum(size, 1)))
 
@@ -331,7 +331,7 @@ def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _score_ticks(edges: npt.NDArray[np.float64]) -> list[float]:
-    """0, 1, 2, 5, 10, 20, 50, ... as far as the axis goes, and the same below 0."""
+    """0, 1, 2, 5, 10, 20, 50, ... within the axis, and the same below 0."""
     sizes = [1.0, 2.0, *(digit * 10.0**power for power in range(7) for digit in (5, 10, 20))]
     ticks = [0.0, *sizes, *(-size for size in sizes)]
     return sorted({tick for tick in ticks if edges[0] <= tick <= edges[-1]})

@@ -1,4 +1,4 @@
-"""Where the files of an image go: names that every file system takes and that never meet."""
+"""Paths of the files written for an image: valid on every file system and unique."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from andon.core.records import Record
 
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|^[. ]+|[. ]+$')
-"""What Windows, macOS or Linux refuses in a name, or takes for hidden."""
+"""Characters that Windows, macOS or Linux does not allow in a name, and leading dots, which hide a file."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Devices of Windows."""
+"""Names of Windows devices."""
 LONGEST = 120
-"""Bytes of a name; file systems take 255, and a suffix and a temporary name need some of them."""
+"""Longest name in bytes. File systems allow 255, of which a suffix and a temporary name need some."""
 
 
 def safe_name(text: str) -> str:
-    """`text` as the name of one file or folder; where characters had to go, a piece of its hash keeps it apart.
+    """`text` as the name of one file or folder; if characters were replaced, a part of its hash keeps it unique.
 
     >>> safe_name("000"), safe_name("a/b"), safe_name("..")
     ('000', 'a_b-c14cddc0', '_-c3641f88')
@@ -36,10 +36,10 @@ def safe_name(text: str) -> str:
 
 
 def places(records: Sequence[Record]) -> list[str]:
-    """`<defect>/<image>` for each record, without suffix, no two alike even where case does not count.
+    """`<defect>/<image>` for each record, without suffix, unique even on case-insensitive file systems.
 
-    The image is the last part of the id; where images of several folders share it, the whole id with `_` for `/`, and
-    a number where even that is not enough.
+    The image is the last part of the id. Where images of several folders share it, it is the whole id with `_` for `/`,
+    with a number if that is not unique either.
     """
     short = [f"{folder(record)}/{safe_name(record.id.rsplit('/', 1)[-1])}" for record in records]
     shared = Counter(place.casefold() for place in short)
@@ -54,9 +54,9 @@ def places(records: Sequence[Record]) -> list[str]:
 
 
 def single_place(record: Record) -> str:
-    """Path for an image whose neighbours are not known: that of its id, every part made safe.
+    """Path for one image, from its id alone, each part a safe name.
 
-    Ids of single images keep their suffix; `.png` is dropped since every file written for them is an image again.
+    The id of a single image includes its suffix; `.png` is removed, since the written files have their own suffix.
     """
     return "/".join(safe_name(part) for part in record.id.removesuffix(".png").split("/"))
 
@@ -67,7 +67,7 @@ def folder(record: Record) -> str:
 
 
 def _free(place: str, taken: set[str]) -> str:
-    """`place`, or the first of `place-2`, `place-3`, ... that is not taken."""
+    """`place`, or the first of `place-2`, `place-3`, ... that is free."""
     name, number = place, 2
     while name.casefold() in taken:
         name, number = f"{place}-{number}", number + 1

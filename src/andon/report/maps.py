@@ -1,8 +1,8 @@
-"""Heat maps, masks and float maps, on one fixed colour scale for all images of a detector.
+"""Heat maps, masks and float maps. The colour scale is the same for all images of a detector.
 
-The scale is that of `Calibration.pixel_display`: 0 = a typical good pixel, 1 = the pixel threshold. Below 0.5 nothing is
-drawn, up to the threshold a thin blue, from the threshold on orange to yellow, which all kinds of colour vision tell
-apart and whose lightness rises with the value. A white line runs around what reaches the threshold.
+The scale is that of `Calibration.pixel_display`: 0 = a typical good pixel, 1 = the pixel threshold. Values below 0.5 are
+transparent, values up to the threshold faint blue, values from the threshold on orange to yellow. The colours can be
+told apart with any colour vision, and their lightness rises with the value. A white line surrounds the marked pixels.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 TOP = 2.0
-"""Upper end of the scale in display units; larger values look like it."""
+"""Upper end of the scale in display units; larger values have its colour."""
 STEPS = 256
-"""Colours between 0 and `TOP`; an even number, so that one of them begins at the threshold."""
+"""Number of colours between 0 and `TOP`; even, so that one of them begins at the threshold."""
 BELOW = ((0.0, (30, 70, 180, 0.0)), (0.5, (30, 70, 180, 0.0)), (1.0, (62, 124, 224, 0.55)))
 ABOVE = ((1.0, (214, 64, 16, 0.72)), (1.5, (246, 150, 28, 0.84)), (2.0, (255, 236, 110, 0.92)))
-"""Display value, then red, green, blue (0-255) and opacity (0-1); straight lines between, a step at the threshold."""
+"""Display value, then red, green, blue (0-255) and opacity (0-1); linear in between, with a step at the threshold."""
 FOUND = (236, 110, 20)
-"""What the detector marks."""
+"""Colour of pixels that the detector marks."""
 TRUTH = (32, 150, 170)
-"""What the annotation marks."""
+"""Colour of annotated pixels."""
 UNDER_HEAT, UNDER_MARKS = 0.8, 0.5
-"""Brightness of the grey image under colours, so that the lightest colour is lighter than any grey."""
+"""Brightness factor of the grey image under heat-map colours and under marks, below that of the lightest colour."""
 HATCH = (110, 60)
-"""Greys (0-255) of the stripes over what is not inspected."""
+"""Grey values (0-255) of the stripes over pixels that are not inspected."""
 LUMA = np.array((0.2989, 0.587, 0.114), np.float32)
 PAGE_SIDE = 768
 """Longest side in pixels of an image inside the page."""
@@ -65,7 +65,7 @@ def _table() -> Pixels:
 def _between(
     values: npt.NDArray[np.floating[Any]], anchors: Sequence[tuple[float, tuple[float, ...]]]
 ) -> npt.NDArray[np.float64]:
-    """(n, 4): colours of values (n,) on straight lines between the anchors."""
+    """(n, 4) colours of values (n,), linearly interpolated between the anchors."""
     colours = np.array([colour for _, colour in anchors])
     at = [value for value, _ in anchors]
     return np.stack([np.interp(values, at, channel) for channel in colours.T], axis=1)
@@ -78,15 +78,15 @@ TABLE = _table()
 
 
 def heat_colours(shown: npt.NDArray[np.floating[Any]]) -> Pixels:
-    """Colour and opacity (..., 4) of display values (...); depends on the value alone, never on the image."""
+    """(..., 4) colour and opacity of display values (...); does not depend on the image."""
     steps = np.minimum(np.clip(np.nan_to_num(shown), 0, TOP) * (STEPS / TOP), STEPS - 1)
     return np.asarray(TABLE[steps.astype(np.uint8)], np.uint8)
 
 
 def heat_map(image: Pixels, shown: Map, inspected: Mask | None = None) -> Pixels:
-    """(H, W, 3): display values (H, W) over the grey image, with a line around what reaches the threshold.
+    """(H, W, 3) display values (H, W) over the grey image, with a line around values >= 1, the threshold.
 
-    What is not `inspected` (H, W) is hatched.
+    Pixels that are not `inspected` (H, W) are hatched.
     """
     colours = heat_colours(shown)
     drawn = _blend(_dimmed(image, UNDER_HEAT), colours[..., :3], colours[..., 3:])
@@ -95,7 +95,7 @@ def heat_map(image: Pixels, shown: Map, inspected: Mask | None = None) -> Pixels
 
 
 def _hatched(image: Pixels, where: Mask) -> Pixels:
-    """(H, W, 3) with grey stripes over the darkened image, each a sixtieth of the image wide and at least 2 pixels."""
+    """(H, W, 3) with grey stripes over the darkened image where `where`; stripes are 1/60 of the image wide, >= 2 px."""
     width = max(2, round(max(where.shape) / 60))
     rows, columns = np.ogrid[0 : where.shape[0], 0 : where.shape[1]]
     stripes = np.where((rows + columns) // width % 2, HATCH[0], HATCH[1])[:, :, None]
@@ -103,7 +103,7 @@ def _hatched(image: Pixels, where: Mask) -> Pixels:
 
 
 def marked(image: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
-    """(H, W, 3): the marked pixels (H, W) in one colour, with a line around them, on the faint grey image."""
+    """(H, W, 3) the pixels of the mask (H, W) in one colour, with a line around them, on the darkened grey image."""
     drawn = _dimmed(image, UNDER_MARKS)
     drawn[mask] = colour
     drawn[outline(mask)] = 255
@@ -111,7 +111,7 @@ def marked(image: Pixels, mask: Mask, colour: tuple[int, int, int]) -> Pixels:
 
 
 def outline(mask: Mask) -> Mask:
-    """(H, W): a line just outside the mask, a four-hundredth of the image thick and at least a pixel."""
+    """(H, W) a line just outside the mask, 1/400 of the image thick and at least one pixel."""
     if not mask.any():
         return np.zeros_like(mask)
     width = max(1, round(max(mask.shape) / 400))
@@ -120,32 +120,32 @@ def outline(mask: Mask) -> Mask:
 
 
 def _dimmed(image: Pixels, brightness: float) -> Pixels:
-    """The image (H, W, 3) in grey, darker by the factor `brightness`."""
+    """(H, W, 3) grey image, multiplied by `brightness`."""
     grey = (image.astype(np.float32) @ (LUMA * np.float32(brightness))).round().astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _blend(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
-    """Mix in whole numbers; opacity 0 leaves `below` as it is."""
+    """Alpha blending in integers; opacity 0 returns `below` unchanged."""
     share = opacity.astype(np.uint16)
     mixed = below * (255 - share) + above * share  # at most 255 * 255, which 16 bits hold
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
 def read_image(path: Path) -> Pixels:
-    """(H, W, 3) of an image file as evaluation saw it. Raises `DataError` when it cannot be read any more."""
+    """(H, W, 3) pixels of an image file, decoded as for the evaluation. Raises `DataError` if it is unreadable."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AlphaWarning)  # was said when the image was evaluated
+        warnings.simplefilter("ignore", AlphaWarning)  # already warned when the image was evaluated
         return (decode(path).pixels * 255).round().astype(np.uint8)
 
 
 def case_pixels(case: Case) -> Pixels:
-    """(H, W, 3) of a case's image, from memory where the evaluation kept it."""
+    """(H, W, 3) pixels of a case's image, from memory if the evaluation kept them."""
     return read_image(case.record.image) if case.pixels is None else case.pixels
 
 
 def full_map(case: Case, calibration: Calibration) -> Map:
-    """(H, W): the raw map of a case at its image's own size, as the metrics saw it where it is inspected."""
+    """(H, W) raw map of a case at its image's own size; on inspected pixels the map that the metrics used."""
     import torch
 
     from andon.detectors._base import enlarge
@@ -155,7 +155,7 @@ def full_map(case: Case, calibration: Calibration) -> Map:
 
 
 def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
-    """(H, W): what is marked of a case with the full-size map `raw`; nothing where a gate holds the image back."""
+    """(H, W) pixels of the full-size map `raw` that reach the pixel threshold; none if a gate calls the image good."""
     mask = raw >= np.float32(calibration.pixel.value)
     return np.zeros_like(mask) if case.gated is False else mask
 
@@ -166,7 +166,7 @@ def case_mask(case: Case, raw: Map, calibration: Calibration) -> Mask:
 def save_case(
     case: Case, calibration: Calibration, folder: Path, place: str, *, heatmaps: bool, map_place: str | None
 ) -> None:
-    """Write heat map and mask (`heatmaps`) of a case, `place` is `<defect>/<image>`, and its float map to `map_place`."""
+    """Writes heat map and mask of a case (with `heatmaps`) to `place`, `<defect>/<image>`, and its float map to `map_place`."""
     raw = full_map(case, calibration)
     if heatmaps:
         shown = np.asarray(calibration.pixel_display(raw), np.float32)
@@ -184,10 +184,10 @@ def save_prediction(
     maps: bool = False,
     image: Pixels | None = None,
 ) -> None:
-    """Write heat map, mask and, with `maps`, the float map of a predicted file into folders of `folder`.
+    """Writes heat map, mask and, with `maps`, the float map of a predicted file into subfolders of `folder`.
 
-    Their path there is that of the record's id. The calibration must be the one that the prediction was made with. `image`
-    is the decoded image (H, W, 3); without it the file is read again.
+    The path in each subfolder is the record's id. `calibration` must be that of the prediction. `image` is the
+    decoded image (H, W, 3); without it the file is read again.
     """
     if prediction.record is None:
         raise ValueError(
@@ -214,7 +214,7 @@ def _save_png(pixels: Pixels, path: Path) -> None:
 
 
 def _save_map(raw: Map, folder: Path, place: str) -> None:
-    """float32 TIFF without compression, which every reader opens."""
+    """Writes an uncompressed float32 TIFF, which every reader opens."""
     import tifffile
 
     with writing(folder / "maps" / f"{place}.tiff") as part:
@@ -225,7 +225,7 @@ def _save_map(raw: Map, folder: Path, place: str) -> None:
 
 
 def data_uri(pixels: Pixels) -> str:
-    """An image as `data:` address, at most `PAGE_SIDE` pixels on its longest side."""
+    """An image as a `data:` URI, at most `PAGE_SIDE` pixels on its longest side."""
     image = Image.fromarray(pixels)
     image.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.BOX)
     stream = io.BytesIO()
@@ -234,12 +234,12 @@ def data_uri(pixels: Pixels) -> str:
 
 
 def png_uri(content: bytes) -> str:
-    """A PNG file as `data:` address."""
+    """A PNG file as a `data:` URI."""
     return _encoded(content, "png")
 
 
 def scale_uri(width: int = 600, height: int = 24) -> str:
-    """The colour scale from 0 to `TOP` on middle grey, as `data:` address; drawn by `heat_map` itself."""
+    """The colour scale from 0 to `TOP` on middle grey as a `data:` URI, drawn by `heat_map`."""
     shown = np.tile(np.linspace(0, TOP, width, endpoint=False, dtype=np.float32), (height, 1))
     return data_uri(heat_map(np.full((height, width, 3), 150, np.uint8), shown))
 

@@ -27,12 +27,12 @@ def pixel_notes(
     bounds = [metric.error_bound for metric in metrics.values() if metric.error_bound is not None]
     if isinstance(ranking, PixelHistogram) and bounds:
         yield (
-            "pixel metrics were counted in bins, in bounded memory: they are wrong by at most "
+            "pixel metrics were computed from bins, in bounded memory: their error is at most "
             f"{max(bounds):.1g}"
         )
     if not np.isnan(pimo.mean) and pimo.n_vertices < RELIABLE_VERTICES:
         yield (
-            f"AUPIMO rests on {pimo.n_vertices} thresholds, fewer than the {RELIABLE_VERTICES} that make it "
+            f"AUPIMO is computed from {pimo.n_vertices} thresholds, fewer than the {RELIABLE_VERTICES} that make it "
             "reliable: it takes more good test pixels"
         )
 

@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing else, to read on a screen, to print and to sign."""
+"""report.html: a self-contained page to read on a screen, to print and to sign."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from markupsafe import Markup
 
 from andon.core.region import inspected_pixels
 from andon.datasets.masks import load_ground_truth
-from andon.report import examples as picks
-from andon.report import tables
+from andon.report import examples, tables
 from andon.report.maps import (
     FOUND,
     TRUTH,
@@ -41,7 +40,7 @@ CURVES = {
 SELECTIONS = {
     "budget": "training ends after a fixed budget",
     "validation": "the epoch is chosen on held-out good pictures",
-    "synthetic": "the epoch is chosen on held-out good pictures and defects made up on them",
+    "synthetic": "the epoch is chosen on held-out good pictures and synthetic anomalies on them",
     "labels": "the epoch is chosen on held-out good and labelled anomalous pictures that are not in the test",
     "test": "the epoch was chosen on test labels",
 }
@@ -53,14 +52,14 @@ class Panel:
 
     title: str
     image: str
-    """`data:` address; empty where there is nothing to show."""
+    """`data:` URI; empty if there is no image."""
     text: str = ""
-    """What is said instead."""
+    """Text in place of an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """An image with its verdict in words."""
+    """An image of the page with its verdict in words."""
 
     name: str
     verdict: str
@@ -73,15 +72,15 @@ class Exhibit:
 
 
 def render(report: Report, figures: Mapping[str, bytes]) -> str:
-    """The page as text; `figures` holds PNG content by name, as `draw_figures` returns it."""
+    """The page as HTML text; `figures` holds PNG content by name, as returned by `draw_figures`."""
     drawn = {name: png_uri(content) for name, content in figures.items()}
-    example = picks.examples(report)
-    groups = [*picks.errors(report), *([example] if example is not None else [])]
+    example = examples.examples(report)
+    groups = [*examples.errors(report), *([example] if example is not None else [])]
     columns, parts = tables.breakdown(report)
     return _template().render(
         report=report,
         style=Markup(_data("style.css")),
-        verdict=picks.verdict(report.cases).sentence(),
+        verdict=examples.verdict(report.cases).sentence(),
         warnings=cautions(report),
         verdict_rows=tables.verdict_rows(report),
         metric_rows=tables.metric_rows(report),
@@ -110,14 +109,14 @@ def render(report: Report, figures: Mapping[str, bytes]) -> str:
 
 
 def cautions(report: Report) -> list[tuple[str, str]]:
-    """(heading, sentence) for everything a reader has to know before the numbers."""
+    """(heading, sentence) for each limitation that a reader must know before the numbers."""
     out = []
     if report.selection == "test":
         out.append(
             (
                 "Selected on test labels",
-                "The epoch that was kept is the one that did best on these very test pictures. The numbers are too good to "
-                "be expected of new pictures; they serve to repeat a published result and nothing else.",
+                "The epoch was chosen by its result on these test pictures. The numbers are too optimistic for new pictures; "
+                "use them only to reproduce a published result.",
             )
         )
     if report.label_use:
@@ -125,15 +124,15 @@ def cautions(report: Report) -> list[tuple[str, str]]:
             (
                 "Labelled defects were used",
                 f"{report.labelled} anomalous pictures were taken out of the test and used for {report.label_use}. Compare only "
-                "with detectors that were measured on the same remaining pictures, and say that they had no labels.",
+                "with detectors that were evaluated on the same remaining pictures, and state that they used no labels.",
             )
         )
     if report.calibration.source == "train":
         out.append(
             (
                 "No held-out pictures",
-                "The thresholds were set on the pictures the detector had learned from, so they guarantee nothing about new "
-                "good pictures. Fit again with more good pictures to hold some out.",
+                "The thresholds were set on training pictures, so no false-reject rate is guaranteed for new good pictures. "
+                "Fit again with more good pictures, so that some can be held out.",
             )
         )
     guarantee = report.calibration.image.guarantee
@@ -143,15 +142,15 @@ def cautions(report: Report) -> list[tuple[str, str]]:
         out.append(
             (
                 "Starter weights",
-                "The features come from the small network embedded in andon, made to work offline. Results on ImageNet-scale "
-                "weights are usually better; do not put the two in one table without saying so.",
+                "The features come from the small network that andon contains for use without downloads. Results with weights "
+                "trained on ImageNet are usually better; state the weights where you compare the two.",
             )
         )
     return out
 
 
 def missing(report: Report) -> list[str]:
-    """Sentences on what the page would have shown had there been data for it."""
+    """Sentences that name the curves the page lacks, and why."""
     labels = {case.record.label == 1 for case in report.cases}
     out = []
     if report.image_curve is None:
@@ -223,9 +222,9 @@ def _exhibit(case: Case, report: Report) -> Exhibit:
 def _truth(case: Case, image: Any) -> Panel:
     title = "ground truth"
     if case.record.label != 1:
-        return Panel(title, "", "good: nothing to mark")
+        return Panel(title, "", "good: no defect")
     if not case.has_mask:
-        return Panel(title, "", "no mask was given, or it marks nothing that is inspected")
+        return Panel(title, "", "no mask was given, or it marks no inspected pixel")
     return Panel(title, data_uri(marked(image, load_ground_truth(case.record, case.size).union, TRUTH)))
 
 

@@ -3,9 +3,10 @@
     anomaly_images/<category>/{test_private,test_private_mixed}/<image>.tiff                  float16
     anomaly_images_thresholded/<category>/{test_private,test_private_mixed}/<image>.png       0 and 255
 
-in one .tar.gz, at the images' own size. The server's metrics look at the order of values within a category, so maps are
-written on the displayed scale (0 = a typical good pixel, 1 = the pixel threshold), which fits the few digits of float16.
-Marked is what reaches mean + 3 standard deviations of all pixels of the validation images, as the paper does it.
+in one .tar.gz, at the images' own size. The server's metrics depend on the order of values within a category alone, so maps
+are written on the displayed scale (0 = a typical good pixel, 1 = the pixel threshold), which suits the precision of float16.
+The masks mark pixels that reach mean + 3 standard deviations of all pixels of the validation images, as in the paper
+(Heckler-Kram et al., arXiv 2503.21622).
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ MAPS, MASKS = "anomaly_images", "anomaly_images_thresholded"
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What was written."""
+    """A written submission."""
 
     archive: Path
     images: Mapping[str, int]
-    """By category."""
+    """Number of images by category."""
     thresholds: Mapping[str, float]
     """Raw pixel threshold by category."""
 
@@ -53,10 +54,10 @@ def write_submission(
     *,
     progress: Progress | None = None,
 ) -> Submission:
-    """Let each category's detector answer for its private images, and write the archive.
+    """Predicts the private test images of each category with its detector and writes the archive.
 
-    `detectors` by category; each has learned from its data set's train alone. Raises `DataError` for a data set without
-    private or validation images or without a detector, before anything is computed.
+    `detectors` by category, each fitted on the training images of its data set alone. Raises `DataError` for a data set
+    without private or validation images or without a detector, before anything is computed.
     """
     if not datasets:
         raise DataError("there is nothing to submit: give at least one category of MVTec AD 2")
@@ -91,7 +92,7 @@ def write_submission(
 
 
 class PixelMoments:
-    """Mean and standard deviation (ddof 0) of the pixels of many maps, which need not be kept."""
+    """Running mean and standard deviation (ddof 0) of the pixels of many maps."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, 0.0, 0.0
@@ -113,18 +114,18 @@ class PixelMoments:
 
 
 def map_file(shown: npt.NDArray[np.floating]) -> bytes:
-    """Content of a float16 TIFF (H, W) without compression; what float16 cannot hold becomes its largest value."""
+    """Content of an uncompressed float16 TIFF (H, W); values are clipped to the range of float16."""
     import tifffile
 
-    limit = float(np.finfo(np.float16).max)
+    largest = float(np.finfo(np.float16).max)
     buffer = io.BytesIO()
-    values = np.clip(shown, -limit, limit).astype(np.float16)
+    values = np.clip(shown, -largest, largest).astype(np.float16)
     tifffile.imwrite(buffer, values, photometric="minisblack", metadata=None)
     return buffer.getvalue()
 
 
 def mask_file(marked: npt.NDArray[np.bool_]) -> bytes:
-    """Content of a PNG (H, W) with 255 where it is marked."""
+    """Content of a PNG (H, W), 255 where `marked`."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The tables of a report as text: key numbers with what they mean, break-down, stages, weights."""
+"""The tables of a report as text: key numbers with explanations, metrics by defect type, stages, sanity checks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from andon.report.text import DASH, duration, interval, milliseconds, percent, p
 MEANINGS = {
     "image_auroc": (
         "image AUROC",
-        "Chance that an anomalous picture scores higher than a good one, at no particular threshold; 50 % is guessing.",
+        "Chance that an anomalous picture scores higher than a good one, at no particular threshold; 50 % is chance.",
     ),
     "image_auroc@mean": (
         "image AUROC, mean of logical and structural",
-        "The headline of MVTec LOCO AD: both kinds of defect count the same.",
+        "The main image metric of MVTec LOCO AD; both kinds of defect have the same weight.",
     ),
     "part_auroc": (
         "part AUROC",
@@ -32,25 +32,28 @@ MEANINGS = {
     ),
     "image_precision": (
         "image precision",
-        "Share of the pictures called anomalous that are, at the fixed threshold.",
+        "Share of the pictures called anomalous that are anomalous, at the fixed threshold.",
     ),
     "image_recall": (
         "image recall",
-        "Share of the anomalous pictures that are caught, at the fixed threshold.",
+        "Share of the anomalous pictures that are called anomalous, at the fixed threshold.",
     ),
     "image_f1": (
         "image F1",
-        "Balance of precision and recall at the fixed threshold; no test label was used to set it.",
+        "Harmonic mean of precision and recall at the fixed threshold, which was set without test labels.",
     ),
     "image_f1_max": (
         "image F1-max (oracle)",
-        "F1 at the best of all thresholds: chosen with the test labels, an upper bound.",
+        "F1 at the best of all thresholds. It is chosen with the test labels, so this is an upper bound.",
     ),
     "pixel_auroc": (
         "pixel AUROC",
-        "As image AUROC, for single pixels against the masks; large good areas flatter it.",
+        "As image AUROC, for single pixels and masks. Where defects are small it is high even for poor maps.",
     ),
-    "pixel_ap": ("pixel AP", "Average precision for single pixels; strict where defects are small."),
+    "pixel_ap": (
+        "pixel AP",
+        "Average precision for single pixels; sensitive to false positives where defects are small.",
+    ),
     "pixel_precision": (
         "pixel precision",
         "Share of the marked pixels that lie in a mask, at the fixed pixel threshold.",
@@ -59,48 +62,48 @@ MEANINGS = {
         "pixel recall",
         "Share of the masks' pixels that are marked, at the fixed pixel threshold.",
     ),
-    "pixel_f1": ("pixel F1", "Balance of the two at the fixed pixel threshold."),
+    "pixel_f1": ("pixel F1", "Harmonic mean of pixel precision and recall at the fixed pixel threshold."),
     "pixel_f1_max": (
         "pixel F1-max (oracle)",
-        "F1 at the best of all pixel thresholds: chosen with the test masks, an upper bound.",
+        "F1 at the best of all pixel thresholds. It is chosen with the test masks, so this is an upper bound.",
     ),
     "aupro_0.30": (
         "AUPRO 0.30",
-        "Mean share of a defect region that is found, over thresholds marking up to 30 % of the other pixels.",
+        "Mean share of each defect region that is marked, over thresholds that mark up to 30 % of the other pixels.",
     ),
-    "aupro_0.05": ("AUPRO 0.05", "The same for up to 5 % of the other pixels: finer."),
+    "aupro_0.05": ("AUPRO 0.05", "As AUPRO 0.30, up to 5 % of the other pixels: stricter."),
     "image_precision_gated": (
         "image precision, gated",
-        "Behind the gate: a picture is anomalous when it is flagged and a pixel of it is marked.",
+        "As image precision; behind the gate a picture is anomalous if its score and a pixel reach their thresholds.",
     ),
     "image_recall_gated": (
         "image recall, gated",
-        "Share of the anomalous pictures that are caught behind the gate.",
+        "As image recall, behind the gate.",
     ),
     "pixel_precision_gated": (
         "pixel precision, gated",
-        "As pixel precision, with no pixel marked in pictures that are not flagged.",
+        "As pixel precision, with no pixel marked in pictures whose score is below the image threshold.",
     ),
     "pixel_recall_gated": ("pixel recall, gated", "As pixel recall, behind the gate."),
-    "pixel_f1_gated": ("pixel F1, gated", "Balance of the two behind the gate."),
+    "pixel_f1_gated": ("pixel F1, gated", "Harmonic mean of the two behind the gate."),
     "defects_lost": (
         "defects lost to the gate",
-        "Share of the defects with a marked pixel whose picture is not flagged, so that the gate hides them.",
+        "Share of the defects with a marked pixel whose picture scores below the image threshold: the gate loses them.",
     ),
     "auspro_0.05": (
         "AU-sPRO 0.05",
-        "Mean share of a defect that is found, full from its saturation area on, marking up to 5 % of the other pixels.",
+        "As AUPRO 0.05, where a defect counts as fully found once its saturation area is marked.",
     ),
     "auspro_0.05@mean": (
         "AU-sPRO 0.05, mean of logical and structural",
-        "The pixel headline of MVTec LOCO AD: both kinds of defect count the same.",
+        "The main pixel metric of MVTec LOCO AD; both kinds of defect have the same weight.",
     ),
     "aupimo": (
         "AUPIMO",
-        "Mean share of a picture's mask that is found while only 0.001 % to 0.01 % of good pixels are marked.",
+        "Mean share of a picture's mask that is marked, over thresholds that mark 0.001 % to 0.01 % of the good pixels.",
     ),
 }
-"""Metrics of the summary in its order: name and one sentence."""
+"""Metrics of the summary in their order: name and explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,13 @@ class Row:
     value: str
     meaning: str
     basis: str = ""
-    """What it rests on: how many images, pixels or regions."""
+    """Numbers of images, pixels or regions it is computed from, and its interval or error bound."""
     oracle: bool = False
-    """Whether test labels chose its threshold."""
+    """Whether its threshold was chosen with test labels."""
 
 
 def summary_rows(report: Report) -> list[tuple[str, str, str]]:
-    """(name, value, meaning with what it rests on) for each key number, in reading order."""
+    """(name, value, explanation with sample sizes) for each key number, in reading order."""
     return [
         (row.name, row.value, f"{row.meaning} [{row.basis}]" if row.basis else row.meaning)
         for row in [*verdict_rows(report), *metric_rows(report), *cost_rows(report)]
@@ -125,7 +128,7 @@ def summary_rows(report: Report) -> list[tuple[str, str, str]]:
 
 
 def verdict_rows(report: Report) -> list[Row]:
-    """What the fixed threshold did, with the rates that the counts still allow."""
+    """Counts at the fixed image threshold, with exact 95 % confidence intervals of their rates."""
     found = verdict(report.cases)
     rows = []
     if found.n_anomalous:
@@ -134,7 +137,7 @@ def verdict_rows(report: Report) -> list[Row]:
         )
         rows.append(Row("caught", f"{found.n_caught} of {found.n_anomalous}", text))
     if found.n_good:
-        text = f"Good pictures called anomalous. False reject rate {_rate(found.n_rejected, found.n_good)}."
+        text = f"Good pictures called anomalous. False-reject rate {_rate(found.n_rejected, found.n_good)}."
         rows.append(Row("falsely rejected", f"{found.n_rejected} of {found.n_good}", text))
     return rows
 
@@ -142,7 +145,7 @@ def verdict_rows(report: Report) -> list[Row]:
 def metric_rows(report: Report) -> list[Row]:
     """The metrics of `MEANINGS` that the report has; undefined ones with a dash and the reason.
 
-    Without a single marked pixel those of the pixels share one row.
+    If no pixel is annotated, the pixel metrics share one row.
     """
     rows = []
     pixels = report.metrics.get("pixel_auroc")
@@ -160,11 +163,11 @@ def metric_rows(report: Report) -> list[Row]:
 
 
 def cost_rows(report: Report) -> list[Row]:
-    """Threshold, time and size."""
-    learning = sum(stage.seconds for stage in report.stages.values())
+    """Threshold, training time and time per image."""
+    training = sum(stage.seconds for stage in report.stages.values())
     rows = [Row("threshold", f"{report.calibration.image.value:.6g}", guarantee(report))]
     if report.stages:
-        rows.append(Row("learning time", duration(learning), "All stages together, calibration included."))
+        rows.append(Row("training time", duration(training), "All stages together, calibration included."))
     if report.latency is not None:
         rows.append(
             Row(
@@ -182,21 +185,21 @@ def guarantee(report: Report) -> str:
     """The false-reject rate that the image threshold guarantees, in words."""
     text = report.calibration.image.describe()
     if report.calibration.source == "train":
-        return f"{text} But no good pictures were held out: it was set on the training pictures, so no rate is guaranteed."
+        return f"{text} But no good pictures were held out: the threshold was set on training pictures, so no rate is guaranteed."
     return text
 
 
 def basis(name: str, metric: Metric) -> str:
-    """What a metric rests on (images, pixels or regions) and how far it can be trusted."""
+    """The numbers of images, pixels or regions a metric is computed from, and its interval or error bound."""
     return _counts(name, metric) + _uncertainty(metric)
 
 
 def _uncertainty(metric: Metric) -> str:
-    """Bootstrap interval or bound of the error, where there is one."""
+    """Bootstrap interval or error bound; empty without either."""
     if metric.interval is not None:
         low, high = metric.interval
         return f"; 95 % interval {percent(low)} to {percent(high)}"
-    return "" if metric.error_bound is None else f"; wrong by at most {metric.error_bound:.1g}"
+    return "" if metric.error_bound is None else f"; error at most {metric.error_bound:.1g}"
 
 
 def _counts(name: str, metric: Metric) -> str:
@@ -210,7 +213,7 @@ def _counts(name: str, metric: Metric) -> str:
         return f"{plural(metric.n_pos, 'defect')}, {short(metric.n_neg)} other pixels"
     if name.startswith("aupimo"):
         return f"{metric.n_pos:,} anomalous, {metric.n_neg:,} good"
-    return f"{short(metric.n_pos)} mask pixels, {short(metric.n_neg)} others"
+    return f"{short(metric.n_pos)} mask pixels, {short(metric.n_neg)} other pixels"
 
 
 # --- further tables of the page -----------------------------------------------------------------------------
@@ -218,7 +221,7 @@ def _counts(name: str, metric: Metric) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One line of the break-down."""
+    """One line of the table by defect type."""
 
     name: str
     kind: str
@@ -238,18 +241,18 @@ BREAKDOWN = {
     "auspro_0.05": "AU-sPRO 0.05",
     "aupimo": "AUPIMO",
 }
-"""Columns of the break-down."""
+"""Columns of the table by defect type."""
 
 
 def breakdown(report: Report) -> tuple[list[str], list[Part]]:
-    """Headings and lines by logical / structural, then by defect type; columns without any value are left out."""
+    """Headings and lines: logical, structural and their mean, then each defect type. Empty columns are left out."""
     tags = {name.split("@", 1)[1] for name in report.metrics if "@" in name}
     groups = [tag for tag in ("mean", *MEAN_OF) if tag in tags]
     order = [*groups, *sorted(tags.difference(groups))]
     columns = [key for key in BREAKDOWN if any(_defined(report, f"{key}@{tag}") for tag in tags)]
     parts = [
         Part(
-            name="mean of both" if tag == "mean" else tag,
+            name="mean of logical and structural" if tag == "mean" else tag,
             kind="mean" if tag == "mean" else "group" if tag in groups else "type",
             caught="" if tag == "mean" else _caught(report.metrics.get(f"image_recall@{tag}")),
             values=tuple(_value(report.metrics.get(f"{key}@{tag}")) for key in columns),
@@ -260,7 +263,7 @@ def breakdown(report: Report) -> tuple[list[str], list[Part]]:
 
 
 def all_metrics(report: Report) -> Iterator[tuple[str, str, str]]:
-    """Every pooled metric under its name in `report.json`, with its value and what it rests on, or why there is none."""
+    """Name in `report.json`, value and sample sizes (or the reason why it is undefined) of each pooled metric."""
     for name, metric in report.metrics.items():
         if "@" not in name:
             why = reason(metric)
@@ -269,27 +272,27 @@ def all_metrics(report: Report) -> Iterator[tuple[str, str, str]]:
 
 
 def alternative_rows(report: Report) -> list[tuple[str, str]]:
-    """Name and image AUROC of the further scores, those of the teacher first."""
+    """Name and image AUROC of the further image scores, those of the teacher first."""
     names = sorted(report.alternatives, key=lambda name: not name.startswith("teacher"))
     return [(name.replace("_", " "), _value(report.alternatives[name])) for name in names]
 
 
 def stage_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
-    """Name, epochs, steps, time and a remark for each stage of learning."""
+    """Name, epochs, steps, time and a remark for each training stage."""
     rows = []
     for name, stage in report.stages.items():
         remarks = []
         if stage.kept_epoch is not None:
             remarks.append(f"state of epoch {stage.kept_epoch} kept")
         if stage.selection_seconds >= 0.05:
-            remarks.append(f"{duration(stage.selection_seconds)} of it to judge epochs")
+            remarks.append(f"{duration(stage.selection_seconds)} of it for choosing the epoch")
         epochs, steps = (f"{count:,}" if count else DASH for count in (stage.epochs, stage.steps))
         rows.append((name.replace("_", " "), epochs, steps, duration(stage.seconds), ", ".join(remarks)))
     return rows
 
 
 def sanity_check_rows(report: Report) -> list[tuple[str, str, str, bool]]:
-    """Name, value, bound and whether it is met, for each sanity check."""
+    """Name, value, required bound and result of each sanity check."""
     checks = [
         SanityCheck.from_json(values) for stage in report.stages.values() for values in stage.sanity_checks
     ]
@@ -300,7 +303,7 @@ def sanity_check_rows(report: Report) -> list[tuple[str, str, str, bool]]:
 
 
 def _rate(part: int, whole: int) -> str:
-    """A rate and where it may lie in truth."""
+    """A rate and its exact 95 % confidence interval."""
     low, high = interval(part, whole)
     return f"{percent(part / whole)}, with 95 % confidence between {percent(low)} and {percent(high)}"
 

@@ -1,4 +1,4 @@
-"""Numbers and reasons in words, the same on the page and on the command line."""
+"""Numbers and reasons as text, for the page and the command line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scipy import special
 from andon.metrics import Metric
 
 DASH = "–"
-"""Stands for a value that is undefined."""
+"""Shown for an undefined value."""
 
 REASONS = {
-    "no_positives": "nothing anomalous to find",
-    "no_negatives": "nothing good to tell it from",
+    "no_positives": "there is no anomalous sample",
+    "no_negatives": "there is no good sample",
     "no_regions": "the masks mark no region",
     "no_masks": "the anomalous pictures have no masks",
-    "few_vertices": "too few good pixels to tell false positive rates of 0.001 % to 0.01 % apart",
+    "few_vertices": "too few good pixels to measure false positive rates of 0.001 % to 0.01 %",
     "nothing_called": "nothing was called anomalous",
-    "nothing_found": "no defect was found that could be lost",
+    "nothing_found": "no defect was found without the gate",
 }
 """Why a metric is undefined, by `Metric.reason`."""
 
@@ -28,7 +28,7 @@ BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGT]|ms|s|min|h)(?:\W|$))")
 
 
 def percent(share: float) -> str:
-    """A fraction as a percentage: 97.3 %, with more digits close to 0 and 100, which only exact values show.
+    """A fraction as a percentage, with more digits close to 0 and 100; `0 %` and `100 %` are exact.
 
     >>> percent(0.9731), percent(0.99874), percent(1.0), percent(0.9999999), percent(float("nan"))
     ('97.3 %', '99.87 %', '100 %', '> 99.999 %', '–')
@@ -45,14 +45,14 @@ def percent(share: float) -> str:
 
 
 def reason(metric: Metric) -> str:
-    """Why the metric has no value; empty where it has one."""
+    """Why the metric is undefined; empty if it is defined."""
     if not math.isnan(metric.value):
         return ""
     return REASONS.get(metric.reason or "", (metric.reason or "undefined").replace("_", " "))
 
 
 def interval(part: int, whole: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Limits of a rate of which `part` of `whole` was seen (Clopper and Pearson 1934); (0, 1) for nothing seen."""
+    """Exact confidence interval of a rate observed as `part` of `whole` (Clopper and Pearson 1934); (0, 1) for 0 of 0."""
     tail = (1 - confidence) / 2
     low = float(special.betaincinv(part, whole - part + 1, tail)) if part else 0.0
     high = float(special.betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0
@@ -65,7 +65,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def short(count: float) -> str:
-    """A count with a unit from ten thousand on: 9,999, 12.3 k, 4.56 M, 7.89 G."""
+    """A count, with a unit from 10,000 on: 9,999, 12.3 k, 4.56 M, 7.89 G."""
     if abs(count) < 10_000:
         return f"{count:,.0f}"
     for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12)):
@@ -93,7 +93,7 @@ def milliseconds(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes of file names replaced, so that any page can hold it."""
+    """The text with control characters and undecodable bytes of file names replaced by U+FFFD."""
     return UNPRINTABLE.sub("\ufffd", text)
 
 
