@@ -48,7 +48,7 @@ def test_three_pixels_by_hand():
     assert gated_map(np.float32([[np.inf, 1.0]]), False, 2.0).max() < 2.0
 
 
-def pictures(seed: int = 0):
+def images(seed: int = 0):
     """(map, mask, score, label, tags): good, and anomalous with one or two square defects of mixed strength."""
     rng = np.random.default_rng(seed)
     for k in range(24):
@@ -63,7 +63,7 @@ def pictures(seed: int = 0):
 def test_metrics_against_plain_counting():
     gate, tau_image, tau_pixel = Gate(0.8, 2.2), 0.8, 2.2
     tp = fp = fn = right = wrong = missed = found = kept = 0
-    for anomaly_map, mask, score, label, tags in pictures():
+    for anomaly_map, mask, score, label, tags in images():
         gate.add(anomaly_map, mask, score=score, label=label, tags=tags if label else ())
         flagged = score >= tau_image
         marked = (anomaly_map >= np.float32(tau_pixel)) & flagged

@@ -1,4 +1,4 @@
-"""An evaluation report made without a detector: tiny pictures on disk, drawn defects, maps that find most of them."""
+"""An evaluation report made without a detector: tiny images on disk, drawn defects, maps that find most of them."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ TYPES = (("scratch", "structural"), ("hole", "structural"), ("missing", "logical
 def make_records(
     root: Path, *, good: int = 5, bad: int = 6, side: int = 48, masks: bool = True, seed: int = 0
 ) -> list[Record]:
-    """Pictures of a grey weave, every third one stored in grey; the bad ones have a bright square and a mask."""
+    """Images of a grey weave, every third one stored in grey; the bad ones have a bright square and a mask."""
     rng = np.random.default_rng(seed)
     records = []
     for k in range(good + bad):
         kind, group = ("good", "good") if k < good else TYPES[(k - good) % len(TYPES)]
         rows, columns = np.mgrid[0:side, 0:side]
-        picture = 105 + 25 * np.sin(columns / 2.5) * np.sin(rows / 2.5) + rng.normal(0, 5, (side, side))
+        image = 105 + 25 * np.sin(columns / 2.5) * np.sin(rows / 2.5) + rng.normal(0, 5, (side, side))
         mask = np.zeros((side, side), np.uint8)
         if k >= good:
             top, left = rng.integers(side // 8, side - side // 3, 2)
             high, wide = {"scratch": (side // 16, side // 4)}.get(kind, (side // 6, side // 6))
             mask[top : top + high, left : left + wide] = 255
-            picture[mask > 0] += 70 if kind != "missing" else -60
-        grey = np.clip(picture, 0, 255).astype(np.uint8)
+            image[mask > 0] += 70 if kind != "missing" else -60
+        grey = np.clip(image, 0, 255).astype(np.uint8)
         path = root / "test" / kind / f"{k:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         colour = np.stack([grey, grey, (grey * 0.85).astype(np.uint8)], axis=2)
@@ -91,7 +91,7 @@ def make_calibration(seed: int = 0) -> Calibration:
 
 
 def make_cases(records: Sequence[Record], calibration: Calibration, *, seed: int = 0) -> list[Case]:
-    """Maps at a quarter of the size that rise about each defect, by a different amount for each picture."""
+    """Maps at a quarter of the size that rise about each defect, by a different amount for each image."""
     import torch
 
     rng = np.random.default_rng(seed + 2)

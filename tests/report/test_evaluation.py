@@ -21,7 +21,7 @@ SIDE = 48
 
 
 class Brightness(Detector):
-    """A map that is the picture's own brightness: nothing is learned, every number can be foretold."""
+    """A map that is the image's own brightness: nothing is learned, so all numbers are known in advance."""
 
     input_size = (SIDE, SIDE)
     score_rule = "largest brightness"
@@ -40,7 +40,7 @@ def noise(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tray(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A data set in the layout of MVTec LOCO AD: two logical pictures, one with two defects, and two structural ones."""
+    """A data set in the layout of MVTec LOCO AD: two logical images, one with two defects, and two structural ones."""
     root = tmp_path_factory.mktemp("loco") / "tray"
     config = [
         {
@@ -69,8 +69,8 @@ def tray(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         write_picture(root / f"validation/good/{k:03}.png", noise(20 + k))
         write_picture(root / f"test/good/{k:03}.png", noise(40 + k))
     bad = {"logical_anomalies": [(255,), (255, 254)], "structural_anomalies": [(253,), (253,)]}
-    for folder, pictures in bad.items():
-        for k, values in enumerate(pictures):
+    for folder, images in bad.items():
+        for k, values in enumerate(images):
             pixels = noise(60 + k + len(folder))
             for j, value in enumerate(values):
                 mask = np.zeros((SIDE, SIDE), np.uint8)
@@ -176,7 +176,7 @@ def test_float_maps_are_the_tree_of_the_official_tools(report: Report, tmp_path:
         assert text.replace(" %", "\u00a0%") in page or text in page
 
 
-def test_aupimo_of_pictures(report: Report, detector: Detector, tray: Dataset) -> None:
+def test_aupimo_of_images(report: Report, detector: Detector, tray: Dataset) -> None:
     """18,432 good pixels are too few for 1e-5, and the report says so."""
     assert report.metrics["aupimo"].reason == "few_vertices"
     assert report.aupimo == {} == report.to_json()["aupimo_of_pictures"]

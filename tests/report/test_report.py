@@ -85,7 +85,7 @@ def test_files_are_those_of_the_design(report: Report, saved: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_pictures_and_maps_can_be_left_out(report: Report, tmp_path: Path) -> None:
+def test_images_and_maps_can_be_left_out(report: Report, tmp_path: Path) -> None:
     save_report(report, tmp_path, heatmaps=False)
     found = {name.split("/")[0] for name in files(tmp_path)}
     assert found == {"report.json", "report.html", "predictions.csv"}
@@ -98,7 +98,7 @@ def test_report_json_is_that_of_the_report(report: Report, saved: Path) -> None:
     assert stored["time"]["stages"]["teacher"]["kept_epoch"] == 16
 
 
-def test_predictions_csv_has_one_row_per_picture_and_exact_scores(report: Report, saved: Path) -> None:
+def test_predictions_csv_has_one_row_per_image_and_exact_scores(report: Report, saved: Path) -> None:
     with (saved / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["id", "defect_type", "label", "score", "raw_score", "is_anomalous", "path"]
@@ -109,7 +109,7 @@ def test_predictions_csv_has_one_row_per_picture_and_exact_scores(report: Report
         assert (row["label"], row["path"]) == (str(case.record.label), str(case.record.image))
 
 
-def test_masks_are_the_thresholded_maps_at_the_pictures_size(report: Report, saved: Path) -> None:
+def test_masks_are_the_thresholded_maps_at_the_images_size(report: Report, saved: Path) -> None:
     marked = 0
     for k, case in enumerate(report.cases):
         with Image.open(saved / "masks" / f"{case.record.id.removeprefix('test/')}.png") as opened:
@@ -156,7 +156,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else(report: Report, tmp_path
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_a_picture_that_is_gone_is_named(report: Report, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_is_named(report: Report, tmp_path: Path) -> None:
     case = report.cases[0]
     gone = replace(case, record=replace(case.record, image=tmp_path / "gone.png"))
     with pytest.raises(DataError, match=r"gone\.png"):
@@ -224,13 +224,13 @@ def test_selection_on_test_labels_is_said_at_the_top(report: Report) -> None:
     assert "Selected on test labels" not in render(report, {})
 
 
-def test_thresholds_from_training_pictures_guarantee_nothing(report: Report) -> None:
+def test_thresholds_from_training_images_guarantee_nothing(report: Report) -> None:
     html = render(replace(report, calibration=replace(report.calibration, source="train")), {})
     assert "no false-reject rate is guaranteed" in html and "so no rate is guaranteed" in html
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_large_pictures_are_small_inside_the_page_and_whole_outside(tmp_path: Path) -> None:
+def test_large_images_are_small_inside_the_page_and_whole_outside(tmp_path: Path) -> None:
     records = make_records(tmp_path, good=1, bad=1)
     for record in records:
         for path in (record.image, *record.masks):
@@ -361,7 +361,7 @@ def test_unknown_metrics_and_reasons_do_not_break_the_page(report: Report) -> No
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_pictures_with_transparency_are_read_without_a_warning(tmp_path: Path) -> None:
+def test_images_with_transparency_are_read_without_a_warning(tmp_path: Path) -> None:
     records = make_records(tmp_path, good=2, bad=1)
     Image.new("RGBA", (48, 48), (90, 90, 90, 100)).save(records[0].image)
     calibration = make_calibration()

@@ -1,4 +1,4 @@
-"""The parts of a report: colours, names, words, and the choice of pictures."""
+"""The parts of a report: colours, names, words, and the choice of images."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 # --- colours ------------------------------------------------------------------------------------------------
 
 
-def test_one_value_has_one_colour_whatever_else_is_in_the_picture() -> None:
-    picture = np.full((20, 20, 3), 120, np.uint8)
+def test_one_value_has_one_colour_whatever_else_is_in_the_image() -> None:
+    image = np.full((20, 20, 3), 120, np.uint8)
     faint, strong = np.zeros((2, 20, 20), np.float32)
     faint[5, 5], strong[5, 5] = 0.8, 0.8
     strong[15, 15] = 50.0
-    np.testing.assert_array_equal(heat_map(picture, faint)[5, 5], heat_map(picture, strong)[5, 5])
-    np.testing.assert_array_equal(heat_map(picture, strong)[5, 15], heat_map(picture, faint)[15, 15])
+    np.testing.assert_array_equal(heat_map(image, faint)[5, 5], heat_map(image, strong)[5, 5])
+    np.testing.assert_array_equal(heat_map(image, strong)[5, 15], heat_map(image, faint)[15, 15])
 
 
 def test_scale_is_clear_below_a_half_steps_at_the_threshold_and_stops_at_two() -> None:
@@ -69,10 +69,10 @@ def test_lightness_and_opacity_rise_with_the_value() -> None:
         assert (np.diff(part[:, 3].astype(int)) >= 0).all()
 
 
-def test_untouched_pixels_are_the_dimmed_grey_picture() -> None:
-    picture = np.dstack([np.full((8, 8), value, np.uint8) for value in (200, 100, 50)])
+def test_untouched_pixels_are_the_dimmed_grey_image() -> None:
+    image = np.dstack([np.full((8, 8), value, np.uint8) for value in (200, 100, 50)])
     grey = round(0.8 * (0.2989 * 200 + 0.587 * 100 + 0.114 * 50))
-    assert np.unique(heat_map(picture, np.zeros((8, 8), np.float32))).tolist() == [grey]
+    assert np.unique(heat_map(image, np.zeros((8, 8), np.float32))).tolist() == [grey]
 
 
 def test_outline_surrounds_the_mask_and_never_covers_it() -> None:
@@ -104,7 +104,7 @@ def test_marks_have_one_colour() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16", "RGBA"])
-def test_pictures_of_any_mode_are_read_as_evaluation_does(tmp_path: Path, mode: str) -> None:
+def test_images_of_any_mode_are_read_as_evaluation_does(tmp_path: Path, mode: str) -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     image = (
         Image.fromarray(grey.astype(np.uint16) * 257)
@@ -150,7 +150,7 @@ TEXTS = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(TEXTS, st.sampled_from(["", "good", "a/b", "Hole", "hole", ".."])), max_size=12))
-def test_no_two_pictures_share_a_place(parts: list[tuple[str, str]]) -> None:
+def test_no_two_images_share_a_place(parts: list[tuple[str, str]]) -> None:
     found = places([Record(Path("x.png"), name, label=1, defect_type=kind) for name, kind in parts])
     assert len({unicodedata.normalize("NFC", place).casefold() for place in found}) == len(parts)
     for place in found:
@@ -271,7 +271,7 @@ def test_breakdown_counts_like_the_cases(report: Report) -> None:
         assert part.caught == f"{sum(c.is_anomalous for c in chosen)} of {len(chosen)}"
 
 
-# --- pictures chosen ----------------------------------------------------------------------------------------
+# --- images chosen ----------------------------------------------------------------------------------------
 
 
 def case(name: str, score: float, label: int, kind: str = "") -> Case:

@@ -25,7 +25,7 @@ from andon.report.submission import PixelMoments, map_file, mask_file, write_sub
 
 @pytest.fixture(scope="module")
 def ad_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The category `cloth`, on which `tiny_run` was fitted, in the layout of MVTec AD 2; pictures are wider than high."""
+    """The category `cloth`, on which `tiny_run` was fitted, in the layout of MVTec AD 2; images are wider than high."""
     root = tmp_path_factory.mktemp("ad_2")
     folder = root / "cloth"
 
@@ -76,7 +76,7 @@ def test_archive(ad_2: Path, tiny_run: Path, tmp_path: Path) -> None:
         assert differs.mean() < 0.01
 
 
-def test_private_pictures_are_in_no_metric(ad_2: Path, tiny_run: Path) -> None:
+def test_private_images_are_in_no_metric(ad_2: Path, tiny_run: Path) -> None:
     report = evaluate(load_detector(tiny_run), open_dataset(ad_2).test, latency=False)
     assert len(report.cases) == 4 and all("private" not in case.record.id for case in report.cases)
     assert (report.metrics["part_auroc"].n_pos, report.metrics["part_auroc"].n_neg) == (1, 1)
