@@ -8,20 +8,25 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from andon.exporting.latency import Effort
+if TYPE_CHECKING:
+    from andon.nn.backbones import Backbone, BackboneConfig
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
 
 ROOT = Path(__file__).parent.parent
 """Of the repository."""
+LONG = {"network": 3, "test_efficientad_ast": 2, "test_runs": 2, "test_history": 1, "test_cli": 1}
+"""Groups of tests that take long; the higher, the earlier they begin."""
 SIDE = 64
 RUN_SETTINGS: dict[str, object] = {
     "extractor.weights": "random",
@@ -41,6 +46,18 @@ RUN_SETTINGS: dict[str, object] = {
 """Changes to the starter recipe of `efficientad_ast` at which it learns something in a second."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file run in one process, which makes their fixtures once; the long groups begin first.
+
+    Groups across files: `network` for what exports, so that one process alone loads the exporter.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: -LONG.get(item.get_closest_marker("xdist_group").args[0], 0))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
     """A shell starts background jobs with Ctrl-C switched off; the tests of interruption need it."""
@@ -50,6 +67,8 @@ def ctrl_c() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Everything andon keeps between runs goes here."""
+    from andon.exporting.latency import Effort
+
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDON_HOME", str(folder))
@@ -57,6 +76,35 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("andon.datasets.penalty_images.PROCEDURAL", 8)  # drawing more costs seconds
         patch.setattr("andon.exporting.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
         yield folder
+
+
+BACKBONES: dict[tuple[object, ...], Backbone] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbones_built_once(home: Path, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hand out copies of backbones with random or embedded weights: their state follows from their configuration.
+
+    Building takes longer than most tests. The tests of backbones themselves get new ones.
+    """
+    import torch
+
+    from andon.nn.backbones import Backbone
+
+    create = Backbone.create.__func__
+
+    def copied(cls: type[Backbone], config: BackboneConfig, **options: bool) -> Backbone:
+        if config.weights not in ("random", "starter"):
+            return create(cls, config, **options)
+        key = (cls, config.model_dump_json(), *sorted(options.items()), torch.get_default_device())
+        if key not in BACKBONES:
+            BACKBONES[key] = create(cls, config, **options)
+        return deepcopy(BACKBONES[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_backbones.py":
+            patch.setattr(Backbone, "create", classmethod(copied))
+        yield
 
 
 def texture(seed: int, side: int = SIDE) -> npt.NDArray[np.uint8]:
@@ -128,6 +176,14 @@ def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("network") / "cloth.onnx"
     export(load_detector(tiny_run), path)
     return path
+
+
+@pytest.fixture
+def exported_once(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting the tiny run copies `network` instead of writing it again, which costs seconds."""
+    monkeypatch.setattr(
+        "andon.exporting.network._write_onnx", lambda detector, path: shutil.copy(network, path)
+    )
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_renamed_names_say_what_to_use(name, words):
 
 
 @pytest.mark.xdist_group("network")
-def test_export_and_pack(tiny_run, dataset_folder, tmp_path):
+def test_export_and_pack(tiny_run, exported_once, dataset_folder, tmp_path):
     pytest.importorskip("onnxruntime")
     image = dataset_folder / "test/stain/000.png"
     detector = andon.load(tiny_run)

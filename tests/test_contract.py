@@ -22,7 +22,7 @@ def pairs() -> list[object]:
             check,
             id=f"{name}-{check}",
             marks=[
-                pytest.mark.xdist_group(name),
+                pytest.mark.xdist_group("network" if name == SMALL else name),
                 *([pytest.mark.slow] if check.name == "exports_to_onnx" and name != SMALL else []),
             ],
         )

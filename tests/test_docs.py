@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +29,31 @@ ROOMS = [
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
 
 
-def imported_rooms(file: Path) -> set[str]:
-    """Rooms a file imports from, inside functions too; imports for type checkers alone do not count."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+@cache
+def imports(file: Path) -> list[tuple[str, bool]]:
+    """Absolute names of what a file imports, inside functions too, and whether for type checkers alone."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     typing_only = {
         id(node)
-        for branch in ast.walk(tree)
+        for branch in nodes
         if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
         for node in ast.walk(branch)
     }
+    named = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            named += [(alias.name, id(node) in typing_only) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            named.append((node.module or "", id(node) in typing_only))
+    return named
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Rooms a file imports from; imports for type checkers alone do not count."""
     return {
-        (node.module or "").split(".")[1]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        and (node.module or "").startswith("andon.")
-        and id(node) not in typing_only
+        name.split(".")[1]
+        for name, typing_only in imports(file)
+        if name.startswith("andon.") and not typing_only
     }
 
 
@@ -80,17 +91,8 @@ def test_architecture_says_where_libraries_are_imported():
 
 
 def imports_library(file: Path, library: str) -> bool:
-    """Whether a file imports an outside library, inside functions too."""
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    named = {
-        alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names
-    }
-    named |= {
-        (node.module or "").split(".")[0]
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and not node.level
-    }
-    return library in named
+    """Whether a file imports an outside library."""
+    return library in {name.split(".")[0] for name, _ in imports(file)}
 
 
 def test_the_public_list_is_complete():

@@ -14,6 +14,7 @@ from installing import install
 
 from andon.testing import check_detector
 
+pytestmark = pytest.mark.xdist_group("network")
 PAGE = (ROOT / "docs" / "new_detector.md").read_text(encoding="utf-8")
 FILES = re.compile(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)```", re.M | re.S)
 COMMANDS = re.compile(r"^```sh\n(.*?)```", re.M | re.S)

@@ -211,7 +211,7 @@ def check_pictures(report: Report, folder: Path) -> None:
     """Heat maps are hatched where nothing is inspected, masks are empty there, float maps finite."""
     assert report.to_json()["protocol"]["region"] == {"sha256": AREA.sha256, "inspected": 44 / 64}
     for k, case in enumerate(report.cases):
-        save_case(case, report.calibration, folder, f"stain/{k}", pictures=True, map_place=f"{k}")
+        save_case(case, report.calibration, folder, f"stain/{k}", heatmaps=True, map_place=f"{k}")
     for path in (folder / "masks").rglob("*.png"):
         assert not np.asarray(Image.open(path))[IGNORED].any()
     stripes = [np.asarray(Image.open(path))[:, 50:] for path in (folder / "heatmaps").rglob("*.png")]

@@ -75,6 +75,12 @@ class Trial:
         return self._fitted.opened
 
     @cached_property
+    def few(self) -> FittedOnFew:
+        """A detector fitted on four training images without validation images, which one check fits again."""
+        detector = self.create().fit(self.records["train"][:4])
+        return FittedOnFew(detector, detector.fitted().source)
+
+    @cached_property
     def _fitted(self) -> _Fitted:
         opened: set[Path] = set()
         trainer = Trainer(seed=SEED, device="cpu")
@@ -88,6 +94,14 @@ class _Fitted:
     detector: Detector
     stages: dict[str, Stage]
     opened: set[Path]
+
+
+@dataclass(frozen=True)
+class FittedOnFew:
+    """A detector and what its first thresholds came from."""
+
+    detector: Detector
+    source: str
 
 
 def draw(random: np.random.Generator, defect: bool) -> npt.NDArray[np.uint8]:
