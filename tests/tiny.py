@@ -1,4 +1,4 @@
-"""Settings at which each detector learns in seconds; used by every test that fits one."""
+"""Settings at which detectors learn in seconds."""
 
 TINY = {
     "efficientad_ast": {
@@ -112,3 +112,17 @@ TINY = {
     },
 }
 """Detector name to settings (dotted, as after `--set`)."""
+ONE_EPOCH = {
+    "extractor.network": "resnet18",
+    "extractor.weights": "random",
+    "extractor.taps": ["layer2"],
+    "extractor.image_size": 64,
+    "extractor.static_same_padding": False,
+    "teacher.hidden": 8,
+    "teacher.kernels": [3, 3],
+    "teacher.epochs": 1,
+    "student.width": 16,
+    "student.blocks": 1,
+    "batch_size": 4,
+}
+"""Of the detectors with a flow as teacher: settings for what does not depend on what was learned."""

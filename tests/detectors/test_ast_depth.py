@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Outcome
+from tiny import ONE_EPOCH
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,22 +27,12 @@ from andon.exporting.latency import Effort, predict_latency
 from andon.nn.training import Trainer
 
 TINY: dict[str, object] = {
-    "extractor.network": "resnet18",
-    "extractor.weights": "random",
-    "extractor.taps": ["layer2"],
-    "extractor.image_size": 64,
-    "extractor.static_same_padding": False,
+    **ONE_EPOCH,
     "extractor.project": 8,
     "depth.side": 32,
     "depth.cell": 4,
     "depth.dilate": 3,
-    "teacher.hidden": 8,
-    "teacher.kernels": [3, 3],
-    "teacher.epochs": 1,
-    "student.width": 16,
-    "student.blocks": 1,
     "student.epochs": 1,
-    "batch_size": 4,
 }
 SOURCE = "embedded:dimples,profile=tiny,size=128"
 

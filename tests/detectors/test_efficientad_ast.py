@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import ONE_EPOCH
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,19 +22,9 @@ from andon.layers.residual_student import ResidualStudent, frozen_statistics, ha
 from andon.nn.backbones import Backbone, BackboneConfig, multiply_adds
 from andon.nn.training import Draw, Trainer, seeded
 
-TINY = {
-    "extractor.network": "resnet18",
-    "extractor.weights": "random",
-    "extractor.taps": ["layer2"],
-    "extractor.image_size": 64,
-    "extractor.static_same_padding": False,
-    "teacher.hidden": 8,
-    "teacher.kernels": [3, 3],
-    "teacher.epochs": 1,
-    "student.width": 16,
-    "student.blocks": 1,
+TINY: dict[str, object] = {
+    **ONE_EPOCH,
     "epochs": 1,
-    "batch_size": 4,
 }
 
 

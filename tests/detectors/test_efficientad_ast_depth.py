@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import ONE_EPOCH
 
 import andon
 from andon.core.errors import ConfigError
@@ -17,24 +18,14 @@ from andon.layers.flow import negative_log_likelihood
 from andon.nn.training import Trainer
 
 TINY: dict[str, object] = {
+    **ONE_EPOCH,
     "mode": "combined",
-    "extractor.network": "resnet18",
-    "extractor.weights": "random",
-    "extractor.taps": ["layer2"],
-    "extractor.image_size": 64,
-    "extractor.static_same_padding": False,
     "extractor.project": 8,
     "depth.side": 32,
     "depth.cell": 4,
     "depth.dilate": 3,
-    "teacher.hidden": 8,
-    "teacher.kernels": [3, 3],
-    "teacher.epochs": 1,
-    "student.width": 16,
-    "student.blocks": 1,
     "autoencoder.bottleneck": 8,
     "epochs": 1,
-    "batch_size": 4,
 }
 SOURCE = "embedded:dimples,profile=tiny,size=128"
 
