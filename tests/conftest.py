@@ -99,7 +99,7 @@ def backbones_built_once(home: Path, request: pytest.FixtureRequest) -> Iterator
         key = (cls, config.model_dump_json(), *sorted(options.items()), torch.get_default_device())
         if key not in BACKBONES:
             BACKBONES[key] = create(cls, config, **options)
-        return deepcopy(BACKBONES[key]).eval()  # copies of traced networks are in train mode
+        return deepcopy(BACKBONES[key])
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.name != "test_backbones.py":

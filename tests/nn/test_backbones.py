@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -53,6 +55,16 @@ def test_nothing_in_it_moves(backbone):
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(module.training for module in backbone.modules())
     backbone.requires_grad_(False)
+
+
+def test_a_copy_gives_the_same_features(backbone):
+    images = torch.rand(2, 3, 32, 32)
+    copied = copy.deepcopy(backbone)
+    assert [module.training for module in copied.modules()] == [
+        module.training for module in backbone.modules()
+    ]
+    assert all(torch.equal(features, backbone(images)[tap]) for tap, features in copied(images).items())
+    assert copied.trunk is not backbone.trunk
 
 
 def test_parameters_are_frozen(backbone):

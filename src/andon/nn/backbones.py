@@ -6,6 +6,7 @@ buffers never change, so its features are deterministic and can be cached. This 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import warnings
@@ -162,6 +163,15 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, except with `train_mode=True`."""
         return super().train(mode and self.train_mode)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy in the same mode: copying a traced trunk by itself would leave it in train mode."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        for original, module in zip(self.modules(), copied.modules(), strict=True):
+            module.training = original.training
+        return copied
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) in [0, 1] to features {tap: (B, C, h, w)}."""
