@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from andon.nn.training import Trainer
 from andon.nn.weights import add
 from andon.pretraining import FlowPretrainingConfig, pretrain_flow
 from andon.pretraining.flow import FlowFeatures, learn_flow
+from andon.testing.promises import Interrupter
 
 OPTIONS = {
     "extractor.network": "resnet18",
@@ -136,33 +135,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(folder, store, shared):
     assert "6 pictures (photos), 6 steps" in shared.origin
     before = shared.path.read_bytes()
     with pytest.raises(InterruptedRun, match="--resume"):
-        pretrain_flow("shared", [folder], config(), device="cpu", progress=Interrupter())
+        pretrain_flow("shared", [folder], config(), device="cpu", progress=Interrupter("training flow"))
     with pytest.raises(ConfigError, match="other settings"):
         pretrain_flow("shared", [folder], config(steps=7), device="cpu", resume=True)
     pretrain_flow("shared", [folder], config(), device="cpu", resume=True)
     assert shared.path.read_bytes() == before
-
-
-class Interrupter:
-    """A progress display that presses Ctrl-C after three steps."""
-
-    def __init__(self) -> None:
-        self.steps, self.active = 0, False
-
-    def task(self, description: str, total: int, *, done: int = 0) -> Interrupter:
-        self.active = description == "training flow"
-        return self
-
-    def __enter__(self) -> Interrupter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.active = False
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.steps += self.active
-        if self.active and self.steps == 3:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 # Using it ---------------------------------------------------------------------------------------------------------

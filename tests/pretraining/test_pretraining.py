@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from andon.nn.training import Trainer
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.pretraining import pdn as pretraining
 from andon.pretraining.jobs import image_records
+from andon.testing.promises import Interrupter
 
 TINY = {
     "target.network": "resnet18",
@@ -185,32 +184,11 @@ def test_resumed_equals_uninterrupted(folder):
     c = config(smallest_crop=0.3, grey_share=0.5)
     whole = load_file(pretrain_pdn("whole", [folder], c, device="cpu").path)
     with pytest.raises(InterruptedRun, match=r"after step 3 of 6; .*--resume"):
-        pretrain_pdn("parts", [folder], c, device="cpu", progress=Interrupter())
+        pretrain_pdn("parts", [folder], c, device="cpu", progress=Interrupter("distillation"))
     with pytest.raises(ConfigError, match="other settings or pictures"):
         pretrain_pdn("parts", [folder], config(steps=7), device="cpu", resume=True)
     parts = load_file(pretrain_pdn("parts", [folder], c, device="cpu", resume=True).path)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
-
-
-class Interrupter:
-    """A progress display that presses Ctrl-C when the distillation has made three steps."""
-
-    steps, active = 0, False
-
-    def task(self, description: str, total: int, *, done: int = 0) -> Interrupter:
-        self.active = description.endswith("distillation")
-        return self
-
-    def __enter__(self) -> Interrupter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.active = False
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.steps += self.active
-        if self.active and self.steps == 3:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize(

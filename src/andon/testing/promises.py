@@ -217,7 +217,7 @@ def resumes_where_it_was_interrupted(trial: Trial) -> None:
         raise SkipTest("nothing is trained by gradient descent, so there is nothing to resume")
     folder = trial.folder()
     trainer = Trainer(seed=SEED, device="cpu", checkpoints=folder)
-    trainer.progress = _Interrupter(stages[-1])
+    trainer.progress = Interrupter(stages[-1])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         trial.fit(trainer)
@@ -284,17 +284,17 @@ def _pixels(record: Record) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(record.image))
 
 
-class _Interrupter:
+class Interrupter:
     """A progress display that presses Ctrl-C when the given stage has made three steps."""
 
     def __init__(self, stage: str) -> None:
         self.stage, self.steps, self.active = stage, 0, False
 
-    def task(self, description: str, total: int, *, done: int = 0) -> _Interrupter:
+    def task(self, description: str, total: int, *, done: int = 0) -> Interrupter:
         self.active = description.endswith(self.stage)
         return self
 
-    def __enter__(self) -> _Interrupter:
+    def __enter__(self) -> Interrupter:
         return self
 
     def __exit__(self, *_: object) -> None:
