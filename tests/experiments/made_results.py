@@ -15,9 +15,12 @@ def make_result(
     auroc: float = 0.9,
     dataset: str = "embedded",
     selected: bool = False,
+    data: str = "data",
+    target: str = "",
     **metrics: float,
 ) -> Result:
     values = {"image_auroc": auroc, "pixel_auroc": 0.95, "aupro_0.30": 0.8} | metrics
+    values = {"image_recall": 0.8, "image_fpr": 0.05} | values
     report = {
         "detector": recipe.split("/")[0],
         "dataset": dataset,
@@ -29,4 +32,4 @@ def make_result(
         "weights": [{"name": "starter"}],
         "machine": "a machine",
     }
-    return Result(Job(recipe, "data", category, "auto", seed), report, 2_000_000_000)
+    return Result(Job(recipe, data, category, "auto", seed, told_apart=target), report, 2_000_000_000)

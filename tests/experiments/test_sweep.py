@@ -17,10 +17,11 @@ from tiny import TINY
 
 from andon.core.errors import ConfigError, DataError, InterruptedRun
 from andon.experiments import sweep as module
-from andon.experiments.comparison import TEXTURES, Table, comparison, per_category, spread, write_tables
+from andon.experiments.comparison import TEXTURES, comparison, per_category, spread, write_tables
 from andon.experiments.published import published_for
 from andon.experiments.reproduction import load_reproduction
 from andon.experiments.sweep import Job, budgeted, finished, plan, run_job, sweep
+from andon.experiments.tables import Table
 
 DATA = "embedded:fabric,profile=tiny,size=128"
 

@@ -12,6 +12,7 @@ from andon.cli.options import (
     Category,
     Cores,
     DataArgument,
+    DataSetsArgument,
     Device,
     Json,
     Labelled,
@@ -35,11 +36,11 @@ app = typer.Typer()
 
 @app.command()
 def benchmark(
-    data: DataArgument,
+    data: DataSetsArgument,
     detectors: Annotated[
         str, typer.Option(help="Detectors or recipes (detector/variant), comma-separated, or all.")
     ] = "all",
-    categories: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    categories: Annotated[str, typer.Option(help="Comma-separated, or all categories of each DATA.")] = "all",
     seeds: Annotated[int, typer.Option(help="Runs with seeds 0, 1, ...")] = 1,
     budget: Annotated[float, typer.Option(help="Fraction of the epochs and steps of each recipe.")] = 1.0,
     settings: Settings = None,
@@ -54,7 +55,7 @@ def benchmark(
     track: Track = None,
     as_json: Json = False,
 ) -> None:
-    """Fit and evaluate detectors on categories with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
+    """Fit and evaluate detectors on data sets with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
     from andon.core.config import parse_assignments
     from andon.core.errors import AndonError
     from andon.detectors._registry import usable_detectors

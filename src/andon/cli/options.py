@@ -20,6 +20,12 @@ DataArgument = Annotated[
         metavar="DATA", help="Folder in any supported layout, folder of good images, or embedded:NAME."
     ),
 ]
+DataSetsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA...", help="One or several: folders in any supported layout, or embedded:NAME."
+    ),
+]
 Category = Annotated[
     str | None, typer.Option("--category", "-c", help="Category (product), if DATA has several.")
 ]

@@ -17,8 +17,9 @@ from pydantic import Field
 from andon.core.config import Config, Count, from_yaml
 from andon.core.errors import ConfigError, nearest
 from andon.detectors._recipes import load_recipe, resolve
-from andon.experiments.comparison import Table, spread
+from andon.experiments.comparison import spread
 from andon.experiments.sweep import Job, Result, budgeted
+from andon.experiments.tables import Table
 from andon.metrics.bootstrap import paired_auroc
 from andon.runs.folder import read_scores
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from andon.core.files import write_text
 from andon.datasets.published.counts import MVTEC_AD, MVTEC_LOCO
 from andon.experiments.published import Published, published_for
+from andon.experiments.tables import Table, as_csv
+from andon.metrics.results import NO_MASKS
 
 if TYPE_CHECKING:
     from andon.experiments.sweep import Result
@@ -24,6 +23,8 @@ COMPARED = {
     "image_auroc": "image AUROC",
     "pixel_auroc": "pixel AUROC",
     "aupro_0.30": "AUPRO 0.30",
+    "image_recall": "recall at the fixed threshold",
+    "image_fpr": "false-reject rate at the fixed threshold",
     "fit_seconds": "fit seconds",
     "latency_ms": "latency p50 (ms)",
     "peak_memory": "peak memory (GB)",
@@ -73,40 +74,6 @@ DECIMALS = {
 """Decimals of values that are no fractions; fractions are shown in percent with one decimal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of text cells with notes."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
-        lines.insert(1, "|" + "---|" * len(self.columns))
-        return "\n".join([f"### {self.title}", "", *lines, "", *(f"{note}\n" for note in self.notes)])
-
-    def latex(self) -> str:
-        """The table in LaTeX, a `tabular` inside a `table`."""
-        body = " \\\\\n".join(" & ".join(map(_latex, row)) for row in (self.columns, *self.rows))
-        head, _, rest = body.partition("\n")
-        notes = "".join(f"\\par\\footnotesize {_latex(note)}\n" for note in self.notes)
-        return (
-            f"\\begin{{table}}\n\\caption{{{_latex(self.title)}}}\n\\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}\n"
-            f"{head}\n\\hline\n{rest} \\\\\n\\end{{tabular}}\n{notes}\\end{{table}}\n"
-        )
-
-    def cells(self) -> list[tuple[str, str, str, str]]:
-        """All cells as (table title, row, column, text)."""
-        return [
-            (self.title, row[0], column, text)
-            for row in self.rows
-            for column, text in zip(self.columns[1:], row[1:], strict=True)
-        ]
-
-
 def measured(result: Result, name: str) -> float:
     """Value of a run: a metric by name, or time, latency, memory and teacher AUROC; NaN where there is none."""
     report = result.report
@@ -139,35 +106,80 @@ def write_tables(results: Sequence[Result], out: Path) -> list[Table]:
     write_text(out / "tables.md", "\n".join(table.markdown() for table in tables))
     write_text(out / "tables.tex", "\n".join(table.latex() for table in tables))
     cells = [cell for table in tables for cell in table.cells()]
-    write_text(out / "tables.csv", _as_csv([("table", "row", "column", "value"), *cells]))
+    write_text(out / "tables.csv", as_csv([("table", "row", "column", "value"), *cells]))
     return tables
 
 
 def comparison(results: Sequence[Result]) -> list[Table]:
     """One table per metric of `COMPARED`: detectors by categories, with averages over all, textures and objects.
 
-    Published averages follow below the measured rows.
+    Published averages follow below the measured rows. Results of several data sets have the mean over the sets instead; a
+    table of all metrics in this mean is the first one.
     """
-    categories = list(dict.fromkeys(result.job.category for result in results))
-    groups = _groups(categories)
-    published = _published(results) if groups else ()
-    tables = []
-    for metric, title in COMPARED.items():
-        rows = []
-        for name in _names(results):
-            mine = [result for result in results if result.job.name == name]
-            cells = [_over_seeds(mine, metric, (category,)) for category in categories]
-            cells += [_over_seeds(mine, metric, members) for members in groups.values()]
-            rows.append((name, *cells, mine[0].weights, _selected(mine)))
-        beside = [] if metric in DECIMALS else [line for line in published if line.has(metric)]
-        for line in beside:
-            cells = [*("–" for _ in categories), *(line.cell(metric, group) for group in groups)]
-            rows.append((f"{line.name} (published)", *cells, line.weights, line.selected))
-        columns = ("detector", *categories, *groups, "weights", "selected on")
-        notes = (*_notes(results), *_sources(beside))
-        tables.append(Table(_unit(metric, title), columns, tuple(rows), notes))
+    tables = [_mean_table(results)] if _several(results) else []
+    tables += [_by_category(results, metric) for metric in COMPARED if _measurable(results, metric)[0]]
     logical = _by_group(results)
     return [*tables, logical] if logical is not None else tables
+
+
+def _by_category(results: Sequence[Result], metric: str) -> Table:
+    """Detectors by categories or data sets, and their averages."""
+    categories, without = _measurable(results, metric)
+    groups = _groups(categories, results)
+    published = _published(results) if groups else ()
+    beside = [] if metric in DECIMALS else [line for line in published if line.has(metric)]
+    rows = []
+    for name in _names(results):
+        mine = [result for result in results if result.job.name == name]
+        cells = [_over_seeds(mine, metric, (category,)) for category in categories]
+        cells += [_over_seeds(mine, metric, members) for members in groups.values()]
+        rows.append((name, *cells, mine[0].weights, _selected(mine)))
+    for line in beside:
+        cells = [*("–" for _ in categories), *(line.cell(metric, group) for group in groups)]
+        rows.append((f"{line.name} (published)", *cells, line.weights, line.selected))
+    columns = ("detector", *categories, *groups, "weights", "selected on")
+    notes = (*_without_masks(without), *_notes(results), *_sources(beside))
+    return Table(_unit(metric, COMPARED[metric]), columns, tuple(rows), notes)
+
+
+def _mean_table(results: Sequence[Result]) -> Table:
+    """Detectors by metrics, each in the mean over the data sets."""
+    measurable = {metric: _measurable(results, metric) for metric in COMPARED}
+    rows = []
+    for name in _names(results):
+        mine = [result for result in results if result.job.name == name]
+        cells = [_over_seeds(mine, metric, targets) for metric, (targets, _) in measurable.items()]
+        rows.append((name, *cells, mine[0].weights, _selected(mine)))
+    titles = [_unit(metric, title) for metric, title in COMPARED.items()]
+    without = list(dict.fromkeys(name for _, names in measurable.values() for name in names))
+    return Table(
+        f"Mean over {len(_targets(results))} data sets",
+        ("detector", *titles, "weights", "selected on"),
+        tuple(rows),
+        (*_without_masks(without), *_notes(results)),
+    )
+
+
+def _measurable(results: Sequence[Result], metric: str) -> tuple[list[str], list[str]]:
+    """Names of the data sets on which a metric is shown, and of those left out because they have no masks.
+
+    None is left out of results of a single data set.
+    """
+    names = _targets(results)
+    if not _several(results):
+        return names, []
+    masked = {
+        result.job.target
+        for result in results
+        if result.report["metrics"].get(metric, {}).get("reason") != NO_MASKS
+    }
+    return [name for name in names if name in masked], [name for name in names if name not in masked]
+
+
+def _without_masks(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"Left out of pixel metrics and their mean, because there are no masks: {', '.join(names)}.",)
 
 
 def _by_group(results: Sequence[Result]) -> Table | None:
@@ -180,7 +192,7 @@ def _by_group(results: Sequence[Result]) -> Table | None:
         for key, title in BY_GROUP.items()
         if any(not math.isnan(result.value(key)) for result in grouped)
     }
-    categories = tuple(dict.fromkeys(result.job.category for result in grouped))
+    categories = _targets(grouped)
     published = _published(grouped)
     rows = []
     for name in _names(grouped):
@@ -208,7 +220,7 @@ def _by_group(results: Sequence[Result]) -> Table | None:
 def per_category(results: Sequence[Result], name: str) -> Table:
     """Table of one detector: a row per category, then the averages."""
     mine = [result for result in results if result.job.name == name]
-    categories = list(dict.fromkeys(result.job.category for result in mine))
+    categories = _targets(mine)
     shown = {
         metric: title
         for metric, title in PER_CATEGORY.items()
@@ -218,8 +230,11 @@ def per_category(results: Sequence[Result], name: str) -> Table:
         (category, *(_over_seeds(mine, metric, (category,)) for metric in shown)) for category in categories
     ]
     rows += [
-        (f"average, {group}", *(_over_seeds(mine, metric, members) for metric in shown))
-        for group, members in _groups(categories).items()
+        (
+            group if _several(mine) else f"average, {group}",
+            *(_over_seeds(mine, metric, members) for metric in shown),
+        )
+        for group, members in _groups(categories, mine).items()
     ]
     published = [line for line in _published(mine) if line.detector == mine[0].report["detector"]]
     rows += [(f"{line.name} (published)", *(line.cell(metric) for metric in shown)) for line in published]
@@ -228,7 +243,8 @@ def per_category(results: Sequence[Result], name: str) -> Table:
         *_notes(mine),
         *_sources(published, whose=True),
     )
-    return Table(f"{name}, per category (%)", ("category", *shown.values()), tuple(rows), notes)
+    what = "data set" if _several(mine) else "category"
+    return Table(f"{name}, per {what} (%)", (what, *shown.values()), tuple(rows), notes)
 
 
 def _published(results: Sequence[Result]) -> tuple[Published, ...]:
@@ -236,6 +252,8 @@ def _published(results: Sequence[Result]) -> tuple[Published, ...]:
     dataset = str(results[0].report["dataset"])
     categories = {"mvtec_ad": set(MVTEC_AD), "mvtec_loco": set(MVTEC_LOCO)}
     known = categories.get(dataset, set())
+    if _several(results):
+        return ()
     return published_for(dataset) if all(result.job.category in known for result in results) else ()
 
 
@@ -243,8 +261,19 @@ def _names(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(result.job.name for result in results))
 
 
-def _groups(categories: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Groups to average: all categories, and textures and objects where there are both."""
+def _targets(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(result.job.target for result in results))
+
+
+def _several(results: Sequence[Result]) -> bool:
+    """Whether the results are of several data sets, which are not averaged as the categories of one are."""
+    return len({result.job.data for result in results}) > 1
+
+
+def _groups(categories: Sequence[str], results: Sequence[Result]) -> dict[str, tuple[str, ...]]:
+    """Groups to average: all categories, and textures and objects where there are both; all sets where there are several."""
+    if _several(results):
+        return {"mean over sets": tuple(categories)}
     textures = tuple(c for c in categories if c in TEXTURES)
     objects = tuple(c for c in categories if c not in TEXTURES)
     groups = {"all": tuple(categories)} if len(categories) > 1 else {}
@@ -258,7 +287,7 @@ def _over_seeds(results: Sequence[Result], metric: str, categories: Sequence[str
     """
     by_seed: dict[int, list[float]] = {}
     for result in results:
-        if result.job.category in categories:
+        if result.job.target in categories:
             by_seed.setdefault(result.job.seed, []).append(measured(result, metric))
     complete = [values for values in by_seed.values() if len(values) == len(categories)]
     defined = [[value for value in values if not math.isnan(value)] for values in complete]
@@ -326,21 +355,14 @@ def _on(line: Published) -> str:
 def _csv(results: Sequence[Result]) -> str:
     """One row per run, one column per metric of any run."""
     names = list(dict.fromkeys(name for result in results for name in result.report["metrics"]))
-    own = [
-        "fit_seconds",
-        "latency_ms",
-        "peak_memory",
-        "teacher_mean",
-        "teacher_max",
-        "teacher_seconds",
-        "student_seconds",
-        "final_epoch",
-    ]
+    own = ["fit_seconds", "latency_ms", "peak_memory", "teacher_mean", "teacher_max", "teacher_seconds"]
+    own += ["student_seconds", "final_epoch"]
     rows: list[Sequence[object]] = [
         [
             "recipe",
             "label",
             "category",
+            "data_set",
             "seed",
             "weights",
             "selected_on_test_labels",
@@ -359,6 +381,7 @@ def _csv(results: Sequence[Result]) -> str:
                 job.recipe,
                 job.name,
                 job.category,
+                job.target,
                 job.seed,
                 result.weights,
                 result.on_test,
@@ -367,30 +390,4 @@ def _csv(results: Sequence[Result]) -> str:
                 *cells,
             ]
         )
-    return _as_csv(rows)
-
-
-def _as_csv(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _latex(text: str) -> str:
-    return text.translate(LATEX)
-
-
-LATEX = str.maketrans(
-    {
-        "\\": "\\textbackslash{}",
-        "_": "\\_",
-        "%": "\\%",
-        "&": "\\&",
-        "#": "\\#",
-        "±": "$\\pm$",
-        "–": "--",
-        "“": "``",
-        "”": "''",
-    }
-)
-"""Escapes of LaTeX."""
+    return as_csv(rows)

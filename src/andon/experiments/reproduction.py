@@ -18,8 +18,9 @@ from pydantic import Field
 from andon.core.config import Config, Count, from_yaml
 from andon.core.errors import ConfigError, DataError, nearest
 from andon.datasets import list_categories, open_dataset
-from andon.experiments.comparison import PER_CATEGORY, Table, measured
+from andon.experiments.comparison import PER_CATEGORY, measured
 from andon.experiments.sweep import Job, Result, plan
+from andon.experiments.tables import Table
 
 AVERAGE = "average"
 """Key of the published means over all categories."""

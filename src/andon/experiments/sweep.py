@@ -18,12 +18,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun, nearest
+from andon.core.errors import AndonError, ConfigError, InterruptedRun
 from andon.core.files import write_json
 from andon.core.progress import NoProgress, Progress
-from andon.datasets import list_categories
 from andon.detectors._recipes import default_recipe, load_recipe, resolve
 from andon.detectors._registry import known_detector
+from andon.experiments.targets import find_targets, folder_name
 from andon.runs.evaluate import evaluate_run
 from andon.runs.fit import fit_run
 from andon.runs.source import Source
@@ -45,15 +45,22 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     """Row name in tables; default: the recipe name."""
+    told_apart: str = ""
+    """Name of the data set in tables and folders where another one has the same category; default: the category."""
 
     @property
     def name(self) -> str:
         """Row name in tables."""
         return self.label or self.recipe
 
+    @property
+    def target(self) -> str:
+        """Name of the data set in tables and folders."""
+        return self.told_apart or self.category
+
     def folder(self, out: Path) -> Path:
         """Run folder below the folder of the sweep."""
-        return out / "runs" / _file_name(self.name) / _file_name(self.category) / f"seed-{self.seed}"
+        return out / "runs" / folder_name(self.name) / folder_name(self.target) / f"seed-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ class Result:
 
 
 def plan(
-    data: str,
+    data: str | Sequence[str],
     recipes: Sequence[str],
     *,
     categories: Sequence[str] = (),
@@ -104,13 +111,11 @@ def plan(
 ) -> list[Job]:
     """Jobs of a sweep, seeds outermost, so that an interrupted sweep leaves complete rows.
 
-    `recipes` are detector names (their default recipe) or `detector/variant`; no `categories` means all of `data`.
-    `budget` scales the epochs and steps of each recipe. Raises `ConfigError` or `DataError` for unknown names.
+    `data` is one data set or several; no `categories` means all of each. `recipes` are detector names (their default recipe)
+    or `detector/variant`. `budget` scales the epochs and steps of each recipe. Raises `ConfigError` for unknown recipes
+    and settings, and what `find_targets` raises.
     """
-    known = list_categories(data, layout)
-    for category in categories:
-        if category not in known:
-            raise DataError(f"{data} has no category {category!r}; {nearest(category, known)}")
+    targets = find_targets([data] if isinstance(data, str) else data, categories, layout)
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}: at least one seed is needed")
     chosen: dict[str, dict[str, Any]] = {}
@@ -120,10 +125,10 @@ def plan(
         full = name if "/" in name else default_recipe(name)
         chosen[full] = budgeted(full, budget, settings or {})
     return [
-        Job(name, data, category, layout, seed, changes)
+        Job(recipe, target.data, target.category, layout, seed, changes, told_apart=name)
         for seed in range(seeds)
-        for category in (categories or known)
-        for name, changes in chosen.items()
+        for name, target in targets.items()
+        for recipe, changes in chosen.items()
     ]
 
 
@@ -231,7 +236,7 @@ def sweep(
                 failures[str(job.folder(out))] = failure
             elif after is not None:
                 after(job.folder(out))
-            task.advance(1, f"{job.name} {job.category} seed {job.seed}")
+            task.advance(1, f"{job.name} {job.target} seed {job.seed}")
     results = [result for job in jobs if (result := finished(job, out)) is not None]
     return Outcome(results, failures)
 
@@ -289,7 +294,3 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text) or "all"
