@@ -5,6 +5,7 @@ Formats and value ranges: docs/reference/data.md, "Images".
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files, in lower case."""
 IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
 """Files and folders of operating systems, in lower case."""
+WITH_EXIF = frozenset({".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+"""Suffixes of the formats in which cameras write EXIF."""
+EXIF_FOLDER, DATE_TIME_ORIGINAL = 0x8769, 0x9003
+"""EXIF tags."""
+CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
+"""Begin of EXIF's `2024:05:31 12:00:00`."""
 MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
 
@@ -213,6 +220,19 @@ def read_size(path: Path) -> tuple[int, int]:
     except Exception:  # `decode` names the file, or reads it with tifffile
         pixels = decode(path).pixels
         return pixels.shape[0], pixels.shape[1]
+
+
+def read_day(path: Path) -> str | None:
+    """Day on which an image was taken, `2024-05-31`, from EXIF DateTimeOriginal; None without it. No pixel is decoded."""
+    if path.suffix.lower() not in WITH_EXIF:
+        return None
+    try:
+        with Image.open(path) as opened:
+            text = str(opened.getexif().get_ifd(EXIF_FOLDER).get(DATE_TIME_ORIGINAL, ""))
+    except Exception:  # `decode` names the file
+        return None
+    found = CAPTURE_DAY.match(text)
+    return "-".join(found.groups()) if found else None
 
 
 def read_mask(path: Path) -> npt.NDArray[np.integer]:

@@ -45,6 +45,8 @@ class Record:
     """How `masks` are read."""
     object_id: str | None = None
     """Equal for all images of one object (product)."""
+    session: str | None = None
+    """Equal for all images taken together, e.g. on one day; None where it is not known."""
     depth: Path | None = None
     """File of the organised point cloud (H, W, 3) in metres that belongs to the image, None without one."""
     metadata: dict[str, str] = field(default_factory=dict, compare=False, hash=False)

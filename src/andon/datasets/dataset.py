@@ -92,6 +92,11 @@ class Dataset:
         return self.findings.errors + self.findings.warnings + self.findings.notes
 
     @property
+    def excluded(self) -> tuple[str, ...]:
+        """Ids of good images that were left out on request."""
+        return self.findings.excluded
+
+    @property
     def has_masks(self) -> bool:
         """Whether any test image has a mask; without masks only image-level metrics can be computed."""
         return any(record.masks for record in self.test)

@@ -20,6 +20,8 @@ class Findings:
     """Results may be worse or incomplete."""
     notes: tuple[str, ...] = ()
     """Information."""
+    excluded: tuple[str, ...] = ()
+    """Ids of good images that were left out on request."""
 
     def lines(self) -> list[str]:
         """All messages as `error: ...`, `warning: ...`, `note: ...`, in this order."""
@@ -27,7 +29,12 @@ class Findings:
         return [f"{rank}: {message}" for rank, messages in ranks for message in messages]
 
     def __add__(self, other: Findings) -> Findings:
-        return Findings(self.errors + other.errors, self.warnings + other.warnings, self.notes + other.notes)
+        return Findings(
+            self.errors + other.errors,
+            self.warnings + other.warnings,
+            self.notes + other.notes,
+            self.excluded + other.excluded,
+        )
 
 
 @dataclass(slots=True)
@@ -37,10 +44,12 @@ class FindingsLog:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
 
     def findings(self) -> Findings:
         """The collected messages in order, without duplicates."""
-        return Findings(*(tuple(dict.fromkeys(rank)) for rank in (self.errors, self.warnings, self.notes)))
+        ranks = (self.errors, self.warnings, self.notes, self.excluded)
+        return Findings(*(tuple(dict.fromkeys(rank)) for rank in ranks))
 
 
 def first_few(items: Sequence[str | Path], limit: int = NAMED) -> str:

@@ -14,7 +14,7 @@ from andon.core.errors import DataError, nearest
 from andon.core.records import Split
 from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, is_bad, is_good
 
-COLUMNS = ("image", "split", "label", "category", "defect_type", "mask", "object_id")
+COLUMNS = ("image", "split", "label", "category", "defect_type", "mask", "object_id", "session")
 SUFFIXES = (".csv", ".json", ".jsonl")
 
 
@@ -33,6 +33,7 @@ class Row:
     defect_type: str
     masks: tuple[str, ...]
     object_id: str | None
+    session: str | None
     metadata: dict[str, str] = field(default_factory=dict)
     """Further columns."""
 
@@ -149,6 +150,7 @@ def _row(values: Mapping[str, str], where: str) -> Row:
         defect_type=values.get("defect_type", ""),
         masks=tuple(mask.strip() for mask in values.get("mask", "").split(";") if mask.strip()),
         object_id=values.get("object_id") or None,
+        session=values.get("session") or None,
         metadata={name: value for name, value in values.items() if name and name not in COLUMNS},
     )
 

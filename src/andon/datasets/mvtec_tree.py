@@ -1,4 +1,7 @@
-"""Read folders of the form `train/good`, `validation/good`, `test/<type>` with optional masks, as in MVTec AD."""
+"""Read folders of the form `train/good`, `validation/good`, `test/<type>` with optional masks, as in MVTec AD.
+
+Folders inside a good one are sessions: `train/good/monday/000.png`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,13 @@ from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Options
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.masks import Saturation
-from andon.datasets.record_building import folder_records, log_missing_masks
+from andon.datasets.record_building import (
+    chosen_good,
+    folder_records,
+    good_folder_records,
+    log_missing_masks,
+    of_split,
+)
 from andon.datasets.splits import hold_out_validation
 
 
@@ -42,6 +51,8 @@ def read_mvtec_tree(
     if not train:
         raise DataError(f"{folder} has no pictures in train/good: add pictures of good parts")
     validation = _good_records(folder, VALIDATION, category, "validation", log)
+    good = chosen_good([*train, *validation], options, log)
+    train, validation = of_split(good, "train"), of_split(good, "validation")
     if not validation and options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder)
     test = _test_records(folder, category, group, log)
@@ -64,10 +75,11 @@ def _good_records(
     records: list[Record] = []
     for top in named(folders_in(folder), names):
         for kind in folders_in(top):
-            listed = scan(kind, log).images
             if is_good(kind.name):
-                records += folder_records(kind, listed, folder.parent, category, split, log=log)
-            elif listed and kind.name.lower() not in MASKS:
+                records += good_folder_records(kind, folder.parent, category, split, log=log)
+                continue
+            listed = scan(kind, log).images
+            if listed and kind.name.lower() not in MASKS:
                 log.errors.append(
                     f"{kind} holds {plural(len(listed), 'picture')} in {split}, which is for good ones: left out, "
                     "move them to test"
@@ -85,16 +97,20 @@ def _test_records(
     records: list[Record] = []
     for kind in kinds:
         listed = scan(kind, log).images
-        is_anomalous = kind in defects
         mask_files = masks.files_of(listed, kind, only=defects == [kind])
+        if kind not in defects:
+            records += good_folder_records(
+                kind, folder.parent, category, "test", mask_files=mask_files, log=log
+            )
+            continue
         records += folder_records(
             kind,
             listed,
             folder.parent,
             category,
             "test",
-            defect_type=kind.name if is_anomalous else "good",
-            group=group(kind.name) if is_anomalous else "good",
+            defect_type=kind.name,
+            group=group(kind.name),
             mask_files=mask_files,
             log=log,
         )

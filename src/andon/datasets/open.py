@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from andon.datasets.dataset import Dataset
 from andon.datasets.embedded_cache import PREFIX, category_of, generated_categories, generated_folder
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options, layouts
+from andon.datasets.sessions import AUTO, EXIF, NONE, session_pattern
 
 NAMED_CATEGORIES = 20
 """Categories that an error message lists; the rest is counted."""
@@ -25,19 +26,33 @@ def open_dataset(
     seed: int = 0,
     hold_out: bool = True,
     allow_outside: bool = False,
+    sessions: str = "auto",
+    exclude: Sequence[str] = (),
+    exclude_missing: bool = False,
 ) -> Dataset:
-    """Open one category of a data set. Files are listed, no image is opened.
+    """Open one category of a data set. Files are listed, no image is decoded.
 
     `path` is a folder in a known layout (one category, or one folder per category), a folder of good images, a manifest,
     or `embedded:NAME` for generated data (`embedded:fabric,profile=tiny,size=128`). `category` may be omitted where there
     is only one. `seed` selects the images held out for validation where the data set has no validation images;
-    `hold_out=False` holds out none. `allow_outside` lets a manifest name files outside its folder. Raises `DataError`,
-    which lists the expected layouts.
+    `hold_out=False` holds out none. `allow_outside` lets a manifest name files outside its folder. `sessions`
+    says how sessions of good images are told apart: `auto` (manifest, folders or EXIF day), `exif`, `none`, or a pattern with
+    one group for file names. `exclude` names good images to leave out, by id, file name or path; with `exclude_missing`
+    names that no image has are accepted. Raises `DataError`, which lists the expected layouts.
 
         data = open_dataset("data/mvtec_ad", category="bottle")
         detector.fit(data.train, validation=data.validation)
     """
-    options = Options(seed=seed, hold_out=hold_out, allow_outside=allow_outside)
+    if sessions not in (AUTO, NONE, EXIF):
+        session_pattern(sessions)
+    options = Options(
+        seed=seed,
+        hold_out=hold_out,
+        allow_outside=allow_outside,
+        sessions=sessions,
+        exclude=tuple(exclude),
+        exclude_missing=exclude_missing,
+    )
     if str(path).startswith(PREFIX):
         folder = generated_folder(str(path), category)
         return replace(_open(folder, category_of(str(path), category), layout, options), name="embedded")

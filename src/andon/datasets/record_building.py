@@ -7,11 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from andon.core.errors import DataError
 from andon.core.image_files import natural_key
 from andon.core.records import Group, Record, Split
 from andon.datasets.dataset import Records
+from andon.datasets.exclusion import find_excluded
 from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.folder_names import MASKS
+from andon.datasets.folder_scan import folders_in, scan
+from andon.datasets.layouts import Options
 from andon.datasets.mask_pairing import NO_MASKS, MaskFiles, separate_masks
+from andon.datasets.sessions import with_sessions
 
 
 def folder_records(
@@ -41,6 +47,44 @@ def folder_records(
         records.append(
             Record(image, name, category, split, label, defect_type, group, found.masks, found.kind)
         )
+    return records
+
+
+def chosen_good(records: Sequence[Record], options: Options, log: FindingsLog) -> list[Record]:
+    """The good `records` to learn from or to split, without excluded ones, with their sessions.
+
+    Raises `DataError` for a name to exclude that is unknown or ambiguous, where none is left, or for sessions not found.
+    """
+    excluded = find_excluded(records, options.exclude, strict=not options.exclude_missing)
+    log.excluded += sorted(excluded)
+    kept = [record for record in records if record.id not in excluded]
+    if not kept:
+        raise DataError(f"all {plural(len(records), 'good picture')} are excluded: leave some to learn from")
+    return with_sessions(kept, options.sessions, log)
+
+
+def of_split(records: Sequence[Record], split: Split) -> list[Record]:
+    """The records of one split."""
+    return [record for record in records if record.split == split]
+
+
+def good_folder_records(
+    folder: Path,
+    root: Path,
+    category: str,
+    split: Split,
+    *,
+    mask_files: Mapping[Path, MaskFiles] | None = None,
+    log: FindingsLog,
+) -> list[Record]:
+    """Records of the images in a folder of good ones, then of those in its sub-folders, each of which is a session."""
+    records = folder_records(
+        folder, scan(folder, log).images, root, category, split, mask_files=mask_files, log=log
+    )
+    for session in folders_in(folder):
+        if session.name.lower() not in MASKS:
+            found = folder_records(session, scan(session, log).images, root, category, split, log=log)
+            records += [replace(record, session=session.name) for record in found]
     return records
 
 

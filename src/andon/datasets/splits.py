@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
-from andon.datasets.findings import FindingsLog, plural
+from andon.datasets.findings import FindingsLog, first_few, plural
 
 VALIDATION_PERCENT = 10
 TEST_PERCENT = 20
+FEWEST_SESSIONS = 3
+"""Sessions from which on whole ones are held out."""
+UNKNOWN_SESSION = ""
+"""Key of images without a session where others have one."""
 
 
 def held_out(keys: Sequence[str], percent: int, seed: int, *, round_down: bool = False) -> frozenset[str]:
@@ -25,16 +29,45 @@ def held_out(keys: Sequence[str], percent: int, seed: int, *, round_down: bool =
     The number is rounded up, or down with `round_down`. Items with the same key stay together, so that with shared keys
     more may be held out. At least one key is kept.
     """
-    wanted = percent * len(keys) // 100 if round_down else len(keys) - (100 - percent) * len(keys) // 100
+    wanted = _wanted(len(keys), percent, round_down)
     counts = Counter(keys)
     chosen: set[str] = set()
     taken = 0
-    for key in sorted(counts, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()):
+    for key in _shuffled(counts, seed):
         if taken >= wanted or len(chosen) == len(counts) - 1:  # at least one key is kept
             break
         chosen.add(key)
         taken += counts[key]
     return frozenset(chosen)
+
+
+def held_out_sessions(
+    keys: Sequence[str], percent: int, seed: int, *, round_down: bool = False
+) -> frozenset[str]:
+    """Sessions that are held out, of the session of each image: in hash order, until `percent` % of the images are.
+
+    A session that brings more than twice that number is passed over; where every one does, the smallest is held out.
+    """
+    wanted = _wanted(len(keys), percent, round_down)
+    counts = Counter(keys)
+    order = _shuffled(counts, seed)
+    chosen: set[str] = set()
+    taken = 0
+    for key in order:
+        if taken < wanted and taken + counts[key] <= 2 * wanted:
+            chosen.add(key)
+            taken += counts[key]
+    return frozenset(chosen or {min(order, key=lambda key: counts[key])})
+
+
+def session_keys(records: Sequence[Record]) -> list[str] | None:
+    """Session of each image, None with fewer than `FEWEST_SESSIONS`. Images of one object have that of its first image."""
+    first: dict[str, str] = {}
+    keys = []
+    for record in records:
+        own = record.session or UNKNOWN_SESSION
+        keys.append(own if record.object_id is None else first.setdefault(record.object_id, own))
+    return keys if len(set(keys)) >= FEWEST_SESSIONS else None
 
 
 def hold_out(
@@ -49,8 +82,9 @@ def hold_out(
 ) -> tuple[list[Record], list[Record]]:
     """Split good `records` into (kept, held out for `into`); images of one object stay together.
 
-    The key of an image is its object id, or without one its path relative to `base`. Raises `DataError` for fewer than
-    `needs` images, or when all show the same object.
+    The key of an image is its object id, or without one its path relative to `base`. Where at least `FEWEST_SESSIONS`
+    sessions are known, whole sessions are held out (`held_out_sessions`). Raises `DataError` for fewer than `needs` images,
+    or when all show the same object.
     """
     keys = [record.object_id or _relative(record.image, base) for record in records]
     if len(records) < needs:
@@ -63,7 +97,11 @@ def hold_out(
             f"all good pictures in {base} show the one object {keys[0]!r}: {into} needs another object, "
             "add pictures"
         )
-    chosen = held_out(keys, percent, seed, round_down=round_down)
+    sessions = session_keys(records)
+    if sessions is not None:
+        keys, chosen = sessions, held_out_sessions(sessions, percent, seed, round_down=round_down)
+    else:
+        chosen = held_out(keys, percent, seed, round_down=round_down)
     kept = [record for record, key in zip(records, keys, strict=True) if key not in chosen]
     held = [replace(record, split=into) for record, key in zip(records, keys, strict=True) if key in chosen]
     return kept, held
@@ -78,7 +116,26 @@ def hold_out_validation(
     """
     kept, held = hold_out(records, VALIDATION_PERCENT, seed, base=base, into="validation")
     log.notes.append(f"{plural(len(held), 'picture')}{whose} held out for validation (seed {seed})")
+    sessions = {record.session for record in records if record.session}
+    if session_keys(records) is not None:
+        names = sorted({record.session or "no known session" for record in held})
+        log.notes.append(f"whole sessions are held out for validation: {first_few(names)}")
+    elif len(sessions) > 1:
+        log.notes.append(
+            f"{len(sessions)} sessions are too few to hold out whole ones, that takes {FEWEST_SESSIONS}: pictures of each are "
+            "held out"
+        )
     return kept, held
+
+
+def _wanted(count: int, percent: int, round_down: bool) -> int:
+    """`percent` % of `count`, rounded up, or down with `round_down`."""
+    return percent * count // 100 if round_down else count - (100 - percent) * count // 100
+
+
+def _shuffled(keys: Iterable[str], seed: int) -> list[str]:
+    """The keys in the order of `sha256(f"{seed}:{key}")`."""
+    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest())
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -27,6 +27,12 @@ class Options:
     """Hold out good images for validation where the data set has no validation images."""
     allow_outside: bool = False
     """Let a manifest name files outside its folder."""
+    sessions: str = "auto"
+    """How sessions are told apart (`sessions.with_sessions`)."""
+    exclude: tuple[str, ...] = ()
+    """Good images to leave out (`exclusion.find_excluded`)."""
+    exclude_missing: bool = False
+    """Accept names in `exclude` that no image has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_scan import has_images, scan
 from andon.datasets.layouts import Layout, Options, by_folder
-from andon.datasets.record_building import folder_records
+from andon.datasets.record_building import chosen_good, folder_records
 from andon.datasets.splits import hold_out_validation
 
 NAME = "flat"
@@ -23,6 +23,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     train = folder_records(folder, listing.images, folder.parent, category, "train", log=log)
     if not train:
         raise DataError(f"{folder} holds no usable pictures: all are empty or broken links, copy them again")
+    train = chosen_good(train, options, log)
     validation: list[Record] = []
     if options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder, whose="")

@@ -1,6 +1,6 @@
 """One folder of normal and one of defective images (docs/reference/data.md, "Own folders").
 
-    <category>/normal/*.jpg
+    <category>/normal/*.jpg  or  <category>/normal/<session>/*.jpg
     <category>/defect/*.jpg  or  <category>/defect/<type>/*.jpg
     <category>/masks/...                                    optional
 
@@ -19,15 +19,23 @@ from andon.datasets.folder_names import BAD, GOOD, MASKS, RESERVED
 from andon.datasets.folder_scan import folders_in, has_images, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
-from andon.datasets.record_building import folder_records, log_missing_masks
+from andon.datasets.record_building import chosen_good, folder_records, good_folder_records, log_missing_masks
 from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "folders"
 
 
 def fits(folder: Path) -> bool:
-    """Whether there is a folder of normal images; all names of `folder_names.GOOD` are accepted."""
-    return any(has_images(good) for good in named(folders_in(folder), GOOD))
+    """Whether there is a folder of normal images, or of sessions of them; all names of `folder_names.GOOD` are accepted."""
+    return any(
+        has_images(good) or any(has_images(session) for session in _sessions(good))
+        for good in named(folders_in(folder), GOOD)
+    )
+
+
+def _sessions(good: Path) -> list[Path]:
+    """Folders inside a good one whose names do not say that they are good, bad or a split themselves."""
+    return [path for path in folders_in(good) if path.name.lower() not in GOOD | BAD | RESERVED]
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
@@ -37,13 +45,14 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     train: list[Record] = []
     for good in named(folders_in(folder), GOOD):
         listed = scan(good, log).images
-        train += folder_records(
-            good, listed, folder.parent, category, "train", mask_files=masks.files_of(listed, good), log=log
+        train += good_folder_records(
+            good, folder.parent, category, "train", mask_files=masks.files_of(listed, good), log=log
         )
     if not train:
         raise DataError(
             f"{folder} holds no usable normal pictures: all are empty or broken links, copy them again"
         )
+    train = chosen_good(train, options, log)
     test = _defects(folder, category, masks, log)
     masks.report_unused()
     log_missing_masks(test, log)

@@ -1,8 +1,8 @@
 """A manifest: a table with one row per image (docs/reference/data.md, "Manifests").
 
 Columns: `image` (required), `split`, `label`, `category`, `defect_type`, `mask` (several joined with `;`),
-`object_id`. Of the good images without a split, 20 % go to test where test has anomalous images but no good one, 10 % to
-validation where no row is in validation, the rest to train. Other images without a split go to test.
+`object_id`, `session`. Of the good images without a split, 20 % go to test where test has anomalous images but no good one,
+10 % to validation where no row is in validation, the rest to train. Other images without a split go to test.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from andon.datasets.findings import FindingsLog, first_few, plural
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve
-from andon.datasets.record_building import log_missing_masks, sorted_records
+from andon.datasets.record_building import chosen_good, log_missing_masks, sorted_records
 from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "manifest"
@@ -65,6 +65,12 @@ def read(manifest: Path, category: str, options: Options) -> Dataset:
             )
         else:
             given[record.split].append(record)
+    pool = [*ruled, *given["train"], *given["validation"]]
+    chosen = {record.id: record for record in chosen_good(pool, options, log)} if pool else {}
+    ruled, given["train"], given["validation"] = (
+        [chosen[record.id] for record in records if record.id in chosen]
+        for records in (ruled, given["train"], given["validation"])
+    )
     train, validation, test = _split_by_rule(ruled, given, manifest, options, log)
     if not train:
         raise DataError(
@@ -120,6 +126,7 @@ def _records(rows: Sequence[Row], base: Path, category: str, options: Options) -
             masks=truth,
             mask_kind=MASK_KINDS[min(len(truth), 2)],
             object_id=row.object_id,
+            session=row.session,
             metadata=row.metadata,
         )
         for row, image, truth, name in zip(rows, images, masks, _ids(images, base), strict=True)

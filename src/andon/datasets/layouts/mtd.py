@@ -20,7 +20,7 @@ from andon.datasets.findings import FindingsLog, first_few, plural
 from andon.datasets.folder_scan import folders_in, natural_order, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.published.counts import MTD, compare
-from andon.datasets.record_building import log_missing_masks
+from andon.datasets.record_building import chosen_good, log_missing_masks
 from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "mtd"
@@ -49,7 +49,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if not free:
         raise DataError(f"{folder} has no pictures in {PREFIX}{FREE}/Imgs: copy them again")
     log_missing_masks(defects, log)
-    train = [replace(record, split="train") for record in free]
+    train = [replace(record, split="train") for record in chosen_good(free, options, log)]
     good: list[Record] = []
     validation: list[Record] = []
     if defects:

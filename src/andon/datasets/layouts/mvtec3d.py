@@ -22,7 +22,7 @@ from andon.datasets.folder_names import GOOD, TEST, TRAIN, VALIDATION, is_good
 from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
-from andon.datasets.record_building import folder_records, log_missing_masks
+from andon.datasets.record_building import chosen_good, folder_records, log_missing_masks, of_split
 from andon.datasets.splits import hold_out_validation
 
 NAME = "mvtec3d"
@@ -45,6 +45,8 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if not train:
         raise DataError(f"{folder} has no pictures in train/good/rgb: add pictures of good parts")
     validation = _records(folder, VALIDATION, category, "validation", log)
+    good = chosen_good([*train, *validation], options, log)
+    train, validation = of_split(good, "train"), of_split(good, "validation")
     if not validation and options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder)
     test = sorted(_records(folder, TEST, category, "test", log), key=lambda record: record.defect_type)

@@ -24,7 +24,13 @@ from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.published.counts import MVTEC_AD_2, compare_any
-from andon.datasets.record_building import folder_records, log_missing_masks, unique_ids
+from andon.datasets.record_building import (
+    chosen_good,
+    folder_records,
+    log_missing_masks,
+    of_split,
+    unique_ids,
+)
 from andon.datasets.splits import hold_out_validation
 
 NAME = "mvtec_ad_2"
@@ -44,6 +50,8 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if not train:
         raise DataError(f"{folder} has no pictures in train/good: copy them again")
     validation = _good(folder, VALIDATION, category, "validation", log)
+    good = chosen_good([*train, *validation], options, log)
+    train, validation = of_split(good, "train"), of_split(good, "validation")
     if not validation and options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder)
     public = _public(folder, category, log)

@@ -24,7 +24,12 @@ from andon.datasets.findings import FindingsLog, first_few, plural
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import resolve
-from andon.datasets.record_building import log_missing_masks, sorted_records, without_missing_files
+from andon.datasets.record_building import (
+    chosen_good,
+    log_missing_masks,
+    sorted_records,
+    without_missing_files,
+)
 from andon.datasets.splits import VALIDATION_PERCENT, hold_out
 
 NAME = "real_iad"
@@ -87,6 +92,7 @@ def read(chosen: Path, category: str, options: Options) -> Dataset:
         raise DataError(f"{table} names no training pictures that are there: unpack {size.name} completely")
     if hidden:
         log.notes.append("train may hold defects, as this set intends: its labels are not looked at")
+    train = chosen_good(train, options, log)
     validation: list[Record] = []
     if options.hold_out:
         train, validation = hold_out(train, VALIDATION_PERCENT, options.seed, base=size, into="validation")

@@ -26,7 +26,12 @@ from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import resolve
 from andon.datasets.mvtec_tree import is_mvtec_tree, read_mvtec_tree
 from andon.datasets.published.counts import VISA, compare_any
-from andon.datasets.record_building import log_missing_masks, sorted_records, without_missing_files
+from andon.datasets.record_building import (
+    chosen_good,
+    log_missing_masks,
+    sorted_records,
+    without_missing_files,
+)
 from andon.datasets.splits import hold_out_validation
 
 NAME = "visa"
@@ -72,6 +77,7 @@ def _read_published(folder: Path, category: str, options: Options) -> Dataset:
             log.errors.append(f"{record.image} is anomalous in train, which is for good pictures: left out")
     if not train:
         raise DataError(f"{root / SPLITS} names no normal training pictures of {category!r}: copy it again")
+    train = chosen_good(train, options, log)
     validation: list[Record] = []
     if options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder)

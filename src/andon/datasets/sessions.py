@@ -1,0 +1,110 @@
+"""Sessions: which good images were taken together, such as those of one day (docs/reference/data.md, "Sessions").
+
+Images of one session are alike. A detector that has learned from a session is better on it than on the next one, so whole
+sessions are held out where there are at least `splits.FEWEST_SESSIONS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from andon.core.errors import ConfigError, DataError
+from andon.core.image_files import read_day
+from andon.core.records import Record
+from andon.datasets.findings import FindingsLog, first_few, plural
+
+AUTO, NONE, EXIF = "auto", "none", "exif"
+"""Ways to tell sessions apart, beside a pattern."""
+NAMED_SESSIONS = 12
+"""Sessions that a message names; the rest is counted."""
+
+
+def with_sessions(records: Sequence[Record], how: str, log: FindingsLog) -> list[Record]:
+    """The good `records` with their `session`, told apart by `how`; the sessions are logged as a note.
+
+    `auto` keeps what a manifest or folders say, and otherwise takes the day of EXIF where every image has one; `none`
+    knows no sessions; `exif` takes the day of EXIF; anything else is a pattern (`session_pattern`) for file names.
+    Raises `DataError` where `exif` or the pattern finds no session.
+    """
+    if how == NONE:
+        return [replace(record, session=None) for record in records]
+    if how == AUTO:
+        named = list(records)
+        source = "folders or manifest"
+        if not any(record.session for record in records):
+            named, source = _by_day(records) or named, "EXIF day"
+    elif how == EXIF:
+        named, source = [replace(record, session=read_day(record.image)) for record in records], "EXIF day"
+        if not any(record.session for record in named):
+            raise DataError(
+                f"--sessions exif: none of the {len(records)} good pictures has an EXIF day (DateTimeOriginal): leave it "
+                "out, or give a pattern for file names"
+            )
+    else:
+        named, source = _by_pattern(records, how), f"pattern {how}"
+    _log_sessions(named, source, log)
+    return named
+
+
+def session_pattern(text: str) -> re.Pattern[str]:
+    """A regular expression with one group, which is searched in file names and holds the session. Raises `ConfigError`."""
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ConfigError(
+            f"--sessions {text!r} is no regular expression ({error}): correct it, e.g. '^(\\d{{8}})_'"
+        ) from None
+    if pattern.groups != 1:
+        raise ConfigError(
+            f"--sessions {text!r} has {plural(pattern.groups, 'group')}, must be auto, none, exif or a pattern with one group "
+            "around the part of the file name that tells sessions apart, e.g. '^(\\d{8})_'"
+        )
+    return pattern
+
+
+def session_counts(records: Sequence[Record]) -> dict[str, int]:
+    """Number of images of each session, in order of their names; images without a session are left out."""
+    return dict(sorted(Counter(record.session for record in records if record.session).items()))
+
+
+def _by_day(records: Sequence[Record]) -> list[Record] | None:
+    """The records with the day of EXIF, None unless every image has one; the first without one ends the reading."""
+    named = []
+    for record in records:
+        day = read_day(record.image)
+        if day is None:
+            return None
+        named.append(replace(record, session=day))
+    return named
+
+
+def _by_pattern(records: Sequence[Record], text: str) -> list[Record]:
+    pattern = session_pattern(text)
+    matches = [pattern.search(record.image.name) for record in records]
+    named = [
+        replace(record, session=(match[1] or None) if match else None)
+        for record, match in zip(records, matches, strict=True)
+    ]
+    if not any(record.session for record in named):
+        names = first_few([record.image.name for record in records])
+        raise DataError(
+            f"--sessions {text!r} matches none of {plural(len(records), 'file name')} ({names}): correct the pattern"
+        )
+    return named
+
+
+def _log_sessions(records: Sequence[Record], source: str, log: FindingsLog) -> None:
+    counts = session_counts(records)
+    if not counts:
+        return
+    listed = first_few([f"{name} ({count})" for name, count in counts.items()], NAMED_SESSIONS)
+    log.notes.append(f"{plural(len(counts), 'session')} of good pictures ({source}): {listed}")
+    unknown = [record.id for record in records if not record.session]
+    if unknown:
+        log.warnings.append(
+            f"{plural(len(unknown), 'good picture')} of no known session count as one session of their own: "
+            f"{first_few(unknown)}"
+        )
