@@ -10,6 +10,7 @@ from andon.detectors.ast import AST, ASTConfig, enlarged_max
 from andon.layers.flow import Flow
 from andon.layers.residual_student import ResidualStudent
 from andon.nn.backbones import count_parameters, multiply_adds
+from andon.nn.training import Trainer
 
 SMALL = {
     "extractor.network": "resnet18",
@@ -73,6 +74,16 @@ def test_losses_are_those_of_the_paper():
     assert model.student_loss(inputs).item() == pytest.approx(F.mse_loss(s, z).item(), rel=1e-5)
     model.student_loss(inputs).backward()
     assert all(p.grad is None for p in model.teacher.parameters())
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(None, 3 * 2), (4, 4), (1, 2)])
+def test_max_steps_ends_each_stage_after_whole_epochs(limit, steps):
+    model = detector(max_steps=limit, batch_size=2, teacher__epochs=3, student__epochs=3)
+    f = torch.randn(4, *model.adapter.shape)
+    trainer = Trainer(device="cpu")
+    for stage, loss in (("teacher", model.teacher_loss), ("student", model.student_loss)):
+        model._minimise(stage, loss, model.joined(f, None), model.joined(f[:0], None), trainer)
+        assert trainer.stages[stage].steps == steps
 
 
 def test_scores():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from andon.core.images import load_batch
+from andon.core.images import load_batch, resize
 from andon.core.records import Record
 from andon.detectors.efficientad import EfficientAD, EfficientADConfig
 from andon.layers.patches import PatchEmbedding, pooling_window
@@ -178,6 +178,30 @@ def test_distillation_comes_nearer_to_the_target(folder):
     curve = [point["distillation"] for point in trainer.stages["distillation"].curve]
     assert curve[0] > 0.9
     assert min(curve) < 0.7
+
+
+def test_without_padding_the_outermost_cells_of_the_target_are_left_out(folder, monkeypatch):
+    """A network without zero padding that gives the target's inner cells has no loss."""
+    c = config(steps=1, batch_size=4, grey_share=0.0, padding=False)
+    target = PatchTarget(Backbone.create(c.target), c.channels)
+    records = image_records([folder], 0)
+    images = load_batch(records, (c.target.image_size,) * 2).image
+    inner = target(images)[:, :, 4:-4, 4:-4]
+
+    class Exact(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.zero = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            order = [int((x[k] - small).abs().sum((1, 2, 3)).argmin()) for k in range(len(x))]
+            return inner[order] + self.zero
+
+    small = (resize(images, (c.image_size,) * 2) - target.backbone.mean) / target.backbone.std
+    monkeypatch.setattr(pretraining, "pdn", lambda *_, padding: Exact() if not padding else None)
+    trainer = Trainer(device="cpu", precision="32-true")
+    pretraining.distil(target, records, c, trainer)
+    assert trainer.stages["distillation"].curve[0]["distillation"] == pytest.approx(0.0, abs=1e-8)
 
 
 def test_resumed_equals_uninterrupted(folder):

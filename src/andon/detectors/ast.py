@@ -68,6 +68,8 @@ class ASTConfig(DepthDetectorConfig):
 
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
+    max_steps: Count | None = None
+    """Most steps of a stage, in whole epochs (at least one), so that a large folder need not take longer than a small one."""
     score: Literal["mean", "max"] = "mean"
     """Image score: mean of the map (MVTec AD), or its maximum after eightfold upsampling (MVTec 3D-AD)."""
     batch_size: Count = 8
@@ -146,12 +148,14 @@ class AST(DepthDetector):
             stopping = EarlyStopping(
                 lambda: self.test_auroc(trainer.selection), c.patience, higher_is_better=True
             )
+        sampler = trainer.sampler(stage, len(inputs), c.batch_size, drop_last=c.drop_last)
+        epochs = c.teacher.epochs if stage == "teacher" else c.student.epochs
         trainer.minimise(
             stage,
             step,
             {stage: self.teacher if stage == "teacher" else self.student},
-            trainer.sampler(stage, len(inputs), c.batch_size, drop_last=c.drop_last),
-            epochs=c.teacher.epochs if stage == "teacher" else c.student.epochs,
+            sampler,
+            epochs=epochs if c.max_steps is None else max(1, min(epochs, c.max_steps // sampler.per_epoch)),
             optimiser=c.optimiser,
             stopping=stopping,
         )

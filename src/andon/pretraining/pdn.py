@@ -28,7 +28,7 @@ from andon.core.records import Record
 from andon.layers.augment import random_view, some_grey
 from andon.layers.patches import pooling_window, to_grid
 from andon.nn.backbones import Backbone, BackboneConfig
-from andon.nn.pdn import Size, grid, pdn
+from andon.nn.pdn import LOST_CELLS, Size, grid, pdn
 from andon.nn.training import Draw, OptimiserConfig, Trainer, seeded
 from andon.nn.weights import WeightEntry, add
 from andon.pretraining.jobs import (
@@ -64,6 +64,8 @@ class DistillationConfig(Config):
     """Output channels."""
     image_size: Annotated[int, Field(ge=64, multiple_of=8)] = 256
     """Both sides of the PDN's input in pixels."""
+    padding: bool = True
+    """False: the PDN runs without zero padding and only cells whose receptive field lies inside the image count."""
     grey_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """Probability of conversion to grey, the same image for both networks."""
     smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -174,10 +176,11 @@ def distil(
     c = config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trainer.seed)
-        network = pdn(c.size, c.width, c.channels, padding=True)
+        network = pdn(c.size, c.width, c.channels, padding=c.padding)
     network.to(trainer.device)
     target_size, pdn_size = (c.target.image_size,) * 2, (c.image_size,) * 2
     mean, std = target.backbone.mean, target.backbone.std
+    lost = 0 if c.padding else LOST_CELLS
 
     with ThreadPoolExecutor(LOADERS) as pool:
 
@@ -190,7 +193,7 @@ def distil(
                 images = random_view(images, draw.generator, scale=(c.smallest_crop, 1.0))
             images = some_grey(images, c.grey_share, draw.generator).to(trainer.device)
             with torch.no_grad():
-                wanted = target(images)
+                wanted = target(images)[:, :, lost : target.grid[0] - lost, lost : target.grid[1] - lost]
             found = network((resize(images, pdn_size) - mean) / std).float()
             return {"distillation": (wanted - found).square().mean()}
 
