@@ -193,9 +193,10 @@ def own_run(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 def set_options(**changes: object) -> list[str]:
-    """`RUN_SETTINGS` with `changes` (a dot is `__`) as `--set` options."""
+    """The recipe of `RUN_SETTINGS`, and those settings with `changes` (a dot is `__`), as options."""
     settings = RUN_SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
-    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return ["--recipe", "efficientad_ast/starter", *pairs]
 
 
 @dataclass(frozen=True)

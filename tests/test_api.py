@@ -41,7 +41,7 @@ def test_importing_andon_loads_nothing_heavy():
 
 def test_create_takes_settings_and_recipes(tmp_path):
     detector = andon.create(
-        "efficientad_ast", **TINY, teacher__epochs=24, teacher__hidden=8, student__width=16
+        "efficientad_ast", "starter", **TINY, teacher__epochs=24, teacher__hidden=8, student__width=16
     )
     assert isinstance(detector, andon.Detector)
     assert detector.config.teacher.epochs == 24
@@ -49,6 +49,13 @@ def test_create_takes_settings_and_recipes(tmp_path):
     assert detector.config.student.blocks == 2  # the starter recipe's
     with pytest.raises(NotFittedError, match="has not learned yet"):
         detector.predict(np.zeros((20, 20, 3), np.uint8))
+
+
+def test_create_without_a_name_gives_the_default():
+    detector = andon.create()
+    assert detector.name == "east"
+    assert [line["name"] for line in detector.used_weights] == ["lite0"]
+    assert [line["licence"] for line in detector.used_weights] == ["Apache-2.0"]
 
 
 @pytest.mark.parametrize(

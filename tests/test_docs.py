@@ -163,7 +163,7 @@ def test_the_readme_example_runs(monkeypatch, tmp_path):
     Image.fromarray(picture).save(tmp_path / "new_images" / "0001.png")
     real = andon.create
     tiny = {key.replace(".", "__"): value for key, value in TINY["east"].items()}
-    monkeypatch.setattr(andon, "create", lambda name: real(name, **tiny))
+    monkeypatch.setattr(andon, "create", lambda: real("east", "starter", **tiny))
     monkeypatch.chdir(tmp_path)
     exec(example.group(1), {})
     assert (tmp_path / "runs" / "my_part" / "report.html").is_file()

@@ -1,7 +1,7 @@
 """andon: visual anomaly detection for production lines.
 
     data = andon.open_dataset("data/mvtec_ad", category="bottle")
-    detector = andon.create("efficientad_ast", recipe="starter")
+    detector = andon.create()
     detector.fit(data.train, validation=data.validation)
     prediction = detector.predict("photos/0001.png")        # prediction.score: 1.0 is the threshold
     report = andon.evaluate(detector, data.test)

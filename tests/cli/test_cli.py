@@ -114,7 +114,7 @@ def test_no_argument_shows_the_help(cli):
             ["fit", "x", "--detector", "eficientad_ast"],
             ["unknown detector 'eficientad_ast'; did you mean efficientad_ast?"],
         ),
-        (["fit", "x", "--recipe", "startr"], ["unknown recipe", "efficientad_ast/starter"]),
+        (["fit", "x", "--recipe", "lite"], ["unknown recipe", "east/lite0"]),
         (["fit", "x", "--recipe", "a.yaml"], ["a.yaml does not exist"]),
         (["fit", "x", "--detector", "padim", "--recipe", "efficientad_ast/starter"], ["padim"]),
         (["fit", "x", "--set", "seed"], ["key=value"]),
@@ -253,22 +253,22 @@ def several(folder: Path) -> Path:
 BAD_FOR_A_DETECTOR = {
     "a backbone without the asked taps": (
         several,
-        ["--detector", "padim", "--set", "extractor.taps=[layer1,layr2]"],
+        ["--recipe", "padim/starter", "--set", "extractor.taps=[layer1,layr2]"],
         ["network resnet18 has no tap 'layr2'", "did you mean layer2"],
     ),
     "too few pictures for a covariance": (
         single,
-        ["--detector", "padim", "--set", "hold_out=false"],
+        ["--recipe", "padim/starter", "--set", "hold_out=false"],
         ["padim needs at least 2 training pictures for a covariance, there is 1", "add good pictures"],
     ),
     "a bank larger than memory": (
         several,
-        ["--detector", "patchcore", "--set", "memory_gib=0.001"],
+        ["--recipe", "patchcore/starter", "--set", "memory_gib=0.001"],
         ["a bank of 5120 patches", "GiB", "smaller extractor.image_size, or raise memory_gib"],
     ),
     "a gallery larger than memory": (
         several,
-        ["--detector", "spade", "--set", "memory_gib=0.001"],
+        ["--recipe", "spade/starter", "--set", "memory_gib=0.001"],
         [
             "a gallery of 5 pictures",
             "fewer pixel_taps or a smaller extractor.image_size, or raise memory_gib",

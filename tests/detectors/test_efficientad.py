@@ -253,7 +253,7 @@ def test_a_teacher_of_another_width_names_the_settings(store):
 
 
 def test_the_starter_works_with_what_is_in_the_package(store):
-    detector = package.create("efficientad")
+    detector = package.create("efficientad", "starter")
     (line,) = detector.used_weights
     assert line["name"] == "starter_pdn"
     assert "starter" in line["origin"]

@@ -281,7 +281,7 @@ def test_another_region_is_not_continued(region_run, region_file, dataset_folder
 def test_the_command(cli, dataset_folder, region_file, region_run, tmp_path):
     def fit(file: Path):
         out = tmp_path / "run"
-        options = ["--detector", "padim", "--set", "extractor.weights=random", "--device", "cpu"]
+        options = ["--recipe", "padim/starter", "--set", "extractor.weights=random", "--device", "cpu"]
         return cli("fit", dataset_folder, *options, "--out", out, "--region", file)
 
     wide = write_picture(tmp_path / "wide.png", np.full((32, 64), 255, np.uint8))

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from andon.core.errors import ConfigError
-from andon.detectors._recipes import default_recipe, detectors, load_recipe, recipe_names, resolve
+from andon.detectors._recipes import (
+    choose_recipe,
+    default_recipe,
+    detectors,
+    load_recipe,
+    recipe_names,
+    resolve,
+)
 from andon.detectors._registry import detector_class, detector_names, known_detector
 
 
@@ -36,7 +43,35 @@ def test_every_recipe_is_valid_and_complete(name):
 
 def test_recipe_names_may_be_short_where_the_detector_is_known():
     assert load_recipe("starter", "efficientad_ast") == load_recipe("efficientad_ast/starter")
-    assert default_recipe("efficientad_ast") == "efficientad_ast/starter"
+
+
+@pytest.mark.parametrize(
+    ("variants", "chosen"),
+    [
+        (["default", "lite0", "starter"], "east/lite0"),
+        (["default", "lite0-fast", "starter"], "east/starter"),
+        (["default", "large"], "east/default"),
+        ([], ""),
+    ],
+)
+def test_default_recipe_is_the_best_one_that_needs_no_network(monkeypatch, variants, chosen):
+    monkeypatch.setattr(
+        "andon.detectors._recipes.recipes_of", lambda name: [f"{name}/{one}" for one in variants]
+    )
+    assert default_recipe("east") == chosen
+
+
+@pytest.mark.parametrize(
+    ("detector", "recipe", "chosen"),
+    [
+        (None, None, "east/lite0"),
+        (None, "starter", "east/starter"),
+        ("padim", None, "padim/lite0"),
+        (None, "padim/paper-r18", "padim/paper-r18"),
+    ],
+)
+def test_chosen_recipe(detector, recipe, chosen):
+    assert choose_recipe(detector, recipe).name == chosen
 
 
 def test_unknown_names():

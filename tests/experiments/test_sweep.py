@@ -27,8 +27,8 @@ DATA = "embedded:fabric,profile=tiny,size=128"
 
 
 def test_plan_takes_default_recipes_and_all_categories():
-    jobs = plan("embedded:", ["efficientad_ast", "efficientad_ast/starter"], seeds=2)
-    assert {job.recipe for job in jobs} == {"efficientad_ast/starter"}
+    jobs = plan("embedded:", ["east", "east/lite0"], seeds=2)
+    assert {job.recipe for job in jobs} == {"east/lite0"}
     assert len({job.category for job in jobs}) == 5
     assert len(jobs) == 10
     assert [job.seed for job in jobs] == [0] * 5 + [1] * 5
@@ -99,7 +99,7 @@ def test_sigterm_stops_the_run_too(tmp_path):
     """The run under way is told and keeps its state; nothing is left running."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from andon.cli.main import main; main()", "benchmark", DATA]
-    options = ["--detectors", "efficientad_ast", "--categories", "fabric", "--out", str(out)]
+    options = ["--detectors", "efficientad_ast/starter", "--categories", "fabric", "--out", str(out)]
     process = subprocess.Popen(command + options, stderr=subprocess.PIPE, text=True)
     run = out / "runs/efficientad_ast-starter/fabric/seed-0"
     deadline = time.monotonic() + 60
@@ -332,7 +332,14 @@ def test_spread_units():
 
 
 def test_command(tmp_path, monkeypatch, cli):
-    arguments = ("benchmark", "embedded:fabric", "--detectors", "efficientad_ast", "--out", tmp_path / "b")
+    arguments = (
+        "benchmark",
+        "embedded:fabric",
+        "--detectors",
+        "efficientad_ast/starter",
+        "--out",
+        tmp_path / "b",
+    )
     monkeypatch.setattr(module, "_in_own_process", lambda *_: "no")
     refused = cli(*arguments)
     assert refused.code == 1

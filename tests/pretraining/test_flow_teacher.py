@@ -237,7 +237,7 @@ def test_from_the_command_line(folder, dataset_folder, store, tmp_path, cli):
         "epochs=1",
     )
     fitted = cli(
-        "fit", dataset_folder, "--out", tmp_path / "run", "--device", "cpu",
+        "fit", dataset_folder, "--recipe", "efficientad_ast/starter", "--out", tmp_path / "run", "--device", "cpu",
         *[part for text in (*own, *student, "teacher.weights=mine") for part in ("--set", text)],
     )  # fmt: skip
     assert fitted.code == 0, fitted

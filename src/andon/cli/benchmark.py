@@ -57,9 +57,7 @@ def benchmark(
 ) -> None:
     """Fit and evaluate detectors on data sets with several seeds; writes CSV, Markdown and LaTeX tables. Resumes."""
     from andon.core.config import parse_assignments
-    from andon.core.errors import AndonError
     from andon.detectors._registry import usable_detectors
-    from andon.experiments.comparison import comparison, write_tables
     from andon.experiments.sweep import plan
 
     jobs = plan(
@@ -71,7 +69,14 @@ def benchmark(
         budget=budget,
         settings=parse_assignments(with_labelled(settings, labelled)),
     )
-    outcome = _sweep(jobs, out, device, ray, cores, track)
+    compare(jobs, run_sweep(jobs, out, device, ray, cores, track), out, as_json)
+
+
+def compare(jobs: Sequence[Job], outcome: Outcome, out: Path, as_json: bool) -> None:
+    """Write and print the comparison tables of a sweep. Raises `AndonError` where runs failed."""
+    from andon.core.errors import AndonError
+    from andon.experiments.comparison import comparison, write_tables
+
     if not outcome.results:
         raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
     write_tables(outcome.results, out)
@@ -129,7 +134,7 @@ def ablate(
         budget=budget,
         settings=parse_assignments(settings or []),
     )
-    outcome = _sweep(jobs, out, device, ray, cores, track)
+    outcome = run_sweep(jobs, out, device, ray, cores, track)
     table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)", out)
     write_text(out / "ablation.md", table.markdown())
     write_text(out / "ablation.tex", table.latex())
@@ -197,7 +202,7 @@ def reproduce(
         settings=parse_assignments(settings or []),
     )
     out = out or Path("runs/reproduce") / name
-    outcome = _sweep(jobs, out, device, ray, cores, track)
+    outcome = run_sweep(jobs, out, device, ray, cores, track)
     if not outcome.results:
         raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
     write_tables(outcome.results, out)
@@ -214,8 +219,13 @@ def reproduce(
         )
 
 
-def _sweep(
-    jobs: Sequence[Job], out: Path, device: str, ray: str | None, cores: int, track: str | None
+def run_sweep(
+    jobs: Sequence[Job],
+    out: Path,
+    device: str = "auto",
+    ray: str | None = None,
+    cores: int = 2,
+    track: str | None = None,
 ) -> Outcome:
     """Make the runs where they were asked for, and say which failed."""
     from andon.core.progress import default_progress

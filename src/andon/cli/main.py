@@ -14,14 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, pretrain, runs, threshold, weights
+from andon.cli import benchmark, catalogue, data, demo, pretrain, runs, threshold, weights
 from andon.cli import export as deploy
 from andon.core.errors import AndonError, UsageError
 from andon.core.version import VERSION
 
 HELP = "Visual anomaly detection: learn from images of good parts, then judge new ones."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app):
+for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app):
     app.add_typer(commands)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
@@ -46,6 +46,9 @@ STOPPED = 130
 def main() -> None:
     """Entry point: runs the command and turns errors into one line and an exit code."""
     warnings.showwarning = _show_warning
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # on a busy machine, spinning threads wait for each other
     try:
         stopped = app(prog_name="andon", standalone_mode=False) == STOPPED
         sys.stdout.flush()  # a full disk shows here

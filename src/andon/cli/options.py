@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from andon.detectors._registry import DEFAULT
+
 if TYPE_CHECKING:
     from andon.detectors._recipes import Recipe, RecipeFile
     from andon.experiments.cluster import Cluster
     from andon.experiments.trackers import Tracker
+    from andon.report.evaluation import Report
 
-DETECTOR = "efficientad_ast"
 DataArgument = Annotated[
     str,
     typer.Argument(
@@ -33,13 +35,15 @@ Layout = Annotated[str, typer.Option(help="Layout of DATA; auto recognises it.")
 DetectorName = Annotated[
     str | None,
     typer.Option(
-        "--detector", "-d", help=f"Detector (`andon detectors`); default: the recipe's, or {DETECTOR}."
+        "--detector", "-d", help=f"Detector (`andon detectors`); default: the recipe's, or {DEFAULT}."
     ),
 ]
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        "--recipe", "-r", help="Recipe (`andon recipes`) or YAML file; default: the detector's starter."
+        "--recipe",
+        "-r",
+        help="Recipe (`andon recipes`) or YAML file; default: the detector's lite0, where it has one.",
     ),
 ]
 Settings = Annotated[
@@ -122,17 +126,6 @@ def tracker(name: str | None) -> Tracker:
     return open_tracker(name)
 
 
-def chosen_recipe(detector: str | None, recipe: str | None) -> RecipeFile:
-    """The recipe named on the command line; nothing heavy is imported to find that a name is wrong."""
-    from andon.detectors._recipes import default_recipe, load_recipe
-    from andon.detectors._registry import known_detector
-
-    if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
-        return load_recipe(recipe)
-    known_detector(detector or DETECTOR)
-    return load_recipe(recipe or default_recipe(detector or DETECTOR), detector or DETECTOR)
-
-
 def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]:
     """`--labelled 5` as the setting it is. Raises `UsageError` for what is neither a number of pictures nor `half`."""
     from andon.core.errors import UsageError
@@ -176,3 +169,21 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     if not console.is_terminal:
         console.width = 200
     console.print(table)
+
+
+def show_report(report: Report, run: Path, as_json: bool) -> None:
+    """The metrics of a run as a table or one JSON document, its notes, and where its page is."""
+    if as_json:
+        print_json(report.to_json())
+        return
+    from andon.report.tables import summary_rows
+
+    rows = [list(row) for row in summary_rows(report)]
+    print_table(
+        f"{report.detector} ({report.recipe}) on {report.category}",
+        ["measure", "value", "what it means"],
+        rows,
+    )
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"report: {run / 'report.html'}")

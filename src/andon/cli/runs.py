@@ -1,4 +1,4 @@
-"""Commands that create, evaluate and use a run: demo, fit, evaluate, predict."""
+"""Commands that create, evaluate and use a run: fit, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ from andon.cli.options import (
     SkipUnreadable,
     Tile,
     Track,
-    chosen_recipe,
     cluster,
     print_json,
     print_table,
-    resolved,
     say,
+    show_report,
     tracker,
     with_labelled,
     with_tile,
@@ -44,34 +43,8 @@ from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.experiments.cluster import Cluster
-    from andon.report.evaluation import Report
 
 app = typer.Typer()
-
-
-@app.command()
-def demo(
-    data: Annotated[
-        str, typer.Argument(metavar="[DATA]", help="Data set, by default an embedded one.")
-    ] = "embedded:fabric",
-    detector: DetectorName = None,
-    recipe: RecipeName = None,
-    settings: Settings = None,
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    as_json: Json = False,
-) -> None:
-    """Fit and evaluate on embedded data with embedded weights, without a network; prints a table, writes runs/demo."""
-    from andon.core.progress import default_progress
-    from andon.runs.evaluate import evaluate_run
-    from andon.runs.fit import fit_run
-    from andon.runs.source import Source
-
-    named = chosen_recipe(detector, recipe)
-    progress = default_progress()
-    say(f"learning {data} with {named.name}")
-    chosen = resolved(named, settings)
-    fitted = fit_run(out, Source(data), chosen, overwrite=True, progress=progress)
-    _show_report(evaluate_run(out, progress=progress, fitted=fitted), out, as_json)
 
 
 @app.command()
@@ -96,14 +69,14 @@ def fit(
     """Learn from good images and set the thresholds."""
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
-    from andon.detectors._recipes import resolve, with_own_changes
+    from andon.detectors._recipes import choose_recipe, resolve, with_own_changes
     from andon.runs.fit import fit_run
     from andon.runs.folder import check_output, read_recipe
     from andon.runs.source import Source
 
     settings = with_tile(with_labelled(settings, labelled), tile)
     changes = parse_assignments(settings) | ({} if region is None else {"region": str(region)})
-    named, changes = with_own_changes(chosen_recipe(detector, recipe), changes)
+    named, changes = with_own_changes(choose_recipe(detector, recipe), changes)
     source = Source(data, category, layout)
     found = source.open(
         seed=named.seed, hold_out=named.hold_out, labelled=named.labelled
@@ -211,24 +184,7 @@ def evaluate(
         progress=default_progress(),
     )
     show(run)
-    _show_report(report, run, as_json)
-
-
-def _show_report(report: Report, run: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(report.to_json())
-        return
-    from andon.report.tables import summary_rows
-
-    rows = [list(row) for row in summary_rows(report)]
-    print_table(
-        f"{report.detector} ({report.recipe}) on {report.category}",
-        ["measure", "value", "what it means"],
-        rows,
-    )
-    for note in report.notes:
-        print(f"note: {note}")
-    print(f"report: {run / 'report.html'}")
+    show_report(report, run, as_json)
 
 
 @app.command()

@@ -15,8 +15,10 @@ from andon.core.config import Amount, Config, from_yaml
 from andon.core.errors import ConfigError, nearest
 from andon.detectors._config import DetectorConfig
 from andon.detectors._registry import (
+    DEFAULT,
     detector_class,
     is_known,
+    known_detector,
     recipe_text,
     recipes_of,
     summary,
@@ -117,10 +119,26 @@ def parse_recipe(text: str, name: str, *, where: str) -> RecipeFile:
     return RecipeFile.parse(values, where=where)
 
 
+PREFERRED = ("lite0", "starter")
+"""Variants that need no network, the better one first."""
+
+
 def default_recipe(detector: str) -> str:
-    """The recipe a detector is used with when none is named: the one that needs no weights beyond the package's."""
+    """The recipe a detector is used with when none is named: the first of `PREFERRED` that it has, else its first."""
     names = recipes_of(detector)
-    return next((name for name in names if name.endswith("/starter")), names[0] if names else "")
+    wanted = (f"{detector}/{variant}" for variant in PREFERRED)
+    return next((name for name in wanted if name in names), names[0] if names else "")
+
+
+def choose_recipe(detector: str | None, recipe: str | None) -> RecipeFile:
+    """The recipe that a user named: `recipe` of `detector`, either of them by default; needs no PyTorch.
+
+    A full name (`padim/lite0`) or a file also names the detector. Raises `ConfigError` for unknown names.
+    """
+    if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
+        return load_recipe(recipe)
+    name = known_detector(detector or DEFAULT)
+    return load_recipe(recipe or default_recipe(name), name)
 
 
 def with_own_changes(recipe: RecipeFile, changes: Mapping[str, Any]) -> tuple[RecipeFile, dict[str, Any]]:

@@ -5,7 +5,8 @@ package registers a detector by an entry point of the group `andon.detectors`, `
 are the YAML files in `recipes/NAME` beside that module. A plug-in without recipes has one, `NAME/default`: all settings at
 their defaults.
 
-No name stands here. Entry points are read only where a name is not one of andon's, or where all names are asked for.
+No name stands here but that of the default. Entry points are read only where a name is not one of andon's, or where all
+names are asked for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ GROUP = "andon.detectors"
 """Entry point group of plug-ins."""
 OWN = "andon.detectors"
 """Package with andon's own detectors."""
+DEFAULT = "east"
+"""The detector that is used where none is named."""
 
 
 class PluginWarning(UserWarning):
