@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from andon.core.records import Record
 from andon.metrics import (
@@ -20,6 +21,7 @@ from andon.metrics import (
     pixel_metrics,
     record_tags,
 )
+from andon.metrics.counts import exact_interval
 
 pytestmark = pytest.mark.filterwarnings("ignore:undefined, written as null.*few_vertices")
 
@@ -71,6 +73,31 @@ def test_f1_follows_from_recall_and_precision(threshold):
         assert found[name] == pytest.approx(2 * p * r / (p + r), abs=1e-12), name
 
 
+@pytest.mark.parametrize(("part", "whole"), [(0, 10), (1, 25), (13, 40), (10, 10)])
+def test_exact_interval_is_that_of_scipy(part: int, whole: int) -> None:
+    expected = stats.binomtest(part, whole).proportion_ci(0.95, method="exact")
+    assert exact_interval(part, whole) == pytest.approx((expected.low, expected.high))
+
+
+def test_recall_and_false_reject_rate_have_exact_intervals():
+    metrics = image_metrics(T8_SCORES, T8_LABELS, 0.45, tags=T8_TAGS, draws=20)
+    assert metrics["image_recall"].interval == exact_interval(3, 5)
+    assert metrics["image_fpr"].interval == metrics["image_fpr@mean"].interval == exact_interval(1, 4)
+    assert metrics["image_recall@logical"].interval == exact_interval(2, 3)
+    with pytest.warns(UndefinedMetricWarning):
+        none = image_metrics([0.1, 0.2], [0, 0], 1.0)
+    assert (none["image_recall"].interval, none["image_fpr"].interval) == (None, exact_interval(0, 2))
+
+
+def test_views_of_one_part_are_no_independent_images():
+    """Exact intervals count each image as one trial; with several of one part the bootstrap draws whole parts."""
+    parts = [f"part {k // 2}" for k in range(9)]
+    with_parts = image_metrics(T8_SCORES, T8_LABELS, 0.45, object_ids=parts, draws=50)
+    assert with_parts["image_recall"].interval not in (None, exact_interval(3, 5))
+    single = image_metrics(T8_SCORES, T8_LABELS, 0.45, object_ids=list("abcdefghi"), draws=50)
+    assert single["image_recall"].interval == exact_interval(3, 5)
+
+
 def test_without_a_threshold_and_tags():
     names = set(image_metrics(T8_SCORES, T8_LABELS))
     assert names == {
@@ -107,7 +134,7 @@ def test_undefined_image_metrics():
         "oracle": False,
     }
     assert metrics["image_precision"].reason == "nothing_called"
-    assert metrics["image_fpr"] == Metric(0.0, 0, 2)
+    assert metrics["image_fpr"] == Metric(0.0, 0, 2, interval=exact_interval(0, 2))
     with pytest.warns(UndefinedMetricWarning, match=r"image_auroc \(no_negatives\)"):
         metrics = image_metrics([0.1, 0.2], [1, 1], 0.15)
     assert metrics["image_ap"] == Metric(1.0, 2, 0)

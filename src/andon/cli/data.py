@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from andon.cli.options import Category, DataArgument, Json, Layout, print_json, print_table, say
+from andon.cli.options import (
+    Category,
+    DataArgument,
+    Exclude,
+    Json,
+    Layout,
+    Sessions,
+    print_json,
+    print_table,
+    say,
+)
 from andon.core.errors import UsageError
 
 app = typer.Typer(
@@ -46,26 +56,40 @@ def data_generate(
 
 @app.command("check")
 def data_check(
-    data: DataArgument, category: Category = None, layout: Layout = "auto", as_json: Json = False
+    data: DataArgument,
+    category: Category = None,
+    layout: Layout = "auto",
+    sessions: Sessions = None,
+    exclude: Exclude = None,
+    as_json: Json = False,
 ) -> None:
-    """Check every file of a data set; exit code 2 if there are errors."""
+    """Check every file of a data set and list its sessions; exit code 2 if there are errors."""
     from andon.datasets import check_dataset, list_categories, open_dataset
+    from andon.datasets.sessions import sessions_of
 
     names = [category] if category is not None else list_categories(data, layout)
     results = {}
     for name in names:
-        dataset = open_dataset(data, name or None, layout)
+        dataset = open_dataset(data, name or None, layout, sessions=sessions or "auto", exclude=exclude or ())
         results[dataset.category] = (dataset, check_dataset(dataset))
     if as_json:
         print_json(
             {
-                key: {"summary": d.summary(), "errors": f.errors, "warnings": f.warnings, "notes": f.notes}
+                key: {
+                    "summary": d.summary(),
+                    "errors": f.errors,
+                    "warnings": f.warnings,
+                    "notes": f.notes,
+                    "sessions": sessions_of(d).to_json(),
+                }
                 for key, (d, f) in results.items()
             }
         )
     else:
         for dataset, findings in results.values():
             print(dataset.summary())
+            if not sessions_of(dataset).pictures:
+                print("  sessions: nothing is known about them (see --sessions)")
             for line in findings.lines():
                 print(f"  {line}")
     errors = sum(len(findings.errors) for _, findings in results.values())

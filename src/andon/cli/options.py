@@ -65,6 +65,18 @@ Labelled = Annotated[
         "them, complementary for seeds 0 and 1.",
     ),
 ]
+Sessions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Sessions of good images: a pattern for file names whose one group is the session, e.g. '^(\\d{8})_'; exif (day), "
+        "none, or auto (manifest, folders, EXIF day).",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(metavar="IMAGE", help="Leave a good image out, by id, file name or path. May be repeated."),
+]
 Region = Annotated[
     Path | None,
     typer.Option(

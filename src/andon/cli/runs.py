@@ -14,6 +14,7 @@ from andon.cli.options import (
     DataArgument,
     DetectorName,
     Device,
+    Exclude,
     Json,
     Labelled,
     Layout,
@@ -26,6 +27,7 @@ from andon.cli.options import (
     Resume,
     Run,
     Runtime,
+    Sessions,
     Settings,
     SkipUnreadable,
     Tile,
@@ -55,6 +57,8 @@ def fit(
     recipe: RecipeName = None,
     settings: Settings = None,
     labelled: Labelled = None,
+    sessions: Sessions = None,
+    exclude: Exclude = None,
     region: Region = None,
     tile: Tile = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
@@ -75,11 +79,16 @@ def fit(
     from andon.runs.source import Source
 
     settings = with_tile(with_labelled(settings, labelled), tile)
-    changes = parse_assignments(settings) | ({} if region is None else {"region": str(region)})
+    given = {"region": None if region is None else str(region), "sessions": sessions, "exclude": exclude}
+    changes = parse_assignments(settings) | {name: value for name, value in given.items() if value}
     named, changes = with_own_changes(choose_recipe(detector, recipe), changes)
     source = Source(data, category, layout)
     found = source.open(
-        seed=named.seed, hold_out=named.hold_out, labelled=named.labelled
+        seed=named.seed,
+        hold_out=named.hold_out,
+        labelled=named.labelled,
+        sessions=named.sessions,
+        exclude=named.exclude,
     )  # what is wrong is said before torch is imported
     for finding in found.findings.errors + found.findings.warnings:
         say(f"andon: warning: {finding}")
@@ -98,6 +107,7 @@ def fit(
         progress=default_progress(),
         dataset=found,
     )
+    from andon.datasets.sessions import sessions_of
     from andon.report.evaluation import label_notes
 
     show(out)
@@ -114,6 +124,8 @@ def fit(
                 "validation": len(dataset.validation),
                 "labelled": len(dataset.labelled),
                 "label_use": fitted.label_use if dataset.labelled else "",
+                "excluded": list(dataset.excluded),
+                "sessions": sessions_of(dataset).to_json(),
                 "region": read_recipe(out)["data"].get("region"),
                 "skipped": skipped,
                 "thresholds": {
@@ -131,7 +143,11 @@ def fit(
         print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
     if calibration.region is not None:
         print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
+    if dataset.excluded:
+        print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
     print(f"image threshold: {calibration.image.describe()}")
+    if calibration.source != "train":
+        print(f"sessions: {sessions_of(dataset).describe()}")
     if calibration.source == "train":
         print(
             "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"

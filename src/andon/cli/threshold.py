@@ -94,6 +94,7 @@ def threshold(
         history.undo(folder, fitted, reason=reason)
     changes = history.read_changes(folder)
     now = history.with_changes(fitted, changes)
+    found = thresholds.measured(run, now.image.value)
     if as_json:
         print_json(
             {
@@ -101,6 +102,7 @@ def threshold(
                 "image": now.image.to_json(),
                 "pixel": now.pixel.to_json(),
                 "look": None if now.look is None else now.look.to_json(),
+                "measured": {name: metric.to_json() for name, metric in found.items()} or None,
                 "basis": thresholds.describe_basis(fitted),
                 "changes": [change.to_json() for change in changes],
             }
@@ -113,6 +115,13 @@ def threshold(
     ]
     rows = [[what, f"{float(on(x.value)):.3f}", f"{x.value:.6g}", x.describe()] for what, x, on in shown]
     print_table("", ["threshold", "score", "raw", "where it comes from"], rows)
+    if found:
+        from andon.report.text import rate
+
+        names = {"image_recall": "recall", "image_fpr": "false-reject rate"}
+        print("on the test pictures of the last evaluation, at the image threshold:")
+        for name, metric in found.items():
+            print(f"  {names[name]} {rate(name, metric)}")
     print(f"as fitted: {thresholds.describe_basis(fitted)}")
     for change in changes:
         print(f"{change.when} {change.who}: {change.reason} ({change.rule})")

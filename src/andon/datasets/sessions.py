@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import read_day
 from andon.core.records import Record
+from andon.datasets.dataset import Dataset
 from andon.datasets.findings import FindingsLog, first_few, plural
 
 AUTO, NONE, EXIF = "auto", "none", "exif"
@@ -68,6 +70,44 @@ def session_pattern(text: str) -> re.Pattern[str]:
 def session_counts(records: Sequence[Record]) -> dict[str, int]:
     """Number of images of each session, in order of their names; images without a session are left out."""
     return dict(sorted(Counter(record.session for record in records if record.session).items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The sessions of the good images of a data set."""
+
+    pictures: dict[str, int]
+    """Number of training and validation images of each session."""
+    held_out: tuple[str, ...]
+    """Sessions that are in validation as a whole; empty where every session is in training."""
+
+    def describe(self) -> str:
+        """One sentence: which sessions the false-reject rate holds for."""
+        if len(self.pictures) < 2:
+            known = f"all pictures are of one session ({next(iter(self.pictures))})" if self.pictures else ""
+            return f"{known or 'nothing is known about sessions'}: the promised rate holds for pictures like these"
+        if not self.held_out:
+            return f"pictures of all {len(self.pictures)} sessions were learned from: the promised rate holds for these sessions"
+        return (
+            f"whole sessions were held out ({len(self.held_out)} of {len(self.pictures)}: {first_few(self.held_out)}): the "
+            "promised rate holds for new sessions as far as they are like these"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for recipe.yaml and `--json`."""
+        return {"pictures": self.pictures, "held_out": list(self.held_out)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Sessions:
+        """Inverse of `to_json`."""
+        return cls(dict(data["pictures"]), tuple(data["held_out"]))
+
+
+def sessions_of(dataset: Dataset) -> Sessions:
+    """The sessions of the training and validation images."""
+    learned, held = session_counts(dataset.train), session_counts(dataset.validation)
+    whole = [name for name in held if name not in learned]
+    return Sessions(session_counts([*dataset.train, *dataset.validation]), tuple(whole))
 
 
 def _by_day(records: Sequence[Record]) -> list[Record] | None:

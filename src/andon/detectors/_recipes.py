@@ -48,6 +48,10 @@ class RecipeSettings(Config):
     """Anomalous test images that are learned from instead, and taken out of the test; the seed chooses them."""
     region: str | None = None
     """File that says which part of the images is inspected: a mask (white = inspected) or JSON with polygons."""
+    sessions: str = "auto"
+    """How sessions of good images are told apart: `auto`, `exif`, `none`, or a pattern with one group for file names."""
+    exclude: tuple[str, ...] = ()
+    """Good images that are left out, each by id, file name or path."""
     gate: bool = False
     """Also evaluate behind SPADE's gate: pixels count only in images that are flagged as a whole."""
     pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"

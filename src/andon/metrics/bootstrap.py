@@ -6,8 +6,8 @@ the metric over 1,000 resamples. Images of one part are drawn together, since th
 interval covers the choice of test images, not repeated training.
 
 With few images these intervals are too narrow. Where every anomalous image scores above every good one, no
-resample differs and the interval is the single value 1. For a rate of 0 or 1 use the exact interval of its
-counts (Clopper, Pearson), which the report prints for escapes and false rejects.
+resample differs and the interval is the single value 1. Recall and FPR of single images have the exact interval of
+their counts instead (`counts.exact_interval`).
 """
 
 from __future__ import annotations

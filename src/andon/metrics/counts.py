@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Rates: TypeAlias = npt.NDArray[np.float64]
@@ -84,6 +85,14 @@ class Curve:
     def precision(self) -> Rates:
         """(K,); 1 at the start point, where nothing is called anomalous."""
         return ratios(self.tp, self.tp + self.fp, empty=1.0)
+
+
+def exact_interval(part: int, whole: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact confidence interval of a rate observed as `part` of `whole` (Clopper and Pearson 1934); (0, 1) for 0 of 0."""
+    tail = (1 - confidence) / 2
+    low = float(special.betaincinv(part, whole - part + 1, tail)) if part else 0.0
+    high = float(special.betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0
+    return low, high
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from andon.core.records import Record
 from andon.metrics.bootstrap import image_draws, intervals
-from andon.metrics.counts import Confusion
+from andon.metrics.counts import Confusion, exact_interval
 from andon.metrics.pimo import Pimo
 from andon.metrics.pixel_inputs import AUPRO_LIMITS, PixelSummary, tag_set
 from andon.metrics.ranking import RankSummary, checked, rank
@@ -68,7 +68,7 @@ class Metric:
     oracle: bool = False
     """Whether the threshold was chosen with the test labels."""
     interval: tuple[float, float] | None = None
-    """95 % bootstrap interval over the test images (`andon.metrics.bootstrap`); image metrics only."""
+    """95 % interval over the test images, image metrics only: exact for `image_recall` and `image_fpr`, else bootstrap."""
     error_bound: float | None = None
     """Largest error of a value computed from bins; None where it is exact."""
 
@@ -139,17 +139,19 @@ def image_metrics(
     """Metrics of image scores (n,) with labels (n,), 0 = good and 1 = anomalous, pooled and per subset.
 
     `threshold` was set without these labels; None leaves out the metrics at a threshold. `tags[i]` are the subsets of
-    image i if it is anomalous (`record_tags`). `names` identify images in messages. With `draws` (usually
-    `bootstrap.DRAWS`) each metric gets a bootstrap interval, for which images with the same `object_ids` are drawn
-    together. Undefined values are NaN with a reason, and one UndefinedMetricWarning lists them. Raises ValueError
-    for NaN scores.
+    image i if it is anomalous (`record_tags`). `names` identify images in messages. Recall and FPR get exact intervals
+    (`counts.exact_interval`) where no two images have the same `object_ids`. With `draws` (usually `bootstrap.DRAWS`)
+    every other metric gets a bootstrap interval, for which images of one object are drawn together. Undefined values are
+    NaN with a reason, and one UndefinedMetricWarning lists them. Raises ValueError for NaN scores.
     """
     values, truth = checked(scores, labels, names)
     if tags is not None and len(tags) != values.size:
         raise ValueError(
             f"{values.size} scores but tags of {len(tags)} pictures; give one collection per picture"
         )
-    metrics = _image_values(values, truth, threshold)
+    known = [identity for identity in object_ids or () if identity is not None]
+    exact = len(set(known)) == len(known)
+    metrics = _image_values(values, truth, threshold, exact)
     by_tag, subsets = {}, {"": truth}
     anomalous_tags = [
         tag_set(one) if bad else frozenset() for one, bad in zip(tags or (), truth, strict=False)
@@ -157,14 +159,15 @@ def image_metrics(
     for tag in sorted(frozenset[str]().union(*anomalous_tags)):
         subsets[tag] = np.array([tag in one for one in anomalous_tags])
         chosen = ~truth | subsets[tag]
-        by_tag[tag] = _image_values(values[chosen], truth[chosen], threshold)
+        by_tag[tag] = _image_values(values[chosen], truth[chosen], threshold, exact)
     metrics = _with_subsets(metrics, by_tag)
     if draws:
         drawn = image_draws(values, truth, subsets, threshold, object_ids=object_ids, draws=draws, seed=seed)
         for subset, found in intervals(drawn, MEAN_OF).items():
             for name, interval in found.items():
                 key = f"image_{name}@{subset}" if subset else f"image_{name}"
-                metrics[key] = replace(metrics[key], interval=interval)
+                if metrics[key].interval is None:
+                    metrics[key] = replace(metrics[key], interval=interval)
     return metrics
 
 
@@ -183,11 +186,23 @@ def pixel_metrics(
 
 
 def _image_values(
-    scores: npt.NDArray[np.floating[Any]], truth: npt.NDArray[np.bool_], threshold: float | None
+    scores: npt.NDArray[np.floating[Any]],
+    truth: npt.NDArray[np.bool_],
+    threshold: float | None,
+    exact: bool,
 ) -> dict[str, Metric]:
+    """Metrics of one subset; `exact`: recall and FPR with the exact intervals of their counts."""
     ranking = rank(scores, truth)
     at = None if threshold is None else ranking.confusion(threshold)
-    return _common_values("image", ranking.summary(), at, NO_POSITIVES)
+    metrics = _common_values("image", ranking.summary(), at, NO_POSITIVES)
+    if at is not None and exact:
+        for name, part, whole in (
+            ("image_recall", at.tp, at.tp + at.fn),
+            ("image_fpr", at.fp, at.fp + at.tn),
+        ):
+            if whole:
+                metrics[name] = replace(metrics[name], interval=exact_interval(part, whole))
+    return metrics
 
 
 def _pixel_values(
@@ -289,6 +304,7 @@ def _mean(first: Metric, second: Metric) -> Metric:
         n_neg=max(first.n_neg, second.n_neg),
         reason=first.reason or second.reason,
         oracle=first.oracle,
+        interval=first.interval if first.interval == second.interval else None,
         error_bound=None
         if first.error_bound is None or second.error_bound is None
         else (first.error_bound + second.error_bound) / 2,

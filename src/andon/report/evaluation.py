@@ -32,7 +32,7 @@ from andon.metrics import (
 from andon.metrics.bootstrap import DRAWS
 from andon.metrics.parts import part_metrics
 from andon.metrics.results import pixel_metrics as measure_pixels
-from andon.report.notes import image_notes, label_notes, pixel_notes, region_notes
+from andon.report.notes import good_notes, image_notes, label_notes, pixel_notes, region_notes
 from andon.report.report import Case, Report
 from andon.runtime.predictor import RawPrediction, Unreadable
 
@@ -62,6 +62,10 @@ class Origin:
     stages: dict[str, Stage] = field(default_factory=dict)
     labelled: int = 0
     """Number of labelled anomalous images that were moved from the test set to training."""
+    excluded: tuple[str, ...] = ()
+    """Ids of good images that were left out of learning."""
+    sessions: dict[str, Any] | None = None
+    """`Sessions.to_json` of the good images, None where nothing is known about sessions."""
 
 
 def evaluate(
@@ -133,6 +137,7 @@ def evaluate(
         skipped=found.skipped,
         notes=(
             *label_notes(detector, origin.labelled),
+            *good_notes(origin.excluded, origin.sessions),
             *region_notes(calibration, found.cases),
             *image_notes(records, found.cases, found.skipped),
             *pixel_notes(ranking, metrics, pimo),
@@ -140,6 +145,7 @@ def evaluate(
         gate=gate,
         labelled=origin.labelled,
         label_use=detector.label_use if origin.labelled else "",
+        excluded=origin.excluded,
         pixel_metrics="exact" if isinstance(ranking, PixelRanking) else "histogram",
         aupimo={} if np.isnan(pimo.mean) else dict(pimo.scores),
     )

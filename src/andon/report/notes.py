@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from andon.core.records import Record
 from andon.datasets.findings import first_few, plural
 from andon.datasets.masks import load_ground_truth
+from andon.datasets.sessions import Sessions
 from andon.metrics import Metric, Pimo, PixelHistogram, PixelRanking
 from andon.metrics.pimo import RELIABLE_VERTICES
 from andon.report.report import Case
@@ -44,6 +45,14 @@ def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
     use = detector.label_use
     what = f"used for {use}" if use else f"not used: this {detector.name} learns from good pictures only"
     return (f"{labelled} labelled anomalous pictures were taken out of the test and {what}",)
+
+
+def good_notes(excluded: Sequence[str], sessions: Mapping[str, Any] | None) -> Iterator[str]:
+    """Good images that were left out of learning, and the sessions that the false-reject rate holds for."""
+    if excluded:
+        yield f"{plural(len(excluded), 'good picture')} left out of learning on request: {', '.join(excluded)}"
+    if sessions is not None:
+        yield Sessions.from_json(sessions).describe()
 
 
 def region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[str]:

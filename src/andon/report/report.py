@@ -79,6 +79,8 @@ class Report:
     """Number of labelled anomalous images that were moved from the test set to training."""
     label_use: str = ""
     """What they were used for; empty if the detector does not use them."""
+    excluded: tuple[str, ...] = ()
+    """Ids of good images that were left out of learning."""
     pixel_metrics: str = "exact"
     """`exact` or `histogram`; with `histogram` the pixel metrics carry an error bound."""
     tiling: Tiling | None = None
@@ -115,12 +117,14 @@ class Report:
                 "gate": self.gate,
                 "labelled_anomalous": self.labelled,
                 "label_use": self.label_use,
+                "excluded": list(self.excluded),
                 "pixel_metrics": self.pixel_metrics,
                 "region": {"sha256": region.sha256, "inspected": region.share}
                 if region is not None
                 else None,
                 "interval": {
                     "kind": "bootstrap, percentile, stratified",
+                    "rates": "exact (Clopper, Pearson): image_recall, image_fpr",
                     "confidence": CONFIDENCE,
                     "draws": DRAWS,
                 },

@@ -7,16 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from andon.metrics import Metric
+from andon.metrics.counts import exact_interval
 from andon.metrics.results import MEAN_OF
 from andon.nn.sanity_checks import SanityCheck
 from andon.report.examples import verdict
 from andon.report.report import Report
-from andon.report.text import DASH, duration, interval, milliseconds, percent, plural, reason, short
+from andon.report.text import DASH, counted, duration, milliseconds, percent, plural, reason, short
 
 MEANINGS = {
     "image_auroc": (
         "image AUROC",
         "Chance that an anomalous picture scores higher than a good one, at no particular threshold; 50 % is chance.",
+    ),
+    "image_recall": (
+        "recall",
+        "Share of the anomalous pictures that are called anomalous, at the fixed threshold.",
+    ),
+    "image_fpr": (
+        "false-reject rate",
+        "Share of the good pictures that are called anomalous, at the fixed threshold.",
     ),
     "image_auroc@mean": (
         "image AUROC, mean of logical and structural",
@@ -33,10 +42,6 @@ MEANINGS = {
     "image_precision": (
         "image precision",
         "Share of the pictures called anomalous that are anomalous, at the fixed threshold.",
-    ),
-    "image_recall": (
-        "image recall",
-        "Share of the anomalous pictures that are called anomalous, at the fixed threshold.",
     ),
     "image_f1": (
         "image F1",
@@ -78,7 +83,7 @@ MEANINGS = {
     ),
     "image_recall_gated": (
         "image recall, gated",
-        "As image recall, behind the gate.",
+        "As recall, behind the gate.",
     ),
     "pixel_precision_gated": (
         "pixel precision, gated",
@@ -203,6 +208,8 @@ def _uncertainty(metric: Metric) -> str:
 
 
 def _counts(name: str, metric: Metric) -> str:
+    if name in ("image_recall", "image_fpr"):
+        return counted(name, metric)
     if name.startswith("image_"):
         return f"{metric.n_pos:,} anomalous, {metric.n_neg:,} good"
     if name.startswith("defects_lost"):
@@ -304,7 +311,7 @@ def sanity_check_rows(report: Report) -> list[tuple[str, str, str, bool]]:
 
 def _rate(part: int, whole: int) -> str:
     """A rate and its exact 95 % confidence interval."""
-    low, high = interval(part, whole)
+    low, high = exact_interval(part, whole)
     return f"{percent(part / whole)}, with 95 % confidence between {percent(low)} and {percent(high)}"
 
 

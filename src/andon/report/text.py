@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-from scipy import special
-
 from andon.metrics import Metric
 
 DASH = "–"
@@ -44,19 +42,25 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def counted(name: str, metric: Metric) -> str:
+    """`27 of 32 anomalous` of an `image_recall`, `1 of 25 good` of an `image_fpr`."""
+    whole, what = (metric.n_neg, "good") if name.startswith("image_fpr") else (metric.n_pos, "anomalous")
+    return f"{round(metric.value * whole):,} of {whole:,} {what}"
+
+
+def rate(name: str, metric: Metric) -> str:
+    """`84.4 % (27 of 32 anomalous; 95 % interval 67.2 % to 94.7 %)` of an `image_recall` or `image_fpr`."""
+    low, high = metric.interval or (0.0, 1.0)
+    return (
+        f"{percent(metric.value)} ({counted(name, metric)}; 95 % interval {percent(low)} to {percent(high)})"
+    )
+
+
 def reason(metric: Metric) -> str:
     """Why the metric is undefined; empty if it is defined."""
     if not math.isnan(metric.value):
         return ""
     return REASONS.get(metric.reason or "", (metric.reason or "undefined").replace("_", " "))
-
-
-def interval(part: int, whole: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact confidence interval of a rate observed as `part` of `whole` (Clopper and Pearson 1934); (0, 1) for 0 of 0."""
-    tail = (1 - confidence) / 2
-    low = float(special.betaincinv(part, whole - part + 1, tail)) if part else 0.0
-    high = float(special.betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0
-    return low, high
 
 
 def plural(count: int, noun: str) -> str:

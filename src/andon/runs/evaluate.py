@@ -10,7 +10,7 @@ from andon.core.errors import DataError
 from andon.core.progress import Progress
 from andon.datasets.labelled_anomalies import without_copies
 from andon.runs.folder import read_recipe, read_stages
-from andon.runs.source import Source, own_source
+from andon.runs.source import Source, open_data
 
 if TYPE_CHECKING:
     from andon.datasets import Dataset
@@ -36,18 +36,15 @@ def evaluate_run(
     recipe says. fitted is what `fit_run` has just returned for this run, so that nothing is loaded again.
     """
     recipe = read_recipe(run)
-    source = data or own_source(run, recipe)
-    if fitted is not None and data is None:
-        dataset = fitted[1]
-    else:
-        labelled = 0 if data is not None else recipe.get("labelled", 0)
-        dataset = source.open(seed=recipe["seed"], hold_out=recipe["hold_out"], labelled=labelled)
+    own = fitted is not None and data is None
+    dataset = fitted[1] if fitted is not None and own else open_data(run, recipe, data)
     learned = recipe["data"].get("labelled", {})
     if learned:  # wherever they lie by now, and whatever they are called
         dataset = replace(dataset, test=without_copies(dataset.test, set(learned.values())))
     if not dataset.test:
+        path = recipe["data"]["path"] if data is None else data.path
         raise DataError(
-            f"{source.path} has no test pictures, so nothing can be measured: the thresholds stand, "
+            f"{path} has no test pictures, so nothing can be measured: the thresholds stand, "
             f"use `andon predict {run} IMAGES`"
         )
     from andon.detectors._saving import load_detector  # torch takes seconds to import
@@ -57,7 +54,14 @@ def evaluate_run(
         load_detector(run / "detector") if fitted is None else fitted[0].to("cpu"),
         dataset.test,
         origin=Origin(
-            recipe["name"], dataset.name, dataset.category, recipe["seed"], read_stages(run), len(learned)
+            recipe["name"],
+            dataset.name,
+            dataset.category,
+            recipe["seed"],
+            read_stages(run),
+            len(learned),
+            tuple(recipe.get("exclude", ())),
+            recipe["data"].get("sessions"),
         ),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
         gate=bool(recipe.get("gate", False)) if gate is None else gate,

@@ -23,6 +23,7 @@ from andon.core.records import Record
 from andon.core.region import InspectionRegion, read_region
 from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
+from andon.datasets.sessions import sessions_of
 from andon.detectors._recipes import Recipe, create
 from andon.runs.folder import (
     check_output,
@@ -63,7 +64,13 @@ def fit_run(
     check_output(run, overwrite=overwrite, resume=resume)
     check_device(device)
     if dataset is None:
-        dataset = source.open(seed=recipe.seed, hold_out=recipe.hold_out, labelled=recipe.labelled)
+        dataset = source.open(
+            seed=recipe.seed,
+            hold_out=recipe.hold_out,
+            labelled=recipe.labelled,
+            sessions=recipe.sessions,
+            exclude=recipe.exclude,
+        )
     skipped: dict[str, str] = {}
     if skip_unreadable:
         dataset, skipped = _without_unreadable(dataset)
@@ -166,7 +173,10 @@ def describe(
         data["skipped"] = dict(skipped)
     if dataset.labelled:
         data["labelled"] = {record.id: file_digest(record.image) for record in dataset.labelled}
-    settings = recipe.model_dump(mode="json")
+    sessions = sessions_of(dataset)
+    if sessions.pictures:
+        data["sessions"] = sessions.to_json()
+    settings = recipe.model_dump(mode="json") | {"exclude": list(dataset.excluded)}
     if region is not None and recipe.region is not None:
         settings["region"] = str(Path(recipe.region).resolve())
         data["region"] = {"sha256": region.sha256, "inspected": region.share}
@@ -188,8 +198,8 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
                 f"{run} holds no run to continue: leave --resume out, or give the folder of the interrupted run"
             )
         return False
-    before = read_settings(file)
-    for key in ("detector", "config", "seed", "hold_out", "precision"):
+    before = {"sessions": "auto", "exclude": []} | read_settings(file)
+    for key in ("detector", "config", "seed", "hold_out", "precision", "sessions", "exclude"):
         if before.get(key) != description[key]:
             raise ConfigError(
                 f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew"

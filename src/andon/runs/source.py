@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,30 @@ class Source:
     category: str | None = None
     layout: str = "auto"
 
-    def open(self, *, seed: int, hold_out: bool = True, labelled: Labelled = 0) -> Dataset:
+    def open(
+        self,
+        *,
+        seed: int,
+        hold_out: bool = True,
+        labelled: Labelled = 0,
+        sessions: str = "auto",
+        exclude: Sequence[str] = (),
+        exclude_missing: bool = False,
+    ) -> Dataset:
         """Read the data set; without hold_out no good images are kept from training by rule.
 
-        labelled anomalous images move from the test to those that are learned from.
+        labelled anomalous images move from the test to those that are learned from. The others are as in `open_dataset`.
         """
-        found = open_dataset(self.path, self.category, self.layout, seed=seed, hold_out=hold_out)
+        found = open_dataset(
+            self.path,
+            self.category,
+            self.layout,
+            seed=seed,
+            hold_out=hold_out,
+            sessions=sessions,
+            exclude=exclude,
+            exclude_missing=exclude_missing,
+        )
         return move_labelled(found, labelled, seed)
 
 
@@ -41,9 +59,21 @@ def own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
 def run_data(run: Path, data: str | None = None) -> Dataset:
     """The data set of a run, or another. Raises DataError where it is no longer there."""
     recipe = read_recipe(run)
-    source = Source(data) if data is not None else own_source(run, recipe)
-    return source.open(
-        seed=recipe["seed"],
-        hold_out=recipe["hold_out"],
-        labelled=0 if data is not None else recipe.get("labelled", 0),
+    return open_data(run, recipe, None if data is None else Source(data))
+
+
+def open_data(run: Path, recipe: Mapping[str, Any], other: Source | None = None) -> Dataset:
+    """The data set that the run of `recipe` was fitted on, read as then, or the `other` one.
+
+    Images that were excluded may be gone since. Raises DataError where the data set is no longer there.
+    """
+    split = {"seed": recipe["seed"], "hold_out": recipe["hold_out"]}
+    if other is not None:
+        return other.open(**split)
+    return own_source(run, recipe).open(
+        **split,
+        labelled=recipe.get("labelled", 0),
+        sessions=recipe.get("sessions", "auto"),
+        exclude=recipe.get("exclude", ()),
+        exclude_missing=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from andon.core.records import Record
 from andon.datasets.dataset import Records, file_digest
 from andon.datasets.labelled_anomalies import without_copies
 from andon.detectors._saving import detector_folder, read_description
+from andon.metrics import Metric, UndefinedMetricWarning, image_metrics
+from andon.runs.folder import read_scores
 from andon.runs.predict import list_inputs
 from andon.runs.source import Source, run_data
 from andon.thresholds.calibration import Calibration
@@ -24,6 +27,9 @@ from andon.thresholds.rules import Threshold, conformal, smallest_n, with_room
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
+
+MEASURED = ("image_recall", "image_fpr")
+"""Metrics that `measured` gives."""
 
 
 def supported_rate(n: int) -> str:
@@ -132,6 +138,22 @@ def by_cost(
     rule = f"escape {escape:g}, false reject {reject:g}, {100 * defect_rate:g} % defective: {best.describe()}"
     changed = replace(detector.fitted(), image=image, look=None)
     return change(detector_folder(run), changed, reason=reason, rule=rule), best
+
+
+def measured(run: Path, threshold: float) -> dict[str, Metric]:
+    """Recall (`image_recall`) and false-reject rate (`image_fpr`) at an image threshold, from the last evaluation's scores.
+
+    With exact 95 % intervals. Empty before the first evaluation; a rate without images is left out.
+    """
+    if not (run / "predictions.csv").is_file():
+        return {}
+    scores = read_scores(run).values()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        found = image_metrics(
+            np.asarray([score for _, score in scores], np.float32), [int(bad) for bad, _ in scores], threshold
+        )
+    return {name: found[name] for name in MEASURED if found[name].reason is None}
 
 
 def fitted(run: Path) -> Calibration:
