@@ -324,6 +324,7 @@ def test_unreadable_pictures_are_counted(cli, own_dataset, own_run, tmp_path):
     outcome = cli("fit", own_dataset, "--out", new, *FIT, "--skip-unreadable")
     assert outcome.code == 0
     assert "unreadable and skipped: 1 (cloth/train/good/002)" in outcome.out
+    assert "weights: random: untrained, drawn from seed 0; licence: none" in outcome.out
     assert "001.png" in cli("evaluate", own_run, "--data", own_dataset).complaint()
     assert "001.png" in cli("predict", own_run, own_dataset / "test").complaint()
     outcome = cli("predict", own_run, own_dataset / "test", "--skip-unreadable")
@@ -410,6 +411,22 @@ def test_lists_come_as_table_or_json(cli, dataset_folder, arguments):
     table = cli(*arguments)
     assert (table.code, table.err) == (0, "")
     assert table.out
+
+
+def test_what_rests_on_weights_for_tests_is_marked(cli):
+    weights = document(cli("weights", "list", "--json"))
+    assert [(row["name"], row["use"]) for row in weights[-2:]] == [
+        ("starter", "for tests"),
+        ("starter_pdn", "for tests"),
+    ]
+    assert {row["use"] for row in weights[:-2]} == {""}
+    assert "starter (for tests)" in cli("weights", "list").out
+    recipes = {row["name"]: row["weights"] for row in document(cli("recipes", "--json"))}
+    assert recipes["east/lite0"] == ["lite0"]
+    assert recipes["efficientad/starter"] == ["starter_pdn"]
+    for line in cli("recipes").out.splitlines():
+        name = line.strip("│ ").split(" ")[0]
+        assert ("(for tests)" in line) == any(used.startswith("starter") for used in recipes.get(name, []))
 
 
 def test_errors_in_data_are_counted_and_end_with_two(cli, own_dataset):

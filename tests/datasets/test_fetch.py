@@ -390,7 +390,13 @@ def test_command_needs_agreement(
 
 def test_command_lists_what_there_is(cli) -> None:
     listed = json.loads(cli("data", "list", "--json").out)
-    assert [row["name"] for row in listed] == list(published_sets())
-    assert all(row["licence"] and row["page"] for row in listed)
+    embedded = [row for row in listed if row["name"].startswith("embedded:")]
+    published = [row for row in listed if row not in embedded]
+    assert [row["name"] for row in published] == list(published_sets())
+    assert all(row["licence"] and row["page"] for row in published)
+    assert {row["name"]: "CC BY-SA 4.0" in row["licence"] for row in embedded}.items() >= {
+        ("embedded:cookies", True),
+        ("embedded:fabric", False),
+    }
     shown = cli("data", "list").out
-    assert all(name in shown for name in published_sets())
+    assert all(row["name"] in shown and row["licence"] in shown for row in listed)

@@ -343,6 +343,7 @@ def test_names_of_generated_data() -> None:
 
 def test_cookies_are_photographs_in_the_package():
     found = open_dataset("embedded:cookies")
+    assert "CC BY-SA 4.0" in found.licence
     assert (len(found.train), len(found.validation), len(found.test)) == (27, 4, 46)
     assert sum(record.label for record in found.test) == 32
     assert all(record.masks for record in found.test if record.label)

@@ -317,6 +317,14 @@ def test_runs_with_one_label_only(tmp_path: Path, good: int, bad: int, sentence:
     assert figures.isdisjoint({"roc_image", "pr_image"}) and "scores" in figures
 
 
+def test_the_licence_of_the_images_is_on_the_page(report: Report) -> None:
+    said = replace(report, data_licence="photographs by somebody, CC0")
+    assert "Images: photographs by somebody, CC0." in words(
+        ElementTree.fromstring(render(said, {}).removeprefix("<!DOCTYPE html>"))
+    )
+    assert said.to_json()["data_licence"] == "photographs by somebody, CC0"
+
+
 def test_without_loss_curves_latency_weights_and_alternatives(report: Report) -> None:
     bare = replace(report, stages={}, latency=None, weights=(), alternatives={}, recipe="", dataset="")
     text = words(ElementTree.fromstring(render(bare, {}).removeprefix("<!DOCTYPE html>")))

@@ -33,14 +33,29 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes, or show one recipe with all settings."""
-    from andon.detectors._recipes import load_recipe, recipe_names, resolve
+    from andon.detectors._recipes import load_recipe, recipe_names, resolve, weight_names
+    from andon.nn.weights import entries
 
     if name is None:
         known = [load_recipe(one) for one in recipe_names()]
         if as_json:
-            print_json([{"name": r.name, "detector": r.detector, "summary": r.summary} for r in known])
+            print_json(
+                [
+                    {
+                        "name": r.name,
+                        "detector": r.detector,
+                        "summary": r.summary,
+                        "weights": weight_names(r),
+                    }
+                    for r in known
+                ]
+            )
             return
-        print_table("", ["recipe", "what it is for"], [[r.name, r.summary] for r in known])
+        said = {e.name: f"{e.name} ({e.use or e.licence})" for e in entries()}
+        rows = [
+            [r.name, r.summary, ", ".join(said.get(name, name) for name in weight_names(r))] for r in known
+        ]
+        print_table("", ["recipe", "what it is for", "weights (licence)"], rows)
         return
     recipe = resolve(load_recipe(name), {})
     if as_json:

@@ -100,27 +100,31 @@ def data_check(
 
 @app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """List published data sets with pages, licences and sizes."""
+    """List embedded data sets with licences, and published ones with pages, licences and sizes."""
+    from andon.datasets.embedded_cache import embedded_sets
     from andon.datasets.published.sources import published_sets
 
-    rows = list(published_sets().values())
+    rows, embedded = list(published_sets().values()), embedded_sets()
     if as_json:
         print_json(
             [
-                {
-                    "name": known.name,
-                    "title": known.title,
-                    "page": known.page,
-                    "licence": known.licence,
-                    "cite": known.cite,
-                    "archive": known.archive or None,
-                    "bytes": known.size or None,
-                    "sha256": known.sha256 or None,
-                    "links": list(known.links),
-                    "categories": list(known.counts),
-                    "pictures": known.images or None,
-                }
-                for known in rows
+                *({"name": name, "licence": licence} for name, licence in embedded.items()),
+                *(
+                    {
+                        "name": known.name,
+                        "title": known.title,
+                        "page": known.page,
+                        "licence": known.licence,
+                        "cite": known.cite,
+                        "archive": known.archive or None,
+                        "bytes": known.size or None,
+                        "sha256": known.sha256 or None,
+                        "links": list(known.links),
+                        "categories": list(known.counts),
+                        "pictures": known.images or None,
+                    }
+                    for known in rows
+                ),
             ]
         )
         return
@@ -135,6 +139,7 @@ def data_list(as_json: Json = False) -> None:
         ]
         for known in rows
     ]
+    print_table("", ["embedded data set", "origin and licence"], [list(row) for row in embedded.items()])
     print_table("", ["data set", "pictures", "archive", "link", "licence", "page"], table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,6 +184,14 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
+def print_origins(weights: Sequence[Mapping[str, str]], data_licence: str) -> None:
+    """Origin and licence of the weights, and of the images where they are known."""
+    for line in weights:
+        print(f"weights: {line['name']}: {line['origin']}; licence: {line['licence']}")
+    if data_licence:
+        print(f"pictures: {data_licence}")
+
+
 def show_report(report: Report, run: Path, as_json: bool) -> None:
     """The metrics of a run as a table or one JSON document, its notes, and where its page is."""
     if as_json:
@@ -198,4 +207,5 @@ def show_report(report: Report, run: Path, as_json: bool) -> None:
     )
     for note in report.notes:
         print(f"note: {note}")
+    print_origins(report.weights, report.data_licence)
     print(f"report: {run / 'report.html'}")

@@ -34,6 +34,7 @@ from andon.cli.options import (
     Track,
     cluster,
     print_json,
+    print_origins,
     print_table,
     say,
     show_report,
@@ -128,6 +129,8 @@ def fit(
                 "sessions": sessions_of(dataset).to_json(),
                 "region": read_recipe(out)["data"].get("region"),
                 "skipped": skipped,
+                "weights": [dict(line) for line in fitted.used_weights],
+                "data_licence": dataset.licence,
                 "thresholds": {
                     "image": calibration.image.to_json(),
                     "pixel": calibration.pixel.to_json(),
@@ -145,6 +148,7 @@ def fit(
         print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
     if dataset.excluded:
         print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
+    print_origins(fitted.used_weights, dataset.licence)
     print(f"image threshold: {calibration.image.describe()}")
     if calibration.source != "train":
         print(f"sessions: {sessions_of(dataset).describe()}")

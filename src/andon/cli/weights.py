@@ -29,12 +29,23 @@ def weights_list(as_json: Json = False) -> None:
                     "origin": e.origin,
                     "licence": e.licence,
                     "sha256": e.sha256,
+                    "use": e.use,
                 }
                 for e in rows
             ]
         )
         return
-    table = [[e.name, e.network, "yes" if e.path else "no", e.origin, e.licence, e.sha256[:12]] for e in rows]
+    table = [
+        [
+            f"{e.name} ({e.use})" if e.use else e.name,
+            e.network,
+            "yes" if e.path else "no",
+            e.origin,
+            e.licence,
+            e.sha256[:12],
+        ]
+        for e in rows
+    ]
     print_table("", ["weights", "network", "here", "origin", "licence", "sha256"], table)
 
 

@@ -83,6 +83,8 @@ class Dataset:
     """Saturation by pixel value of the masks (MVTec LOCO AD), None for other data sets."""
     labelled: Records = field(default=Records())
     """Anomalous training images; empty unless requested (`move_labelled`)."""
+    licence: str = ""
+    """Origin and licence of the images; empty for data of the user."""
     findings: Findings = field(default=Findings(), repr=False)
     """Findings of reading the folders; `check_dataset` opens the files as well."""
 

@@ -15,6 +15,22 @@ PREFIX = "embedded:"
 COOKIES = "cookies"
 """Photographs of whole and cracked cookies; origin and licence in `andon/assets/cookies/LICENSE.md`."""
 
+COOKIES_LICENCE = "photographs by Amazon Web Services (data set cookies of amazon-lookout-for-vision), CC BY-SA 4.0; reduced in size"
+DRAWN_LICENCE = "drawn by andon, Apache-2.0"
+
+
+def licence_of(name: str) -> str:
+    """Origin and licence of an embedded category."""
+    return COOKIES_LICENCE if name == COOKIES else DRAWN_LICENCE
+
+
+def embedded_sets() -> dict[str, str]:
+    """{`embedded:NAME`: origin and licence} of all embedded sets."""
+    from andon.datasets.embedded import CATEGORIES
+    from andon.datasets.embedded.dimples import NAME as DIMPLES
+
+    return {PREFIX + name: licence_of(name) for name in (COOKIES, *CATEGORIES, DIMPLES)}
+
 
 def category_of(text: str, category: str | None = None) -> str:
     """Category of `embedded:NAME`, or `category` for a bare `embedded:`. Raises `DataError` for unknown names."""

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from andon.core.errors import DataError, nearest
 from andon.datasets.dataset import Dataset
-from andon.datasets.embedded_cache import PREFIX, category_of, generated_categories, generated_folder
+from andon.datasets.embedded_cache import (
+    PREFIX,
+    category_of,
+    generated_categories,
+    generated_folder,
+    licence_of,
+)
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options, layouts
 from andon.datasets.sessions import AUTO, EXIF, NONE, session_pattern
@@ -54,8 +60,8 @@ def open_dataset(
         exclude_missing=exclude_missing,
     )
     if str(path).startswith(PREFIX):
-        folder = generated_folder(str(path), category)
-        return replace(_open(folder, category_of(str(path), category), layout, options), name="embedded")
+        folder, name = generated_folder(str(path), category), category_of(str(path), category)
+        return replace(_open(folder, name, layout, options), name="embedded", licence=licence_of(name))
     return _open(_existing(path), category, layout, options)
 
 

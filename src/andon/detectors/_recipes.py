@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -143,6 +143,19 @@ def choose_recipe(detector: str | None, recipe: str | None) -> RecipeFile:
         return load_recipe(recipe)
     name = known_detector(detector or DEFAULT)
     return load_recipe(recipe or default_recipe(name), name)
+
+
+def weight_names(recipe: RecipeFile) -> list[str]:
+    """Names of the weights that a recipe's own settings name; empty for a recipe that leaves them at their defaults."""
+    return list(dict.fromkeys(_values(recipe.config, "weights")))
+
+
+def _values(settings: Mapping[str, Any], name: str) -> Iterator[str]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _values(value, name)
+        elif key == name:
+            yield str(value)
 
 
 def with_own_changes(recipe: RecipeFile, changes: Mapping[str, Any]) -> tuple[RecipeFile, dict[str, Any]]:

@@ -58,6 +58,8 @@ class WeightEntry:
     """The file; None if it has to be installed, fetched or added first."""
     package: str = ""
     """Python package that holds the file, as pip takes it; empty for files of the store."""
+    use: str = ""
+    """What they are for, where that is one thing alone: `for tests`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +87,7 @@ def _catalogue() -> Mapping[str, Mapping[str, str]]:
 
 
 def entries() -> list[WeightEntry]:
-    """All known weights: the catalogue's and those added by the user."""
+    """All known weights, the catalogue's and those added by the user; those on this machine first, those for tests last."""
     known: dict[str, WeightEntry] = {}
     for name, row in _catalogue().items():
         known[name] = WeightEntry(
@@ -97,13 +99,14 @@ def entries() -> list[WeightEntry]:
             row.get("url", ""),
             _installed_file(row),
             row.get("package", ""),
+            row.get("use", ""),
         )
     folder = weights_dir()
     for note in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         added = _read_note(note)
         if added is not None:
             known[added.name] = added
-    return sorted(known.values(), key=lambda entry: (entry.path is None, entry.name))
+    return sorted(known.values(), key=lambda entry: (bool(entry.use), entry.path is None, entry.name))
 
 
 def _installed_file(row: Mapping[str, str]) -> Path | None:
@@ -163,7 +166,7 @@ def locate(name: str, network: str) -> WeightFile:
         raise WeightsError(
             f"weights {name!r} are not on this machine and nothing is downloaded silently: bring them with "
             f"`andon weights fetch {name}` or `andon weights add FILE --name {name} --network {network}`; "
-            "a */starter recipe works without"
+            "a */lite0 recipe works without"
         )
     content = entry.path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()

@@ -66,6 +66,8 @@ class Origin:
     """Ids of good images that were left out of learning."""
     sessions: dict[str, Any] | None = None
     """`Sessions.to_json` of the good images, None where nothing is known about sessions."""
+    data_licence: str = ""
+    """Origin and licence of the images; empty for data of the user."""
 
 
 def evaluate(
@@ -128,6 +130,7 @@ def evaluate(
         pixel_curve=ranking.curve() if metrics["pixel_auroc"].reason is None else None,
         stages=origin.stages,
         weights=detector.used_weights,
+        data_licence=origin.data_licence,
         input_size=detector.input_size,
         evaluate_seconds=seconds,
         parameters=count_parameters(detector),

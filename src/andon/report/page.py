@@ -141,9 +141,9 @@ def cautions(report: Report) -> list[tuple[str, str]]:
     if any(line.get("name") == "starter" for line in report.weights):
         out.append(
             (
-                "Starter weights",
-                "The features come from the small network that andon contains for use without downloads. Results with weights "
-                "trained on ImageNet are usually better; state the weights where you compare the two.",
+                "Weights for tests",
+                "The features come from the small network with which andon is tested; its licence is for research. A recipe "
+                "`lite0` takes ImageNet weights under Apache-2.0, which are usually better.",
             )
         )
     return out

@@ -81,6 +81,8 @@ class Report:
     """What they were used for; empty if the detector does not use them."""
     excluded: tuple[str, ...] = ()
     """Ids of good images that were left out of learning."""
+    data_licence: str = ""
+    """Origin and licence of the images; empty for data of the user."""
     pixel_metrics: str = "exact"
     """`exact` or `histogram`; with `histogram` the pixel metrics carry an error bound."""
     tiling: Tiling | None = None
@@ -154,6 +156,7 @@ class Report:
             "input_size": list(self.input_size),
             "machine": self.machine,
             "weights": list(self.weights),
+            "data_licence": self.data_licence,
             "images": {"evaluated": len(self.cases), "skipped": self.skipped},
             "notes": list(self.notes),
         }

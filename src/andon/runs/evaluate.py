@@ -62,6 +62,7 @@ def evaluate_run(
             len(learned),
             tuple(recipe.get("exclude", ())),
             recipe["data"].get("sessions"),
+            dataset.licence,
         ),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
         gate=bool(recipe.get("gate", False)) if gate is None else gate,

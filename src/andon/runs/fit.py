@@ -169,6 +169,8 @@ def describe(
         "validation": len(dataset.validation),
         "fingerprint": Records(used).fingerprint(),
     }
+    if dataset.licence:
+        data["licence"] = dataset.licence
     if skipped:
         data["skipped"] = dict(skipped)
     if dataset.labelled:
