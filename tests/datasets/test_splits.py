@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.datasets.splits import held_out, hold_out
+from andon.datasets.splits import folds, held_out, hold_out
 
 NAMES = [f"train/good/{index:03d}.png" for index in range(20)]
 
@@ -70,3 +70,34 @@ def test_too_few_images_or_one_object() -> None:
     same = [Record(Path(f"/d/{n}.png"), str(n), object_id="part-7") for n in range(5)]
     with pytest.raises(DataError, match="one object 'part-7'"):
         hold_out(same, 10, 0, base=Path("/d"), into="validation")
+
+
+@given(st.lists(st.sampled_from([*"abcdefghijkl", None]), min_size=1, max_size=80), st.integers(0, 9))
+@settings(deadline=None, max_examples=60)
+def test_folds_keep_objects_together_and_none_is_empty(objects: list[str | None], seed: int) -> None:
+    records = [Record(Path(f"/d/{n}.png"), f"{n}.png", object_id=name) for n, name in enumerate(objects)]
+    fold_of = folds(records, seed)
+    keys = {record.object_id or record.id for record in records}
+    count = min(10 if len(records) <= 60 else 5, len(keys))
+    assert set(fold_of) == set(range(count))
+    for name in set(objects) - {None}:
+        assert (
+            len({fold for fold, record in zip(fold_of, records, strict=True) if record.object_id == name})
+            == 1
+        )
+    swapped = folds(records[::-1], seed)[::-1]
+    assert swapped == fold_of
+
+
+def test_folds_of_single_images_have_equal_sizes_in_the_order_of_the_hold_out_rule() -> None:
+    records = [Record(Path(name), name) for name in NAMES]
+    fold_of = dict(zip(NAMES, folds(records, 42, most=4), strict=True))
+    assert [fold_of[f"train/good/{stem}.png"] for stem in ("019", "004", "003", "005")] == [0, 1, 2, 3]
+    assert sorted(fold_of.values()) == sorted([0, 1, 2, 3] * 5)
+
+
+def test_whole_sessions_are_in_one_fold() -> None:
+    records = [Record(Path(f"{k}"), f"{k}", session=f"day {k % 4}") for k in range(20)]
+    fold_of = folds(records, 0)
+    assert fold_of[:4] * 5 == fold_of
+    assert set(fold_of) == {0, 1, 2, 3}

@@ -120,11 +120,14 @@ def test_recipes_are_complete_and_build_offline(name):
 
 @pytest.mark.parametrize("name", BANKS)
 def test_a_single_picture_is_learned_or_refused_clearly(train, name):
+    with pytest.raises(DataError, match="1 good picture of 1 part cannot give cross-fitted thresholds"):
+        create(name).fit(train[:1])
+    alone = create(name, threshold_scores="held_out")
     if name == "padim":
         with pytest.raises(DataError, match="at least 2 training pictures for a covariance, there is 1"):
-            create(name).fit(train[:1])
+            alone.fit(train[:1])
         return
-    assert create(name).fit(train[:1], train[1:3]).predict(train[3].image).raw_score > 0
+    assert alone.fit(train[:1], train[1:3]).predict(train[3].image).raw_score > 0
 
 
 # PatchCore ---------------------------------------------------------------------------------------------------------
@@ -135,7 +138,7 @@ def test_the_bank_is_a_part_of_the_patches(train, share):
     """I-27 and I-29."""
     detector = learn("patchcore", train, coreset=share)
     with torch.inference_mode():
-        patches = torch.cat([detector.patches(x[None])[0] for x in pictures(train)])
+        patches = torch.cat([detector.extract(x[None])[0] for x in pictures(train)])
     assert len(patches) == 6 * 16 * 16
     assert len(detector.bank_) == int(share * len(patches))
     found = andon.layers.neighbours.nearest(detector.bank_, patches)
@@ -149,7 +152,7 @@ def test_the_coreset_is_selected_in_a_projection_and_kept_as_it_was(train):
     """Without a projection the selection is that among the patches themselves; with one the bank still holds whole patches."""
     plain, projected = (learn("patchcore", train, coreset=0.05, projection=d) for d in (10_000, 8))
     with torch.inference_mode():
-        patches = torch.cat([plain.patches(x[None])[0] for x in pictures(train)])
+        patches = torch.cat([plain.extract(x[None])[0] for x in pictures(train)])
     generator = seeded(3, "coreset")
     start = int(torch.randint(len(patches), (), generator=generator))
     chosen = greedy_centres(patches, len(plain.bank_), start)
@@ -172,7 +175,7 @@ def test_the_weight_is_that_of_the_paper_and_within_its_bounds(train, b):
     assert ((weight >= 1 - 1 / b - 1e-6) & (weight < 1)).all()
     bank = detector.bank_.double()
     for k in range(3):  # Eq. 6 and 7, literally
-        patches = detector.patches(images[k : k + 1])[0].double()
+        patches = detector.extract(images[k : k + 1])[0].double()
         distances = (patches[:, None] - bank[None]).norm(dim=2)
         q = int(distances.min(1).values.argmax())
         m = int(distances[q].argmin())
@@ -199,7 +202,7 @@ def test_squared_distances_rank_pictures_alike(train):
 def test_several_neighbours_are_averaged(train):
     detector = answering(learn("patchcore", train), neighbours=3, reweight=1)
     images = torch.rand(1, 3, 64, 64)
-    distances = torch.cdist(detector.patches(images)[0].double(), detector.bank_.double())
+    distances = torch.cdist(detector.extract(images)[0].double(), detector.bank_.double())
     expected = distances.sort(1).values[:, :3].mean(1).max()
     assert float(ask(detector, images).score[0]) == pytest.approx(float(expected), rel=1e-4)
 

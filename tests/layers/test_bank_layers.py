@@ -244,6 +244,16 @@ def test_the_prediction_of_memory_is_that_of_the_papers_table():
     """3.8 GB for 3136 positions of 550 channels, in one place; float64 sums beside the result while they are small."""
     assert PositionGaussians.bytes_needed(3136, 550) == 4 * 3136 * 550**2
     assert PositionGaussians.bytes_needed(3136, 100) == 12 * 3136 * 100**2
+    assert PositionGaussians.bytes_needed(3136, 100, copied=True) == 20 * 3136 * 100**2
+
+
+def test_sums_without_some_batches_are_those_of_the_others():
+    x = vectors(5, 40 * 3, 0).view(20, 2, 3).double()
+    rest = learned(x, 4).without([x[4:7], x[12:13]])
+    alone = learned(torch.cat([x[:4], x[7:12], x[13:]]), 5)
+    assert rest.count == alone.count == 16
+    torch.testing.assert_close(rest.mean, alone.mean)
+    torch.testing.assert_close(rest.products, alone.products)
 
 
 # Maps --------------------------------------------------------------------------------------------------------------

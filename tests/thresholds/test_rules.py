@@ -59,6 +59,15 @@ def test_t9_conformal(alpha, k, score, upper):
     assert confusion(T9, [0] * 19, threshold.value).fp == 19 - k  # `>=` the threshold is `>` the score
 
 
+def test_cross_fitted_scores_have_the_bound_of_cv_plus():
+    """Theorem 4 of arXiv 1905.02928; leave one out (K = n) gives twice alpha."""
+    guarantee = conformal(np.arange(200), 0.05, folds=5).guarantee
+    assert guarantee.upper_rate == pytest.approx(2 * 10 / 201 + 2 * 0.8 / 41)
+    assert conformal(T9, 0.1, folds=19).guarantee.upper_rate == pytest.approx(2 * 2 / 20)
+    assert "worst case of the rule (CV+) is 20 %" in conformal(T9, 0.1, folds=19).describe()
+    assert Threshold.from_json(conformal(T9, 0.1, folds=19).to_json()).guarantee.folds == 19
+
+
 def test_t9_too_few_pictures():
     with pytest.raises(
         DataError, match=r"19 good validation pictures cannot guarantee .* 4 %, that takes 24"

@@ -126,7 +126,7 @@ def fit(
                 "labelled": len(dataset.labelled),
                 "label_use": fitted.label_use if dataset.labelled else "",
                 "excluded": list(dataset.excluded),
-                "sessions": sessions_of(dataset).to_json(),
+                "sessions": sessions_of(dataset, cross_fitted=fitted.cross_fitted).to_json(),
                 "region": read_recipe(out)["data"].get("region"),
                 "skipped": skipped,
                 "weights": [dict(line) for line in fitted.used_weights],
@@ -135,6 +135,7 @@ def fit(
                     "image": calibration.image.to_json(),
                     "pixel": calibration.pixel.to_json(),
                     "source": calibration.source,
+                    "folds": calibration.folds,
                 },
             }
         )
@@ -149,9 +150,11 @@ def fit(
     if dataset.excluded:
         print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
     print_origins(fitted.used_weights, dataset.licence)
+    if calibration.folds:
+        print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
     print(f"image threshold: {calibration.image.describe()}")
     if calibration.source != "train":
-        print(f"sessions: {sessions_of(dataset).describe()}")
+        print(f"sessions: {sessions_of(dataset, cross_fitted=fitted.cross_fitted).describe()}")
     if calibration.source == "train":
         print(
             "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"

@@ -254,6 +254,11 @@ def drawn(counts: Sequence[int], most: int, seed: int) -> list[list[int]]:
     return [sorted(places) for places in chosen]
 
 
+def image_of(tile: Record) -> str:
+    """The id of the image that a tile of `cut_records` was cut from."""
+    return tile.id.rpartition("@")[0]
+
+
 def _tile_of(record: Record, file: Path, top: int, left: int) -> Record:
     return replace(
         record,

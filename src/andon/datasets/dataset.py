@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import overload
@@ -102,6 +102,13 @@ class Dataset:
     def has_masks(self) -> bool:
         """Whether any test image has a mask; without masks only image-level metrics can be computed."""
         return any(record.masks for record in self.test)
+
+    def pooled(self) -> Dataset:
+        """The data set with its validation images among the training images, in the order of their ids."""
+        train = sorted([*self.train, *self.validation], key=lambda record: record.id)
+        return replace(
+            self, train=Records(replace(record, split="train") for record in train), validation=Records()
+        )
 
     def summary(self) -> str:
         """Category, layout and numbers of images in one line."""

@@ -17,6 +17,7 @@ from andon.core.image_files import read_day
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset
 from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.splits import session_keys
 
 AUTO, NONE, EXIF = "auto", "none", "exif"
 """Ways to tell sessions apart, beside a pattern."""
@@ -80,12 +81,19 @@ class Sessions:
     """Number of training and validation images of each session."""
     held_out: tuple[str, ...]
     """Sessions that are in validation as a whole; empty where every session is in training."""
+    in_turn: bool = False
+    """Whether each session is scored by what the others teach (cross-fitting)."""
 
     def describe(self) -> str:
         """One sentence: which sessions the false-reject rate holds for."""
         if len(self.pictures) < 2:
             known = f"all pictures are of one session ({next(iter(self.pictures))})" if self.pictures else ""
             return f"{known or 'nothing is known about sessions'}: the promised rate holds for pictures like these"
+        if self.in_turn:
+            return (
+                f"each of {len(self.pictures)} sessions was scored by what the others teach: the promised rate holds for new "
+                "sessions as far as they are like these"
+            )
         if not self.held_out:
             return f"pictures of all {len(self.pictures)} sessions were learned from: the promised rate holds for these sessions"
         return (
@@ -95,19 +103,21 @@ class Sessions:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for recipe.yaml and `--json`."""
-        return {"pictures": self.pictures, "held_out": list(self.held_out)}
+        return {"pictures": self.pictures, "held_out": list(self.held_out), "in_turn": self.in_turn}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sessions:
         """Inverse of `to_json`."""
-        return cls(dict(data["pictures"]), tuple(data["held_out"]))
+        return cls(dict(data["pictures"]), tuple(data["held_out"]), data.get("in_turn", False))
 
 
-def sessions_of(dataset: Dataset) -> Sessions:
-    """The sessions of the training and validation images."""
+def sessions_of(dataset: Dataset, *, cross_fitted: bool = False) -> Sessions:
+    """The sessions of the training and validation images; `cross_fitted`: all are learned from, fold by fold."""
     learned, held = session_counts(dataset.train), session_counts(dataset.validation)
     whole = [name for name in held if name not in learned]
-    return Sessions(session_counts([*dataset.train, *dataset.validation]), tuple(whole))
+    good = [*dataset.train, *dataset.validation]
+    in_turn = cross_fitted and session_keys(good) is not None
+    return Sessions(session_counts(good), () if cross_fitted else tuple(whole), in_turn)
 
 
 def _by_day(records: Sequence[Record]) -> list[Record] | None:

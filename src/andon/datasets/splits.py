@@ -1,4 +1,4 @@
-"""Hold-out rule: which good images go to validation or test, from their names and a seed (docs/reference/data.md, "Splits").
+"""Which good images go to validation, to test or to a fold, from their names and a seed (docs/reference/data.md, "Splits").
 
 The rule hashes names and uses no random generator, so that it is the same on every machine.
 """
@@ -21,6 +21,11 @@ FEWEST_SESSIONS = 3
 """Sessions from which on whole ones are held out."""
 UNKNOWN_SESSION = ""
 """Key of images without a session where others have one."""
+FOLDS = 10
+"""Folds of up to `FOLDS_UP_TO` images."""
+FOLDS_UP_TO = 60
+FEWER_FOLDS = 5
+"""Folds of more images: each takes a fit, and the detectors of few folds differ little where there are many images."""
 
 
 def held_out(keys: Sequence[str], percent: int, seed: int, *, round_down: bool = False) -> frozenset[str]:
@@ -131,6 +136,23 @@ def hold_out_validation(
 def _wanted(count: int, percent: int, round_down: bool) -> int:
     """`percent` % of `count`, rounded up, or down with `round_down`."""
     return percent * count // 100 if round_down else count - (100 - percent) * count // 100
+
+
+def folds(records: Sequence[Record], seed: int, *, most: int | None = None) -> tuple[int, ...]:
+    """Fold of each image, 0 to K - 1, none empty; images of one object stay together, from `FEWEST_SESSIONS` on sessions.
+
+    In the order of their hashes, these groups go to the fold with the fewest images so far. K is `most`, by default `FOLDS`
+    or `FEWER_FOLDS` by the number of images, or the number of groups where that is smaller.
+    """
+    keys = session_keys(records) or [record.object_id or record.id for record in records]
+    sizes = Counter(keys)
+    wanted = most or (FOLDS if len(records) <= FOLDS_UP_TO else FEWER_FOLDS)
+    filled = [0] * min(wanted, len(sizes))
+    fold_of: dict[str, int] = {}
+    for key in _shuffled(sizes, seed):
+        fold_of[key] = filled.index(min(filled))
+        filled[fold_of[key]] += sizes[key]
+    return tuple(fold_of[key] for key in keys)
 
 
 def _shuffled(keys: Iterable[str], seed: int) -> list[str]:

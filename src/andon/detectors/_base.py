@@ -26,8 +26,10 @@ from andon.core.records import Record
 from andon.core.region import InspectionRegion, inspected_pixels, read_region, with_region
 from andon.core.tiling import Map, Pixels, Tiling, cut_records
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
+from andon.datasets.splits import folds
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.detectors._config import DetectorConfig as DetectorConfig
+from andon.detectors._fit_checks import check_fit, check_folds
 from andon.detectors._registry import name_of
 from andon.detectors._saving import save_detector
 from andon.metrics import PixelRanking, auroc
@@ -35,8 +37,8 @@ from andon.nn.backbones import Backbone
 from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
 from andon.nn.training import Trainer
 from andon.nn.weights import WeightFile
-from andon.runtime.predictor import Predictor, RawBatch
-from andon.thresholds.calibration import calibrate_on_good, calibrate_on_labelled
+from andon.runtime.predictor import Predictor, RawBatch, RawPrediction
+from andon.thresholds.calibration import GoodResults, calibrate_on_good, calibrate_on_labelled
 
 PREDICT_BATCH = Predictor.batch_size
 
@@ -64,6 +66,10 @@ class Detector(Predictor, nn.Module):
     config: DetectorConfig
     sized_by_learning: ClassVar[frozenset[str]] = frozenset()
     """Names of own buffers that take the size of what was learned, so that a saved state may bring any size."""
+    closed_form: ClassVar[bool] = False
+    """Whether learning costs so little that it can be repeated without each fold of the good images (`cross_fit`)."""
+    fewest_images: ClassVar[int] = 1
+    """Good images that `learn` needs."""
     one_at_a_time: ClassVar[bool] = False
     """Whether `analyse` goes through a batch image by image, so that an exported network takes one at a time."""
 
@@ -74,6 +80,11 @@ class Detector(Predictor, nn.Module):
         self.calibration = None
         self._untouched: tuple[int, DetectorConfig] | None = None
         self.used_weights: tuple[dict[str, str], ...] = ()
+        if self.cross_fitted and not self.closed_form:
+            raise ConfigError(
+                f"{self.name} is trained by gradient descent, too long to repeat it for each fold: "
+                "threshold_scores=cross_fitted is not possible, use held_out"
+            )
         if self.tiling is not None and self.untiled:
             raise ConfigError(
                 f"{self.name} cannot look at pictures in tiles, {self.untiled}: choose another detector or leave tile.size out"
@@ -113,6 +124,11 @@ class Detector(Predictor, nn.Module):
         judges = "patience" in type(self.config).model_fields  # others have no epochs to choose from
         uses += ["the choice of the epoch"] if self.config.selection == "labels" and judges else []
         return " and ".join(uses)
+
+    @property
+    def cross_fitted(self) -> bool:
+        """Whether every good image is scored for the thresholds, by what was learned from the others."""
+        return self.config.threshold_scores == "cross_fitted"
 
     @property
     def frozen(self) -> dict[str, nn.Module]:
@@ -169,28 +185,14 @@ class Detector(Predictor, nn.Module):
     ) -> Self:
         """Learn from the good images of `train`, set thresholds on those of `validation`; fitting twice equals once.
 
+        With `threshold_scores: cross_fitted` both are learned from, and the thresholds come from the scores that each image
+        has by what the others teach.
+
         `labelled` are anomalous images that are no longer in the test; `label_use` says what becomes of them. `test`
         may be given only with `selection: test`. `region`, or a file that holds one, says which pixels are inspected, from
         now on; the others change no score. Raises `DataError` when there is nothing to learn from.
         """
-        if not train:
-            raise DataError("there are no training pictures: give at least one good picture")
-        if any(record.label == 1 for record in [*train, *validation]):
-            raise DataError(
-                "training and validation pictures must be good ones: remove the anomalous records"
-            )
-        if (self.config.selection == "test") != bool(test):
-            raise ConfigError(
-                "selection=test chooses the epoch on test labels and needs fit(..., test=...)"
-                if self.config.selection == "test"
-                else "fit was given test pictures, but nothing may look at them: selection=test reproduces published results"
-            )
-        if self.config.selection in {"validation", "synthetic"} and not validation:
-            raise DataError(
-                f"selection={self.config.selection} needs held-out good pictures, and there are none: add pictures or use "
-                "selection=budget"
-            )
-        self._check_labelled(labelled, validation)
+        check_fit(self, train, validation, test, labelled)
         if region is not None:
             area = region if isinstance(region, InspectionRegion) else read_region(region)
             area.check([*train, *validation, *test, *labelled])
@@ -198,20 +200,58 @@ class Detector(Predictor, nn.Module):
                 with_region(records, area) for records in (train, validation, test, labelled)
             )
         trainer = trainer if trainer is not None else Trainer()
+        fold_of: tuple[int, ...] = ()
+        if self.cross_fitted:
+            train, validation = sorted([*train, *validation], key=lambda record: record.id), ()
+            fold_of = folds(train, trainer.seed)
+            check_folds(self, train, fold_of)
         trainer.selection = self._judged_on(validation, labelled, test, trainer.seed)
         trainer.labelled = tuple(labelled) if self.label_use else ()
         self.reset(trainer.seed)
         self.to(trainer.device)
         before = fingerprints(self.frozen)
-        with self.cut(train, trainer, "train") as parts, self.cut(validation, trainer, "validation") as held:
-            self.learn(parts, held, trainer)
+        good = GoodResults(keep=self.config.threshold == "labels")
+        if self.cross_fitted:
+            for result in self.cross_fit(train, fold_of, trainer):
+                good.add(result)
+        else:
+            with (
+                self.cut(train, trainer, "train") as parts,
+                self.cut(validation, trainer, "validation") as held,
+            ):
+                self.learn(parts, held, trainer)
         self.eval()
-        self._run_sanity_checks(before, validation, trainer)
+        self._run_sanity_checks(before, train if self.cross_fitted else validation, trainer)
         with trainer.timed("calibration"):
-            held_out = bool(validation)
-            source = "validation" if held_out else "train"
-            self.calibrate(validation if held_out else train, source=source, labelled=labelled)
+            if self.cross_fitted:
+                count = max(fold_of) + 1
+                self._set_thresholds(good, f"cross-fitted in {count} folds", labelled, count)
+            else:
+                held_out = bool(validation)
+                source = "validation" if held_out else "train"
+                self.calibrate(validation if held_out else train, source=source, labelled=labelled)
         return self
+
+    def cross_fit(
+        self, good: Sequence[Record], fold_of: Sequence[int], trainer: Trainer
+    ) -> Iterator[RawPrediction]:
+        """Learn from all `good` images; yields the raw result of each, by what was learned without those of its fold.
+
+        Called for detectors that are `closed_form`. Here everything is learned again for each fold; `ClosedForm` shares
+        the features.
+        """
+        count = max(fold_of) + 1
+        with trainer.progress.task("cross-fitting", count + 1) as bar, trainer.silent():
+            for left_out in [*range(count), None]:
+                self.reset(trainer.seed)
+                self.to(trainer.device)
+                own = [record for record, fold in zip(good, fold_of, strict=True) if fold == left_out]
+                rest = [record for record, fold in zip(good, fold_of, strict=True) if fold != left_out]
+                with self.cut(rest, trainer, "train") as parts:
+                    self.learn(parts, (), trainer)
+                self.eval()
+                yield from self.scan(own)
+                bar.advance()
 
     @contextlib.contextmanager
     def cut(self, records: Sequence[Record], trainer: Trainer, what: str) -> Iterator[Sequence[Record]]:
@@ -245,7 +285,7 @@ class Detector(Predictor, nn.Module):
         return tuple(test)
 
     def _run_sanity_checks(
-        self, before: Mapping[str, str], validation: Sequence[Record], trainer: Trainer
+        self, before: Mapping[str, str], scored: Sequence[Record], trainer: Trainer
     ) -> None:
         """The sanity checks of every detector; a subclass adds its own in `learn`."""
         after = fingerprints(self.frozen)
@@ -264,22 +304,12 @@ class Detector(Predictor, nn.Module):
         )
         trainer.sanity_check(
             "calibration",
-            SanityCheck("held-out good pictures for thresholds", len(validation), least=FEWEST_HELD_OUT),
+            SanityCheck(
+                f"{'cross-fitted' if self.cross_fitted else 'held-out'} good pictures for thresholds",
+                len(scored),
+                least=FEWEST_HELD_OUT,
+            ),
         )
-
-    def _check_labelled(self, labelled: Sequence[Record], validation: Sequence[Record]) -> None:
-        if any(record.label != 1 for record in labelled):
-            raise DataError("labelled pictures must be anomalous ones: remove the others")
-        if self.label_use and not labelled:
-            raise ConfigError(
-                f"this {self.name} is set to use labelled anomalous pictures for {self.label_use}, and there are none: "
-                "add --labelled 5, or change that setting"
-            )
-        if "labels" in (self.config.threshold, self.config.selection) and not validation:
-            raise DataError(
-                "labelled pictures can be told from held-out good ones only, and there are none: add good pictures, or use "
-                "threshold=good and selection=budget"
-            )
 
     @classmethod
     def seeded(cls, config: DetectorConfig | None, seed: int) -> Self:
@@ -303,9 +333,17 @@ class Detector(Predictor, nn.Module):
 
         With `threshold: labels` they are then moved to where good and `labelled` images are told apart best.
         """
-        self.calibration = calibrate_on_good(self, good, source=source)
+        found = GoodResults(keep=self.config.threshold == "labels")
+        for result in self.scan(good):
+            found.add(result)
+        self._set_thresholds(found, source, labelled)
+
+    def _set_thresholds(
+        self, good: GoodResults, source: str, labelled: Sequence[Record], folds: int = 0
+    ) -> None:
+        self.calibration = calibrate_on_good(self.config, good, source=source, folds=folds)
         if self.config.threshold == "labels":
-            self.calibration = calibrate_on_labelled(self, self.calibration, good, labelled)
+            self.calibration = calibrate_on_labelled(self.calibration, good, self.scan(labelled))
 
     # One image to raw map and score (the path around it is `andon.runtime.predictor`) ------------------------------
 
@@ -335,12 +373,7 @@ class Detector(Predictor, nn.Module):
         """`analyse` in inference mode; the result is on the CPU."""
         images = torch.stack(list(prepared))
         with torch.inference_mode():
-            found = self.analyse(images.to(self.device()))
-        return RawBatch(
-            _array(found.anomaly_map[:, 0]),
-            _array(found.score),
-            {name: _array(values) for name, values in found.extras.items()},
-        )
+            return raw_batch(self.analyse(images.to(self.device())))
 
     def enlarge(self, cells: Map, size: tuple[int, int]) -> Map:
         """(h, w) to (H, W): see `enlarge`."""
@@ -384,6 +417,15 @@ def enlarge(anomaly_map: Tensor, size: tuple[int, int]) -> npt.NDArray[np.float3
     """(1, h, w) to (H, W) float32: bilinear, half-pixel centres, never beyond the largest cell."""
     enlarged = F.interpolate(anomaly_map[None], size=size, mode="bilinear", align_corners=False)
     return np.asarray(enlarged[0, 0].numpy(), dtype=np.float32)
+
+
+def raw_batch(found: Analysis) -> RawBatch:
+    """The analysis of a batch on the CPU."""
+    return RawBatch(
+        _array(found.anomaly_map[:, 0]),
+        _array(found.score),
+        {name: _array(values) for name, values in found.extras.items()},
+    )
 
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:

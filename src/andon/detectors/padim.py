@@ -15,7 +15,8 @@ fitting needs that and one batch of features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -24,25 +25,23 @@ from torch.nn import functional as F
 
 from andon.core.config import Amount, Count, Share
 from andon.core.errors import ConfigError, DataError
-from andon.core.images import batches
 from andon.core.memory_budget import require_memory
-from andon.core.progress import track
-from andon.core.records import Record
-from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
+from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._closed_form import ClosedForm
+from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.kept_features import KeptFeatures
 from andon.nn.training import Trainer, seeded
 
-BATCH = 8
-"""Images whose features are computed at a time."""
 EXACT_BYTES = 2**30
 """Sums of products are float64 as long as they take no more than this, float32 beyond."""
-BLOCK_NUMBERS = 2**24
-"""Entries of the matrices that are factorised at a time (128 MiB in float64)."""
+BLOCK_NUMBERS = 2**21
+"""Entries of the matrices that are factorised at a time (16 MiB in float64, which caches hold)."""
 
 
-class PaDiMConfig(DetectorConfig):
+class PaDiMConfig(ClosedFormConfig):
     """Settings of PaDiM; the defaults are the paper's with ResNet-18."""
 
     extractor: BackboneConfig = BackboneConfig(
@@ -82,10 +81,11 @@ class PositionGaussians:
         self.products = torch.zeros(positions, size, size, dtype=dtype, device=device)
 
     @staticmethod
-    def bytes_needed(positions: int, size: int) -> int:
-        """Peak memory of the sums and the result, without batches."""
+    def bytes_needed(positions: int, size: int, *, copied: bool = False) -> int:
+        """Peak memory of the sums and the result, without batches; `copied`: with the copy that `without` makes."""
         exact = 8 * positions * size**2
-        return exact + exact // 2 if exact <= EXACT_BYTES else exact // 2
+        sums, result = (exact, exact // 2) if exact <= EXACT_BYTES else (exact // 2, 0)
+        return sums * (1 + copied) + result
 
     def add(self, x: Tensor) -> None:
         """Add a batch of vectors (B, P, d)."""
@@ -99,6 +99,25 @@ class PositionGaussians:
         self.products.baddbmm_(rows.transpose(1, 2), rows)
         self.count += batch
         self.mean += shift * (batch / self.count)
+
+    def without(self, batches: Iterable[Tensor]) -> PositionGaussians:
+        """The sums without batches that were added before; these sums stay as they are."""
+        rest = copy.copy(self)
+        rest.mean, rest.products = self.mean.clone(), self.products.clone()
+        for batch in batches:
+            rest._remove(batch.to(rest.products.dtype))
+        return rest
+
+    def _remove(self, x: Tensor) -> None:
+        """The inverse of `add`."""
+        batch = len(x)
+        mean = x.mean(0)
+        shift = mean - self.mean  # (P, d), from the mean before
+        joint = (self.count * batch / (self.count - batch)) ** 0.5
+        rows = torch.cat([x - mean, (joint * shift).to(x.dtype)[None]]).transpose(0, 1)  # (P, B + 1, d)
+        self.products.baddbmm_(rows.transpose(1, 2), rows, alpha=-1)
+        self.count -= batch
+        self.mean -= shift * (batch / self.count)
 
     def common(self) -> Tensor:
         """(d, d) float64: mean of the unbiased covariances of all positions."""
@@ -153,7 +172,7 @@ def mahalanobis(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     return (whitening @ centred).square().sum(1).sqrt().T
 
 
-class PaDiM(Detector):
+class PaDiM(ClosedForm):
     """One Gaussian per position; see the module's docstring."""
 
     Config = PaDiMConfig
@@ -165,6 +184,7 @@ class PaDiM(Detector):
     whitening_: Tensor
     """(P, d, d) lower triangular W with WᵀW = Σ⁻¹."""
     sized_by_learning = frozenset({"mean_", "whitening_"})
+    fewest_images = 2
 
     def __init__(self, config: PaDiMConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
@@ -200,34 +220,52 @@ class PaDiM(Detector):
 
     # Learning ------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
-        c = self.config
+    def begin(self, images: int, trainer: Trainer) -> None:
+        """Draw the channels; refuse too few images, and covariances that do not fit into memory."""
         positions, kept = self.grid[0] * self.grid[1], len(self.channels_)
-        if len(train) < 2:
+        if images < self.fewest_images:
             raise DataError(
-                f"padim needs at least 2 training pictures for a covariance, there is {len(train)}: add good pictures"
+                f"padim needs at least 2 training pictures for a covariance, there is {images}: add good pictures"
             )
         require_memory(
-            PositionGaussians.bytes_needed(positions, kept),
-            c.memory_gib,
+            PositionGaussians.bytes_needed(positions, kept, copied=self.cross_fitted),
+            self.config.memory_gib,
             f"{positions} covariances of {kept} channels",
-            "keep fewer channels or use a smaller extractor.image_size",
+            "keep fewer channels, use a smaller extractor.image_size"
+            + (" or threshold_scores=held_out" if self.cross_fitted else ""),
         )
         order = torch.randperm(self.available, generator=seeded(trainer.seed, "channels"))
         self.channels_ = order[:kept].sort().values.to(trainer.device)
-        gaussians = PositionGaussians(positions, kept, trainer.device)
+
+    def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
+        self._set(self._sums(features, chosen, trainer), trainer)
+
+    def estimate_without(
+        self, features: KeptFeatures, folds: Sequence[Sequence[int]], trainer: Trainer
+    ) -> Iterator[None]:
+        """The sums of each fold are taken away from those of all images."""
+        total = self._sums(features, range(len(features)), trainer)
+        for fold in folds:
+            self._set(total.without(features.batches(fold)), trainer)
+            yield
+        self._set(total, trainer)
+
+    def _sums(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> PositionGaussians:
+        gaussians = PositionGaussians(self.grid[0] * self.grid[1], len(self.channels_), trainer.device)
         with trainer.timed("features"):
-            stream = batches(train, self.input_size, BATCH)
-            for batch in track(trainer.progress, stream, "summing covariances", -(-len(train) // BATCH)):
-                gaussians.add(self.embed(batch.image.to(trainer.device)))
+            for batch in features.batches(chosen, "summing covariances"):
+                gaussians.add(batch)
+        return gaussians
+
+    def _set(self, gaussians: PositionGaussians, trainer: Trainer) -> None:
+        """Means and covariances from their sums, which cannot be used afterwards."""
         with trainer.timed("covariances"):
             self.mean_ = gaussians.mean.float()
-            self.whitening_ = gaussians.whitening(c.regularisation, c.common)
+            self.whitening_ = gaussians.whitening(self.config.regularisation, self.config.common)
 
     # Inference -----------------------------------------------------------------------------------------------------
 
-    def embed(self, images: Tensor) -> Tensor:
+    def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, P, d): the taps on the finest grid, restricted to the kept channels."""
         features = self.extractor(crop_centre(images, self.config.extractor.image_size))
         if self.config.patches == "average":
@@ -237,7 +275,7 @@ class PaDiM(Detector):
             maps = [F.interpolate(x, size=self.grid, mode="nearest") for x in features.values()]
         return torch.cat(maps, 1)[:, self.channels_].flatten(2).transpose(1, 2)
 
-    def analyse(self, images: Tensor) -> Analysis:
-        cells = mahalanobis(self.embed(images), self.mean_, self.whitening_)  # (B, P)
+    def analyse_features(self, features: Tensor) -> Analysis:
+        cells = mahalanobis(features, self.mean_, self.whitening_)  # (B, P)
         maps = self.smoothing(cells.view(-1, 1, *self.grid))
         return Analysis(paste_centre(maps, self.side), maps.flatten(1).amax(1))

@@ -19,24 +19,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.core.config import Amount, Count
-from andon.core.images import batches
 from andon.core.memory_budget import require_memory
-from andon.core.progress import track
-from andon.core.records import Record
-from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
+from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._closed_form import ClosedForm
+from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.coreset import greedy_centres, random_projection
 from andon.layers.neighbours import nearest
 from andon.layers.patches import PATCH, PatchEmbedding, to_grid
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer, seeded
 
-BATCH = 8
-"""Images whose features are computed at a time."""
 
-
-class PatchCoreConfig(DetectorConfig):
+class PatchCoreConfig(ClosedFormConfig):
     """Settings of PatchCore; the defaults are the paper's."""
 
     extractor: BackboneConfig = BackboneConfig(
@@ -84,7 +81,7 @@ class ConcatEmbedding(nn.Module):
         return torch.cat([to_grid(x, self.grid) for x in pooled], 1)
 
 
-class PatchCore(Detector):
+class PatchCore(ClosedForm):
     """Memory bank of patches; see the module's docstring."""
 
     Config = PatchCoreConfig
@@ -121,11 +118,23 @@ class PatchCore(Detector):
 
     # Learning ------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
-        self._check_memory(len(train))
+    def begin(self, images: int, trainer: Trainer) -> None:
+        """Refuse a bank that does not fit into memory: all patches, their projections (raw and centred) and the coreset."""
+        dims, height, width = self.embedding.shape
+        patches = images * height * width
+        target = min(self.config.projection, dims)
+        thinning = patches * (2 * target + 6) + self.kept(patches) * dims if self.config.coreset < 1 else 0
+        shared = min(4 * patches * dims, ROOM) if self.cross_fitted else 0  # features of all folds
+        require_memory(
+            4 * (patches * dims + thinning) + shared,
+            self.config.memory_gib,
+            f"a bank of {patches} patches of {dims} numbers",
+            "use fewer training pictures, a smaller size (with embedding=original) or a smaller extractor.image_size",
+        )
+
+    def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
         with trainer.timed("features"):
-            patches = self._collect(train, trainer)
+            patches = self._collect(features, chosen, trainer)
         with trainer.timed("coreset"):
             self.bank_ = patches[self._select(patches, trainer)] if self.config.coreset < 1 else patches
 
@@ -133,27 +142,12 @@ class PatchCore(Detector):
         """Size of the coreset of N patches: int(p N), at least 1."""
         return max(1, int(self.config.coreset * patches))
 
-    def _check_memory(self, images: int) -> None:
-        """Refuse a bank that does not fit into memory: all patches, their projections (raw and centred) and the coreset."""
+    def _collect(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> Tensor:
+        """(N, D) patch vectors of the chosen images."""
         dims, height, width = self.embedding.shape
-        patches = images * height * width
-        target = min(self.config.projection, dims)
-        thinning = patches * (2 * target + 6) + self.kept(patches) * dims if self.config.coreset < 1 else 0
-        require_memory(
-            4 * (patches * dims + thinning),
-            self.config.memory_gib,
-            f"a bank of {patches} patches of {dims} numbers",
-            "use fewer training pictures, a smaller size (with embedding=original) or a smaller extractor.image_size",
-        )
-
-    def _collect(self, train: Sequence[Record], trainer: Trainer) -> Tensor:
-        """(N, D) patch vectors of all images."""
-        dims, height, width = self.embedding.shape
-        patches = torch.empty(len(train), height * width, dims, device=trainer.device)
-        stream = batches(train, self.input_size, BATCH)
+        patches = torch.empty(len(chosen), height * width, dims, device=trainer.device)
         done = 0
-        for batch in track(trainer.progress, stream, "collecting patches", -(-len(train) // BATCH)):
-            found = self.patches(batch.image.to(trainer.device))
+        for found in features.batches(chosen, "collecting patches"):
             patches[done : done + len(found)] = found
             done += len(found)
         return patches.flatten(0, 1)
@@ -172,21 +166,20 @@ class PatchCore(Detector):
 
     # Inference -----------------------------------------------------------------------------------------------------
 
-    def patches(self, images: Tensor) -> Tensor:
+    def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images to patch vectors (B, h·w, D)."""
         centre = crop_centre(images, self.config.extractor.image_size)
         features: Tensor = self.embedding(self.extractor(centre))
         return features.flatten(2).transpose(1, 2)
 
-    def analyse(self, images: Tensor) -> Analysis:
+    def analyse_features(self, features: Tensor) -> Analysis:
         c = self.config
-        patches = self.patches(images)  # (B, P, D)
-        found = nearest(patches.flatten(0, 1), self.bank_, c.neighbours)
+        found = nearest(features.flatten(0, 1), self.bank_, c.neighbours)  # of all (B, P) patches
         distance = found.distance.square() if c.squared else found.distance
-        cells = distance.mean(1).view(patches.shape[0], -1)  # (B, P)
+        cells = distance.mean(1).view(features.shape[0], -1)  # (B, P)
         largest, position = cells.max(1)
-        rows = torch.arange(patches.shape[0], device=position.device)
-        query = patches[rows, position]
+        rows = torch.arange(features.shape[0], device=position.device)
+        query = features[rows, position]
         neighbour = found.index.view(*cells.shape, -1)[rows, position, 0]
         score = largest * self.reweighting(query, neighbour) if c.reweight > 1 else largest
         maps = self.smoothing(cells.view(-1, 1, *self.embedding.grid))

@@ -11,7 +11,7 @@ the gallery, which is not reproduced. The features of all good images are stored
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,23 +21,21 @@ from torch.nn import functional as F
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
 from andon.core.errors import nearest as nearest_name
-from andon.core.images import batches
 from andon.core.memory_budget import require_memory
-from andon.core.progress import track
 from andon.core.records import Record
-from andon.detectors._base import Analysis, Detector, DetectorConfig, weight_lines
+from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._closed_form import ClosedForm
+from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.patches import to_grid
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer
 
-BATCH = 8
-"""Images whose features are computed at a time."""
 
-
-class SPADEConfig(DetectorConfig):
+class SPADEConfig(ClosedFormConfig):
     """Settings of SPADE; the defaults are those of byungjae89/SPADE-pytorch."""
 
     extractor: BackboneConfig = BackboneConfig(
@@ -66,7 +64,7 @@ class SPADEConfig(DetectorConfig):
     """Memory that the gallery may take, in GiB; one that needs more, or more than the machine has, is refused before fitting."""
 
 
-class SPADE(Detector):
+class SPADE(ClosedForm):
     """Gallery of good images; see the module's docstring."""
 
     Config = SPADEConfig
@@ -117,25 +115,25 @@ class SPADE(Detector):
 
     # Learning ------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
+    def begin(self, images: int, trainer: Trainer) -> None:
+        """Refuse a gallery that does not fit into memory."""
+        gallery = 4 * images * (self._values_per_image() + self.globals_.shape[1])
         require_memory(
-            4 * len(train) * (self._values_per_image() + self.globals_.shape[1]),
+            gallery + (min(gallery, ROOM) if self.cross_fitted else 0),
             self.config.memory_gib,
-            f"a gallery of {len(train)} pictures",
+            f"a gallery of {images} pictures",
             "use fewer training pictures, fewer pixel_taps or a smaller extractor.image_size",
         )
-        averages = torch.empty(len(train), self.globals_.shape[1], device=trainer.device)
-        gallery = torch.empty(len(train), self._values_per_image(), device=trainer.device)
+
+    def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
+        averages = torch.empty(len(chosen), self.globals_.shape[1], device=trainer.device)
+        gallery = torch.empty(len(chosen), self._values_per_image(), device=trainer.device)
         done = 0
         with trainer.timed("features"):
-            stream = batches(train, self.input_size, BATCH)
-            for batch in track(trainer.progress, stream, "collecting the gallery", -(-len(train) // BATCH)):
-                features = self.extract(batch.image.to(trainer.device))
-                rows = slice(done, done + len(batch.image))
-                averages[rows] = features[self.config.image_tap].mean((2, 3))
-                gallery[rows] = torch.cat([features[tap].flatten(1) for tap in self.shapes], 1)
-                done += len(batch.image)
+            for batch in features.batches(chosen, "collecting the gallery"):
+                rows = slice(done, done + len(batch))
+                averages[rows], gallery[rows] = self._split(batch)
+                done += len(batch)
         self.globals_, self.gallery_ = averages, gallery
 
     def calibrate(
@@ -150,19 +148,22 @@ class SPADE(Detector):
 
     # Inference -----------------------------------------------------------------------------------------------------
 
-    def extract(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) images to features {tap: (B, C, h, w)} of their centre crop."""
-        features: dict[str, Tensor] = self.extractor(crop_centre(images, self.config.extractor.image_size))
-        return features
+    def extract(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images to the global averages and the flattened pixel features (B, C + F) of their centre crop."""
+        taps: dict[str, Tensor] = self.extractor(crop_centre(images, self.config.extractor.image_size))
+        averages = taps[self.config.image_tap].mean((2, 3))
+        return torch.cat([averages, *(taps[tap].flatten(1) for tap in self.shapes)], 1)
 
-    def analyse(self, images: Tensor) -> Analysis:
-        features = self.extract(images)
-        retrieved = self.retrieve(features[self.config.image_tap].mean((2, 3)))
+    def _split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C + F) features to global averages (B, C) and pixel features (B, F)."""
+        channels = self.globals_.shape[1]
+        return features[:, :channels], features[:, channels:]
+
+    def analyse_features(self, features: Tensor) -> Analysis:
+        averages, pixels = self._split(features)
+        retrieved = self.retrieve(averages)
         score = self.mean_distance(retrieved.distance)
-        single = [
-            self.pixel_map({tap: features[tap][k] for tap in self.shapes}, retrieved.index[k])
-            for k in range(len(images))
-        ]
+        single = [self.pixel_map(pixels[k], retrieved.index[k]) for k in range(len(features))]
         maps = self.smoothing(torch.stack(single))
         return Analysis(paste_centre(maps, self.side), score, {"map_max": maps.flatten(1).amax(1)})
 
@@ -176,16 +177,17 @@ class SPADE(Detector):
         """(n, k) distances to their means (n,); squared first with `distance: squared`."""
         return (distance.square() if self.config.distance == "squared" else distance).mean(1)
 
-    def pixel_map(self, features: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Map (1, size, size) of one image from its features {tap: (C, h, w)} and the gallery indices (K,) of retrieved images.
+    def pixel_map(self, pixels: Tensor, images: Tensor) -> Tensor:
+        """Map (1, size, size) of one image from its pixel features (F,) and the gallery indices (K,) of retrieved images.
 
         The gallery is searched image by image, which bounds the memory.
         """
         k, size = self.config.pixel_neighbours, (self.smoothing.size, self.smoothing.size)
-        queries = self.pixel_features(features)
+        queries = self.pixel_features(pixels)
         found: list[Neighbours] = []
         for image in images:
-            new = [nearest(q, g, k) for q, g in zip(queries, self.gallery_features(image), strict=True)]
+            gallery = self.pixel_features(self.gallery_[image])
+            new = [nearest(q, g, k) for q, g in zip(queries, gallery, strict=True)]
             found = [merged(a, b, k) for a, b in zip(found, new, strict=True)] if found else new
         cells = [
             self.mean_distance(f.distance).view(1, 1, *grid)
@@ -193,15 +195,10 @@ class SPADE(Detector):
         ]
         return torch.cat([F.interpolate(x, size=size, mode="bilinear") for x in cells], 1).mean(1)
 
-    def pixel_features(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Pixel features [(h·w, C)]: one per tap, or all taps concatenated on the finest grid."""
-        taps = [features[tap] for tap in self.shapes]
+    def pixel_features(self, pixels: Tensor) -> list[Tensor]:
+        """[(h·w, C)] from the flattened features (F,) of an image: one per tap, or all taps on the finest grid."""
+        parts = torch.split(pixels, [c * h * w for c, h, w in self.shapes.values()])
+        taps = [x.view(shape) for x, shape in zip(parts, self.shapes.values(), strict=True)]
         if self.config.pyramid == "concat":
             taps = [torch.cat([to_grid(x[None], self.grids[0]) for x in taps], 1)[0]]
         return [x.flatten(1).T for x in taps]
-
-    def gallery_features(self, image: Tensor) -> list[Tensor]:
-        """Pixel features of one image of the gallery, by its index."""
-        parts = torch.split(self.gallery_[image], [c * h * w for c, h, w in self.shapes.values()])
-        taps = {tap: x.view(shape) for (tap, shape), x in zip(self.shapes.items(), parts, strict=True)}
-        return self.pixel_features(taps)

@@ -166,6 +166,15 @@ class Trainer:
         self.stages.setdefault(stage, Stage()).sanity_checks.append(check.to_json())
 
     @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Show no progress, while the caller shows that of the whole work."""
+        shown, self.progress = self.progress, NoProgress()
+        try:
+            yield
+        finally:
+            self.progress = shown
+
+    @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the time of work without optimisation (features, statistics) to a stage."""
         start = time.perf_counter()

@@ -54,9 +54,9 @@ def fit_run(
 ) -> tuple[Detector, Dataset]:
     """Fit the recipe on the data and write the run folder; `dataset` is what `source` opens, where it is open already.
 
-    Returns the detector and the data set it learned from, without images that were skipped. Raises `InterruptedRun`
-    after Ctrl-C, with everything learned so far kept for `resume`. After any other error a folder that this call made is
-    removed again (but for checkpoints that are of use), and a run that was to be replaced is still there if the fault was
+    Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
+    images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
+    other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be replaced is still there if the fault was
     found before learning.
     """
     from andon.nn.training import Trainer, check_device
@@ -74,6 +74,8 @@ def fit_run(
     skipped: dict[str, str] = {}
     if skip_unreadable:
         dataset, skipped = _without_unreadable(dataset)
+    if recipe.config.threshold_scores == "cross_fitted":
+        dataset = dataset.pooled()
     train, validation, test = dataset.train, dataset.validation, dataset.test
     region = read_region(recipe.region) if recipe.region is not None else None
     if region is not None:
@@ -159,6 +161,7 @@ def describe(
 ) -> dict[str, Any]:
     """The content of recipe.yaml: everything needed to repeat the run."""
     from andon.datasets import Records
+    from andon.datasets.splits import folds
 
     data: dict[str, Any] = {
         "path": source.path if source.path.startswith("embedded:") else str(Path(source.path).resolve()),
@@ -171,11 +174,13 @@ def describe(
     }
     if dataset.licence:
         data["licence"] = dataset.licence
+    if detector.cross_fitted:
+        data["folds"] = max(folds(dataset.train, recipe.seed), default=-1) + 1
     if skipped:
         data["skipped"] = dict(skipped)
     if dataset.labelled:
         data["labelled"] = {record.id: file_digest(record.image) for record in dataset.labelled}
-    sessions = sessions_of(dataset)
+    sessions = sessions_of(dataset, cross_fitted=detector.cross_fitted)
     if sessions.pictures:
         data["sessions"] = sessions.to_json()
     settings = recipe.model_dump(mode="json") | {"exclude": list(dataset.excluded)}

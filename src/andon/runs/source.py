@@ -70,10 +70,11 @@ def open_data(run: Path, recipe: Mapping[str, Any], other: Source | None = None)
     split = {"seed": recipe["seed"], "hold_out": recipe["hold_out"]}
     if other is not None:
         return other.open(**split)
-    return own_source(run, recipe).open(
+    found = own_source(run, recipe).open(
         **split,
         labelled=recipe.get("labelled", 0),
         sessions=recipe.get("sessions", "auto"),
         exclude=recipe.get("exclude", ()),
         exclude_missing=True,
     )
+    return found.pooled() if "folds" in recipe["data"] else found

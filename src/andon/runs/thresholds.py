@@ -20,10 +20,10 @@ from andon.metrics import Metric, UndefinedMetricWarning, image_metrics
 from andon.runs.folder import read_scores
 from andon.runs.predict import list_inputs
 from andon.runs.source import Source, run_data
-from andon.thresholds.calibration import Calibration
+from andon.thresholds.calibration import Calibration, good_threshold
 from andon.thresholds.costs import CostThreshold, cheapest
 from andon.thresholds.history import Change, change
-from andon.thresholds.rules import Threshold, conformal, smallest_n, with_room
+from andon.thresholds.rules import Threshold, smallest_n
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -32,29 +32,29 @@ MEASURED = ("image_recall", "image_fpr")
 """Metrics that `measured` gives."""
 
 
-def supported_rate(n: int) -> str:
-    """The false-reject rate that `n` held-out good images support, in words."""
+def supported_rate(n: int, folds: int = 0) -> str:
+    """The false-reject rate that `n` held-out good images (or parts) support, or cross-fitted ones, in words."""
     wanted = next(rate for rate in (0.05, 0.01, 0.001, 0.0001) if smallest_n(rate) > n)
     return (
-        f"{n} good pictures support at most {100 / (n + 1):.2g} % false rejects on average; "
+        f"{n} good pictures{' (cross-fitted)' if folds else ''} support {'about' if folds else 'at most'} "
+        f"{100 / (n + 1):.2g} % false rejects on average; "
         f"for {100 * wanted:g} % bring {smallest_n(wanted):,}"
     )
 
 
-def held_out(calibration: Calibration) -> int:
+def scored(calibration: Calibration) -> int:
     """Number of good images behind the thresholds that the detector has not learned from."""
     return 0 if calibration.source.startswith("train") else len(calibration.scores)
 
 
 def describe_basis(calibration: Calibration) -> str:
     """The false-reject rate that the images behind the fitted thresholds support, in words."""
-    n = held_out(calibration)
-    if n == 0:
+    if scored(calibration) == 0:
         return (
             f"nothing was held out, and the scores of the {len(calibration.scores)} training pictures say nothing about new "
             "ones: bring others with --good"
         )
-    return supported_rate(n)
+    return supported_rate(len(set(calibration.parts)) or len(calibration.scores), calibration.folds)
 
 
 def by_rate(
@@ -78,8 +78,8 @@ def by_rate(
         )
     detector = _load(run)
     found = detector.fitted()
-    kept = held_out(found)  # training images score lower than new ones
-    scores, maxima = list(found.scores[:kept]), list(found.maxima[:kept])
+    kept = scored(found)  # training images score lower than new ones
+    scores, maxima, parts = list(found.scores[:kept]), list(found.maxima[:kept]), list(found.parts[:kept])
     if good:
         new = _not_learned(run, list_inputs(good))
         for raw in track(
@@ -87,16 +87,22 @@ def by_rate(
         ):
             scores.append(raw.raw_score)
             maxima.append(float(raw.raw_map.max()))
-    if smallest_n(rate) > len(scores):
-        known = supported_rate(len(scores)) if scores else describe_basis(found)
+            parts += [f"--good {len(scores)}"] if found.parts else []
+    n = len(set(parts)) or len(scores)
+    if smallest_n(rate) > n:
+        known = supported_rate(n) if scores else describe_basis(found)
         raise DataError(
             f"{known}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
         )
+
+    def at(values: Sequence[float], share: float) -> Threshold:
+        return good_threshold(values, share, parts=parts, folds=found.folds)
+
     changed = replace(
         found,
-        image=_conformal(scores, rate),
-        pixel=_conformal(maxima, rate),
-        look=None if look is None else _conformal(scores, look),
+        image=at(scores, rate),
+        pixel=at(maxima, rate),
+        look=None if look is None else at(scores, look),
     )
     rule = f"at most {100 * rate:g} % of good pictures rejected, from {len(scores)} good pictures"
     rule += "" if look is None else f"; at most {100 * look:g} % looked at or rejected"
@@ -159,10 +165,6 @@ def measured(run: Path, threshold: float) -> dict[str, Metric]:
 def fitted(run: Path) -> Calibration:
     """The calibration as fitted, without later changes. Raises `DataError` for no detector, or a changed one."""
     return Calibration.from_json(read_description(detector_folder(run))["calibration"])
-
-
-def _conformal(scores: Sequence[float], rate: float) -> Threshold:
-    return with_room(conformal(np.asarray(scores, np.float32), rate), scores)
 
 
 def _load(run: Path) -> Detector:

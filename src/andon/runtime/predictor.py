@@ -255,16 +255,28 @@ class Predictor(ABC):
             raw = self._in_tiles(batch[0].prepared, self.tiling)
         mark("network")
         for k, loaded in enumerate(batch):
-            cells = raw.maps[k]
-            raw_map = self.enlarge(cells, loaded.size)
-            yield RawPrediction(
-                record=loaded.record,
-                raw_score=float(raw.scores[k]),
-                raw_map=raw_map if loaded.region is None else loaded.region.lowered(raw_map),
-                cells=cells,
-                extras={name: float(values[k]) for name, values in raw.extras.items()},
-                picture=loaded.picture,
-            )
+            yield self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
+
+    def at_full_size(
+        self,
+        raw: RawBatch,
+        k: int,
+        record: Record | None,
+        size: tuple[int, int],
+        region: InspectionRegion | None,
+        picture: npt.NDArray[np.uint8] | None = None,
+    ) -> RawPrediction:
+        """Image `k` of the batch, of (H, W) = `size`, with its map enlarged."""
+        cells = raw.maps[k]
+        raw_map = self.enlarge(cells, size)
+        return RawPrediction(
+            record=record,
+            raw_score=float(raw.scores[k]),
+            raw_map=raw_map if region is None else region.lowered(raw_map),
+            cells=cells,
+            extras={name: float(values[k]) for name, values in raw.extras.items()},
+            picture=picture,
+        )
 
     def _in_tiles(self, pixels: Pixels, tiling: Tiling) -> RawBatch:
         def maps(tiles: Sequence[Pixels]) -> Map:

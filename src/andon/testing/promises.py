@@ -17,6 +17,7 @@ from PIL import Image
 from andon.core.errors import ConfigError, DataError, InterruptedRun, NotFittedError, UsageError
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion
+from andon.datasets.splits import folds
 from andon.detectors._base import Detector
 from andon.detectors._registry import detector_class, is_known, name_of
 from andon.detectors._saving import load_detector
@@ -168,8 +169,11 @@ def ignores_pixels_that_are_not_inspected(trial: Trial) -> None:
 
 
 @_promise
-def takes_thresholds_from_held_out_images(trial: Trial) -> None:
-    """The threshold comes from the scores of the validation images, and rejects none of these."""
+def takes_thresholds_from_images_it_did_not_learn_from(trial: Trial) -> None:
+    """The threshold comes from scores of the validation images, or of all good ones by what the others teach."""
+    if trial.detector.cross_fitted:
+        _cross_fits(trial)
+        return
     found, records = trial.detector.fitted(), trial.records["validation"]
     _require(found.source == "validation", f"thresholds come from {found.source}, expected validation")
     predictions = trial.detector.predict([*records])
@@ -180,11 +184,41 @@ def takes_thresholds_from_held_out_images(trial: Trial) -> None:
     _require(not any(p.is_anomalous for p in predictions), "a validation image lies above the threshold")
 
 
+def _cross_fits(trial: Trial) -> None:
+    """The calibration has a score of every good image, equal to that of a detector fitted without the image's fold."""
+    found = trial.detector.fitted()
+    good = sorted([*trial.records["train"], *trial.records["validation"]], key=lambda record: record.id)
+    fold_of = folds(good, SEED)
+    expected = f"cross-fitted in {max(fold_of) + 1} folds"
+    _require(found.source == expected, f"thresholds come from {found.source}, expected {expected}")
+    _require(
+        sorted(found.names) == [record.id for record in good],
+        "the calibration does not name every good image once",
+    )
+    scores = dict(zip(found.names, found.scores, strict=True))
+    own, rest = (
+        [r for r, fold in zip(good, fold_of, strict=True) if (fold == 0) == of_fold]
+        for of_fold in (True, False)
+    )
+    alone = trial.cls(trial.detector.config.updated({"threshold_scores": "held_out"}))
+    alone.fit(rest, own, trainer=Trainer(seed=SEED, device="cpu"))
+    _close(
+        [scores[record.id] for record in own],
+        alone.fitted().scores,
+        "cross-fitted scores of a fold and scores by a detector fitted without it",
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
 @_promise
 def learns_without_held_out_images(trial: Trial) -> None:
     """A few training images without validation images suffice; the thresholds then come from these."""
     source = trial.few.source
-    _require(source == "train", f"without validation images thresholds come from {source}, expected train")
+    expected = "cross-fitted in 4 folds" if trial.detector.cross_fitted else "train"
+    _require(
+        source == expected, f"without validation images thresholds come from {source}, expected {expected}"
+    )
 
 
 @_promise

@@ -5,9 +5,10 @@ A detector and the networks exported from it share it. `calibrate_on_good` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.metrics import PixelRanking
 from andon.thresholds.display import AffineDisplay
 from andon.thresholds.rules import Threshold, conformal, from_labelled, labelled_f1, with_room
+
+CELLS = 2**16
+"""Map values of an image that the displayed scale is computed from; maps with more are thinned evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,13 @@ class Calibration:
     maxima: tuple[float, ...]
     """Largest raw map value of each."""
     source: str
-    """`validation`, or `train` where nothing was held out; both with what else chose the thresholds."""
+    """`validation`, `cross-fitted in K folds`, or `train` where nothing was held out; with what else chose the thresholds."""
+    names: tuple[str, ...] = ()
+    """Id of each good image."""
+    parts: tuple[str, ...] = ()
+    """Part that each shows, where some part has several images."""
+    folds: int = 0
+    """Folds of the cross-fitting that the scores come from; 0 = no cross-fitting."""
     look: Threshold | None = None
     """From here up to `image` a person is to look at the part; None = there is no such band."""
     region: InspectionRegion | None = None
@@ -58,6 +68,9 @@ class Calibration:
             scores=tuple(data["scores"]),
             maxima=tuple(data["maxima"]),
             source=data["source"],
+            names=tuple(data.get("names", ())),
+            parts=tuple(data.get("parts", ())),
+            folds=data.get("folds", 0),
             look=Threshold.from_json(data["look"]) if data.get("look") else None,
             region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
         )
@@ -110,64 +123,111 @@ class RawScores(Protocol):
         """(H, W)."""
 
 
-class Scans(Protocol):
-    """What calibration needs of a detector."""
+class GoodResults:
+    """Raw results of good images that the detector has not learned from, one after another."""
 
-    config: Any
-    """Settings, of which `false_reject_rate` and `few_images` are used."""
+    def __init__(self, *, keep: bool = False) -> None:
+        """`keep` keeps the whole results, whose maps `calibrate_on_labelled` needs."""
+        self.scores: list[float] = []
+        self.maxima: list[float] = []
+        self.records: list[Record] = []
+        self.kept: list[RawScores] = []
+        self._keep = keep
+        self._cells: list[npt.NDArray[np.float32]] = []
 
-    def scan(self, records: Sequence[Record]) -> Iterator[RawScores]:
-        """Raw results of the images, in order."""
-
-
-def calibrate_on_good(detector: Scans, good: Sequence[Record], *, source: str) -> Calibration:
-    """Thresholds by the conformal rule on held-out `good` images, at the false-reject rate that `detector` is set to.
-
-    `source` says where the images come from, e.g. `validation`. Raises `DataError` where no threshold follows from them.
-    """
-    scores: list[float] = []
-    maxima: list[float] = []
-    cells: list[npt.NDArray[np.float32]] = []
-    for found in detector.scan(good):
+    def add(self, found: RawScores) -> None:
+        """Add the result of one image."""
         assert found.record is not None
-        scores.append(found.raw_score)
-        maxima.append(float(found.raw_map.max()))
-        cells.append(_inspected_cells(found.cells, found.record))
-        region = found.record.region
-    alpha, on_small, parts = detector.config.false_reject_rate, detector.config.few_images, _parts(good)
+        self.scores.append(found.raw_score)
+        self.maxima.append(float(found.raw_map.max()))
+        self.records.append(found.record)
+        cells = _inspected_cells(found.cells, found.record)
+        self._cells.append(cells[:: -(-cells.size // CELLS)].copy())
+        if self._keep:
+            self.kept.append(found)
+
+    @property
+    def cells(self) -> npt.NDArray[np.float32]:
+        """Inspected map values of all images, at most `CELLS` evenly spaced ones of each."""
+        return np.concatenate(self._cells)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Part of each image, where that is known."""
+        if not any(record.object_id for record in self.records):
+            return ()
+        return tuple(record.object_id or record.id for record in self.records)
+
+
+class Settings(Protocol):
+    """The settings that calibration uses."""
+
+    @property
+    def false_reject_rate(self) -> float:
+        """Share of good images the threshold may reject."""
+
+    @property
+    def few_images(self) -> Literal["max", "error"]:
+        """What happens where there are too few images for that rate."""
+
+
+def calibrate_on_good(settings: Settings, good: GoodResults, *, source: str, folds: int = 0) -> Calibration:
+    """Thresholds by the conformal rule on `good` images, at the false-reject rate of the settings.
+
+    `source` says where the images come from, e.g. `validation`; `folds` how many folds they were cross-fitted in. Raises
+    `DataError` where no threshold follows from them.
+    """
     image, pixel = (
-        with_room(conformal(np.asarray(x, np.float32), alpha, on_small=on_small, object_ids=parts), x)
-        for x in (scores, maxima)
+        good_threshold(
+            x, settings.false_reject_rate, on_small=settings.few_images, parts=good.parts, folds=folds
+        )
+        for x in (good.scores, good.maxima)
     )
     return Calibration(
         image=image,
         pixel=pixel,
-        score_display=AffineDisplay.fit(scores, image.value),
-        pixel_display=AffineDisplay.fit(np.concatenate(cells), pixel.value),
-        scores=tuple(scores),
-        maxima=tuple(maxima),
+        score_display=AffineDisplay.fit(good.scores, image.value),
+        pixel_display=AffineDisplay.fit(good.cells, pixel.value),
+        scores=tuple(good.scores),
+        maxima=tuple(good.maxima),
         source=source,
-        region=region,
+        names=tuple(record.id for record in good.records),
+        parts=good.parts,
+        folds=folds,
+        region=good.records[-1].region if good.records else None,
     )
 
 
+def good_threshold(
+    scores: Sequence[float],
+    alpha: float,
+    *,
+    on_small: Literal["max", "error"] = "error",
+    parts: Sequence[str] = (),
+    folds: int = 0,
+) -> Threshold:
+    """`conformal` on float32 scores, `with_room`; `parts` names the part of each image where some have several."""
+    found = conformal(
+        np.asarray(scores, np.float32), alpha, on_small=on_small, object_ids=parts or None, folds=folds
+    )
+    return with_room(found, scores)
+
+
 def calibrate_on_labelled(
-    detector: Scans, found: Calibration, good: Sequence[Record], labelled: Sequence[Record]
+    found: Calibration, good: GoodResults, labelled: Iterable[RawScores]
 ) -> Calibration:
     """`found` with the thresholds of the best F1 on `good` and `labelled` images; without masks the pixel threshold stays."""
-    scores, ranking = [*found.scores], PixelRanking()
-    cells: list[npt.NDArray[np.float32]] = []
-    for raw in detector.scan([*good, *labelled]):
+    scores, ranking, count = [*found.scores], PixelRanking(), 0
+    for raw in chain(good.kept, labelled):
         assert raw.record is not None
         record, truth = raw.record, load_ground_truth(raw.record, raw.size)
         if record.label == 1:
             scores.append(raw.raw_score)
-        else:
-            cells.append(_inspected_cells(raw.cells, record))
+            count += 1
         if has_pixel_truth(record, truth):
             inside = inspected_pixels(record, raw.size)
             ranking.add(raw.raw_map, truth.union, label=record.label or 0, inspected=inside)
-    image = labelled_f1(scores, [0] * len(good) + [1] * len(labelled))
+    image = labelled_f1(scores, [0] * len(found.scores) + [1] * count)
     marked = ranking.summary().n_pos > 0
     pixel = from_labelled(ranking.f1_max().threshold, len(scores)) if marked else found.pixel
     return replace(
@@ -175,18 +235,11 @@ def calibrate_on_labelled(
         image=image,
         pixel=pixel,
         score_display=AffineDisplay.fit(found.scores, image.value),
-        pixel_display=AffineDisplay.fit(np.concatenate(cells), pixel.value),
-        source=f"{found.source} and {len(labelled)} labelled anomalous pictures",
+        pixel_display=AffineDisplay.fit(good.cells, pixel.value),
+        source=f"{found.source} and {count} labelled anomalous pictures",
     )
 
 
 def _inspected_cells(cells: npt.NDArray[np.float32], record: Record) -> npt.NDArray[np.float32]:
     """(N,) raw values of the cells (h, w) inside the region."""
     return cells.ravel() if record.region is None else record.region.values(cells)
-
-
-def _parts(records: Sequence[Record]) -> list[str] | None:
-    """Part of each image, where that is known."""
-    if not any(record.object_id for record in records):
-        return None
-    return [record.object_id or record.id for record in records]

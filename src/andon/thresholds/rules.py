@@ -43,7 +43,9 @@ class Guarantee:
     expected_rate: float
     """False-reject rate on average over validation sets, (n + 1 - k) / (n + 1)."""
     upper_rate: float
-    """Upper bound of the false-reject rate of this threshold, with 95 % confidence."""
+    """Upper bound of the false-reject rate of this threshold, with 95 % confidence; cross-fitted, that of CV+ on average."""
+    folds: int = 0
+    """Folds in which the scores were cross-fitted; 0 = the images were held out."""
 
     @property
     def reached(self) -> bool:
@@ -79,7 +81,7 @@ class Threshold:
             return f"{number}, the cheapest threshold on {self.n} labelled pictures; no false-reject rate is guaranteed."
         if self.rule == "labelled_f1":
             return (
-                f"{number}, the best F1 on {self.n} held-out good and labelled anomalous pictures; no false-reject rate is "
+                f"{number}, the best F1 on {self.n} good and labelled anomalous pictures; no false-reject rate is "
                 "guaranteed."
             )
         return f"{number}, chosen with the labels of {self.n} samples by {self.rule}; for analysis only."
@@ -104,6 +106,7 @@ def conformal(
     *,
     object_ids: Sequence[Hashable | None] | None = None,
     on_small: Literal["error", "max"] = "error",
+    folds: int = 0,
     dtype: npt.DTypeLike = np.float32,
 ) -> Threshold:
     """Threshold that rejects at most a share `alpha` of new good images, on average over validation sets.
@@ -111,7 +114,8 @@ def conformal(
     `scores` (n,) are those of good validation images, used neither in training nor to choose anything.
     Images with the same object id (None = a part of its own) count as one, with their largest score. Given
     the maxima of validation maps it is the pixel threshold that leaves a share 1 - alpha of good images
-    without any marked pixel. `dtype` is the one in which scores are compared.
+    without any marked pixel. With `folds` the scores were cross-fitted in so many folds, and the guarantee is that of
+    CV+ (Barber et al. 2021). `dtype` is the one in which scores are compared.
 
     With fewer than `smallest_n(alpha)` parts, `on_small="max"` takes the largest score, whose expected rate
     is 1 / (n + 1) > alpha; by default DataError says how many are missing. Also DataError for no scores and
@@ -147,7 +151,12 @@ def conformal(
         k=k,
         order_statistic=float(score),
         expected_rate=(n + 1 - k) / (n + 1),
-        upper_rate=float(special.betaincinv(n + 1 - k, k, CONFIDENCE)),
+        upper_rate=(
+            worst_rate((n + 1 - k) / (n + 1), n, folds)
+            if folds
+            else float(special.betaincinv(n + 1 - k, k, CONFIDENCE))
+        ),
+        folds=folds,
     )
     return Threshold(float(value), "conformal", alpha, n=n, n_scores=given.size, guarantee=guarantee)
 
@@ -160,6 +169,12 @@ def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLi
     """
     distance = threshold.value - float(np.median(np.asarray(scores, np.float64)))
     return replace(threshold, value=_rounded(threshold.value + ROOM * max(distance, 0.0), dtype))
+
+
+def worst_rate(alpha: float, n: int, folds: int) -> float:
+    """Largest false-reject rate of CV+ at level `alpha` with n images in K folds (Barber et al. 2021, Theorem 4)."""
+    excess = min(2 * (1 - 1 / folds) / (n / folds + 1), (1 - folds / n) / (folds + 1))
+    return min(1.0, 2 * alpha + excess)
 
 
 def smallest_n(alpha: float) -> int:
@@ -229,16 +244,21 @@ def _percent(rate: float) -> str:
 
 def _describe_guarantee(guarantee: Guarantee, parts: bool) -> str:
     """E.g. "59 good images support a false-reject rate of 5 %: ..."."""
-    what = "parts" if parts else "pictures"
-    rates = (
-        f"{_percent(guarantee.expected_rate)} is expected, and with 95 % confidence it is at most "
-        f"{_percent(guarantee.upper_rate)}"
-    )
-    if guarantee.reached:
-        return (
-            f"{guarantee.n} good {what} support a false-reject rate of {_percent(guarantee.alpha)}: {rates}."
+    what = f"good {'parts' if parts else 'pictures'}"
+    if guarantee.folds:
+        what += f" (each scored by what the others teach, in {guarantee.folds} folds)"
+        rates = (
+            f"about {_percent(guarantee.expected_rate)} is expected, and the worst case of the rule (CV+) is "
+            f"{_percent(guarantee.upper_rate)}"
         )
+    else:
+        rates = (
+            f"{_percent(guarantee.expected_rate)} is expected, and with 95 % confidence it is at most "
+            f"{_percent(guarantee.upper_rate)}"
+        )
+    if guarantee.reached:
+        return f"{guarantee.n} {what} support a false-reject rate of {_percent(guarantee.alpha)}: {rates}."
     return (
-        f"{guarantee.n} good {what} do not support a false-reject rate of {_percent(guarantee.alpha)}, that "
+        f"{guarantee.n} {what} do not support a false-reject rate of {_percent(guarantee.alpha)}, that "
         f"takes {smallest_n(guarantee.alpha)}; the threshold is just above their largest score: {rates}."
     )
