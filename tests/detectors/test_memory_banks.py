@@ -310,7 +310,7 @@ def test_more_neighbours_than_pictures_take_all(train):
 
 
 def test_without_held_out_pictures_each_is_compared_with_the_others(train):
-    detector = create("spade", neighbours=1).fit(train)
+    detector = create("spade", neighbours=1, threshold_scores="held_out").fit(train)
     averages = detector.globals_.double()
     others = torch.cdist(averages, averages).fill_diagonal_(torch.inf).min(1).values
     np.testing.assert_allclose(detector.fitted().scores, others, rtol=1e-3)

@@ -248,7 +248,7 @@ def test_the_prediction_of_memory_is_that_of_the_papers_table():
 
 
 def test_sums_without_some_batches_are_those_of_the_others():
-    x = vectors(5, 40 * 3, 0).view(20, 2, 3).double()
+    x = vectors(20, 2 * 3, 0).view(20, 2, 3)
     rest = learned(x, 4).without([x[4:7], x[12:13]])
     alone = learned(torch.cat([x[:4], x[7:12], x[13:]]), 5)
     assert rest.count == alone.count == 16

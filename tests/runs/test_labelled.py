@@ -102,7 +102,9 @@ def test_a_detector_without_use_for_labels_says_so_and_is_tested_on_the_rest(
 
 def test_thresholds_from_labels(dataset_folder, tmp_path, monkeypatch):
     source = Source(str(dataset_folder))
-    detector, dataset = fit(tmp_path / "run", source, labelled=2, threshold="labels")
+    detector, dataset = fit(
+        tmp_path / "run", source, labelled=2, threshold="labels", threshold_scores="held_out"
+    )
     found = detector.fitted()
     scores = [p.raw_score for p in detector.predict([*dataset.validation, *dataset.labelled])]
     labels = [0] * len(dataset.validation) + [1] * 2
@@ -121,7 +123,14 @@ def test_what_needs_labels_asks_for_them(dataset_folder, tmp_path):
     with pytest.raises(ConfigError, match="add --labelled 5"):
         fit(tmp_path / "a", source, threshold="labels")
     with pytest.raises(DataError, match="held-out good ones only"):
-        fit(tmp_path / "b", source, threshold="labels", labelled=1, hold_out=False)
+        fit(
+            tmp_path / "b",
+            source,
+            threshold="labels",
+            threshold_scores="held_out",
+            labelled=1,
+            hold_out=False,
+        )
 
 
 def test_epochs_judged_by_labels(dataset_folder, tmp_path):
