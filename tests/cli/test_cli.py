@@ -259,7 +259,7 @@ BAD_FOR_A_DETECTOR = {
     "too few pictures for a covariance": (
         single,
         ["--recipe", "padim/starter", "--set", "hold_out=false"],
-        ["padim needs at least 2 training pictures for a covariance, there is 1", "add good pictures"],
+        ["cannot give cross-fitted thresholds", "padim needs 2", "threshold_scores=held_out"],
     ),
     "a bank larger than memory": (
         several,

@@ -12,7 +12,7 @@ from andon.datasets.sessions import Sessions, sessions_of
 from andon.runs.folder import read_recipe
 from andon.runs.source import run_data
 
-FIT = ("--device", "cpu", *set_options())
+FIT = ("--device", "cpu", *set_options(), "--set", "threshold_scores=held_out")
 
 
 @pytest.fixture
@@ -109,6 +109,7 @@ def test_what_the_promise_holds_for():
         "all pictures are of one session (monday): the promised rate holds for pictures like these"
     )
     assert "the promised rate holds for these sessions" in Sessions({"a": 9, "b": 9}, ()).describe()
+    assert "each of 2 sessions was scored by what" in Sessions({"a": 9, "b": 9}, (), True).describe()
     assert "(1 of 3: c)" in Sessions({"a": 9, "b": 9, "c": 3}, ("c",)).describe()
 
 

@@ -56,8 +56,8 @@ def fit_run(
 
     Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
     images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
-    other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be replaced is still there if the fault was
-    found before learning.
+    other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be
+    replaced is still there if the fault was found before learning.
     """
     from andon.nn.training import Trainer, check_device
 
