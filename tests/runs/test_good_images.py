@@ -12,7 +12,7 @@ from andon.datasets.sessions import Sessions, sessions_of
 from andon.runs.folder import read_recipe
 from andon.runs.source import run_data
 
-FIT = ("--device", "cpu", *set_options(), "--set", "threshold_scores=held_out")
+FIT = ("--device", "cpu", *set_options())
 
 
 @pytest.fixture

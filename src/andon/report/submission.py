@@ -65,7 +65,11 @@ def write_submission(
     for category in asked:
         if category not in detectors:
             raise DataError(f"no detector was given for {category}: fit one, or leave the category out")
-        detectors[category].fitted()
+        if detectors[category].fitted().folds:
+            raise DataError(
+                f"the detector of {category} has learned from the validation pictures, which set the pixel threshold here: fit it "
+                "with threshold_scores=held_out"
+            )
     thresholds: dict[str, float] = {}
     total = sum(len(dataset.validation) + len(asked[dataset.category]) for dataset in datasets)
     with (
