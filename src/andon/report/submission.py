@@ -67,8 +67,8 @@ def write_submission(
             raise DataError(f"no detector was given for {category}: fit one, or leave the category out")
         if detectors[category].fitted().folds:
             raise DataError(
-                f"the detector of {category} has learned from the validation pictures, which set the pixel threshold here: fit it "
-                "with threshold_scores=held_out"
+                f"the detector of {category} has learned from the validation pictures, which set the pixel threshold here: "
+                "fit it with threshold_scores=held_out"
             )
     thresholds: dict[str, float] = {}
     total = sum(len(dataset.validation) + len(asked[dataset.category]) for dataset in datasets)
