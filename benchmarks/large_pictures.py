@@ -35,7 +35,7 @@ OVERLAPS = (0.5, 0.25)
 EDGE = 128
 """Pixels at the left and right of a shifted picture that are not compared: there the picture itself changes."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "east": {},
+    "east": {"score": "neighbour", "extractor.image_size": 256},
     "patchcore": {"extractor.edges": "mirror"},
     "patchcore-zeros": {},
 }

@@ -25,8 +25,8 @@ from andon.detectors._registry import detector_class
 from andon.nn.backbones import count_parameters, multiply_adds
 
 RECIPES = (
-    "east/starter",
-    "east/starter-fast",
+    "east/lite0",
+    "east/lite0-256",
     "efficientad/paper-s",
     "efficientad/paper-m",
     "efficientad/starter",
@@ -34,8 +34,8 @@ RECIPES = (
     "efficientad_ast/corrected",
     "efficientad_ast/starter",
     "ast/starter",
-    "padim/starter",
-    "patchcore/starter",
+    "padim/lite0",
+    "patchcore/lite0",
 )
 LEARNED = {"east", "padim", "patchcore"}
 

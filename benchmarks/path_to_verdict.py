@@ -48,16 +48,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "epochs": 1,
     },
     "patchcore": {**COMMON, "resize": None, "size": 64, "projection": 32},
-    "east": {
-        **COMMON,
-        "extractor.taps": ["layer1", "layer2"],
-        "teacher.components": 4,
-        "fine.components": 4,
-        "fine.axes": 8,
-        "teacher.axes": 16,
-        "composition.words": 4,
-        "composition.channels": 8,
-    },
+    "east": {**COMMON, "extractor.taps": ["layer1", "layer2"], "bank": 100},
 }
 """Changes to the starter recipes at which they learn in a second; the weights are the embedded ones."""
 CALLS = ("decodes", "data sets", "detectors", "networks", "weight hashes", "settings parsed", "--set parsed")

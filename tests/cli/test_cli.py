@@ -264,13 +264,13 @@ BAD_FOR_A_DETECTOR = {
     "a bank larger than memory": (
         several,
         ["--recipe", "patchcore/starter", "--set", "memory_gib=0.001"],
-        ["a bank of 5120 patches", "GiB", "smaller extractor.image_size, or raise memory_gib"],
+        ["a bank of 6144 patches", "GiB", "smaller extractor.image_size, or raise memory_gib"],
     ),
     "a gallery larger than memory": (
         several,
         ["--recipe", "spade/starter", "--set", "memory_gib=0.001"],
         [
-            "a gallery of 5 pictures",
+            "a gallery of 6 pictures",
             "fewer pixel_taps or a smaller extractor.image_size, or raise memory_gib",
         ],
     ),

@@ -221,7 +221,7 @@ def test_a_larger_picture_with_the_same_stain_keeps_its_score(detector):
 
 
 def test_east_learns_tiles(folder):
-    found = create("east").fit(
+    found = create("east", score="neighbour").fit(
         records(folder, "train/good"), records(folder, "test/good"), trainer=Trainer(seed=0, device="cpu")
     )
     assert all(p.is_anomalous for p in found.predict(records(folder, "test/stain")))
@@ -274,7 +274,7 @@ def test_what_is_not_inspected_changes_nothing_in_tiles_either(folder):
         first, second, third = (judge.predict(picture) for picture in (clean, outside, inside))
         assert first.raw_score == second.raw_score < third.raw_score
         assert np.array_equal(first.anomaly_map, second.anomaly_map)
-        assert not first.anomaly_map[:, :50].any()
+        assert np.abs(first.anomaly_map[:, :50]).max() < 1e-6
         assert third.is_anomalous
     assert model.predict(inside).score == pytest.approx(found.predict(inside).score, rel=1e-4)
 
@@ -298,7 +298,7 @@ def test_exported_networks_blend_alike(detector, folder, tmp_path):
     ("name", "more", "why"),
     [
         ("padim", {}, "each place of the picture"),
-        ("east", {"score": "composition"}, "score=composition counts what the whole picture holds"),
+        ("east", {}, "each place of the picture"),
         ("efficientad_ast", {"mode": "combined"}, "mode=combined it looks at depth"),
         ("efficientad_ast", {"labels.margin": 1.0}, "labels"),
     ],
@@ -316,7 +316,7 @@ def test_a_picture_smaller_than_a_tile_is_refused(detector, folder):
     small = write_picture(folder.parent / "small.png", texture(0, 32))
     record = replace(records(folder, "train/good")[0], image=small)
     with pytest.raises(DataError, match=r"small\.png is 32 x 32"):
-        create("patchcore").fit([record], trainer=Trainer(device="cpu"))
+        create("patchcore").fit([record, *records(folder, "train/good")[1:3]], trainer=Trainer(device="cpu"))
 
 
 # Command line --------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def pictures(tmp_path_factory) -> dict[str, list[Record]]:
     root = tmp_path_factory.mktemp("pictures")
     clean = [Record(write_picture(root / f"a{k}.png", texture(k)), f"a{k}", label=0) for k in range(10)]
     noisy = [
-        Record(write_picture(root / f"b{k}.png", scribbled(texture(k), k)), f"b{k}", label=0)
+        Record(write_picture(root / f"b{k}.png", scribbled(texture(k), k)), f"a{k}", label=0)
         for k in range(10)
     ]
     return {"clean": clean, "noisy": noisy}

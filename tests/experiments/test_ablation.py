@@ -79,11 +79,15 @@ def test_table():
 
 def test_rows_of_other_recipes_stand_alone():
     sequence = load_sequence("east")
-    jobs = plan_ablation(sequence, "data", "bottle", budget=0.5, settings={"extractor.image_size": 128})
-    others = ["padim/starter", "patchcore/starter", "patchcore/starter"]
-    assert [job.recipe for job in jobs[-4:]] == ["east/starter", *others]
-    assert jobs[-2].settings == {"extractor.image_size": 128}
-    assert jobs[-1].settings == {"coreset": 0.01, "extractor.image_size": 128}
+    jobs = plan_ablation(sequence, "data", "bottle", settings={"precision": "32-true"})
+    assert [job.recipe for job in jobs[-3:]] == ["east/lite0", "padim/lite0", "patchcore/lite0"]
+    assert jobs[-3].settings == {
+        "score": "both",
+        "common": None,
+        "extractor.image_size": 384,
+        "precision": "32-true",
+    }
+    assert jobs[-1].settings == {"precision": "32-true"}
 
 
 def write_scores(job: Job, out: Path, scores: list[float]) -> None:

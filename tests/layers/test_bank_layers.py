@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import andon.core.memory_budget
-import andon.detectors.padim
 import andon.layers.coreset
+import andon.layers.gaussians
 import andon.layers.neighbours
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
-from andon.detectors.padim import PositionGaussians, mahalanobis
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.coreset import greedy_centres, random_projection
+from andon.layers.gaussians import PositionGaussians, mahalanobis
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.smoothing import Smoothing, gaussian_matrix
 
@@ -190,10 +190,10 @@ def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset)
     """I-31."""
     x = (vectors(count, 3 * 4, seed).view(count, 3, 4) + offset).float()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(andon.detectors.padim, "EXACT_BYTES", 2**30 if exact else 0)
+        patch.setattr(andon.layers.gaussians, "EXACT_BYTES", 2**30 if exact else 0)
         gaussians = learned(x, batch)
         assert gaussians.products.dtype == (torch.float64 if exact else torch.float32)
-        covariances = gaussians.covariance(slice(None), 0.25)
+        covariances = gaussians.covariance(gaussians.products, 0.25)
     for p in range(3):
         samples = x[:, p].double().numpy()
         expected = np.cov(samples, rowvar=False) + 0.25 * np.eye(4)
@@ -205,11 +205,11 @@ def test_one_pass_gives_the_covariance_of_two(exact, count, batch, seed, offset)
 @pytest.mark.parametrize(("exact", "block"), [(2**30, 2**24), (2**30, 1), (0, 1)])
 def test_distances_are_scipys(monkeypatch, exact, block):
     """I-30."""
-    monkeypatch.setattr(andon.detectors.padim, "EXACT_BYTES", exact)
-    monkeypatch.setattr(andon.detectors.padim, "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(andon.layers.gaussians, "EXACT_BYTES", exact)
+    monkeypatch.setattr(andon.layers.gaussians, "BLOCK_NUMBERS", block)
     x = vectors(30, 5 * 6, 0).view(30, 5, 6).float() * 3 + 7  # more pictures than dimensions
     gaussians = learned(x, 8)
-    covariances = gaussians.covariance(slice(None), 0.01).clone()
+    covariances = gaussians.covariance(gaussians.products, 0.01).clone()
     assert torch.linalg.eigvalsh(covariances).min() >= 0.01 - 1e-5
     storage = gaussians.products.data_ptr()
     mean, whitening = gaussians.mean.float(), gaussians.whitening(0.01)

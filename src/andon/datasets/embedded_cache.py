@@ -15,7 +15,7 @@ PREFIX = "embedded:"
 COOKIES = "cookies"
 """Photographs of whole and cracked cookies; origin and licence in `andon/assets/cookies/LICENSE.md`."""
 
-COOKIES_LICENCE = "photographs by Amazon Web Services (data set cookies of amazon-lookout-for-vision), CC BY-SA 4.0; reduced in size"
+COOKIES_LICENCE = "photographs by Amazon Web Services (data set cookies of amazon-lookout-for-vision), CC BY-SA 4.0; reduced"
 DRAWN_LICENCE = "drawn by andon, Apache-2.0"
 
 

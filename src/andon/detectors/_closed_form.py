@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class ClosedForm(Detector):
     """Base of detectors fitted in closed form; subclasses define `extract`, `estimate` and `analyse_features`."""
 
     closed_form = True
+    reads_again: ClassVar[bool] = False
+    """Whether `estimate` asks for the features of an image more than once."""
 
     # What a detector defines ---------------------------------------------------------------------------------------
 
@@ -64,7 +67,9 @@ class ClosedForm(Detector):
     @torch.no_grad()
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         self.begin(len(train), trainer)
-        features = KeptFeatures(train, self.extract, self.input_size, trainer, room=0)
+        features = KeptFeatures(
+            train, self.extract, self.input_size, trainer, room=ROOM if self.reads_again else 0
+        )
         self.estimate(features, range(len(train)), trainer)
 
     @torch.no_grad()

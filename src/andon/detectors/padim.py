@@ -15,8 +15,7 @@ fitting needs that and one batch of features.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -30,15 +29,11 @@ from andon.detectors._base import Analysis, weight_lines
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
+from andon.layers.gaussians import PositionGaussians, mahalanobis
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.kept_features import KeptFeatures
 from andon.nn.training import Trainer, seeded
-
-EXACT_BYTES = 2**30
-"""Sums of products are float64 as long as they take no more than this, float32 beyond."""
-BLOCK_NUMBERS = 2**21
-"""Entries of the matrices that are factorised at a time (16 MiB in float64, which caches hold)."""
 
 
 class PaDiMConfig(ClosedFormConfig):
@@ -65,111 +60,6 @@ class PaDiMConfig(ClosedFormConfig):
     """Sigma of the Gaussian filter on the anomaly map, in pixels of the network's input."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
-
-
-class PositionGaussians:
-    """Means and covariances (Eq. 1) of (N, P, d) vectors that arrive in batches.
-
-    Products are summed around the running mean (Chan, Golub and LeVeque 1983), which keeps a relative error of about 1e-6 of
-    a variance in float32. Float32 sums are overwritten by `whitening`, so that the peak is the result and one batch.
-    """
-
-    def __init__(self, positions: int, size: int, device: torch.device) -> None:
-        dtype = torch.float64 if 8 * positions * size**2 <= EXACT_BYTES else torch.float32
-        self.count = 0
-        self.mean = torch.zeros(positions, size, dtype=torch.float64, device=device)
-        self.products = torch.zeros(positions, size, size, dtype=dtype, device=device)
-
-    @staticmethod
-    def bytes_needed(positions: int, size: int, *, copied: bool = False) -> int:
-        """Peak memory of the sums and the result, without batches; `copied`: with the copy that `without` makes."""
-        exact = 8 * positions * size**2
-        sums, result = (exact, exact // 2) if exact <= EXACT_BYTES else (exact // 2, 0)
-        return sums * (1 + copied) + result
-
-    def add(self, x: Tensor) -> None:
-        """Add a batch of vectors (B, P, d)."""
-        if x.dtype != self.products.dtype:
-            x = x.to(self.products.dtype)
-        batch = len(x)
-        mean = x.mean(0)
-        shift = mean - self.mean  # (P, d)
-        joint = (self.count * batch / (self.count + batch)) ** 0.5
-        rows = torch.cat([x - mean, (joint * shift).to(x.dtype)[None]]).transpose(0, 1)  # (P, B + 1, d)
-        self.products.baddbmm_(rows.transpose(1, 2), rows)
-        self.count += batch
-        self.mean += shift * (batch / self.count)
-
-    def without(self, batches: Iterable[Tensor]) -> PositionGaussians:
-        """The sums without batches that were added before; these sums stay as they are."""
-        rest = copy.copy(self)
-        rest.mean, rest.products = self.mean.clone(), self.products.clone()
-        for batch in batches:
-            rest._remove(batch.to(rest.products.dtype))
-        return rest
-
-    def _remove(self, x: Tensor) -> None:
-        """The inverse of `add`."""
-        batch = len(x)
-        mean = x.mean(0)
-        shift = mean - self.mean  # (P, d), from the mean before
-        joint = (self.count * batch / (self.count - batch)) ** 0.5
-        rows = torch.cat([x - mean, (joint * shift).to(x.dtype)[None]]).transpose(0, 1)  # (P, B + 1, d)
-        self.products.baddbmm_(rows.transpose(1, 2), rows, alpha=-1)
-        self.count -= batch
-        self.mean -= shift * (batch / self.count)
-
-    def common(self) -> Tensor:
-        """(d, d) float64: mean of the unbiased covariances of all positions."""
-        return self.products.mean(0, dtype=torch.float64) / (self.count - 1)
-
-    def covariance(
-        self, positions: slice, regularisation: float, common: Tensor | None = None, share: float = 0.0
-    ) -> Tensor:
-        """(p, d, d) float64: the unbiased covariance, of which `share` is replaced by `common`, plus a multiple of the identity.
-
-        The multiple is `regularisation`, in units of the mean variance of `common` where that is given. Raises `DataError`
-        with fewer than two vectors.
-        """
-        if self.count < 2:
-            raise DataError(
-                f"a covariance needs at least 2 training pictures, there is {self.count}: add good pictures"
-            )
-        sigma = self.products[positions].double() / (self.count - 1)
-        if common is not None:
-            sigma = (1 - share) * sigma + share * common
-            regularisation *= float(common.diagonal().mean())
-        sigma.diagonal(dim1=1, dim2=2).add_(regularisation)
-        return sigma
-
-    def whitening(self, regularisation: float, share: float = 0.0) -> Tensor:
-        """(P, d, d) float32 lower triangular W with WᵀW = Σ⁻¹; the sums cannot be used afterwards.
-
-        `share` of each covariance is that of all positions together (Friedman 1989); 0 = each position's own alone.
-
-        Raises `DataError` with fewer than two vectors, or where a covariance is singular in the precision it was summed in.
-        """
-        positions, size = self.mean.shape
-        in_place = self.products.dtype == torch.float32
-        out = self.products if in_place else torch.empty_like(self.products, dtype=torch.float32)
-        identity = torch.eye(size, dtype=torch.float64, device=self.products.device)
-        common = self.common() if share > 0 else None
-        step = max(1, BLOCK_NUMBERS // size**2)
-        for start in range(0, positions, step):
-            block = slice(start, start + step)
-            factor, failed = torch.linalg.cholesky_ex(self.covariance(block, regularisation, common, share))
-            if bool(failed.any()):
-                raise DataError(
-                    f"a covariance of {size} features cannot be inverted at regularisation={regularisation:g}: raise it"
-                )
-            out[block] = torch.linalg.solve_triangular(factor, identity, upper=False).float()
-        return out
-
-
-def mahalanobis(x: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
-    """(B, P) distances √((x-μ)ᵀ Σ⁻¹ (x-μ)) = ‖W (x-μ)‖ of vectors (B, P, d) (Eq. 2); means (P, d), W (P, d, d)."""
-    centred = (x - mean).permute(1, 2, 0)  # (P, d, B)
-    return (whitening @ centred).square().sum(1).sqrt().T
 
 
 class PaDiM(ClosedForm):

@@ -10,13 +10,12 @@ code uses squared distances and no re-weighting: `squared: true, reweight: 1`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from andon.core.config import Amount, Count
 from andon.core.memory_budget import require_memory
@@ -26,7 +25,7 @@ from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.coreset import greedy_centres, random_projection
 from andon.layers.neighbours import nearest
-from andon.layers.patches import PATCH, PatchEmbedding, to_grid
+from andon.layers.patches import ConcatEmbedding, PatchEmbedding
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.kept_features import ROOM, KeptFeatures
@@ -62,23 +61,6 @@ class PatchCoreConfig(ClosedFormConfig):
     """Sigma of the Gaussian filter on the anomaly map, in pixels of the network's input."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
-
-
-class ConcatEmbedding(nn.Module):
-    """anomalib's embedding: 3 x 3 averages of the taps, resized to the first tap's grid and concatenated."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, int, int]]) -> None:
-        """`shapes` holds (C, H, W) by tap, finest first."""
-        super().__init__()
-        self.taps = tuple(shapes)
-        self.grid = shapes[self.taps[0]][1:]
-        self.shape = (sum(shape[0] for shape in shapes.values()), *self.grid)
-        """(C, H, W) of the result."""
-
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """{tap: (B, C, h, w)} to (B, sum of C, H, W)."""
-        pooled = (F.avg_pool2d(features[tap], PATCH, stride=1, padding=PATCH // 2) for tap in self.taps)
-        return torch.cat([to_grid(x, self.grid) for x in pooled], 1)
 
 
 class PatchCore(ClosedForm):

@@ -81,6 +81,26 @@ class PatchEmbedding(nn.Module):
         return (self.join @ grouped).view(x.shape[0], *self.shape)
 
 
+class ConcatEmbedding(nn.Module):
+    """{tap: (B, C, h, w)} to (B, sum of C, H, W): 3 x 3 averages of the taps, bilinear on the first tap's grid.
+
+    anomalib's embedding of PatchCore; has no parameters.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int, int]]) -> None:
+        """`shapes` holds (C, H, W) by tap, finest first."""
+        super().__init__()
+        self.taps = tuple(shapes)
+        self.grid = shapes[self.taps[0]][1:]
+        self.shape = (sum(shape[0] for shape in shapes.values()), *self.grid)
+        """(C, H, W) of the result."""
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """{tap: (B, C, h, w)} to (B, sum of C, H, W)."""
+        pooled = (F.avg_pool2d(features[tap], PATCH, stride=1, padding=PATCH // 2) for tap in self.taps)
+        return torch.cat([to_grid(x, self.grid) for x in pooled], 1)
+
+
 def to_grid(x: Tensor, grid: tuple[int, ...]) -> Tensor:
     """(B, C, h, w) to (B, C, H, W), bilinear with half-pixel centres."""
     if tuple(x.shape[2:]) == tuple(grid):

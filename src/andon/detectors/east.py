@@ -1,0 +1,309 @@
+"""EAST: a regularised Gaussian at each place of the image, and the nearest neighbour among patches of good images.
+
+The successor of EfficientAD-AST. It keeps that model's idea, the likelihood of features under a density of good images, and fits
+the density in closed form: no student, no flow, no epochs. Two distances of each cell of the feature map are added:
+
+- *Gaussian*: the Mahalanobis distance from what good images show at this place, as in PaDiM (arXiv 2011.08785). Neighbouring
+  cells share a covariance, which is drawn towards the common one of all cells (Friedman, JASA 84, 1989). How far is chosen by
+  the likelihood of held-out good images.
+- *neighbour*: the distance to the nearest patch of a coreset of good images, wherever in the image it was, as in PatchCore (arXiv
+  2106.08265).
+
+Each distance is standardised by its mean and deviation over the cells of held-out good images. Formulas:
+``docs/reference/models/east.md``; what was tried: ``docs/results/east.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from andon.core.config import Amount, Count
+from andon.core.errors import ConfigError, DataError
+from andon.core.memory_budget import require_memory
+from andon.core.records import Record
+from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._closed_form import ClosedForm
+from andon.detectors._config import ClosedFormConfig
+from andon.layers.coreset import greedy_centres
+from andon.layers.gaussians import PositionGaussians, mahalanobis
+from andon.layers.neighbours import nearest
+from andon.layers.patches import ConcatEmbedding
+from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.kept_features import ROOM, KeptFeatures
+from andon.nn.training import Trainer, seeded
+
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+"""Shares of the common covariance to choose from."""
+SOME_BLOCKS = 4
+"""That likelihood is computed in every fourth block."""
+EVERY = 5
+"""Every fifth image is held out for that choice and for the standardisation."""
+CANDIDATES = 50_000
+"""Patches of good images that the coreset is selected from, the same number of each image."""
+
+
+class EASTConfig(ClosedFormConfig):
+    """Settings of EAST; the defaults are those of the recipe `lite0`."""
+
+    extractor: BackboneConfig = BackboneConfig(
+        network="tf_efficientnet_lite0", weights="lite0", taps=("blocks.2", "blocks.4"), image_size=384
+    )
+    score: Literal["both", "gaussian", "neighbour"] = "both"
+    """Sum of the two standardised distances, or one of them alone."""
+    block: Count = 2
+    """Side in cells of the blocks whose cells share a covariance."""
+    common: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the common covariance in that of each block; null = the best of `SHARES` by held-out likelihood."""
+    regularisation: Amount = 0.001
+    """Added to the diagonal of each covariance, in units of the mean variance of the common one."""
+    bank: Count = 1000
+    """Patches in the coreset, at most."""
+    memory_gib: Amount = 8.0
+    """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was read of the images that are learned from."""
+
+    gaussians: PositionGaussians | None
+    """Sums over all of them; None where the score needs no Gaussian."""
+    patches: Mapping[int, Tensor]
+    """(n, d) patches drawn from each image, by its position."""
+
+
+class EAST(ClosedForm):
+    """Regularised Gaussians by place and a coreset of patches; see the module's docstring."""
+
+    Config = EASTConfig
+    config: EASTConfig
+    mean_: Tensor
+    """(P, d) means μ of the cells, in the order of `in_blocks`."""
+    whitening_: Tensor
+    """(P / block², d, d) lower triangular W with WᵀW = Σ⁻¹ of the blocks."""
+    bank_: Tensor
+    """(M, d) coreset of patches."""
+    statistics_: Tensor
+    """(2, 2) mean and deviation of the Gaussian and of the neighbour distance on held-out good images."""
+    common_: Tensor
+    """Share of the common covariance in use."""
+    sized_by_learning = frozenset({"mean_", "whitening_", "bank_"})
+    fewest_images = 3
+    reads_again = True
+
+    def __init__(self, config: EASTConfig | None = None, *, pretrained: bool = True) -> None:
+        super().__init__(config, pretrained=pretrained)
+        c = self.config
+        if c.selection != "budget":
+            raise ConfigError(
+                f"east is fitted in closed form, it has no epochs to choose: selection={c.selection} is not possible, use budget"
+            )
+        self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
+        self.embedding = ConcatEmbedding(self.extractor.shapes)
+        size, height, width = self.embedding.shape
+        if height % c.block or width % c.block:
+            raise ConfigError(
+                f"block={c.block} does not divide the {height} x {width} cells of the feature map: choose another block or "
+                "extractor.image_size"
+            )
+        self.register_buffer("mean_", torch.empty(0, size))
+        self.register_buffer("whitening_", torch.empty(0, size, size))
+        self.register_buffer("bank_", torch.empty(0, size))
+        self.register_buffer("statistics_", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+        self.register_buffer("common_", torch.tensor(c.common or 0.0))
+        self.used_weights = weight_lines(self.extractor)
+        self.eval()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.extractor.image_size, self.config.extractor.image_size
+
+    @property
+    def untiled(self) -> str:
+        reason = "since it learns what belongs to each place of the picture (score=neighbour does not)"
+        return "" if self.config.score == "neighbour" else reason
+
+    @property
+    def score_rule(self) -> str:
+        gaussian, neighbour = "Mahalanobis distance by place", "distance to the nearest patch of good images"
+        of = {
+            "both": f"sum of the standardised {gaussian} and {neighbour}",
+            "gaussian": f"standardised {gaussian}",
+            "neighbour": f"standardised {neighbour}",
+        }
+        return f"largest cell of: {of[self.config.score]}"
+
+    # Learning ------------------------------------------------------------------------------------------------------
+
+    def begin(self, images: int, trainer: Trainer) -> None:
+        """Refuse too few images, and what does not fit into memory."""
+        size, height, width = self.embedding.shape
+        if images < self.fewest_images:
+            raise DataError(
+                f"east needs at least {self.fewest_images} training pictures, since it compares good pictures with each other; "
+                f"there is {images}: add good pictures"
+            )
+        covariances = PositionGaussians.bytes_needed(
+            height * width // self.config.block**2, size, copied=True
+        )
+        features = min(4 * images * size * height * width, ROOM)
+        require_memory(
+            covariances * (self.config.score != "neighbour") + features + 12 * CANDIDATES * size,
+            self.config.memory_gib,
+            f"fitting on {images} pictures with {size} features of {height * width} cells",
+            "use a smaller extractor.image_size",
+        )
+
+    def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
+        seen = self._read(features, chosen, trainer)
+        self._settle(features, seen, chosen, trainer)
+        self._learn_from(seen.gaussians, seen, chosen, trainer)
+
+    def estimate_without(
+        self, features: KeptFeatures, folds: Sequence[Sequence[int]], trainer: Trainer
+    ) -> Iterator[None]:
+        """The sums of each fold are taken away from those of all images; share and statistics are common to all folds."""
+        everything = range(len(features))
+        seen = self._read(features, everything, trainer)
+        self._settle(features, seen, everything, trainer)
+        for fold in folds:
+            self._leave_out(features, seen, everything, fold, trainer)
+            yield
+        self._learn_from(seen.gaussians, seen, everything, trainer)
+
+    def _read(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> _Seen:
+        """Sums and patches of the chosen images."""
+        size, height, width = self.embedding.shape
+        gaussians = (
+            PositionGaussians(height * width, size, trainer.device, group=self.config.block**2)
+            if self.config.score != "neighbour"
+            else None
+        )
+        drawn = min(height * width, -(-CANDIDATES // len(chosen)))
+        patches: dict[int, Tensor] = {}
+        with trainer.timed("features"):
+            for batch in features.batches(chosen, "reading features"):
+                if gaussians is not None:
+                    gaussians.add(batch)
+                for row in batch:
+                    k = chosen[len(patches)]
+                    order = torch.randperm(len(row), generator=seeded(trainer.seed, "patches", k))
+                    patches[k] = row[order[:drawn].to(row.device)]
+        return _Seen(gaussians, patches)
+
+    def _settle(self, features: KeptFeatures, seen: _Seen, chosen: Sequence[int], trainer: Trainer) -> None:
+        """Choose the share of the common covariance, and standardise the distances, on images that are left out."""
+        held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
+        rest = None if seen.gaussians is None else seen.gaussians.without(features.batches(held))
+        if rest is not None:
+            share = self.config.common
+            with trainer.timed("covariances"):
+                self.common_.fill_(self._best_share(features, rest, held) if share is None else share)
+        left_out = set(held)
+        self._learn_from(rest, seen, [k for k in chosen if k not in left_out], trainer)
+        found: list[list[Tensor]] = [[], []]
+        done = 0
+        for batch in features.batches(held):
+            for kind, distances in enumerate(self.distances(batch)):
+                for row, cells in enumerate(distances):
+                    found[kind].append(self._inspected(cells, features.records[held[done + row]]))
+            done += len(batch)
+        for kind, cells in enumerate(found):
+            if cells:
+                deviation, mean = torch.std_mean(torch.cat(cells), correction=0)
+                self.statistics_[kind, 0], self.statistics_[kind, 1] = mean, deviation.clamp_min(1e-6)
+
+    def _best_share(self, features: KeptFeatures, rest: PositionGaussians, held: Sequence[int]) -> float:
+        """The share of `SHARES` at which the Gaussians of the rest give the held-out images the largest likelihood."""
+        losses: dict[float, float] = {}
+
+        def some(x: Tensor) -> Tensor:
+            """(..., P, d) to the cells (..., p, d) of every `SOME_BLOCKS`-th block."""
+            blocks = x.reshape(*x.shape[:-2], -1, rest.group, x.shape[-1])
+            return blocks[..., ::SOME_BLOCKS, :, :].flatten(-3, -2)
+
+        mean = some(rest.mean.float())
+        for share in SHARES:
+            whitening = rest.whitening(self.config.regularisation, share, every=SOME_BLOCKS)
+            squares = [mahalanobis(some(x), mean, whitening).square().mean(1) for x in features.batches(held)]
+            log_determinant = -whitening.diagonal(dim1=1, dim2=2).log().sum(1).mean()
+            losses[share] = float(0.5 * torch.cat(squares).mean() + log_determinant)
+        return min(losses, key=lambda share: losses[share])
+
+    def _leave_out(
+        self,
+        features: KeptFeatures,
+        seen: _Seen,
+        chosen: Sequence[int],
+        fold: Sequence[int],
+        trainer: Trainer,
+    ) -> None:
+        """Learn from the chosen images without those of the fold."""
+        left_out = set(fold)
+        rest = None if seen.gaussians is None else seen.gaussians.without(features.batches(fold))
+        self._learn_from(rest, seen, [k for k in chosen if k not in left_out], trainer)
+
+    def _learn_from(
+        self, gaussians: PositionGaussians | None, seen: _Seen, chosen: Sequence[int], trainer: Trainer
+    ) -> None:
+        """Set what both distances are measured from; the statistics stay. Float32 sums cannot be used afterwards."""
+        if gaussians is not None:
+            with trainer.timed("covariances"):
+                self.mean_ = gaussians.mean.float()
+                self.whitening_ = gaussians.whitening(self.config.regularisation, float(self.common_))
+        if self.config.score != "gaussian":
+            with trainer.timed("coreset"):
+                patches = torch.cat([seen.patches[k] for k in chosen])
+                self.bank_ = patches[greedy_centres(patches, min(self.config.bank, len(patches)))]
+
+    def _inspected(self, cells: Tensor, record: Record) -> Tensor:
+        """(n,) values of the cells (P,) that are inspected."""
+        if record.region is None:
+            return cells
+        grid = self.in_place(cells[None])[0, 0]
+        return torch.from_numpy(record.region.values(grid.cpu().numpy())).to(cells.device)
+
+    # Inference -----------------------------------------------------------------------------------------------------
+
+    def extract(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images to the vectors of their cells (B, P, d), block by block."""
+        features: Tensor = self.embedding(self.extractor(images))
+        size, height, width = self.embedding.shape
+        b = self.config.block
+        blocks = features.view(-1, size, height // b, b, width // b, b).permute(0, 2, 4, 3, 5, 1)
+        return blocks.reshape(-1, height * width, size)
+
+    def in_place(self, cells: Tensor) -> Tensor:
+        """(B, P) values of cells, block by block, to the map (B, 1, H, W)."""
+        _, height, width = self.embedding.shape
+        b = self.config.block
+        blocks = cells.view(-1, height // b, width // b, b, b).transpose(2, 3)
+        return blocks.reshape(-1, 1, height, width)
+
+    def distances(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, P) distances of cells (B, P, d) from their Gaussian, and from the nearest patch; zeros where not in use."""
+        unused = features.new_zeros(features.shape[:2])
+        gaussian = neighbour = unused
+        if self.config.score != "neighbour":
+            gaussian = mahalanobis(features, self.mean_, self.whitening_)
+        if self.config.score != "gaussian":
+            neighbour = nearest(features.flatten(0, 1), self.bank_).distance.view(features.shape[:2])
+        return gaussian, neighbour
+
+    def analyse_features(self, features: Tensor) -> Analysis:
+        mean, deviation = self.statistics_.unbind(1)
+        gaussian, neighbour = (
+            (distances - mean[kind]) / deviation[kind]
+            for kind, distances in enumerate(self.distances(features))
+        )
+        cells = {"both": gaussian + neighbour, "gaussian": gaussian, "neighbour": neighbour}[
+            self.config.score
+        ]
+        others = {"gaussian": gaussian.amax(1), "neighbour": neighbour.amax(1)}
+        return Analysis(self.in_place(cells), cells.amax(1), others if self.config.score == "both" else {})
