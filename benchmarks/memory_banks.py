@@ -3,6 +3,7 @@
     python benchmarks/memory_banks.py [--threads 2] [--only coreset,neighbours,covariance,gallery]
     python benchmarks/memory_banks.py --only paper-coreset,paper-covariance     (the blocks at the papers' sizes)
     python benchmarks/memory_banks.py --papers padim,patchcore-1,patchcore-10,spade [--pictures 209]
+    python benchmarks/memory_banks.py --selection DATA --pictures 288 --threads 1     (recipe patchcore/lite0 on real pictures)
 
 Every row is measured in a process of its own: seconds, and peak memory over that held before (inputs included there). The
 papers' settings run WideResNet-50-2 with untrained weights, so they tell what it costs and nothing about accuracy. Prints
@@ -271,6 +272,26 @@ def papers(names: list[str], pictures: int, threads: int) -> None:
             print(f"| {name} | {learning:.1f} | {memory:.0f} | {parts} |", flush=True)
 
 
+def selection(data: str, pictures: int, threads: int) -> None:
+    """Seconds of the features and of the selection of 1 % and 10 % of the patches of real pictures, recipe patchcore/lite0."""
+    import andon
+    from andon.nn.training import Trainer
+
+    torch.set_num_threads(threads)
+    found = andon.open_dataset(data)
+    records = [*found.train, *found.validation][:pictures]
+    print("| share | vectors | kept | features s | selection s |")
+    print("|---|---|---|---|---|")
+    for share in (0.01, 0.1):
+        detector, trainer = andon.create("patchcore", "lite0", coreset=share), Trainer(seed=0, device="cpu")
+        start = time.perf_counter()
+        patches = detector._collect(records, trainer)
+        middle = time.perf_counter()
+        kept = len(detector._select(patches, trainer))
+        seconds = f"{middle - start:.1f} | {time.perf_counter() - middle:.1f}"
+        print(f"| {share:.0%} | {len(patches)} | {kept} | {seconds} |", flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -279,9 +300,12 @@ if __name__ == "__main__":
     small = [name for name in BLOCKS if not name.startswith("paper-")]
     parser.add_argument("--only", default=",".join(small), help=f"blocks to measure, of {', '.join(BLOCKS)}")
     parser.add_argument("--papers", default="", help="settings to measure instead")
+    parser.add_argument("--selection", default="", help="data set whose coreset is selected instead")
     parser.add_argument("--pictures", type=int, default=209, help="209 as in MVTec AD's bottle")
     given = parser.parse_args()
-    if given.papers:
+    if given.selection:
+        selection(given.selection, given.pictures, given.threads)
+    elif given.papers:
         papers(given.papers.split(","), given.pictures, given.threads)
     else:
         blocks(given.only.split(","), given.threads)

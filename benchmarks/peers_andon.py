@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -19,9 +18,11 @@ def records(folder: Path, part: str) -> list[Record]:
 
 
 def features_of(detector: Detector) -> dict[str, float]:
-    """Mean of each tap for a fixed picture: equal where weights and normalisation are."""
+    """Mean of each tap, or of the teacher's outputs, for a fixed picture: equal where weights and normalisation are."""
     ramp = torch.linspace(0, 1, 3 * SIDE * SIDE).view(1, 3, SIDE, SIDE)
     with torch.inference_mode():
+        if detector.name == "efficientad":
+            return {"teacher": float(detector.teacher(detector._normalise(ramp)).mean())}
         return {tap: float(x.mean()) for tap, x in detector.extractor(ramp).items()}
 
 
@@ -29,10 +30,8 @@ def main() -> None:
     """Fit, time, answer for the test pictures."""
     options = arguments(__doc__)
     torch.set_num_threads(options.threads)
-    settings = {"coreset": options.coreset} if options.detector == "patchcore" else {}
-    detector = andon.create(options.detector, "starter", **settings)
-    digest = hashlib.sha256(options.weights.read_bytes()).hexdigest()
-    assert digest == detector.extractor.weights.sha256, "not the file that andon has embedded"
+    given = options.settings
+    detector = andon.create(given["detector"], given["recipe"], **given["set"])
     train, held_out = records(options.folder, "train/good"), records(options.folder, "validation/good")
     facts = {"fit_s": seconds(lambda: detector.fit(train, held_out)), "peak_fit_mib": peak_mib()}
     test = [*records(options.folder, "test/good"), *records(options.folder, "test/defective")]
@@ -44,9 +43,10 @@ def main() -> None:
         for record, found in zip(test, detector.scan(test), strict=True)
     ]
     facts |= {"peak_mib": peak_mib(), "versions": versions("andon", "torch", "timm")}
-    if options.detector != "east":  # its extractor looks at a larger, mirrored picture
+    if given["compared"]:
         facts["features"] = features_of(detector)
-    more = {"channels": detector.channels_.numpy()} if options.detector == "padim" else {}
+    facts["weights"] = [f"{line['name']} ({line['licence']})" for line in detector.used_weights]
+    more = {"channels": detector.channels_.numpy()} if detector.name == "padim" else {}
     write(options.out, facts, answers, **more)
 
 

@@ -21,14 +21,11 @@ SIDE = 256
 def arguments(description: str | None) -> argparse.Namespace:
     """The command line of both sides."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("detector", choices=["patchcore", "padim", "east"])
     parser.add_argument("folder", type=Path, help="made by peers.py: train/good, validation/good, test/*")
     parser.add_argument("out", type=Path, help="the row: OUT.json and OUT.npz")
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--coreset", type=float, required=True)
+    parser.add_argument("--settings", type=json.loads, required=True, help="JSON written by peers.py")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--channels", type=Path, help="a row (.npz) whose random channels are taken (PaDiM)")
     return parser.parse_args()
 
 

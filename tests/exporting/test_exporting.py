@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from andon.api import create
 from andon.core.errors import ConfigError, DataError, NotFittedError
+from andon.core.records import Record
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
 from andon.exporting import network as exporting
@@ -98,6 +100,26 @@ def test_openvino_answers_as_the_detector(detector, network, tmp_path):
     model = open_model(network, "openvino")
     assert compare(detector, model, network, [texture(9)]).difference < 1e-3
     assert model.session.name.startswith("openvino")
+
+
+def test_lite0_answers_alike_in_every_runtime(tmp_path):
+    """ImageNet weights, at a size at which `same` padding is one-sided."""
+    files = [write_picture(tmp_path / f"{k}.png", texture(k)) for k in range(8)]
+    good = [Record(file, file.stem, label=0) for file in files]
+    detector = create("patchcore", "lite0", extractor__image_size=72)
+    detector.fit(good[:5], validation=good[5:])
+    found = export(detector, tmp_path / "cloth.onnx")
+    assert found.difference < 1e-3
+    scratched = texture(9, 131)
+    scratched[40:60, 30:90] = 255
+    for runtime in ("onnx", "openvino"):
+        pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+        model = open_model(tmp_path / "cloth.onnx", runtime)
+        for pixels, anomalous in ((texture(0), False), (scratched, True)):
+            answer, expected = model.predict(pixels), detector.predict(pixels)
+            assert answer.is_anomalous == expected.is_anomalous == anomalous
+            assert answer.score == pytest.approx(expected.score, abs=1e-3)
+            np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-2)
 
 
 @pytest.mark.slow
