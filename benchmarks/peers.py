@@ -177,7 +177,8 @@ def read_row(out: Path, folder: Path) -> Facts:
     """What a row measured, and its accuracy."""
     facts: Facts = json.loads(out.with_suffix(".json").read_text())
     with np.load(out.with_suffix(".npz")) as row:
-        ids, scores, maps = [str(x) for x in row["ids"]], row["scores"], row["maps"]
+        ids, scores = [str(x) for x in row["ids"]], row["scores"]
+        maps = [row[f"map_{k}"] for k in range(len(ids))]
     expected = sorted(f"{p.parent.name}/{p.name}" for p in folder.glob("test/*/*.png"))
     assert sorted(ids) == expected, f"{out.name} answered for other pictures"
     labels = [int(x.startswith("defective/")) for x in ids]

@@ -68,5 +68,6 @@ def write(
     """Write OUT.npz (raw scores and maps by picture), then OUT.json, whose presence means that the row is complete."""
     names, scores, maps = zip(*answers, strict=True)
     ids = [f"{path.parent.name}/{path.name}" for path in names]
-    np.savez(out.with_suffix(".npz"), ids=ids, scores=np.array(scores), maps=np.stack(maps), **more)
+    each = {f"map_{k}": anomaly_map for k, anomaly_map in enumerate(maps)}
+    np.savez(out.with_suffix(".npz"), ids=ids, scores=np.array(scores), **each, **more)
     out.with_suffix(".json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
