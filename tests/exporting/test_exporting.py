@@ -308,6 +308,26 @@ def test_export_command_and_int8(own_run, cli):
         assert not (own_run / "other.onnx").exists()
 
 
+def test_the_range_of_a_convolution_is_that_behind_its_activation():
+    """Clips of other values, and activations behind convolutions that stay in float32, are not quantised."""
+    pytest.importorskip("onnxruntime")
+    from onnx import helper
+
+    from andon.exporting.int8 import _with_activations
+
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["a"], name="first"),
+        helper.make_node("Clip", ["a", "zero", "six"], ["b"], name="relu6"),
+        helper.make_node("Conv", ["b", "w2"], ["c"], name="second"),
+        helper.make_node("Relu", ["c"], ["d"], name="relu"),
+        helper.make_node("Conv", ["d", "w3"], ["e"], name="after"),
+        helper.make_node("Relu", ["e"], ["f"], name="relu_after"),
+        helper.make_node("Clip", ["image", "zero", "six"], ["g"], name="other"),
+    ]
+    graph = helper.make_graph(nodes, "network", [], [])
+    assert _with_activations(graph, ["first", "second"]) == ["first", "second", "relu6", "relu"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "changed", "limit", "refused"),
     [

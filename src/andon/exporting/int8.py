@@ -127,7 +127,8 @@ def _quantise(source: Path, target: Path, records: Sequence[Record], size: tuple
     prepared = source.with_name("prepared.onnx")
     with _quiet():
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        chosen = _convolutions(onnx.load(str(prepared)).graph)
+        graph = onnx.load(str(prepared)).graph
+        chosen = _convolutions(graph)
         quantize_static(
             str(prepared),
             str(target),
@@ -136,7 +137,7 @@ def _quantise(source: Path, target: Path, records: Sequence[Record], size: tuple
             per_channel=True,
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
-            nodes_to_quantize=chosen,
+            nodes_to_quantize=_with_activations(graph, chosen),
         )
     return len(chosen)
 
@@ -149,6 +150,18 @@ def _convolutions(graph: Any) -> list[str]:
     found = {node.name: node.input[1] for node in graph.node if node.op_type == "Conv"}
     inside = [name for name, weight in found.items() if weight.startswith(EXTRACTOR)]
     return inside or list(found)
+
+
+def _with_activations(graph: Any, convolutions: Sequence[str]) -> list[str]:
+    """Names of convolutions and of the ReLUs and ReLU6s behind them.
+
+    The range of an output is then that behind its activation: before a ReLU6 most of it would be spent on what is cut off.
+    """
+    outputs = {node.output[0] for node in graph.node if node.name in set(convolutions)}
+    behind = [
+        node.name for node in graph.node if node.op_type in {"Relu", "Clip"} and node.input[0] in outputs
+    ]
+    return [*convolutions, *behind]
 
 
 def _small(record: Record, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
