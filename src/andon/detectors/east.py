@@ -9,8 +9,8 @@ the density in closed form: no student, no flow, no epochs. Two distances of eac
 - *neighbour*: the distance to the nearest patch of a coreset of good images, wherever in the image it was, as in PatchCore (arXiv
   2106.08265).
 
-Each distance is standardised by its mean and deviation over the cells of held-out good images. Formulas:
-``docs/reference/models/east.md``; what was tried: ``docs/results/east.md``.
+Each distance is standardised by its mean and deviation over cells of good images. Formulas: ``docs/reference/models/east.md``;
+what was tried: ``docs/results/east.md``.
 """
 
 from __future__ import annotations
@@ -38,14 +38,16 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer, seeded
 
-SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
-"""Shares of the common covariance to choose from."""
+SHARES = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+"""Shares of the common covariance to choose from; the likelihood has one maximum."""
 SOME_BLOCKS = 4
 """That likelihood is computed in every fourth block."""
 EVERY = 5
-"""Every fifth image is held out for that choice and for the standardisation."""
+"""Every fifth image is left out for that choice."""
 CANDIDATES = 50_000
 """Patches of good images that the coreset is selected from, the same number of each image."""
+SAMPLE = 5_000
+"""Of these, patches whose distances from the coreset standardise the neighbour distance."""
 
 
 class EASTConfig(ClosedFormConfig):
@@ -90,7 +92,7 @@ class EAST(ClosedForm):
     bank_: Tensor
     """(M, d) coreset of patches."""
     statistics_: Tensor
-    """(2, 2) mean and deviation of the Gaussian and of the neighbour distance on held-out good images."""
+    """(2, 2) mean and deviation of the Gaussian and of the neighbour distance on good images."""
     common_: Tensor
     """Share of the common covariance in use."""
     sized_by_learning = frozenset({"mean_", "whitening_", "bank_"})
@@ -162,20 +164,21 @@ class EAST(ClosedForm):
 
     def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
         seen = self._read(features, chosen, trainer)
-        self._settle(features, seen, chosen, trainer)
-        self._learn_from(seen.gaussians, seen, chosen, trainer)
+        self._learn_from(features, seen.gaussians, seen.patches, chosen, trainer)
 
     def estimate_without(
         self, features: KeptFeatures, folds: Sequence[Sequence[int]], trainer: Trainer
     ) -> Iterator[None]:
-        """The sums of each fold are taken away from those of all images; share and statistics are common to all folds."""
+        """The sums of each fold are taken away from those of all images."""
         everything = range(len(features))
         seen = self._read(features, everything, trainer)
-        self._settle(features, seen, everything, trainer)
         for fold in folds:
-            self._leave_out(features, seen, everything, fold, trainer)
+            left_out = set(fold)
+            rest = [k for k in everything if k not in left_out]
+            sums = None if seen.gaussians is None else seen.gaussians.without(features.batches(fold))
+            self._learn_from(features, sums, seen.patches, rest, trainer)
             yield
-        self._learn_from(seen.gaussians, seen, everything, trainer)
+        self._learn_from(features, seen.gaussians, seen.patches, everything, trainer)
 
     def _read(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> _Seen:
         """Sums and patches of the chosen images."""
@@ -185,7 +188,7 @@ class EAST(ClosedForm):
             if self.config.score != "neighbour"
             else None
         )
-        drawn = min(height * width, -(-CANDIDATES // len(chosen)))
+        drawn = -(-CANDIDATES // len(chosen))
         patches: dict[int, Tensor] = {}
         with trainer.timed("features"):
             for batch in features.batches(chosen, "reading features"):
@@ -193,91 +196,95 @@ class EAST(ClosedForm):
                     gaussians.add(batch)
                 for row in batch:
                     k = chosen[len(patches)]
-                    order = torch.randperm(len(row), generator=seeded(trainer.seed, "patches", k))
-                    patches[k] = row[order[:drawn].to(row.device)]
+                    inspected = row[self._inspected(features.records[k]).to(row.device)]
+                    if drawn < len(inspected):
+                        order = torch.randperm(len(inspected), generator=seeded(trainer.seed, "patches", k))
+                        inspected = inspected[order[:drawn].to(row.device)]
+                    patches[k] = inspected
         return _Seen(gaussians, patches)
 
-    def _settle(self, features: KeptFeatures, seen: _Seen, chosen: Sequence[int], trainer: Trainer) -> None:
-        """Choose the share of the common covariance, and standardise the distances, on images that are left out."""
-        held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
-        rest = None if seen.gaussians is None else seen.gaussians.without(features.batches(held))
-        if rest is not None:
-            share = self.config.common
+    def _learn_from(
+        self,
+        features: KeptFeatures,
+        gaussians: PositionGaussians | None,
+        patches: Mapping[int, Tensor],
+        chosen: Sequence[int],
+        trainer: Trainer,
+    ) -> None:
+        """Learn from the chosen images, of which `gaussians` has the sums; float32 sums cannot be used afterwards."""
+        if gaussians is not None:
             with trainer.timed("covariances"):
-                self.common_.fill_(self._best_share(features, rest, held) if share is None else share)
-        left_out = set(held)
-        self._learn_from(rest, seen, [k for k in chosen if k not in left_out], trainer)
-        found: list[list[Tensor]] = [[], []]
-        done = 0
-        for batch in features.batches(held):
-            for kind, distances in enumerate(self.distances(batch)):
-                for row, cells in enumerate(distances):
-                    found[kind].append(self._inspected(cells, features.records[held[done + row]]))
-            done += len(batch)
-        for kind, cells in enumerate(found):
-            if cells:
-                deviation, mean = torch.std_mean(torch.cat(cells), correction=0)
-                self.statistics_[kind, 0], self.statistics_[kind, 1] = mean, deviation.clamp_min(1e-6)
+                self._choose_share(features, gaussians, chosen)
+                self.mean_ = gaussians.mean.float()
+                self.whitening_ = gaussians.whitening(self.config.regularisation, float(self.common_))
+        if self.config.score != "gaussian":
+            with trainer.timed("coreset"):
+                candidates = torch.cat([patches[k] for k in chosen])
+                self.bank_ = candidates[greedy_centres(candidates, min(self.config.bank, len(candidates)))]
+                sample = candidates[:: -(-len(candidates) // SAMPLE)]
+                self._standardise(1, nearest(sample, self.bank_).distance)
 
-    def _best_share(self, features: KeptFeatures, rest: PositionGaussians, held: Sequence[int]) -> float:
-        """The share of `SHARES` at which the Gaussians of the rest give the held-out images the largest likelihood."""
-        losses: dict[float, float] = {}
+    def _choose_share(
+        self, features: KeptFeatures, gaussians: PositionGaussians, chosen: Sequence[int]
+    ) -> None:
+        """The share of the common covariance at which images that are left out have the largest likelihood.
+
+        Mean and deviation of the Gaussian distance are those of their cells.
+        """
+        held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
+        rest = gaussians.without(features.batches(held))
 
         def some(x: Tensor) -> Tensor:
             """(..., P, d) to the cells (..., p, d) of every `SOME_BLOCKS`-th block."""
             blocks = x.reshape(*x.shape[:-2], -1, rest.group, x.shape[-1])
             return blocks[..., ::SOME_BLOCKS, :, :].flatten(-3, -2)
 
+        cells = torch.cat([some(batch) for batch in features.batches(held)])
+        seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
+        seen = some(seen[..., None])[..., 0]
         mean = some(rest.mean.float())
-        for share in SHARES:
+        best = torch.inf
+        for share in SHARES if self.config.common is None else (self.config.common,):
             whitening = rest.whitening(self.config.regularisation, share, every=SOME_BLOCKS)
-            squares = [mahalanobis(some(x), mean, whitening).square().mean(1) for x in features.batches(held)]
+            distances = mahalanobis(cells, mean, whitening)[seen]
             log_determinant = -whitening.diagonal(dim1=1, dim2=2).log().sum(1).mean()
-            losses[share] = float(0.5 * torch.cat(squares).mean() + log_determinant)
-        return min(losses, key=lambda share: losses[share])
+            loss = float(0.5 * distances.square().mean() + log_determinant)
+            if loss >= best:
+                break
+            best = loss
+            self.common_.fill_(share)
+            self._standardise(0, distances)
 
-    def _leave_out(
-        self,
-        features: KeptFeatures,
-        seen: _Seen,
-        chosen: Sequence[int],
-        fold: Sequence[int],
-        trainer: Trainer,
-    ) -> None:
-        """Learn from the chosen images without those of the fold."""
-        left_out = set(fold)
-        rest = None if seen.gaussians is None else seen.gaussians.without(features.batches(fold))
-        self._learn_from(rest, seen, [k for k in chosen if k not in left_out], trainer)
+    def _standardise(self, kind: int, distances: Tensor) -> None:
+        """Keep mean and deviation of the Gaussian (0) or neighbour (1) distances of good cells."""
+        if distances.numel():
+            deviation, mean = torch.std_mean(distances, correction=0)
+            self.statistics_[kind, 0], self.statistics_[kind, 1] = mean, deviation.clamp_min(1e-6)
 
-    def _learn_from(
-        self, gaussians: PositionGaussians | None, seen: _Seen, chosen: Sequence[int], trainer: Trainer
-    ) -> None:
-        """Set what both distances are measured from; the statistics stay. Float32 sums cannot be used afterwards."""
-        if gaussians is not None:
-            with trainer.timed("covariances"):
-                self.mean_ = gaussians.mean.float()
-                self.whitening_ = gaussians.whitening(self.config.regularisation, float(self.common_))
-        if self.config.score != "gaussian":
-            with trainer.timed("coreset"):
-                patches = torch.cat([seen.patches[k] for k in chosen])
-                self.bank_ = patches[greedy_centres(patches, min(self.config.bank, len(patches)))]
-
-    def _inspected(self, cells: Tensor, record: Record) -> Tensor:
-        """(n,) values of the cells (P,) that are inspected."""
+    def _inspected(self, record: Record) -> Tensor:
+        """(P,) which cells are inspected, block by block."""
+        _, height, width = self.embedding.shape
         if record.region is None:
-            return cells
-        grid = self.in_place(cells[None])[0, 0]
-        return torch.from_numpy(record.region.values(grid.cpu().numpy())).to(cells.device)
+            return torch.ones(height * width, dtype=torch.bool)
+        grid = torch.from_numpy(record.region.resized((height, width)))
+        return (
+            self._in_blocks(grid[None, None])[0, :, 0]
+            if grid.any()
+            else torch.ones(height * width, dtype=torch.bool)
+        )
 
     # Inference -----------------------------------------------------------------------------------------------------
 
     def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images to the vectors of their cells (B, P, d), block by block."""
-        features: Tensor = self.embedding(self.extractor(images))
-        size, height, width = self.embedding.shape
-        b = self.config.block
-        blocks = features.view(-1, size, height // b, b, width // b, b).permute(0, 2, 4, 3, 5, 1)
-        return blocks.reshape(-1, height * width, size)
+        return self._in_blocks(self.embedding(self.extractor(images)))
+
+    def _in_blocks(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, P, C), block by block."""
+        _, height, width = self.embedding.shape
+        b, channels = self.config.block, maps.shape[1]
+        blocks = maps.reshape(-1, channels, height // b, b, width // b, b).permute(0, 2, 4, 3, 5, 1)
+        return blocks.reshape(-1, height * width, channels)
 
     def in_place(self, cells: Tensor) -> Tensor:
         """(B, P) values of cells, block by block, to the map (B, 1, H, W)."""
