@@ -177,6 +177,7 @@ def test_trained_detectors_refuse_it_in_one_line():
         cls(cls.Config().updated(TINY["ast"] | {"threshold_scores": "cross_fitted"}))
 
 
+@pytest.mark.filterwarnings("ignore:the threshold")  # of the bank that holds the images it is calibrated on
 def test_tiles_of_an_image_are_in_its_fold(tmp_path):
     """Nothing of an image is learned by the detector that scores it."""
     records = [
