@@ -413,6 +413,14 @@ def test_lists_come_as_table_or_json(cli, dataset_folder, arguments):
     assert table.out
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told(cli, monkeypatch, before, after):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is restored
+    monkeypatch.delenv("OMP_WAIT_POLICY") if before is None else monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    assert cli("--version").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == after
+
+
 def test_what_rests_on_weights_for_tests_is_marked(cli):
     weights = document(cli("weights", "list", "--json"))
     assert [(row["name"], row["use"]) for row in weights[-2:]] == [
