@@ -7,7 +7,9 @@ import json
 from conftest import names
 from made_results import make_result
 
+from andon.cli.demo import FLASH
 from andon.core.files import write_json
+from andon.datasets import open_dataset
 from andon.experiments.sweep import Job, _identity
 
 
@@ -15,14 +17,18 @@ def test_demo_takes_the_default_detector_and_photographs(cli, tmp_path, monkeypa
     taken = []
 
     def fit_run(out, source, recipe, **options):
-        taken.append((out, source.path, recipe.name))
+        taken.append((str(out), source.path, recipe.name, recipe.exclude))
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("andon.runs.fit.fit_run", fit_run)
-    assert cli("demo").code == 1
-    (out, data, recipe) = taken[0]
-    assert (str(out), data, recipe) == ("runs/demo", "embedded:cookies", "east/lite0")
+    said = cli("demo").err
+    assert taken == [("runs/demo", "embedded:cookies", "east/lite0", (FLASH,))]
+    assert f"left out: {FLASH}" in said
+    for command in (["demo", "--set", "exclude=[]"], ["demo", "embedded:fabric"]):
+        assert "left out" not in cli(*command).err
+        assert taken.pop()[3] == ()
+    assert len(open_dataset("embedded:cookies", exclude=[FLASH]).excluded) == 1
 
 
 def test_demo_all_makes_every_run_and_continues(cli, tmp_path, monkeypatch):
