@@ -317,6 +317,27 @@ def test_runs_with_one_label_only(tmp_path: Path, good: int, bad: int, sentence:
     assert figures.isdisjoint({"roc_image", "pr_image"}) and "scores" in figures
 
 
+def test_the_oddest_good_images_are_shown_with_the_threshold_without_them(report: Report) -> None:
+    scores = (*report.calibration.scores[1:], 9.0)
+    names = tuple(f"train/good/{k:03}" for k in range(len(scores)))
+    shown = report.cases[0].record
+    odd = replace(
+        report,
+        calibration=replace(report.calibration, scores=scores, names=names),
+        good_images=(replace(shown, id=names[-1]),),
+    )
+    page = render(odd, {})
+    assert f"Oddest good picture: {names[-1]} (score " in page
+    assert "look at it: is it good? image threshold without it: " in page
+    assert re.search(rf'<img src="data:image/jpeg[^"]*" alt="good picture {names[-1]}"', page)
+    assert "far above the rest" in page
+    stored = odd.to_json()["oddest_good_images"]
+    assert stored["images"][0]["name"] == names[-1]
+    assert stored["threshold_without"] < stored["images"][0]["raw_score"]
+    gone = render(replace(odd, good_images=(replace(shown, id=names[-1], image=Path("gone.png")),)), {})
+    assert f"<b>{names[-1]}</b>" in gone and 'alt="good picture' not in gone
+
+
 def test_the_licence_of_the_images_is_on_the_page(report: Report) -> None:
     said = replace(report, data_licence="photographs by somebody, CC0")
     assert "Images: photographs by somebody, CC0." in words(

@@ -110,9 +110,11 @@ def fit(
     )
     from andon.datasets.sessions import sessions_of
     from andon.report.evaluation import label_notes
+    from andon.thresholds.oddest import oddest
 
     show(out)
     calibration = fitted.fitted()
+    odd = oddest(calibration)
     skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
         print_json(
@@ -131,6 +133,7 @@ def fit(
                 "skipped": skipped,
                 "weights": [dict(line) for line in fitted.used_weights],
                 "data_licence": dataset.licence,
+                "oddest_good_images": None if odd is None else odd.to_json(),
                 "thresholds": {
                     "image": calibration.image.to_json(),
                     "pixel": calibration.pixel.to_json(),
@@ -159,6 +162,8 @@ def fit(
         print(
             "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
         )
+    if odd is not None:
+        print(f"{odd.describe()}; --exclude NAME leaves a picture out")
     following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
     print(f"learned, saved in {out}; next: {following}")
 

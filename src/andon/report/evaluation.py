@@ -17,6 +17,7 @@ from andon.core.image_files import read_size
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.region import inspected_pixels
+from andon.datasets.dataset import Dataset
 from andon.datasets.masks import Saturation, has_pixel_truth, load_ground_truth
 from andon.metrics import (
     Gate,
@@ -37,7 +38,6 @@ from andon.report.report import Case, Report
 from andon.runtime.predictor import RawPrediction, Unreadable
 
 if TYPE_CHECKING:
-    from andon.datasets import Dataset
     from andon.detectors._base import Detector
     from andon.nn.stage import Stage
     from andon.thresholds.calibration import Calibration
@@ -68,6 +68,8 @@ class Origin:
     """`Sessions.to_json` of the good images, None where nothing is known about sessions."""
     data_licence: str = ""
     """Origin and licence of the images; empty for data of the user."""
+    good: tuple[Record, ...] = ()
+    """Good images that were learned from or held out."""
 
 
 def evaluate(
@@ -149,6 +151,7 @@ def evaluate(
         labelled=origin.labelled,
         label_use=detector.label_use if origin.labelled else "",
         excluded=origin.excluded,
+        good_images=origin.good or _good(test),
         pixel_metrics="exact" if isinstance(ranking, PixelRanking) else "histogram",
         aupimo={} if np.isnan(pimo.mean) else dict(pimo.scores),
     )
@@ -288,7 +291,11 @@ def _alternatives(found: _Scored) -> dict[str, Metric]:
 
 
 def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
-    return test.test if hasattr(test, "test") else test
+    return test.test if isinstance(test, Dataset) else test
+
+
+def _good(test: Sequence[Record] | Dataset) -> tuple[Record, ...]:
+    return (*test.train, *test.validation) if isinstance(test, Dataset) else ()
 
 
 def _images(cases: Sequence[Case]) -> list[Record | npt.NDArray[np.uint8]]:

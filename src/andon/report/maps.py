@@ -224,10 +224,10 @@ def _save_map(raw: Map, folder: Path, place: str) -> None:
 # --- images inside the page -------------------------------------------------------------------------------
 
 
-def data_uri(pixels: Pixels) -> str:
-    """An image as a `data:` URI, at most `PAGE_SIDE` pixels on its longest side."""
+def data_uri(pixels: Pixels, side: int = PAGE_SIDE) -> str:
+    """An image as a `data:` URI, at most `side` pixels on its longest side."""
     image = Image.fromarray(pixels)
-    image.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.BOX)
+    image.thumbnail((side, side), Image.Resampling.BOX)
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=88, subsampling=0)
     return _encoded(stream.getvalue(), "jpeg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from andon.core.errors import DataError
 from andon.core.region import inspected_pixels
 from andon.datasets.masks import load_ground_truth
 from andon.report import examples, tables
@@ -25,6 +27,7 @@ from andon.report.maps import (
     heat_map,
     marked,
     png_uri,
+    read_image,
     scale_uri,
 )
 from andon.report.report import Case, Report
@@ -37,6 +40,8 @@ CURVES = {
     "pr_pixel": "Precision and recall of the pixels",
 }
 """Square figures in the order of the page, with their alternative texts."""
+THUMBNAIL_SIDE = 192
+"""Longest side in pixels of the oddest good images."""
 SELECTIONS = {
     "budget": "training ends after a fixed budget",
     "validation": "the epoch is chosen on held-out good pictures",
@@ -71,6 +76,16 @@ class Exhibit:
     panels: tuple[Panel, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A good image with a high score."""
+
+    name: str
+    image: str
+    """`data:` URI; empty where the file is not known or cannot be read."""
+    text: str
+
+
 def render(report: Report, figures: Mapping[str, bytes]) -> str:
     """The page as HTML text; `figures` holds PNG content by name, as returned by `draw_figures`."""
     drawn = {name: png_uri(content) for name, content in figures.items()}
@@ -89,6 +104,8 @@ def render(report: Report, figures: Mapping[str, bytes]) -> str:
         pixel_threshold=f"{report.calibration.pixel.value:.6g}",
         pixel_guarantee=report.calibration.pixel.describe(),
         display_note=report.calibration.pixel_display.note,
+        odd="" if report.odd is None else report.odd.describe(),
+        thumbnails=thumbnails(report),
         columns=columns,
         parts=parts,
         curves=[(drawn[name], text) for name, text in CURVES.items() if name in drawn],
@@ -145,6 +162,21 @@ def cautions(report: Report) -> list[tuple[str, str]]:
                 "The features come from the small network with which andon is tested; its licence is for research. A recipe "
                 "`lite0` takes ImageNet weights under Apache-2.0, which are usually better.",
             )
+        )
+    return out
+
+
+def thumbnails(report: Report) -> list[Thumbnail]:
+    """The oddest good images behind the thresholds, the highest score first."""
+    known = {record.id: record for record in report.good_images}
+    out = []
+    for odd in report.odd.images if report.odd is not None else ():
+        image = ""
+        if odd.name in known:
+            with contextlib.suppress(DataError):
+                image = data_uri(read_image(known[odd.name].image), THUMBNAIL_SIDE)
+        out.append(
+            Thumbnail(odd.name, image, f"score {odd.score:.2f}{', far above the rest' if odd.apart else ''}")
         )
     return out
 

@@ -15,6 +15,7 @@ from andon.core.tiling import Tiling
 from andon.metrics import Curve, Metric
 from andon.metrics.bootstrap import CONFIDENCE, DRAWS
 from andon.nn.sanity_checks import SanityCheck
+from andon.thresholds.oddest import Oddest, oddest
 
 if TYPE_CHECKING:
     from andon.exporting.latency import Latency
@@ -90,8 +91,17 @@ class Report:
     aupimo: dict[str, float] = field(default_factory=dict)
     """AUPIMO of each anomalous image with a mask, by the image's id; empty where it is undefined."""
 
+    good_images: tuple[Record, ...] = ()
+    """Good images that were learned from or held out, as far as they are known; the oddest of them are shown."""
+
+    @property
+    def odd(self) -> Oddest | None:
+        """The oddest good images behind the thresholds."""
+        return oddest(self.calibration)
+
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`."""
+        odd = self.odd
         region = self.calibration.region
         stages = {
             name: {"seconds": s.seconds, "epochs": s.epochs, "steps": s.steps, "kept_epoch": s.kept_epoch}
@@ -138,6 +148,7 @@ class Report:
                 "image": self.calibration.image.to_json() | {"text": self.calibration.image.describe()},
                 "pixel": self.calibration.pixel.to_json() | {"text": self.calibration.pixel.describe()},
             },
+            "oddest_good_images": None if odd is None else odd.to_json(),
             "teacher": teacher,
             "sanity_checks": [
                 {**values, "passed": SanityCheck.from_json(values).passed}

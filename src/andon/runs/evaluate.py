@@ -63,6 +63,7 @@ def evaluate_run(
             tuple(recipe.get("exclude", ())),
             recipe["data"].get("sessions"),
             dataset.licence,
+            (*dataset.train, *dataset.validation) if data is None else (),
         ),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
         gate=bool(recipe.get("gate", False)) if gate is None else gate,
