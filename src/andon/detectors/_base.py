@@ -27,14 +27,13 @@ from andon.core.region import InspectionRegion, inspected_pixels, read_region, w
 from andon.core.tiling import Map, Pixels, Tiling, cut_records
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.splits import folds
-from andon.datasets.synthetic import synthetic_anomalies
 from andon.detectors._config import DetectorConfig as DetectorConfig
-from andon.detectors._fit_checks import check_fit, check_folds
+from andon.detectors._fit_checks import check_fit, check_folds, judged_on, sanity_checks
 from andon.detectors._registry import name_of
 from andon.detectors._saving import save_detector
 from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
-from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
+from andon.nn.sanity_checks import fingerprints
 from andon.nn.training import Trainer
 from andon.nn.weights import WeightFile
 from andon.runtime.predictor import Predictor, RawBatch, RawPrediction
@@ -205,7 +204,7 @@ class Detector(Predictor, nn.Module):
             train, validation = sorted([*train, *validation], key=lambda record: record.id), ()
             fold_of = folds(train, trainer.seed)
             check_folds(self, train, fold_of)
-        trainer.selection = self._judged_on(validation, labelled, test, trainer.seed)
+        trainer.selection = judged_on(self, validation, labelled, test, trainer.seed)
         trainer.labelled = tuple(labelled) if self.label_use else ()
         self.reset(trainer.seed)
         self.to(trainer.device)
@@ -221,7 +220,7 @@ class Detector(Predictor, nn.Module):
             ):
                 self.learn(parts, held, trainer)
         self.eval()
-        self._run_sanity_checks(before, train if self.cross_fitted else validation, trainer)
+        sanity_checks(self, before, len(train if self.cross_fitted else validation), trainer)
         with trainer.timed("calibration"):
             if self.cross_fitted:
                 count = max(fold_of) + 1
@@ -267,49 +266,6 @@ class Detector(Predictor, nn.Module):
                     found += tiles
                     bar.advance()
             yield found
-
-    def _judged_on(
-        self, validation: Sequence[Record], labelled: Sequence[Record], test: Sequence[Record], seed: int
-    ) -> tuple[Record, ...]:
-        """Labelled images, or synthetic anomalies, that the choice of the epoch is made on."""
-        if self.config.selection == "labels":
-            return (*validation, *labelled)
-        if self.config.selection == "synthetic":
-            made_up = synthetic_anomalies(validation, seed=seed)
-            if validation and not made_up:
-                raise DataError(
-                    "none of the defects made up on good pictures lies in the inspected region: use selection=validation or "
-                    "budget, or a larger region"
-                )
-            return (*validation, *made_up)
-        return tuple(test)
-
-    def _run_sanity_checks(
-        self, before: Mapping[str, str], scored: Sequence[Record], trainer: Trainer
-    ) -> None:
-        """The sanity checks of every detector; a subclass adds its own in `learn`."""
-        after = fingerprints(self.frozen)
-        if before:
-            moved = sum(after.get(name) != value for name, value in before.items())
-            trainer.sanity_check(
-                "calibration", SanityCheck("frozen tensors that learning changed", moved, most=0)
-            )
-        broken = sum(
-            not bool(value.isfinite().all())
-            for value in self.state_dict().values()
-            if value.is_floating_point()
-        )
-        trainer.sanity_check(
-            "calibration", SanityCheck("learned tensors that are not finite", broken, most=0)
-        )
-        trainer.sanity_check(
-            "calibration",
-            SanityCheck(
-                f"{'cross-fitted' if self.cross_fitted else 'held-out'} good pictures for thresholds",
-                len(scored),
-                least=FEWEST_HELD_OUT,
-            ),
-        )
 
     @classmethod
     def seeded(cls, config: DetectorConfig | None, seed: int) -> Self:

@@ -1,13 +1,16 @@
-"""What `Detector.fit` refuses, before anything is learned."""
+"""What `Detector.fit` refuses before anything is learned, what epochs are judged on, and the sanity checks afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
 from andon.datasets.findings import plural
+from andon.datasets.synthetic import synthetic_anomalies
+from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
+from andon.nn.training import Trainer
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -65,3 +68,48 @@ def check_folds(detector: Detector, good: Sequence[Record], fold_of: Sequence[in
             f"{detector.name} needs {detector.fewest_images} to learn from and a fold leaves {left}: add good pictures, or use "
             "threshold_scores=held_out"
         )
+
+
+def judged_on(
+    detector: Detector,
+    validation: Sequence[Record],
+    labelled: Sequence[Record],
+    test: Sequence[Record],
+    seed: int,
+) -> tuple[Record, ...]:
+    """Labelled images, or synthetic anomalies, that the choice of the epoch is made on."""
+    if detector.config.selection == "labels":
+        return (*validation, *labelled)
+    if detector.config.selection == "synthetic":
+        made_up = synthetic_anomalies(validation, seed=seed)
+        if validation and not made_up:
+            raise DataError(
+                "none of the defects made up on good pictures lies in the inspected region: use selection=validation or "
+                "budget, or a larger region"
+            )
+        return (*validation, *made_up)
+    return tuple(test)
+
+
+def sanity_checks(detector: Detector, before: Mapping[str, str], scored: int, trainer: Trainer) -> None:
+    """The sanity checks of every detector; a subclass adds its own in `learn`."""
+    after = fingerprints(detector.frozen)
+    if before:
+        moved = sum(after.get(name) != value for name, value in before.items())
+        trainer.sanity_check(
+            "calibration", SanityCheck("frozen tensors that learning changed", moved, most=0)
+        )
+    broken = sum(
+        not bool(value.isfinite().all())
+        for value in detector.state_dict().values()
+        if value.is_floating_point()
+    )
+    trainer.sanity_check("calibration", SanityCheck("learned tensors that are not finite", broken, most=0))
+    trainer.sanity_check(
+        "calibration",
+        SanityCheck(
+            f"{'cross-fitted' if detector.cross_fitted else 'held-out'} good pictures for thresholds",
+            scored,
+            least=FEWEST_HELD_OUT,
+        ),
+    )
