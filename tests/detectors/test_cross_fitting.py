@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,8 @@ from andon.detectors._config import ClosedFormConfig
 from andon.detectors._registry import detector_class
 from andon.nn.kept_features import KeptFeatures
 from andon.nn.training import Trainer
+from andon.thresholds.calibration import Calibration
+from andon.thresholds.session_rates import session_rates
 
 SIDE = 8
 
@@ -220,3 +224,40 @@ def test_an_interruption_ends_the_fit(good, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         Gaussian().fit(good, trainer=trainer)
     assert trainer.progress is shown
+
+
+def test_sessions_are_left_out_as_a_whole_and_scored_within_as_well(good, tmp_path):
+    """Days of shifted colour: what a detector of the other days says of a day is worse than what it says of its own."""
+    rng = np.random.default_rng(3)
+    records = [
+        replace(write_colour(tmp_path / f"{day}{k}.png", rng.normal(0, 3, 3) + shift), session=f"day {day}")
+        for day, shift in enumerate(rng.uniform(80, 180, (6, 3)))
+        for k in range(6)
+    ]
+    detector = Gaussian(GaussianConfig(false_reject_rate=0.1)).fit(
+        records, trainer=Trainer(seed=1, device="cpu")
+    )
+    found = detector.fitted()
+    assert (found.folds, sorted(set(found.sessions))) == (6, [f"day {k}" for k in range(6)])
+    plain = [replace(record, session=None) for record in records]
+    mixed = Gaussian().fit(plain, trainer=Trainer(seed=1, device="cpu"))
+    assert dict(zip(found.names, found.within, strict=True)) == pytest.approx(
+        dict(zip(mixed.fitted().names, mixed.fitted().scores, strict=True))
+    )
+    assert (mixed.fitted().sessions, mixed.fitted().within) == ((), ())
+    assert detector.mean_.numpy() == pytest.approx(mixed.mean_.numpy())
+    one = [k for k, name in enumerate(found.sessions) if name == "day 2"]
+    rest = [record for record in records if record.session != "day 2"]
+    alone = Gaussian(GaussianConfig(threshold_scores="held_out")).fit(rest, records[12:18])
+    assert alone.fitted().scores[0] == pytest.approx(found.scores[found.names.index("20")], rel=1e-3)
+    assert np.median([found.scores[k] for k in one]) > np.median([found.within[k] for k in one])
+    rates = session_rates(found)
+    assert rates.within < rates.across < rates.new
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_two_sessions_are_mixed(good):
+    records = [replace(record, session=str(k % 2)) for k, record in enumerate(good)]
+    found = Gaussian().fit(records).fitted()
+    assert (found.folds, found.within, session_rates(found)) == (10, (), None)
+    assert found.scores == Gaussian().fit(good).fitted().scores

@@ -111,10 +111,13 @@ def fit(
     from andon.datasets.sessions import sessions_of
     from andon.report.evaluation import label_notes
     from andon.thresholds.oddest import oddest
+    from andon.thresholds.session_rates import session_rates
 
     show(out)
     calibration = fitted.fitted()
     odd = oddest(calibration)
+    sessions_found = sessions_of(dataset, cross_fitted=fitted.cross_fitted)
+    rates = session_rates(calibration)
     skipped = read_recipe(out)["data"].get("skipped", {})
     if as_json:
         print_json(
@@ -128,7 +131,7 @@ def fit(
                 "labelled": len(dataset.labelled),
                 "label_use": fitted.label_use if dataset.labelled else "",
                 "excluded": list(dataset.excluded),
-                "sessions": sessions_of(dataset, cross_fitted=fitted.cross_fitted).to_json(),
+                "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
                 "region": read_recipe(out)["data"].get("region"),
                 "skipped": skipped,
                 "weights": [dict(line) for line in fitted.used_weights],
@@ -157,7 +160,9 @@ def fit(
         print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
     print(f"image threshold: {calibration.image.describe()}")
     if calibration.source != "train":
-        print(f"sessions: {sessions_of(dataset, cross_fitted=fitted.cross_fitted).describe()}")
+        print(f"sessions: {sessions_found.describe()}")
+    if rates is not None:
+        print(rates.describe())
     if calibration.source == "train":
         print(
             "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"

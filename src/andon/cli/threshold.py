@@ -56,6 +56,7 @@ def threshold(
     from andon.detectors._saving import detector_folder
     from andon.runs import thresholds
     from andon.thresholds import history
+    from andon.thresholds.session_rates import session_rates
 
     asked = [
         name
@@ -95,6 +96,7 @@ def threshold(
     changes = history.read_changes(folder)
     now = history.with_changes(fitted, changes)
     found = thresholds.measured(run, now.image.value)
+    rates = session_rates(now)
     if as_json:
         print_json(
             {
@@ -103,6 +105,7 @@ def threshold(
                 "pixel": now.pixel.to_json(),
                 "look": None if now.look is None else now.look.to_json(),
                 "measured": {name: metric.to_json() for name, metric in found.items()} or None,
+                "sessions": None if rates is None else rates.to_json(),
                 "basis": thresholds.describe_basis(fitted),
                 "changes": [change.to_json() for change in changes],
             }
@@ -122,6 +125,8 @@ def threshold(
         print("on the test pictures of the last evaluation, at the image threshold:")
         for name, metric in found.items():
             print(f"  {names[name]} {rate(name, metric)}")
+    if rates is not None:
+        print(rates.describe())
     print(f"as fitted: {thresholds.describe_basis(fitted)}")
     for change in changes:
         print(f"{change.when} {change.who}: {change.reason} ({change.rule})")

@@ -31,6 +31,7 @@ from andon.detectors._config import DetectorConfig as DetectorConfig
 from andon.detectors._fit_checks import check_fit, check_folds, judged_on, sanity_checks
 from andon.detectors._registry import name_of
 from andon.detectors._saving import save_detector
+from andon.detectors._sessions import scores_within_sessions
 from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
 from andon.nn.sanity_checks import fingerprints
@@ -211,6 +212,7 @@ class Detector(Predictor, nn.Module):
         before = fingerprints(self.frozen)
         good = GoodResults(keep=self.config.threshold == "labels")
         if self.cross_fitted:
+            good.within = scores_within_sessions(self, train, trainer)
             for result in self.cross_fit(train, fold_of, trainer):
                 good.add(result)
         else:

@@ -142,7 +142,7 @@ def evaluate(
         skipped=found.skipped,
         notes=(
             *label_notes(detector, origin.labelled),
-            *good_notes(origin.excluded, origin.sessions),
+            *good_notes(origin.excluded, origin.sessions, calibration),
             *region_notes(calibration, found.cases),
             *image_notes(records, found.cases, found.skipped),
             *pixel_notes(ranking, metrics, pimo),

@@ -15,6 +15,7 @@ from andon.datasets.sessions import Sessions
 from andon.metrics import Metric, Pimo, PixelHistogram, PixelRanking
 from andon.metrics.pimo import RELIABLE_VERTICES
 from andon.report.report import Case
+from andon.thresholds.session_rates import session_rates
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -47,12 +48,17 @@ def label_notes(detector: Detector, labelled: int) -> tuple[str, ...]:
     return (f"{labelled} labelled anomalous pictures were taken out of the test and {what}",)
 
 
-def good_notes(excluded: Sequence[str], sessions: Mapping[str, Any] | None) -> Iterator[str]:
-    """Good images that were left out of learning, and the sessions that the false-reject rate holds for."""
+def good_notes(
+    excluded: Sequence[str], sessions: Mapping[str, Any] | None, calibration: Calibration
+) -> Iterator[str]:
+    """Good images that were left out of learning, and the sessions that the false-reject rate holds for, with its values."""
     if excluded:
         yield f"{plural(len(excluded), 'good picture')} left out of learning on request: {', '.join(excluded)}"
     if sessions is not None:
         yield Sessions.from_json(sessions).describe()
+    rates = session_rates(calibration)
+    if rates is not None:
+        yield rates.describe()
 
 
 def region_notes(calibration: Calibration, cases: Sequence[Case]) -> Iterator[str]:

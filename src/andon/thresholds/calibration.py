@@ -16,6 +16,7 @@ import numpy.typing as npt
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion, inspected_pixels
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
+from andon.datasets.splits import UNKNOWN_SESSION
 from andon.metrics import PixelRanking
 from andon.thresholds.display import AffineDisplay
 from andon.thresholds.rules import Threshold, conformal, from_labelled, labelled_f1, with_room
@@ -45,6 +46,10 @@ class Calibration:
     """Part that each shows, where some part has several images."""
     folds: int = 0
     """Folds of the cross-fitting that the scores come from; 0 = no cross-fitting."""
+    sessions: tuple[str, ...] = ()
+    """Session of each image, where some are known; empty for an image without one."""
+    within: tuple[float, ...] = ()
+    """Raw score of each by what others, of its own session too, teach; `scores` are then by what other sessions teach."""
     look: Threshold | None = None
     """From here up to `image` a person is to look at the part; None = there is no such band."""
     region: InspectionRegion | None = None
@@ -71,6 +76,8 @@ class Calibration:
             names=tuple(data.get("names", ())),
             parts=tuple(data.get("parts", ())),
             folds=data.get("folds", 0),
+            sessions=tuple(data.get("sessions", ())),
+            within=tuple(data.get("within", ())),
             look=Threshold.from_json(data["look"]) if data.get("look") else None,
             region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
         )
@@ -132,6 +139,8 @@ class GoodResults:
         self.maxima: list[float] = []
         self.records: list[Record] = []
         self.kept: list[RawScores] = []
+        self.within: dict[str, float] = {}
+        """Score of each image, by id, by what others of its own session teach too; set where sessions are kept apart."""
         self._keep = keep
         self._cells: list[npt.NDArray[np.float32]] = []
 
@@ -157,6 +166,13 @@ class GoodResults:
         if not any(record.object_id for record in self.records):
             return ()
         return tuple(record.object_id or record.id for record in self.records)
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Session of each image, where some are known."""
+        if not any(record.session for record in self.records):
+            return ()
+        return tuple(record.session or UNKNOWN_SESSION for record in self.records)
 
 
 class Settings(Protocol):
@@ -194,6 +210,8 @@ def calibrate_on_good(settings: Settings, good: GoodResults, *, source: str, fol
         names=tuple(record.id for record in good.records),
         parts=good.parts,
         folds=folds,
+        sessions=good.sessions,
+        within=tuple(good.within[record.id] for record in good.records) if good.within else (),
         region=good.records[-1].region if good.records else None,
     )
 
