@@ -326,7 +326,16 @@ def test_unreadable_pictures_are_counted(cli, own_dataset, own_run, tmp_path):
     assert "unreadable and skipped: 1 (cloth/train/good/002)" in outcome.out
     assert "weights: random: untrained, drawn from seed 0; licence: none" in outcome.out
     assert "001.png" in cli("evaluate", own_run, "--data", own_dataset).complaint()
-    assert "001.png" in cli("predict", own_run, own_dataset / "test").complaint()
+    outcome = cli("predict", own_run, own_dataset / "test")
+    assert outcome.code == 2
+    assert "001.png" in outcome.err.splitlines()[-1]
+    assert "others are answered" in outcome.err
+    assert "1 unreadable" in outcome.out
+    table = tmp_path / "t.csv"
+    outcome = cli("predict", own_run, own_dataset / "test", "--out", table)
+    assert outcome.code == 2
+    assert f"{table} says why" in outcome.err
+    assert cli("predict", own_run, own_dataset / "test", "--out", table, "--skip-unreadable").code == 0
     outcome = cli("predict", own_run, own_dataset / "test", "--skip-unreadable")
     assert outcome.code == 0
     assert "1 unreadable" in outcome.out

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from andon.core.errors import OutputError
-from andon.core.files import staging, to_json, write_bytes, write_json, write_text, writing
+from andon.core.files import to_json, write_bytes, write_json, write_text, writing
 
 # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -34,20 +34,6 @@ def test_failure_leaves_the_old_file_and_no_trace(tmp_path):
         raise RuntimeError("in the middle")
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["a.bin"]
-
-
-def test_a_staged_folder_comes_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError, match="in the middle"), staging(tmp_path / "a/b") as folder:
-        write_text(folder / "deep/one.txt", "half")
-        raise RuntimeError("in the middle")
-    assert names(tmp_path) == []
-    write_text(tmp_path / "a/deep/one.txt", "old")
-    write_text(tmp_path / "a/other.txt", "stays")
-    with staging(tmp_path / "a") as folder:
-        write_text(folder / "deep/one.txt", "new")
-        assert (tmp_path / "a/deep/one.txt").read_text() == "old"
-    assert (tmp_path / "a/deep/one.txt").read_text() == "new"
-    assert names(tmp_path / "a") == ["deep", "other.txt"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

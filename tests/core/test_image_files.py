@@ -15,17 +15,19 @@ import tifffile
 from conftest import texture, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from andon.core import image_files
-from andon.core.errors import DataError
+from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import (
     AlphaWarning,
     decode,
     is_image,
     list_images,
     natural_key,
+    read_day,
     read_mask,
+    read_points,
     read_size,
 )
 
@@ -227,12 +229,87 @@ def test_smallest_image_is_read(tmp_path):
     assert decode(write_picture(tmp_path / "a.png", COLOURS[:8, :8])).pixels.shape == (8, 8, 3)
 
 
-def test_images_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+def test_images_above_the_limit_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_picture(tmp_path / "a.png", COLOURS)
-    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
-    refused(path, "more than 100 pixels", "tiles")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)  # Pillow's own guard comes first
-    refused(path, "more than 100 pixels")
+    deep, cloud = tmp_path / "deep.tif", tmp_path / "cloud.tiff"
+    tifffile.imwrite(deep, np.zeros((12, 16, 3), np.uint16), photometric="rgb")
+    tifffile.imwrite(cloud, np.zeros((12, 16, 3), np.float32), photometric="rgb")
+    monkeypatch.setenv("ANDON_MAX_PIXELS", "192")
+    assert decode(path).pixels.shape == decode(deep).pixels.shape == (12, 16, 3)
+    assert read_points(cloud, (12, 16)).shape == (12, 16, 3)
+    monkeypatch.setenv("ANDON_MAX_PIXELS", "191")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda self: pytest.fail("decoded"))
+    for file in (path, deep):
+        refused(file, "has 192 pixels, more than the limit of 191", "tiles", "ANDON_MAX_PIXELS")
+    with pytest.raises(DataError, match="has 192 pixels"):
+        read_mask(path)
+    with pytest.raises(DataError, match="has 192 pixels"):
+        read_points(cloud, (12, 16))
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit"),
+    [(None, 500_000_000), (2**30, 24_000_000), (2**34, 2**26), (2**40, 500_000_000)],
+)
+def test_the_limit_follows_the_memory_of_the_machine(monkeypatch, memory, limit):
+    monkeypatch.delenv("ANDON_MAX_PIXELS", raising=False)
+    monkeypatch.setattr(image_files, "machine_memory", lambda: memory)
+    image_files._default_limit.cache_clear()
+    assert image_files.max_pixels() == limit
+    image_files._default_limit.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "many", "1e9", "²"])
+def test_a_limit_that_is_no_number_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("ANDON_MAX_PIXELS", text)
+    with pytest.raises(ConfigError, match="ANDON_MAX_PIXELS is"):
+        decode(write_picture(tmp_path / "a.png", COLOURS))
+
+
+@pytest.mark.parametrize(("limit", "factor"), [(64 * 64, 1), (64 * 64 - 1, 2), (1000, 4), (100, 8)])
+def test_a_jpeg_above_the_limit_may_be_reduced(tmp_path, monkeypatch, limit, factor):
+    path = write_picture(tmp_path / "a.jpg", texture(0))
+    whole = decode(path).pixels
+    monkeypatch.setenv("ANDON_MAX_PIXELS", str(limit))
+    found = decode(path, reduce=True)
+    assert (found.reduction, found.pixels.shape) == (factor, (64 // factor, 64 // factor, 3))
+    means = whole.reshape(64 // factor, factor, 64 // factor, factor, 3).mean(axis=(1, 3))
+    assert np.abs(found.pixels - means).mean() < 0.02
+    if factor > 1:
+        refused(path, "has 4096 pixels")
+        with pytest.raises(DataError, match="has 4096 pixels"):
+            decode(write_picture(tmp_path / "a.png", texture(0)), reduce=True)
+
+
+# Formats ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["part.png", "part.tif", "part.jpg"])
+def test_postscript_starts_no_interpreter(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *a, **k: pytest.fail("Ghostscript was started"))
+    path = tmp_path / name
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n")
+    refused(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_mask(path)
+    with pytest.raises(DataError):
+        read_size(path)
+    assert read_day(path) is None
+
+
+@pytest.mark.parametrize("format", ["GIF", "ICO", "PPM", "TGA", "PDF", "JPEG2000"])
+def test_other_formats_are_not_tried_whatever_the_suffix(tmp_path, format):
+    path = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(path, format=format)
+    refused(path, "none of PNG, JPEG, BMP, TIFF, WEBP inside")
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
+def test_the_content_says_which_format_it_is(tmp_path, format):
+    path = tmp_path / "a.png"
+    Image.fromarray(COLOURS).save(path, format=format)
+    assert decode(path).pixels.shape == (12, 16, 3)
 
 
 # Damage -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from PIL import Image
 
 import andon.core.images
 import andon.report.maps
+import andon.runs.predict
 from andon.core.errors import DataError, OutputError
 from andon.core.image_files import decode
 from andon.detectors._base import Detector
@@ -71,18 +72,9 @@ def damaged(folder: Path) -> list[Path]:
     return [good[0], folder / "1b.png", good[1], folder / "1c.png"]
 
 
-def test_unreadable_picture_stops_before_anything_is_written(detector, tmp_path):
+def test_unreadable_pictures_cost_themselves_alone(detector, tmp_path):
     paths = damaged(tmp_path / "in")
-    with pytest.raises(DataError, match=r"1b\.png is empty"):
-        predict_files(detector, list_inputs(paths), save=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_unreadable_pictures_may_be_skipped(detector, tmp_path):
-    paths = damaged(tmp_path / "in")
-    answers = predict_files(
-        detector, list_inputs(paths), save=tmp_path / "out", skip_unreadable=True, maps=True
-    )
+    answers = predict_files(detector, list_inputs(paths), save=tmp_path / "out", maps=True)
     assert [answer.verdict == "unreadable" for answer in answers] == [False, True, False, True]
     assert "1c.png" in answers[3].reason
     assert answers[1].score is None
@@ -112,24 +104,65 @@ def test_every_file_is_decoded_once(detector, tmp_path, monkeypatch, save):
     paths = damaged(tmp_path / "in")
     opened: list[Path] = []
     for module in (andon.core.images, andon.report.maps):
-        monkeypatch.setattr(module, "decode", lambda path: opened.append(path) or decode(path))
+        monkeypatch.setattr(module, "decode", lambda path, **how: opened.append(path) or decode(path, **how))
     folder = tmp_path / "out" if save else None
-    predict_files(detector, list_inputs(paths), save=folder, skip_unreadable=True)
+    predict_files(detector, list_inputs(paths), save=folder)
     predict_files(detector, list_inputs(paths[::2]), save=folder)
     assert sorted(opened) == sorted([*paths, *paths[::2]])
 
 
-def test_what_lay_there_stays_where_a_picture_cannot_be_read(detector, tmp_path):
+def test_answers_are_written_as_they_come(detector, tmp_path, monkeypatch):
     paths, out = damaged(tmp_path / "in"), tmp_path / "out"
     predict_files(detector, list_inputs(paths[:1]), save=out)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(DataError, match=r"1b\.png is empty"):
+    real = andon.runs.predict._save
+
+    def dies(prediction, *arguments):
+        if prediction.record.image == paths[2]:
+            raise KeyboardInterrupt
+        real(prediction, *arguments)
+
+    monkeypatch.setattr(andon.runs.predict, "_save", dies)
+    with pytest.raises(KeyboardInterrupt):
         predict_files(detector, list_inputs(paths), save=out)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with (out / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["path"] for row in rows] == [str(path) for path in paths[:2]]
+    assert (out / "heatmaps/0.png").is_file()
+
+
+def test_a_jpeg_above_the_limit_is_answered_reduced_and_says_so(detector, tmp_path, monkeypatch):
+    large = write_picture(tmp_path / "large.jpg", texture(0).repeat(4, axis=0).repeat(4, axis=1))
+    refused = write_picture(tmp_path / "refused.png", texture(0).repeat(4, axis=0).repeat(4, axis=1))
+    small = write_picture(tmp_path / "small.png", texture(1))
+    monkeypatch.setenv("ANDON_MAX_PIXELS", "10000")
+    expected = detector.predict(decode(large, reduce=True).pixels)
+    answers = predict_files(detector, list_inputs([large, refused, small]), save=tmp_path / "out")
+    assert answers[0].reason == "read at 1/4 of its width and height"
+    assert answers[0].score == pytest.approx(expected.score, rel=1e-5)
+    assert (answers[1].verdict, answers[2].reason) == ("unreadable", "")
+    assert "has 65536 pixels" in answers[1].reason
+    (file,) = (tmp_path / "out/heatmaps").glob("large*")
+    with Image.open(file) as heat_map:
+        assert heat_map.size == (64, 64)
+
+
+def test_an_image_for_which_memory_does_not_suffice_costs_itself_alone(detector, tmp_path, monkeypatch):
+    paths = damaged(tmp_path / "in")[::2]
+    real = detector.prepare
+
+    def prepare(pixels):
+        if np.array_equal(pixels, decode(paths[0]).pixels):
+            raise MemoryError
+        return real(pixels)
+
+    monkeypatch.setattr(detector, "prepare", prepare)
+    answers = predict_files(detector, list_inputs(paths))
+    assert [answer.verdict == "unreadable" for answer in answers] == [True, False]
+    assert "does not fit into the free memory" in answers[0].reason
 
 
 def test_nothing_readable(detector, tmp_path):
-    answers = predict_files(detector, list_inputs(damaged(tmp_path)[1::2]), skip_unreadable=True)
+    answers = predict_files(detector, list_inputs(damaged(tmp_path)[1::2]))
     assert [answer.verdict for answer in answers] == ["unreadable", "unreadable"]
 
 

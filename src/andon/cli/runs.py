@@ -46,6 +46,7 @@ from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.experiments.cluster import Cluster
+    from andon.runs.predict import FilePrediction
 
 app = typer.Typer()
 
@@ -253,15 +254,14 @@ def predict(
     from andon.core.progress import default_progress
     from andon.runs.folder import read_recipe
     from andon.runs.loading import load
-    from andon.runs.predict import list_inputs, predict_files
+    from andon.runs.predict import check_unreadable, list_inputs, predict_files
 
     records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
         read_recipe(run)
     detector = load(run, runtime)
-    found = predict_files(
-        detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable, progress=default_progress()
-    )
+    found = predict_files(detector, records, save=save, maps=maps, progress=default_progress())
+    verdicts = Counter(one.verdict for one in found)
     if as_json:
         print_json(
             {
@@ -270,10 +270,16 @@ def predict(
                 "predictions": [one.to_json() for one in found],
             }
         )
-        return
+    else:
+        _show_predictions(found, verdicts)
+    if not skip_unreadable:
+        check_unreadable(verdicts, next((one.reason for one in found if one.verdict == "unreadable"), ""))
+
+
+def _show_predictions(found: list[FilePrediction], verdicts: Counter[str]) -> None:
     rows = [[one.verdict, "" if one.score is None else f"{one.score:.3f}", one.path] for one in found]
     print_table("", ["verdict", "score", "picture"], rows)
-    print(_counts(Counter(one.verdict for one in found)))
+    print(_counts(verdicts))
 
 
 def _predict_archive(
@@ -287,6 +293,7 @@ def _predict_archive(
     as_json: bool,
 ) -> None:
     from andon.core.progress import default_progress
+    from andon.runs.predict import check_unreadable
     from andon.runs.scoring import predict_archive
 
     new, verdicts = predict_archive(
@@ -295,7 +302,6 @@ def _predict_archive(
         out,
         save=save,
         maps=maps,
-        skip_unreadable=skip_unreadable,
         cluster=where,
         progress=default_progress(),
     )
@@ -303,6 +309,10 @@ def _predict_archive(
         print_json({"run": str(run), "out": str(out), "new": new, "verdicts": verdicts})
     else:
         print(f"{_counts(verdicts)}; {new} of them new, in {out}")
+    if not skip_unreadable:
+        check_unreadable(
+            verdicts, f"{out} says why: remove their lines to read them again, or pass --skip-unreadable"
+        )
 
 
 def _counts(verdicts: Counter[str]) -> str:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,30 +31,6 @@ def writing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """Yield a folder whose files move into `folder` when the block succeeds; otherwise leave no trace.
-
-    Raises `OutputError` when the disk is full or the place cannot be written.
-    """
-    made = list(itertools.takewhile(lambda place: not place.exists(), (folder, *folder.parents)))
-    with writing_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".andon-", suffix=".part", dir=folder))
-    try:
-        yield stage
-        for file in sorted(path for path in stage.rglob("*") if path.is_file()):
-            target = folder / file.relative_to(stage)
-            with writing_errors(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(target)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        for place in made:
-            with contextlib.suppress(OSError):  # not empty
-                place.rmdir()
 
 
 @contextlib.contextmanager

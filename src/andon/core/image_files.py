@@ -5,16 +5,20 @@ Formats and value ranges: docs/reference/data.md, "Images".
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from andon.core.errors import DataError
+from andon.core.errors import ConfigError, DataError
+from andon.core.memory_budget import machine_memory
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """Suffixes of image files, in lower case."""
@@ -29,9 +33,16 @@ CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
 MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Formats of Pillow that are tried, whatever the suffix; the content of a file says which one it is."""
+
 MAX_PIXELS = 500_000_000
-"""Largest image that is accepted. It replaces Pillow's limit, which images of line-scan cameras exceed."""
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+"""Largest default of `max_pixels`."""
+FEWEST_PIXELS = 24_000_000
+"""Smallest default of `max_pixels`: a large camera image."""
+BYTES_PER_PIXEL = 64
+"""Memory that a prediction with heat map takes for each pixel of its image, rounded up."""
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, before anything is decoded
 
 
 class AlphaWarning(UserWarning):
@@ -46,6 +57,8 @@ class Decoded:
     """(H, W, 3) float32 in [0, 1]."""
     mode: str
     """Pillow mode of the file."""
+    reduction: int = 1
+    """Factor by which width and height were divided while decoding."""
 
 
 def is_image(path: Path) -> bool:
@@ -79,25 +92,56 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple(parts)
 
 
-def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
+@cache
+def _default_limit() -> int:
+    """Pixels for which a quarter of this machine's memory suffices, within `FEWEST_PIXELS` and `MAX_PIXELS`."""
+    memory = machine_memory()
+    room = MAX_PIXELS if memory is None else int(memory / 4 / BYTES_PER_PIXEL)
+    return min(MAX_PIXELS, max(FEWEST_PIXELS, room))
+
+
+def max_pixels() -> int:
+    """Largest number of pixels of an image that is decoded: `ANDON_MAX_PIXELS`, or a default from the machine's memory.
+
+    Raises `ConfigError` where the variable is no whole number above 0.
+    """
+    text = os.environ.get("ANDON_MAX_PIXELS", "").strip()
+    if not text:
+        return _default_limit()
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ConfigError(f"ANDON_MAX_PIXELS is {text!r}: give a number of pixels above 0, such as 100000000")
+    return int(text)
+
+
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """A file of one of `FORMATS`, recognised by its content, not yet decoded.
+
+    Raises `UnidentifiedImageError` for any other content.
+    """
+    return Image.open(source, formats=FORMATS)
+
+
+def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
     """Read an image as (H, W, 3) float32 in [0, 1], with its EXIF orientation applied.
 
     Grey images are repeated to three channels. 16-bit values are divided by `2**bit_depth - 1` (`bit_depth` is 12 for many
-    industrial cameras). Transparent pixels are composited on black with an `AlphaWarning`. Raises `DataError`, which names
-    the file, when it cannot be read.
+    industrial cameras). Transparent pixels are composited on black with an `AlphaWarning`. With `reduce` a JPEG above
+    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height. Raises `DataError`, which names the file, when it
+    cannot be read or is above `max_pixels`.
     """
     try:
         if path.stat().st_size == 0:
             raise DataError(
                 f"{path} is empty (0 bytes): copy it again or remove it, or pass --skip-unreadable"
             )
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
+            reduction = _reduce(opened) if reduce else 1
             _check_size(path, *opened.size)  # before anything is decoded
             mode = opened.mode
             image = ImageOps.exif_transpose(opened)
             image.load()
-        return Decoded(_to_float(image, path, bit_depth), mode)
-    except (DataError, AlphaWarning):
+        return Decoded(_to_float(image, path, bit_depth), mode, reduction)
+    except (DataError, ConfigError, AlphaWarning):
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: check the path") from error
@@ -105,29 +149,40 @@ def decode(path: Path, *, bit_depth: int = 16) -> Decoded:
         if path.suffix.lower() in {".tif", ".tiff"}:
             return _decode_tiff(path, bit_depth)
         raise DataError(
-            f"{path} cannot be read as a picture (damaged, or not what its suffix says): "
+            f"{path} cannot be read as a picture (damaged, or none of {', '.join(FORMATS)} inside): "
             "replace or remove it, or pass --skip-unreadable"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(path) from error
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(
             f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
         ) from error
 
 
+def _reduce(opened: Image.Image) -> int:
+    """Let a JPEG above `max_pixels` be decoded at the largest of 1/2, 1/4, 1/8 that is below it; the factor, else 1."""
+    width, height = opened.size
+    factors = (1, 2, 4, 8)
+    wanted = next((f for f in factors if width * height <= f * f * max_pixels()), factors[-1])
+    if wanted > 1:
+        opened.draft(opened.mode, (width // wanted, height // wanted))  # other formats ignore it
+    return round(width / opened.width)
+
+
 def _check_size(path: Path, width: int, height: int) -> None:
-    """Raise `DataError` for images below `MIN_SIDE` or above `MAX_PIXELS`."""
+    """Raise `DataError` for images below `MIN_SIDE` or above `max_pixels`."""
     if min(width, height) < MIN_SIDE:
         raise DataError(
             f"{path} is {width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed: remove it"
         )
-    if width * height > MAX_PIXELS:
-        raise _too_large(path)
+    _check_count(path, width * height)
 
 
-def _too_large(path: Path) -> DataError:
-    return DataError(f"{path} has more than {MAX_PIXELS} pixels: cut it into tiles")
+def _check_count(path: Path, count: int) -> None:
+    if count > max_pixels():
+        raise DataError(
+            f"{path} has {count} pixels, more than the limit of {max_pixels()}: cut it into tiles, "
+            "or raise ANDON_MAX_PIXELS where the memory suffices"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -174,10 +229,10 @@ def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int) -> 
 
 def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     """Read a TIFF that Pillow does not support, such as 16-bit RGB."""
-    import tifffile
-
     try:
-        values = tifffile.imread(path)
+        values = _tiff_values(path)
+    except (DataError, ConfigError):
+        raise
     except Exception as error:  # tifffile raises many kinds for damaged files
         raise DataError(
             f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
@@ -193,6 +248,16 @@ def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     if values.dtype == np.uint8:
         return Decoded(colours / np.float32(255), "RGB")
     return Decoded(_scale_deep(colours, path, bit_depth), "RGB;16")
+
+
+def _tiff_values(path: Path) -> npt.NDArray[np.generic]:
+    """Values of the first series of a TIFF; its size is checked before anything is decoded."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as opened:
+        series = opened.series[0]
+        _check_count(path, series.size // (series.shape[-1] if series.ndim == 3 else 1))
+        return np.asarray(series.asarray())
 
 
 def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
@@ -212,7 +277,7 @@ def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
 def read_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image after EXIF orientation; only the header is read where Pillow can."""
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             width, height = opened.size
             if opened.getexif().get(274, 1) in {5, 6, 7, 8}:
                 width, height = height, width
@@ -227,7 +292,7 @@ def read_day(path: Path) -> str | None:
     if path.suffix.lower() not in WITH_EXIF:
         return None
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             text = str(opened.getexif().get_ifd(EXIF_FOLDER).get(DATE_TIME_ORIGINAL, ""))
     except Exception:  # `decode` names the file
         return None
@@ -241,9 +306,12 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
     Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read.
     """
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
+            _check_count(path, opened.width * opened.height)
             opened.load()
             values = np.asarray(opened)
+    except (DataError, ConfigError):
+        raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"mask {path} cannot be read ({_reason(error)}): replace or remove it") from error
     if values.ndim == 3:
@@ -257,12 +325,12 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
     Raises `DataError`, which names the file, when it cannot be read or does not have one point per pixel.
     """
-    import tifffile
-
     try:
-        values = tifffile.imread(path)
+        values = _tiff_values(path)
         if not values.size:
             raise ValueError("it holds no values")
+    except (DataError, ConfigError):
+        raise
     except FileNotFoundError as error:
         raise DataError(f"point cloud {path} does not exist: check the path") from error
     except Exception as error:  # tifffile raises many kinds for damaged files

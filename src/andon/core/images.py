@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.image_files import decode, read_points, read_size
+from andon.core.image_files import Decoded, decode, read_points, read_size
 from andon.core.progress import NoProgress, Progress, track
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ def read_image(record: Record, *, with_points: bool = False) -> npt.NDArray[np.f
     if not with_points:
         return pixels
     return np.concatenate([pixels, points_of(record, (pixels.shape[0], pixels.shape[1]))], axis=2)
+
+
+def read_reduced(record: Record) -> Decoded:
+    """A record's image as stored; a JPEG above the limit of pixels at 1/2, 1/4 or 1/8 of its width and height."""
+    return decode(record.image, reduce=True)
 
 
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:

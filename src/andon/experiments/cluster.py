@@ -82,12 +82,11 @@ class Cluster:
                 yield job, failure
 
     def file_predictions(
-        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, skip_unreadable: bool
+        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool
     ) -> Iterator[FilePrediction]:
         """Predictions of all records, in the order their chunks end; heat maps and masks come back into `save`.
 
-        Records are drawn only as workers become free. Raises `DataError` for an image that cannot be read, unless
-        `skip_unreadable`, and `AndonError` when workers are lost again and again.
+        Records are drawn only as workers become free. Raises `AndonError` when workers are lost again and again.
         """
         with self._connected() as ray:
             self._check_size(ray, 0)
@@ -95,7 +94,7 @@ class Cluster:
             detector = [ray.put(content)]  # in a list, so that only workers that need it fetch it
             key = hashlib.sha256(content).hexdigest()
             task = ray.remote(num_cpus=self.cores, max_retries=RETRIES)(_predict_chunk)
-            options = (save is not None, maps, skip_unreadable, _versions())
+            options = (save is not None, maps, _versions())
             room = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)) // self.cores)
             chunks = iter(lambda: list(itertools.islice(records, CHUNK)), [])
             pending = {
@@ -121,7 +120,9 @@ class Cluster:
         if ray.is_initialized():
             yield ray
             return
-        passed = {name: os.environ[name] for name in ("ANDON_OFFLINE",) if name in os.environ}
+        passed = {
+            name: os.environ[name] for name in ("ANDON_OFFLINE", "ANDON_MAX_PIXELS") if name in os.environ
+        }
         try:
             _check_reachable(self.address)
             ray.init(
@@ -223,7 +224,6 @@ def _predict_chunk(
     records: Sequence[Record],
     save: bool,
     maps: bool,
-    skip_unreadable: bool,
     versions: Mapping[str, str],
 ) -> tuple[str, tuple[list[FilePrediction], bytes]]:
     """Why it failed, or nothing; predictions of some images and their packed heat maps."""
@@ -234,11 +234,7 @@ def _predict_chunk(
             _DETECTOR[key] = _unpacked_detector(_ray().get(detector[0]))
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
             folder = Path(scratch) if save else None
-            found = list(
-                file_predictions(
-                    _DETECTOR[key], records, save=folder, maps=maps, skip_unreadable=skip_unreadable
-                )
-            )
+            found = list(file_predictions(_DETECTOR[key], records, save=folder, maps=maps))
             return "", (found, _pack(Path(scratch)))
     except (AndonError, OSError) as error:
         return f"{error} (on {platform.node()})", ([], b"")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
-from andon.core.files import staging, write_text
+from andon.core.files import writing_errors
 from andon.core.image_files import is_image, natural_key, point_cloud_beside
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
@@ -86,74 +85,73 @@ def predict_files(
     *,
     save: Path | None = None,
     maps: bool = False,
-    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> list[FilePrediction]:
     """Predict every image, in order; heat maps, masks and predictions.csv go to `save`.
 
-    Raises `DataError` for an image that cannot be read, unless `skip_unreadable`; then nothing of this call is left in `save`.
+    Each answer is in `save`, and its line handed to the operating system, before the next image's. An image that cannot be
+    read has the verdict `unreadable`; the others are answered.
     """
     predictor.fitted()
     found: list[FilePrediction] = []
-    with (
-        _place(save, at_once=skip_unreadable) as folder,
-        (progress or NoProgress()).task("predicting", len(records)) as task,
-    ):
-        for one in file_predictions(
-            predictor, records, save=folder, maps=maps, skip_unreadable=skip_unreadable
-        ):
+    with _table(save) as add, (progress or NoProgress()).task("predicting", len(records)) as task:
+        for one in file_predictions(predictor, records, save=save, maps=maps):
+            add(one)
             found.append(one)
             task.advance()
-        if folder is not None:
-            write_text(folder / "predictions.csv", _csv(found))
     return found
 
 
-@contextlib.contextmanager
-def _place(save: Path | None, *, at_once: bool) -> Iterator[Path | None]:
-    """Where files of a call are written: `save` itself, or a folder whose files come there when all are complete."""
-    if save is None or at_once:
-        yield save
-    else:
-        with staging(save) as folder:
-            yield folder
-
-
 def file_predictions(
-    predictor: Predictor,
-    records: Iterable[Record],
-    *,
-    save: Path | None = None,
-    maps: bool = False,
-    skip_unreadable: bool = False,
+    predictor: Predictor, records: Iterable[Record], *, save: Path | None = None, maps: bool = False
 ) -> Iterator[FilePrediction]:
     """Verdicts in the order of the records, one at a time; heat maps and masks are in `save` before their verdict is given.
 
-    Records are drawn as they are needed, and only a few batches of images are held. Raises `DataError` for an image that
-    cannot be read, unless `skip_unreadable`.
+    Records are drawn as they are needed, and only a few batches of images are held. An image that cannot be read has the
+    verdict `unreadable`. A JPEG above the limit of pixels is decoded at a fraction of its size, which `reason` says.
     """
     calibration = predictor.fitted()
-    for outcome in predictor.outcomes(records, keep_pictures=save is not None):
+    for outcome in predictor.outcomes(records, keep_pictures=save is not None, reduce=True):
         assert outcome.record is not None
         path = str(outcome.record.image)
         if isinstance(outcome, Unreadable):
-            if not skip_unreadable:
-                raise outcome.error
             yield FilePrediction(path, "unreadable", None, None, None, str(outcome.error))
             continue
         prediction = predictor.judge(outcome)
         if save is not None:
             _save(prediction, calibration, save, maps, outcome.picture)
         marked = float(prediction.mask.mean())
-        yield FilePrediction(path, prediction.verdict, prediction.score, prediction.raw_score, marked)
+        reason = "" if outcome.reduction == 1 else f"read at 1/{outcome.reduction} of its width and height"
+        yield FilePrediction(path, prediction.verdict, prediction.score, prediction.raw_score, marked, reason)
 
 
-def _csv(rows: Sequence[FilePrediction]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(FilePrediction.__dataclass_fields__))
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return stream.getvalue()
+def check_unreadable(verdicts: Mapping[str, int], reason: str) -> None:
+    """Raise `DataError` where some of the answered images could not be read; `reason` is that of the first one."""
+    count, total = verdicts.get("unreadable", 0), sum(verdicts.values())
+    if count:
+        raise DataError(f"{count} of {total} pictures cannot be read, the others are answered; {reason}")
+
+
+@contextlib.contextmanager
+def _table(folder: Path | None) -> Iterator[Callable[[FilePrediction], None]]:
+    """A function that adds a line to a new predictions.csv in `folder`, and does nothing without a folder."""
+    if folder is None:
+        yield lambda one: None
+        return
+    path = folder / "predictions.csv"
+    with writing_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    with stream:
+        writer = csv.DictWriter(stream, list(FilePrediction.__dataclass_fields__))
+
+        def add(one: FilePrediction) -> None:
+            with writing_errors(path):
+                writer.writerow(asdict(one))
+                stream.flush()
+
+        writer.writeheader()
+        yield add
 
 
 def _save(

@@ -36,7 +36,7 @@ class Workers(Protocol):
     """Machines that predict in place of this process: `andon.experiments.cluster.Cluster`."""
 
     def file_predictions(
-        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, skip_unreadable: bool
+        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool
     ) -> Iterator[FilePrediction]:
         """One prediction for each record, in the order they end."""
 
@@ -176,14 +176,13 @@ def predict_archive(
     *,
     save: Path | None = None,
     maps: bool = False,
-    skip_unreadable: bool = False,
     cluster: Workers | None = None,
     progress: Progress | None = None,
 ) -> tuple[int, Counter[str]]:
     """Predict every image that has no line in the table `out`; heat maps and masks go to `save`.
 
     Returns the number of new lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the
-    order they end. Raises `DataError` for an image that cannot be read, unless `skip_unreadable`; what is done by then is kept.
+    order they end. An image that cannot be read gets its line, with the verdict `unreadable`.
     """
     from andon.detectors._saving import load_detector
 
@@ -192,9 +191,9 @@ def predict_archive(
     with open_table(out, detector_key(run)) as table:
         before, records = table.verdicts.total(), _without_line(inputs, table)
         found = (
-            file_predictions(detector, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
+            file_predictions(detector, records, save=save, maps=maps)
             if cluster is None
-            else cluster.file_predictions(run, records, save=save, maps=maps, skip_unreadable=skip_unreadable)
+            else cluster.file_predictions(run, records, save=save, maps=maps)
         )
         try:
             with (progress or NoProgress()).task("predicting", 0, done=before) as task:

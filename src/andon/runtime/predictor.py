@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from andon.core.errors import DataError, NotFittedError
 from andon.core.image_files import point_cloud_beside
-from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_image
+from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_image, read_reduced
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
@@ -62,6 +62,8 @@ class RawPrediction:
     """Further image scores by name."""
     picture: npt.NDArray[np.uint8] | None = None
     """(H, W, 3) as decoded, where it was asked for."""
+    reduction: int = 1
+    """Factor by which width and height of the file were divided while decoding."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,6 +89,7 @@ class _Loaded:
     prepared: Any
     """Pixels (H, W, C) for an image in tiles, else what `prepare` made of them."""
     picture: npt.NDArray[np.uint8] | None
+    reduction: int = 1
 
 
 class Predictor(ABC):
@@ -195,26 +198,29 @@ class Predictor(ABC):
         batch_size: int | None = None,
         ahead: int = AHEAD,
         keep_pictures: bool = False,
+        reduce: bool = False,
         mark: Mark = _no_mark,
     ) -> Iterator[RawPrediction | Unreadable]:
         """What becomes of each image, in order; each file is decoded once.
 
         Images are drawn as they are needed. `ahead` batches are decoded by threads while the network works; images in tiles
-        come one by one. With `keep_pictures` results carry the decoded image.
+        come one by one. With `keep_pictures` results carry the decoded image. With `reduce` a JPEG above the limit of pixels is
+        decoded at a fraction of its size, unless images are cut into tiles or have points.
         """
         if self.tiling is not None:
             batch_size, ahead = 1, 0
+        may_reduce = reduce and self.tiling is None and not self.needs_points
 
         def load(chunk: Sequence[Image]) -> list[_Loaded | Unreadable]:
-            return [self._load(image, keep_pictures, mark) for image in chunk]
+            return [self._load(image, keep_pictures, may_reduce, mark) for image in chunk]
 
         for chunk in prefetch(load, chunks(images, batch_size or self.batch_size), ahead):
             found = self._analyse([loaded for loaded in chunk if isinstance(loaded, _Loaded)], mark)
             for loaded in chunk:
                 yield loaded if isinstance(loaded, Unreadable) else next(found)
 
-    def _load(self, image: Image, keep_picture: bool, mark: Mark) -> _Loaded | Unreadable:
-        record, region = None, None if self.calibration is None else self.calibration.region
+    def _load(self, image: Image, keep_picture: bool, reduce: bool, mark: Mark) -> _Loaded | Unreadable:
+        record, reduction, region = None, 1, None if self.calibration is None else self.calibration.region
         try:
             if isinstance(image, np.ndarray):
                 self.check_array(image)
@@ -223,12 +229,21 @@ class Predictor(ABC):
                 record = as_record(image)
                 record = record if region is None else replace(record, region=region)
                 region = record.region
-                pixels = read_image(record, with_points=self.needs_points)
+                if reduce:
+                    decoded = read_reduced(record)
+                    pixels, reduction = decoded.pixels, decoded.reduction
+                else:
+                    pixels = read_image(record, with_points=self.needs_points)
             picture = as_uint8(pixels[:, :, :3]) if keep_picture else None
             prepared = self._prepare(pixels, region, "this picture" if record is None else record.image, mark)
         except DataError as error:
             return Unreadable(record, error)
-        return _Loaded(record, region, (pixels.shape[0], pixels.shape[1]), prepared, picture)
+        except MemoryError:
+            where = "this picture" if record is None else record.image
+            return Unreadable(
+                record, DataError(f"{where} does not fit into the free memory: cut it into tiles")
+            )
+        return _Loaded(record, region, (pixels.shape[0], pixels.shape[1]), prepared, picture, reduction)
 
     def _prepare(self, pixels: Pixels, region: InspectionRegion | None, where: object, mark: Mark) -> Any:
         """Pixels outside the region filled, and, but for an image in tiles, what `prepare` makes of that."""
@@ -255,7 +270,8 @@ class Predictor(ABC):
             raw = self._in_tiles(batch[0].prepared, self.tiling)
         mark("network")
         for k, loaded in enumerate(batch):
-            yield self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
+            found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
+            yield found if loaded.reduction == 1 else replace(found, reduction=loaded.reduction)
 
     def at_full_size(
         self,
