@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from andon.core.errors import DataError
 from andon.detectors._saving import load_detector
+from andon.exporting import pack_contents as contents
 from andon.exporting import packed as packing
 from andon.exporting.packed import Packed, ProofError, read_pack
 from andon.runs.export import pack_run
@@ -47,7 +49,7 @@ def rebuilt(source: Path, target: Path, change) -> Path:
     return target
 
 
-def with_manifest(members, **changes):
+def with_manifest(members, /, **changes):
     members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | changes).encode()
 
 
@@ -113,6 +115,123 @@ def test_what_is_not_known_is_refused(packed, tmp_path):
         read_pack(Path(__file__))
     with pytest.raises(DataError, match="does not exist"):
         read_pack(tmp_path / "none.andon")
+
+
+def with_content(source: Path, target: Path, name: str, content: bytes) -> Path:
+    """A file whose hashes are right, with another content of a member."""
+
+    def change(members):
+        members[name] = content
+        stated = json.loads(members["manifest.json"])["members"]
+        stated[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        with_manifest(members, members=stated)
+
+    return rebuilt(source, target, change)
+
+
+def checks_of(packed: Path) -> list[dict]:
+    return json.loads(read_pack(packed).members["checks.json"])
+
+
+WRONG_CHECKS = {
+    "no JSON": (lambda c: b"text", "checks.json is not what"),
+    "deep JSON": (lambda c: b"[" * 100_000, "checks.json is not what"),
+    "a number": (lambda c: 3, "checks.json is not what"),
+    "another field": (lambda c: [one | {"note": 1} for one in c], "checks.json is not what"),
+    "a score that is text": (lambda c: [one | {"raw_score": "1"} for one in c], "checks.json is not what"),
+    "a score that is not a number": (
+        lambda c: [one | {"raw_score": float("nan")} for one in c],
+        "checks.json is not what",
+    ),
+    "a verdict that is text": (lambda c: [one | {"is_anomalous": "no"} for one in c], "is not what"),
+    "no check": (lambda c: [], "lists 0 different check pictures, 10 to 50"),
+    "one check ten times": (lambda c: [c[0]] * 10, "lists 1 different check pictures"),
+    "absent picture": (lambda c: [*c[1:], c[0] | {"file": "checks/999.png"}], "lacks checks/999.png"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CHECKS)
+def test_check_lists_with_right_hash_and_wrong_content_are_refused(packed, tmp_path, case):
+    change, words = WRONG_CHECKS[case]
+    content = change(checks_of(packed))
+    content = content if isinstance(content, bytes) else json.dumps(content).encode()
+    with pytest.raises(DataError) as caught:
+        load(with_content(packed, tmp_path / "x.andon", "checks.json", content))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def png(mode: str, size: tuple[int, int]) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"text", b"%!PS-Adobe-3.0 EPSF-3.0", png("L", (64, 64))],
+    ids=["text", "PostScript", "grey"],
+)
+def test_check_pictures_that_are_none_are_refused(packed, tmp_path, content):
+    found = read_pack(with_content(packed, tmp_path / "x.andon", "checks/000.png", content))
+    with pytest.raises(DataError, match=r"checks/000\.png is not what"):
+        found.picture(found.checks()[0])
+
+
+def test_check_pictures_above_the_limit_are_refused(packed, monkeypatch):
+    found = read_pack(packed)
+    monkeypatch.setenv("ANDON_MAX_PIXELS", "100")
+    with pytest.raises(DataError, match=r"checks/000\.png is not what"):
+        found.picture(found.checks()[0])
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+@pytest.mark.parametrize(
+    "change", [{"calibration": None}, {"calibration": {"image": 3}}, {"calibration": []}]
+)
+def test_settings_with_right_hash_and_wrong_content_are_refused(packed, tmp_path, change, runtime):
+    values = json.loads(read_pack(packed).members["detector/detector.json"]) | change
+    values.pop("sha256")
+    if values["calibration"] is None:
+        del values["calibration"]
+    checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    content = json.dumps(values | {"sha256": checksum}).encode()
+    wrong = with_content(packed, tmp_path / "x.andon", "detector/detector.json", content)
+    with pytest.raises(DataError, match=r"detector/detector\.json is not what"):
+        load(wrong, runtime)
+
+
+@pytest.mark.parametrize("members", [[], "text", {"checks.json": 3}, {"checks.json": {}}])
+def test_manifests_of_another_shape_are_refused(packed, tmp_path, members):
+    with pytest.raises(DataError, match="damaged manifest"):
+        read_pack(rebuilt(packed, tmp_path / "x.andon", lambda m: with_manifest(m, members=members)))
+    with pytest.raises(DataError, match=r"manifest\.json is not what"):
+        read_pack(rebuilt(packed, tmp_path / "y.andon", lambda m: with_manifest(m, network=None)))
+
+
+def test_members_are_limited_before_they_are_unpacked(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: pytest.fail("unpacked"))
+    squeezed = tmp_path / "squeezed.andon"
+    with zipfile.ZipFile(squeezed, "w") as archive:
+        archive.writestr("model.onnx", bytes(1 << 20), zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match=r"holds model\.onnx twice or compressed"):
+        read_pack(squeezed)
+    twice = tmp_path / "twice.andon"
+    with zipfile.ZipFile(twice, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("checks.json", b"[]")
+        archive.writestr("checks.json", b"[]")
+    with pytest.raises(DataError, match=r"holds checks\.json twice"):
+        read_pack(twice)
+    monkeypatch.setattr(contents, "TEXT_BYTES", 100)
+    with pytest.raises(DataError, match=r"at most 100 are read"):
+        read_pack(packed)
+    entry = zipfile.ZipInfo("checks/000.png")
+    entry.file_size = 5000
+    with pytest.raises(DataError, match="states more bytes than it has"):
+        contents.check_members(packed, [entry], 4999)
+    monkeypatch.setattr(contents, "LONGEST", 100)
+    with pytest.raises(DataError, match="longer than 100 bytes"):
+        read_pack(packed)
 
 
 def test_a_machine_that_computes_otherwise_is_refused(packed):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -31,10 +30,22 @@ from PIL import Image
 
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import write_bytes
+from andon.core.image_files import max_pixels
 from andon.core.images import as_uint8, read_image
 from andon.core.records import Record
 from andon.core.version import VERSION
 from andon.detectors._saving import read_description
+from andon.exporting.pack_contents import (
+    FEWEST_CHECKS,
+    FORMAT,
+    MOST_CHECKS,
+    Check,
+    check_length,
+    check_members,
+    checked_manifest,
+    read_checks,
+    wrong_content,
+)
 from andon.runtime import Model
 from andon.runtime.sessions import known_runtime, open_session
 from andon.thresholds.calibration import Calibration
@@ -43,16 +54,7 @@ from andon.thresholds.history import FILE, read_changes, with_changes
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
-FORMAT = 1
 SUFFIX = ".andon"
-MEMBERS = re.compile(
-    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|thresholds\.json)|checks/\d{3}\.png"
-)
-"""What a packed file may hold, and nothing else."""
-NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
-LARGEST = 8_000_000_000
-"""Bytes a packed file may unpack to."""
-FEWEST_CHECKS, MOST_CHECKS = 10, 50
 TOLERANCE = 1e-3
 """Largest difference of a check image's score, in display units (0 = typical good, 1 = threshold)."""
 DIGEST = 64
@@ -62,17 +64,6 @@ RUNTIMES = ("torch", "onnx", "openvino")
 
 class ProofError(AndonError):
     """A packed detector does not predict here as it did where it was made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """An image of known score and verdict."""
-
-    file: str
-    raw_score: float
-    is_anomalous: bool
-    origin: str
-    """Path of the image it was taken from, relative to its data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +212,18 @@ class Packed:
     members: dict[str, bytes]
 
     def checks(self) -> list[Check]:
-        """The check images with scores and verdicts."""
-        return [Check(**values) for values in json.loads(self.members["checks.json"])]
+        """The check images with scores and verdicts. Raises `DataError` where they are not what `pack` writes."""
+        return read_checks(self.path, self.members)
 
     def picture(self, check: Check) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) pixels of a check image."""
-        with Image.open(io.BytesIO(self.members[check.file])) as opened:
-            return np.asarray(opened)
+        """(H, W, 3) pixels of a check image. Raises `DataError` where it is no RGB PNG below the limit of pixels."""
+        try:
+            with Image.open(io.BytesIO(self.members[check.file]), formats=("PNG",)) as opened:
+                if opened.mode != "RGB" or opened.width * opened.height > max_pixels():
+                    raise ValueError(f"{opened.mode}, {opened.width} x {opened.height}")
+                return np.asarray(opened)
+        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow, for broken PNG
+            raise wrong_content(self.path, check.file) from error
 
     def open(self, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
         """The detector (torch), or its network (onnx, openvino); by default torch where it is installed.
@@ -238,9 +234,12 @@ class Packed:
         if chosen not in RUNTIMES:
             raise ConfigError(f"runtime {chosen!r} is unknown: choose one of {', '.join(RUNTIMES)}")
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
-            if chosen == "torch":
-                return self._torch(Path(scratch), threads)
-            return self._network(Path(scratch), chosen, threads)
+            try:
+                if chosen == "torch":
+                    return self._torch(Path(scratch), threads)
+                return self._network(Path(scratch), chosen, threads)
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise wrong_content(self.path, "detector/detector.json") from error
 
     def _torch(self, scratch: Path, threads: int | None) -> Detector:
         if find_spec("torch") is None:
@@ -300,63 +299,25 @@ def read_pack(path: Path) -> Packed:
     what it needs.
     """
     try:
+        check_length(path)
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-            _check_members(path, sizes)
-            members = {name: archive.read(name) for name in sizes}
+            entries = archive.infolist()
+            check_members(path, entries, len(content))
+            members = {entry.filename: archive.read(entry) for entry in entries}
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: check the path, or make it with `andon pack`") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise DataError(
             f"{path} is no packed detector, or damaged ({error}): bring back the original"
         ) from error
-    manifest = _checked_manifest(path, members)
+    manifest = checked_manifest(path, members)
     whole = hashlib.sha256(content[:-DIGEST]).hexdigest().encode() == content[-DIGEST:]
     if not whole:
         raise DataError(
             f"{path} was changed after it was made: bring back the original, or pack the run again"
         )
     return Packed(path, manifest, members)
-
-
-def _check_members(path: Path, sizes: Mapping[str, int]) -> None:
-    for name in sizes:
-        if not MEMBERS.fullmatch(name):
-            raise DataError(f"{path} holds {name!r}, which this andon does not know: nothing of it is used")
-    if sum(sizes.values()) > LARGEST:
-        raise DataError(
-            f"{path} would unpack to {sum(sizes.values()) / 1e9:.0f} GB: it is no packed detector"
-        )
-    if "manifest.json" not in sizes:
-        raise DataError(
-            f"{path} holds no manifest.json, so it is no packed detector: make one with `andon pack`"
-        )
-
-
-def _checked_manifest(path: Path, members: Mapping[str, bytes]) -> dict[str, Any]:
-    """The manifest, after every member was found to be as it says."""
-    try:
-        manifest = json.loads(members["manifest.json"])
-        made, stated = manifest["format"], dict(manifest.get("members", {}))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} has a damaged manifest: bring back the original") from error
-    if made != FORMAT:
-        raise DataError(
-            f"{path} has pack format {made} (made by andon {manifest.get('andon', '?')}), this andon reads {FORMAT}: "
-            "use that andon, or pack the run again"
-        )
-    missing = [name for name in (*stated, *NEEDED) if name not in members]
-    if missing:
-        raise DataError(f"{path} lacks {missing[0]}: bring back the original, or pack the run again")
-    for name, content in members.items():
-        if name == "manifest.json":
-            continue
-        if hashlib.sha256(content).hexdigest() != stated.get(name, {}).get("sha256"):
-            raise DataError(
-                f"{path}: {name} was changed after it was made: bring back the original, or pack the run again"
-            )
-    return dict(manifest)
 
 
 def open_pack(path: Path, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
