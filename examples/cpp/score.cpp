@@ -3,11 +3,13 @@
 //     score model.onnx picture.png...
 //
 // Prints for each picture what examples/onnx_only.py prints: verdict, displayed score (1 is the limit), share of marked pixels.
+// A score or map that is not finite gives ERROR and exit status 2: the part must not pass.
 
 #include <openvino/openvino.hpp>
 #include <png.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -41,6 +43,7 @@ int main(int count, char** words) {
         std::fprintf(stderr, "usage: %s NETWORK PICTURE...\n", words[0]);
         return 2;
     }
+    int status = 0;
     try {
         ov::Core core;
         auto network = core.compile_model(words[1], "CPU", ov::hint::inference_precision(ov::element::f32));
@@ -52,12 +55,15 @@ int main(int count, char** words) {
             const auto map = request.get_tensor("anomaly_map");
             const float* cells = map.data<const float>();
             const auto marked = std::count_if(cells, cells + map.get_size(), [](float v) { return v >= 1.0f; });
-            std::printf("%s %.6f %.4f %s\n", score >= 1.0f ? "NG" : "OK", score,
+            const bool finite = std::isfinite(score) &&
+                                std::all_of(cells, cells + map.get_size(), [](float v) { return std::isfinite(v); });
+            status = finite ? status : 2;  // no verdict: the part must not pass
+            std::printf("%s %.6f %.4f %s\n", !finite ? "ERROR" : score >= 1.0f ? "NG" : "OK", score,
                         static_cast<double>(marked) / static_cast<double>(map.get_size()), words[k]);
         }
     } catch (const std::exception& error) {
         std::fprintf(stderr, "score: %s\n", error.what());
         return 2;
     }
-    return 0;
+    return status;
 }

@@ -3,12 +3,14 @@
 //     score_onnxruntime model.onnx picture.png...
 //
 // Prints for each picture what examples/onnx_only.py prints: verdict, displayed score (1 is the limit), share of marked pixels.
+// A score or map that is not finite gives ERROR and exit status 2: the part must not pass.
 
 #include <onnxruntime_cxx_api.h>
 #include <png.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -45,6 +47,7 @@ int main(int count, char** words) {
         std::fprintf(stderr, "usage: %s NETWORK PICTURE...\n", words[0]);
         return 2;
     }
+    int status = 0;
     try {
         Ort::Env environment(ORT_LOGGING_LEVEL_ERROR, "andon");
         Ort::Session session(environment, words[1], Ort::SessionOptions{});
@@ -60,12 +63,15 @@ int main(int count, char** words) {
             const float* cells = answers[1].GetTensorData<float>();
             const std::size_t size = answers[1].GetTensorTypeAndShapeInfo().GetElementCount();
             const auto marked = std::count_if(cells, cells + size, [](float v) { return v >= 1.0f; });
-            std::printf("%s %.6f %.4f %s\n", score >= 1.0f ? "NG" : "OK", score,
+            const bool finite = std::isfinite(score) &&
+                                std::all_of(cells, cells + size, [](float v) { return std::isfinite(v); });
+            status = finite ? status : 2;  // no verdict: the part must not pass
+            std::printf("%s %.6f %.4f %s\n", !finite ? "ERROR" : score >= 1.0f ? "NG" : "OK", score,
                         static_cast<double>(marked) / static_cast<double>(size), words[k]);
         }
     } catch (const std::exception& error) {
         std::fprintf(stderr, "score_onnxruntime: %s\n", error.what());
         return 2;
     }
-    return 0;
+    return status;
 }

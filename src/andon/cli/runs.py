@@ -254,7 +254,7 @@ def predict(
     from andon.core.progress import default_progress
     from andon.runs.folder import read_recipe
     from andon.runs.loading import load
-    from andon.runs.predict import check_unreadable, list_inputs, predict_files
+    from andon.runs.predict import check_errors, check_unreadable, list_inputs, predict_files
 
     records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
@@ -272,6 +272,7 @@ def predict(
         )
     else:
         _show_predictions(found, verdicts)
+    check_errors(verdicts, next((f"{one.path}: {one.reason}" for one in found if one.verdict == "ERROR"), ""))
     if not skip_unreadable:
         check_unreadable(verdicts, next((one.reason for one in found if one.verdict == "unreadable"), ""))
 
@@ -293,7 +294,7 @@ def _predict_archive(
     as_json: bool,
 ) -> None:
     from andon.core.progress import default_progress
-    from andon.runs.predict import check_unreadable
+    from andon.runs.predict import check_errors, check_unreadable
     from andon.runs.scoring import predict_archive
 
     new, verdicts = predict_archive(
@@ -309,6 +310,7 @@ def _predict_archive(
         print_json({"run": str(run), "out": str(out), "new": new, "verdicts": verdicts})
     else:
         print(f"{_counts(verdicts)}; {new} of them new, in {out}")
+    check_errors(verdicts, f"{out} says why")
     if not skip_unreadable:
         check_unreadable(
             verdicts, f"{out} says why: remove their lines to read them again, or pass --skip-unreadable"
@@ -320,4 +322,5 @@ def _counts(verdicts: Counter[str]) -> str:
     from andon.datasets.findings import plural
 
     counts = f"{plural(verdicts.total(), 'picture')}: {verdicts['NG']} NG"
+    counts += f", {verdicts['ERROR']} ERROR" if verdicts["ERROR"] else ""
     return counts + (f", {unreadable} unreadable" if unreadable else "")

@@ -45,6 +45,10 @@ BYTES_PER_PIXEL = 64
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, before anything is decoded
 
 
+FARTHEST = 100.0
+"""Coordinates in metres from which a point counts as missing; cameras mark missing points by large numbers, too."""
+
+
 class AlphaWarning(UserWarning):
     """An image has transparent pixels; they were composited on black."""
 
@@ -347,7 +351,17 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
             f"point cloud {path} is {values.shape[1]} x {values.shape[0]} points but its picture is "
             f"{shape[1]} x {shape[0]}: export one point per pixel"
         )
-    return np.asarray(values)
+    points = np.asarray(values, np.float32)
+    if points.any() and not measured_points(points).any():
+        raise DataError(
+            f"point cloud {path} has no point with 0 < z < {FARTHEST:g}: give x, y, z in metres, z away from the camera"
+        )
+    return points
+
+
+def measured_points(points: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """(H, W), True where a point (H, W, 3) is measured: all coordinates below `FARTHEST` in size, and z > 0; NaN is missing."""
+    return np.asarray((np.abs(points) < FARTHEST).all(axis=2) & (points[:, :, -1] > 0))
 
 
 def point_cloud_beside(image: Path) -> Path | None:

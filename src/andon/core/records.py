@@ -107,7 +107,7 @@ class Prediction:
     score: float
     """Image score; the image is anomalous from 1."""
     is_anomalous: bool
-    """`raw_score >= threshold`."""
+    """`raw_score >= threshold`; also True where there is an `error`, so that no part passes by it."""
     anomaly_map: npt.NDArray[np.float32]
     """(H, W) at the original size of the image; 0 is typical of good pixels, 1 is the pixel threshold."""
     mask: npt.NDArray[np.bool_]
@@ -119,8 +119,12 @@ class Prediction:
     record: Record | None = None
     needs_look: bool = False
     """Whether the score is in the band between two thresholds in which a person decides."""
+    error: str = ""
+    """Why there is no verdict: a value on the way to it is NaN or infinite. Empty otherwise."""
 
     @property
     def verdict(self) -> str:
-        """`OK`, `look` or `NG`."""
+        """`OK`, `look`, `NG`, or `ERROR` where there is an `error`."""
+        if self.error:
+            return "ERROR"
         return "NG" if self.is_anomalous else "look" if self.needs_look else "OK"

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from andon.core.image_files import measured_points
+
 Depth = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -47,9 +49,8 @@ def relief(points: npt.NDArray[np.float32], *, distance: float = 7e-3) -> Relief
 
 
 def depth_of(points: npt.NDArray[np.float32]) -> Depth:
-    """(H, W) depth z of points (H, W, 3), 0 where it is missing or not finite."""
-    z = points[:, :, -1].astype(np.float32)
-    return np.where(np.isfinite(z), z, np.float32(0))
+    """(H, W) depth z of points (H, W, 3), 0 where a point is missing (`measured_points`)."""
+    return np.where(measured_points(points), points[:, :, -1].astype(np.float32), np.float32(0))
 
 
 def fill_holes(z: Depth, passes: int = FILL_PASSES) -> Depth:

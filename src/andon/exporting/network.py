@@ -200,6 +200,10 @@ def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Ima
         raws = model.scan(list(images), batch_size=len(images))
         for raw, expected in zip(raws, detector.predict(list(images)), strict=True):
             found = model.judge(raw)
+            if expected.error:
+                raise ExportError(
+                    f"the {detector.name} has no finite answer to compare with: {expected.error}"
+                )
             scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
             worst = float((np.abs(found.anomaly_map - expected.anomaly_map) / scale).max())
             largest_map = max(largest_map, worst)

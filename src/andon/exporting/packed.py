@@ -105,6 +105,8 @@ def pack(
     for k, record in enumerate(chosen):
         pixels = as_uint8(read_image(record))
         found, name = detector.predict(pixels), f"checks/{k:03d}.png"
+        if found.error:
+            raise DataError(f"{record.image}: {found.error}: a check picture needs a score, leave it out")
         checks.append(
             {
                 "file": name,
@@ -278,7 +280,7 @@ class Packed:
             found = predictor.predict(self.picture(check))
             expected = float(display(np.float32(check.raw_score)))
             difference = abs(found.score - expected) / max(1.0, abs(expected))
-            if not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:
+            if found.error or not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:
                 raise ProofError(
                     f"{self.path} does not answer here ({runtime}) as where it was made: {check.file} scores {found.score:.4f} "
                     f"({_verdict(found.is_anomalous)}) instead of {expected:.4f} ({_verdict(check.is_anomalous)}); "

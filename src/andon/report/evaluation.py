@@ -94,7 +94,7 @@ def evaluate(
     are also given behind SPADE's gate (`andon.metrics.gate`), which needs a second, exact ranking of all pixels.
 
     Raises `DataError` without labelled images, and for an unreadable image unless `skip_unreadable`, which leaves it out
-    and names it in the report.
+    and names it in the report. Images with the verdict `ERROR` are counted apart and are in no metric.
     """
     from andon.exporting.latency import describe_machine, predict_latency
     from andon.nn.backbones import count_parameters, multiply_adds
@@ -105,6 +105,10 @@ def evaluate(
     behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
     ranking = pixel_scores(records, pixel_metrics, pixel_memory, calibration.pixel.value)
     found = _score(detector, records, saturation, ranking, behind, skip_unreadable, progress or NoProgress())
+    if found.errors and not found.cases:
+        raise DataError(
+            f"no test picture has a finite score ({next(iter(found.errors.values()))}): fit again"
+        )
     if not found.cases:
         raise DataError(
             "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
@@ -140,11 +144,12 @@ def evaluate(
         machine=describe_machine(detector.device()),
         latency=predict_latency(detector, _images(found.cases)) if latency else None,
         skipped=found.skipped,
+        errors=found.errors,
         notes=(
             *label_notes(detector, origin.labelled),
             *good_notes(origin.excluded, origin.sessions, calibration),
             *region_notes(calibration, found.cases),
-            *image_notes(records, found.cases, found.skipped),
+            *image_notes(records, found.cases, found.skipped, found.errors),
             *pixel_notes(ranking, metrics, pimo),
         ),
         gate=gate,
@@ -184,6 +189,7 @@ class _Scored:
     tags: list[tuple[str, ...]] = field(default_factory=list)
     """Subsets of each case: those of its record and, where `saturation` names the defects of its masks, their names."""
     skipped: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -216,6 +222,9 @@ def _score(
                 if not skip_unreadable:
                     raise found.error
                 scored.skipped[record.id] = str(found.error)
+                continue
+            if found.error:
+                scored.errors[record.id] = found.error
                 continue
             room -= 0 if found.picture is None else found.picture.nbytes
             for name, value in found.extras.items():

@@ -84,8 +84,10 @@ def _hidden(case: Case) -> bool:
     return bool(load_ground_truth(replace(case.record, region=None), case.size).defects)
 
 
-def image_notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str]) -> tuple[str, ...]:
-    """Images without masks, images that the gate changed to good, unreadable images."""
+def image_notes(
+    records: Sequence[Record], cases: Sequence[Case], skipped: dict[str, str], errors: dict[str, str]
+) -> tuple[str, ...]:
+    """Images without masks, images that the gate changed to good, unreadable images, images without a finite score."""
     notes = []
     without = sum(1 for case in cases if case.record.label == 1 and not case.has_mask and not _hidden(case))
     anomalous = sum(1 for record in records if record.label == 1)
@@ -102,4 +104,6 @@ def image_notes(records: Sequence[Record], cases: Sequence[Case], skipped: dict[
         )
     if skipped:
         notes.append(f"{len(skipped)} unreadable pictures were skipped")
+    if errors:
+        notes.append(f"{len(errors)} pictures have the verdict ERROR (no finite score) and are in no metric")
     return tuple(notes)

@@ -73,6 +73,8 @@ class Report:
     latency: Latency | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     """Images that could not be read, with the reason."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Images with the verdict `ERROR`, which are in no metric, with the reason."""
     notes: tuple[str, ...] = ()
     gate: bool = False
     """Whether all metrics are also given behind SPADE's gate; images that are not flagged then have an empty mask."""
@@ -168,7 +170,7 @@ class Report:
             "machine": self.machine,
             "weights": list(self.weights),
             "data_licence": self.data_licence,
-            "images": {"evaluated": len(self.cases), "skipped": self.skipped},
+            "images": {"evaluated": len(self.cases), "skipped": self.skipped, "errors": self.errors},
             "notes": list(self.notes),
         }
 

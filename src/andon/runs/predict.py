@@ -30,7 +30,8 @@ class FilePrediction:
 
     path: str
     verdict: str
-    """`OK`, `NG`, `look` (between two thresholds: a person decides) or `unreadable`."""
+    """`OK`, `NG`, `look` (between two thresholds: a person decides), `ERROR` (a value on the way is NaN or infinite) or
+    `unreadable`."""
     score: float | None
     """0 = typical good, 1 = threshold."""
     raw_score: float | None
@@ -108,7 +109,8 @@ def file_predictions(
     """Verdicts in the order of the records, one at a time; heat maps and masks are in `save` before their verdict is given.
 
     Records are drawn as they are needed, and only a few batches of images are held. An image that cannot be read has the
-    verdict `unreadable`. A JPEG above the limit of pixels is decoded at a fraction of its size, which `reason` says.
+    verdict `unreadable`, one without a finite score `ERROR`; neither has a heat map. A JPEG above the limit of pixels is
+    decoded at a fraction of its size, which `reason` says.
     """
     calibration = predictor.fitted()
     for outcome in predictor.outcomes(records, keep_pictures=save is not None, reduce=True):
@@ -118,11 +120,24 @@ def file_predictions(
             yield FilePrediction(path, "unreadable", None, None, None, str(outcome.error))
             continue
         prediction = predictor.judge(outcome)
+        if prediction.error:
+            yield FilePrediction(path, prediction.verdict, None, None, None, prediction.error)
+            continue
         if save is not None:
             _save(prediction, calibration, save, maps, outcome.picture)
         marked = float(prediction.mask.mean())
         reason = "" if outcome.reduction == 1 else f"read at 1/{outcome.reduction} of its width and height"
         yield FilePrediction(path, prediction.verdict, prediction.score, prediction.raw_score, marked, reason)
+
+
+def check_errors(verdicts: Mapping[str, int], where: str) -> None:
+    """Raise `DataError` where some images have the verdict `ERROR`; `where` says where the reasons are."""
+    count, total = verdicts.get("ERROR", 0), sum(verdicts.values())
+    if count:
+        raise DataError(
+            f"{count} of {total} pictures have no verdict (ERROR), since a value on the way to it is NaN or infinite; "
+            f"the others are answered; do not let these parts pass; {where}"
+        )
 
 
 def check_unreadable(verdicts: Mapping[str, int], reason: str) -> None:

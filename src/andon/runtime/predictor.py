@@ -24,7 +24,7 @@ from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_image, rea
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
-from andon.thresholds.calibration import Calibration
+from andon.thresholds.calibration import Calibration, not_finite
 
 Image = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """A file, by its path or record, or decoded pixels (H, W, C)."""
@@ -64,6 +64,8 @@ class RawPrediction:
     """(H, W, 3) as decoded, where it was asked for."""
     reduction: int = 1
     """Factor by which width and height of the file were divided while decoding."""
+    error: str = ""
+    """Why there is no verdict: a value of the input, the score or the map is NaN or infinite. Empty otherwise."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -90,6 +92,8 @@ class _Loaded:
     """Pixels (H, W, C) for an image in tiles, else what `prepare` made of them."""
     picture: npt.NDArray[np.uint8] | None
     reduction: int = 1
+    error: str = ""
+    """Why no verdict can follow from these pixels."""
 
 
 class Predictor(ABC):
@@ -157,6 +161,7 @@ class Predictor(ABC):
         Detectors that look at depth take float32 arrays (H, W, 6): colours, then x, y, z in metres. Exported networks round
         files with more than 8 bits to 8.
 
+        The verdict is `ERROR`, with the reason in `error`, where a value of the input, the map or the score is NaN or infinite.
         Raises `NotFittedError` before `fit`, `DataError` for an image that cannot be read.
         """
         if isinstance(images, str | Path | Record | np.ndarray):
@@ -168,14 +173,16 @@ class Predictor(ABC):
     ) -> Iterator[Prediction]:
         """As `predict` for any number of images, one result at a time; `mark` times stages where `ahead` is 0."""
         self.fitted()
-        for raw in self.scan(images, ahead=ahead, mark=mark):
-            prediction = self.judge(raw)
+        for outcome in self.outcomes(images, ahead=ahead, mark=mark):
+            if isinstance(outcome, Unreadable):
+                raise outcome.error
+            prediction = self.judge(outcome)
             mark("post-processing")
             yield prediction
 
     def judge(self, raw: RawPrediction) -> Prediction:
         """Apply the thresholds."""
-        return self.fitted().judge(raw.raw_map, raw.raw_score, raw.record)
+        return self.fitted().judge(raw.raw_map, raw.raw_score, raw.record, raw.error)
 
     def scan(
         self,
@@ -185,10 +192,16 @@ class Predictor(ABC):
         ahead: int = AHEAD,
         mark: Mark = _no_mark,
     ) -> Iterator[RawPrediction]:
-        """Raw maps and scores of all images, in order. Raises `DataError` for one that cannot be read."""
+        """Raw maps and scores of all images, in order.
+
+        Raises `DataError` for an image that cannot be read, or whose map or score holds a value that is NaN or infinite.
+        """
         for outcome in self.outcomes(images, batch_size=batch_size, ahead=ahead, mark=mark):
             if isinstance(outcome, Unreadable):
                 raise outcome.error
+            if outcome.error:
+                where = "this picture" if outcome.record is None else outcome.record.image
+                raise DataError(f"{where}: {outcome.error}: check this picture, or leave it out")
             yield outcome
 
     def outcomes(
@@ -234,6 +247,9 @@ class Predictor(ABC):
                     pixels, reduction = decoded.pixels, decoded.reduction
                 else:
                     pixels = read_image(record, with_points=self.needs_points)
+            fault = _unknown_colours(pixels)
+            if fault:
+                pixels = np.where(np.isfinite(pixels), pixels, np.float32(0)).astype(np.float32)
             picture = as_uint8(pixels[:, :, :3]) if keep_picture else None
             prepared = self._prepare(pixels, region, "this picture" if record is None else record.image, mark)
         except DataError as error:
@@ -243,7 +259,9 @@ class Predictor(ABC):
             return Unreadable(
                 record, DataError(f"{where} does not fit into the free memory: cut it into tiles")
             )
-        return _Loaded(record, region, (pixels.shape[0], pixels.shape[1]), prepared, picture, reduction)
+        return _Loaded(
+            record, region, (pixels.shape[0], pixels.shape[1]), prepared, picture, reduction, fault
+        )
 
     def _prepare(self, pixels: Pixels, region: InspectionRegion | None, where: object, mark: Mark) -> Any:
         """Pixels outside the region filled, and, but for an image in tiles, what `prepare` makes of that."""
@@ -271,7 +289,7 @@ class Predictor(ABC):
         mark("network")
         for k, loaded in enumerate(batch):
             found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
-            yield found if loaded.reduction == 1 else replace(found, reduction=loaded.reduction)
+            yield replace(found, reduction=loaded.reduction, error=loaded.error or found.error)
 
     def at_full_size(
         self,
@@ -284,14 +302,16 @@ class Predictor(ABC):
     ) -> RawPrediction:
         """Image `k` of the batch, of (H, W) = `size`, with its map enlarged."""
         cells = raw.maps[k]
-        raw_map = self.enlarge(cells, size)
+        raw_map, raw_score = self.enlarge(cells, size), float(raw.scores[k])
+        raw_map = raw_map if region is None else region.lowered(raw_map)
         return RawPrediction(
             record=record,
-            raw_score=float(raw.scores[k]),
-            raw_map=raw_map if region is None else region.lowered(raw_map),
+            raw_score=raw_score,
+            raw_map=raw_map,
             cells=cells,
             extras={name: float(values[k]) for name, values in raw.extras.items()},
             picture=picture,
+            error=not_finite(raw_map, raw_score),
         )
 
     def _in_tiles(self, pixels: Pixels, tiling: Tiling) -> RawBatch:
@@ -300,6 +320,13 @@ class Predictor(ABC):
 
         blended = analyse_in_tiles(pixels, tiling, maps, batch=self.tile_batch)
         return RawBatch(blended[None], np.array([tiling.score(blended)], np.float32))
+
+
+def _unknown_colours(pixels: Pixels) -> str:
+    """Why no verdict follows from colours (H, W, 3 or more) that are NaN or infinite; empty where all are finite."""
+    if pixels.dtype == np.uint8 or np.isfinite(pixels[:, :, :3]).all():
+        return ""
+    return "the picture holds values that are NaN or infinite"
 
 
 def as_record(image: str | Path | Record) -> Record:

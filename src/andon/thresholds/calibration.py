@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.errors import DataError
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion, inspected_pixels
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
@@ -64,7 +65,8 @@ class Calibration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`. Raises `DataError` for thresholds that are no finite numbers."""
+        _check_finite(data)
         return cls(
             image=Threshold.from_json(data["image"]),
             pixel=Threshold.from_json(data["pixel"]),
@@ -90,20 +92,51 @@ class Calibration:
         return np.where(inside, raw_map, np.float32(self.pixel_display.inverse(np.float32(0))))
 
     def judge(
-        self, raw_map: npt.NDArray[np.float32], raw_score: float, record: Record | None = None
+        self,
+        raw_map: npt.NDArray[np.float32],
+        raw_score: float,
+        record: Record | None = None,
+        error: str = "",
     ) -> Prediction:
-        """Apply the thresholds to a raw map (H, W) and a raw score."""
+        """Apply the thresholds to a raw map (H, W) and a raw score.
+
+        The verdict is `ERROR` where the score, or the map where it is inspected, holds a value that is NaN or infinite.
+        `error` is a reason known before.
+        """
         raw_map = self.quieted(raw_map)
+        error = error or not_finite(raw_map, raw_score)
         return Prediction(
             score=float(self.score_display(np.float32(raw_score))),
-            is_anomalous=raw_score >= self.image.value,
-            needs_look=self.look is not None and self.look.value <= raw_score < self.image.value,
+            is_anomalous=bool(error) or raw_score >= self.image.value,
+            needs_look=not error
+            and self.look is not None
+            and self.look.value <= raw_score < self.image.value,
             anomaly_map=np.asarray(self.pixel_display(raw_map), np.float32),
             mask=raw_map >= np.float32(self.pixel.value),
             raw_score=raw_score,
             raw_map=raw_map,
             record=record,
+            error=error,
         )
+
+
+def not_finite(raw_map: npt.NDArray[np.float32], raw_score: float) -> str:
+    """Which value is NaN or infinite, so that no verdict follows; empty where all are finite."""
+    if not np.isfinite(raw_score):
+        return f"the score is {raw_score}, not a finite number"
+    count = int(raw_map.size - np.count_nonzero(np.isfinite(raw_map)))
+    return (
+        f"the anomaly map holds {count} of {raw_map.size} values that are no finite numbers" if count else ""
+    )
+
+
+def _check_finite(data: Mapping[str, Any]) -> None:
+    for name in ("image", "pixel", "look"):
+        value = data[name]["value"] if data.get(name) else 0.0
+        if not isinstance(value, int | float) or not np.isfinite(value):
+            raise DataError(
+                f"the {name} threshold is {value}, not a finite number: bring back the original file or fit again"
+            )
 
 
 class RawScores(Protocol):
@@ -145,8 +178,12 @@ class GoodResults:
         self._cells: list[npt.NDArray[np.float32]] = []
 
     def add(self, found: RawScores) -> None:
-        """Add the result of one image."""
+        """Add the result of one image. Raises `DataError`, which names it, where a value is NaN or infinite."""
         assert found.record is not None
+        if error := not_finite(found.raw_map, found.raw_score):
+            raise DataError(
+                f"{found.record.image}: {error}, so no threshold follows from it: check this picture, or leave it out"
+            )
         self.scores.append(found.raw_score)
         self.maxima.append(float(found.raw_map.max()))
         self.records.append(found.record)
