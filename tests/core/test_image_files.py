@@ -21,6 +21,7 @@ from andon.core import image_files
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import (
     AlphaWarning,
+    DepthWarning,
     decode,
     is_image,
     list_images,
@@ -139,10 +140,13 @@ def test_sixteen_bit_colour_tiff(tmp_path):
     np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels, deep / 65535, atol=1 / 255)
 
 
-def test_sixteen_bit_colour_png(tmp_path):
+def test_a_sixteen_bit_colour_png_loses_nothing_silently(tmp_path):
     deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
     (tmp_path / "a.png").write_bytes(png(deep))
-    np.testing.assert_allclose(decode(tmp_path / "a.png").pixels, deep / 65535, atol=1 / 255)
+    with pytest.warns(DepthWarning, match="save them as 16-bit RGB TIFF"):
+        found = decode(tmp_path / "a.png")
+    assert found.mode == "RGB;16B"
+    np.testing.assert_allclose(found.pixels, deep / 65535, atol=1 / 255)
 
 
 def png(colours: np.ndarray) -> bytes:

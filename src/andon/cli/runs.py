@@ -75,6 +75,7 @@ def fit(
     """Learn from good images and set the thresholds."""
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
+    from andon.datasets.value_range import sampled_range
     from andon.detectors._recipes import choose_recipe, resolve, with_own_changes
     from andon.runs.fit import fit_run
     from andon.runs.folder import check_output, read_recipe
@@ -92,7 +93,8 @@ def fit(
         sessions=named.sessions,
         exclude=named.exclude,
     )  # what is wrong is said before torch is imported
-    for finding in found.findings.errors + found.findings.warnings:
+    findings = found.findings + sampled_range(found.train)
+    for finding in findings.errors + findings.warnings:
         say(f"andon: warning: {finding}")
     out = out or Path("runs") / named.detector / found.category
     check_output(out, overwrite=overwrite, resume=resume)

@@ -53,6 +53,15 @@ class AlphaWarning(UserWarning):
     """An image has transparent pixels; they were composited on black."""
 
 
+class DepthWarning(UserWarning):
+    """A PNG holds 16 bits per colour, of which 8 are read."""
+
+
+DEEP_PNG = ";16B"
+"""End of the mode of a PNG with 16 bits per colour."""
+HALVED = "PNG with 16 bits per colour are read with 8: save them as 16-bit RGB TIFF to keep all"
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A decoded image."""
@@ -60,7 +69,7 @@ class Decoded:
     pixels: npt.NDArray[np.float32]
     """(H, W, 3) float32 in [0, 1]."""
     mode: str
-    """Pillow mode of the file."""
+    """Pillow mode of the file; it ends with `DEEP_PNG` where that mode holds 8 of 16 bits."""
     reduction: int = 1
     """Factor by which width and height were divided while decoding."""
 
@@ -129,7 +138,8 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
     """Read an image as (H, W, 3) float32 in [0, 1], with its EXIF orientation applied.
 
     Grey images are repeated to three channels. 16-bit values are divided by `2**bit_depth - 1` (`bit_depth` is 12 for many
-    industrial cameras). Transparent pixels are composited on black with an `AlphaWarning`. With `reduce` a JPEG above
+    industrial cameras); of a 16-bit colour PNG 8 bits are read, with a `DepthWarning`. Transparent pixels are composited on black
+    with an `AlphaWarning`. With `reduce` a JPEG above
     `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height. Raises `DataError`, which names the file, when it
     cannot be read or is above `max_pixels`.
     """
@@ -141,11 +151,11 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
         with open_image(path) as opened:
             reduction = _reduce(opened) if reduce else 1
             _check_size(path, *opened.size)  # before anything is decoded
-            mode = opened.mode
+            mode = _stored_mode(opened)
             image = ImageOps.exif_transpose(opened)
             image.load()
         return Decoded(_to_float(image, path, bit_depth), mode, reduction)
-    except (DataError, ConfigError, AlphaWarning):
+    except (DataError, ConfigError, AlphaWarning, DepthWarning):
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: check the path") from error
@@ -160,6 +170,16 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
         raise DataError(
             f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
         ) from error
+
+
+def _stored_mode(opened: Image.Image) -> str:
+    """Pillow's mode, or the raw one with a `DepthWarning` for a PNG that Pillow reads with half its bits."""
+    tiles = getattr(opened, "tile", None) if opened.format == "PNG" else None
+    raw = tiles[0].args if tiles else None
+    if not isinstance(raw, str) or opened.mode.startswith("I") or not raw.endswith(DEEP_PNG):
+        return opened.mode
+    warnings.warn(HALVED, DepthWarning, stacklevel=3)  # without the name, so that it is said once
+    return raw
 
 
 def _reduce(opened: Image.Image) -> int:

@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from andon.core.errors import DataError
-from andon.core.image_files import AlphaWarning, decode, read_mask, read_points
+from andon.core.image_files import (
+    DEEP_PNG,
+    HALVED,
+    AlphaWarning,
+    DepthWarning,
+    decode,
+    read_mask,
+    read_points,
+)
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
 from andon.datasets.findings import Findings, FindingsLog, first_few, plural
 from andon.datasets.masks import has_pixel_truth, load_ground_truth, mask_values
 from andon.datasets.open import list_categories, open_dataset
+from andon.datasets.value_range import range_warnings
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
 """A warning is given below these numbers of good images."""
@@ -31,6 +40,8 @@ class _FileCheck:
     size: tuple[int, int] | None = None
     """(H, W), None where the image cannot be read."""
     mode: str = ""
+    largest: float = 0.0
+    """Largest value, in [0, 1]."""
     has_truth: bool = True
     errors: tuple[str, ...] = ()
 
@@ -73,6 +84,7 @@ def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Finding
     threads = workers or min(8, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore", AlphaWarning)
+        warnings.simplefilter("ignore", DepthWarning)
         found = pool.map(lambda record: _check_files(record, dataset), records)
         checks = list(track(progress, found, f"Checking {dataset.category}", len(records)))
     log = FindingsLog()
@@ -81,6 +93,7 @@ def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Finding
     _check_duplicates(records, checks, log)
     _check_truth(records, checks, log)
     _check_kinds(checks, log)
+    log.warnings += range_warnings([check.largest for check in checks if check.size])
     log.notes.insert(0, dataset.summary())
     return dataset.findings + log.findings()
 
@@ -100,7 +113,14 @@ def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
             read_points(record.depth, (height, width))
     except DataError as error:
         errors.append(str(error))
-    return _FileCheck(digest, (height, width), decoded.mode, has_truth, tuple(dict.fromkeys(errors)))
+    return _FileCheck(
+        digest=digest,
+        size=(height, width),
+        mode=decoded.mode,
+        largest=float(decoded.pixels.max()),
+        has_truth=has_truth,
+        errors=tuple(dict.fromkeys(errors)),
+    )
 
 
 def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
@@ -162,6 +182,9 @@ def _check_truth(records: Sequence[Record], checks: Sequence[_FileCheck], log: F
 def _check_kinds(checks: Sequence[_FileCheck], log: FindingsLog) -> None:
     sizes = Counter(f"{check.size[1]} x {check.size[0]}" for check in checks if check.size)
     modes = Counter(check.mode for check in checks if check.size)
+    halved = sum(count for mode, count in modes.items() if mode.endswith(DEEP_PNG))
+    if halved:
+        log.warnings.append(f"{plural(halved, 'picture')}: {HALVED}")
     for what, kinds in (("sizes", sizes), ("pixel modes", modes)):
         if len(kinds) > 1:
             log.notes.append(
