@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,8 +18,10 @@ import tifffile
 from conftest import Outcome, set_options, texture, write_picture
 
 from andon.cli.main import main
-from andon.core.errors import AndonError
+from andon.cli.options import print_table
+from andon.core.errors import AndonError, OutputError
 from andon.exporting.latency import summarise
+from andon.runs.folder import make_folder
 
 FIT = ("--device", "cpu", *set_options())
 COMMAND = (sys.executable, "-m", "andon")
@@ -565,3 +568,44 @@ def test_interrupted_fit_resumes_to_the_same_detector(cli, dataset_folder, tmp_p
     for name in ("state.safetensors", "detector.json"):
         assert (run / "detector" / name).read_bytes() == (tmp_path / "straight/detector" / name).read_bytes()
     assert not (run / "checkpoints").exists()
+
+
+# Text from outside ------------------------------------------------------------------------------------------------
+
+
+def test_names_are_printed_literally(cli, capsys):
+    print_table("[/t] :ok:", ["a"], [["a/p:ok:1.png"], ["lot[/a].png"], ["[red]x"], ["\x1b[2J"]])
+    shown = capsys.readouterr().out
+    for name in ("[/t] :ok:", "a/p:ok:1.png", "lot[/a].png", "[red]x", "\\x1b[2J"):
+        assert name in shown
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_terminal_without_the_characters(tmp_path, as_json):
+    program = (
+        "import sys; from andon.cli import main as m, options as o; m._escape_what_the_terminal_lacks();"
+        "o.print_json({'path': '部品é😀'}) if sys.argv[1:] else o.print_table('', ['path'], [['部品é😀']])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *["--json"] * as_json],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    shown = done.stdout.decode("ascii")
+    if as_json:
+        assert json.loads(shown) == {"path": "部品é😀"}
+    else:
+        assert "\\u90e8\\u54c1\\xe9" in shown
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENAMETOOLONG, errno.EIO])
+def test_places_that_cannot_be_written_get_one_line(cli, monkeypatch, tmp_path, number):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "ro/run")
+
+    monkeypatch.setattr("andon.detectors._recipes.detectors", refuse)
+    assert os.strerror(number) in cli("detectors").complaint()
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(OutputError, match=os.strerror(number)):
+        make_folder(tmp_path / "run")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 from rich.progress import Progress as RichProgress
 
 from andon.core import progress
@@ -81,3 +84,16 @@ def test_bars_are_for_terminals(monkeypatch):
     assert isinstance(default_progress(), LineProgress)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert isinstance(default_progress(), BarProgress)
+
+
+def test_names_are_no_markup(clock, monkeypatch):
+    bars: list[RichProgress] = []
+    start = RichProgress.start
+    monkeypatch.setattr(RichProgress, "start", lambda one: (bars.append(one), start(one)))
+    with BarProgress().task("lot[/a] :ok:", 10) as task:
+        clock.now += 3
+        task.advance(note="[/b]\x1b[2J")
+        console = Console(width=200, file=io.StringIO())
+        console.print(bars[0].get_renderable())
+    shown = console.file.getvalue()
+    assert "lot[/a] :ok:" in shown and "[/b]\\x1b[2J" in shown

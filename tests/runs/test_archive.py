@@ -211,3 +211,20 @@ def test_killed_at_any_moment(tiny_run, tmp_path):
         assert lines <= table.read_bytes().count(b"\n") <= 240
     subprocess.run(command, check=True, capture_output=True)
     assert sorted(row["path"] for row in rows(table)) == sorted(str(p) for p in (tmp_path / "in").iterdir())
+
+
+def test_names_that_are_formulas_for_a_spreadsheet(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = write_picture(Path("=1+1.png"), texture(0))
+    new, _ = predict_archive(tiny_run, [image], tmp_path / "t.csv")
+    (row,) = rows(tmp_path / "t.csv")
+    assert row["path"] == "./=1+1.png" and Path(row["path"]) == image
+    again, verdicts = predict_archive(tiny_run, [image], tmp_path / "t.csv")
+    assert (new, again, verdicts.total()) == (1, 0, 1)
+    predict_files(load_detector(tiny_run), list_inputs([image]), save=tmp_path / "s")
+    assert rows(tmp_path / "s" / "predictions.csv")[0]["path"] == "./=1+1.png"
+
+
+def test_a_table_is_a_regular_file(tiny_run, pictures):
+    with pytest.raises(OutputError, match="/dev/null is no regular file"):
+        predict_archive(tiny_run, [pictures], Path("/dev/null"))

@@ -162,7 +162,7 @@ def test_folder_in_use_is_refused(own_run, dataset_folder, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file"):
         fit(tmp_path / "file", dataset_folder)
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be written"):
         fit(tmp_path / "file/run", dataset_folder)
 
 

@@ -6,7 +6,7 @@ Exit codes: 0 done, 2 wrong use or unusable input, 1 anything else.
 from __future__ import annotations
 
 import contextlib
-import errno
+import io
 import os
 import sys
 import warnings
@@ -17,6 +17,8 @@ import typer
 from andon.cli import benchmark, catalogue, data, demo, pretrain, runs, threshold, weights
 from andon.cli import export as deploy
 from andon.core.errors import AndonError, UsageError
+from andon.core.files import NO_SPACE, UNWRITABLE
+from andon.core.text import printable
 from andon.core.version import VERSION
 
 HELP = "Visual anomaly detection: learn from images of good parts, then judge new ones."
@@ -46,6 +48,7 @@ STOPPED = 130
 def main() -> None:
     """Entry point: runs the command and turns errors into one line and an exit code."""
     warnings.showwarning = _show_warning
+    _escape_what_the_terminal_lacks()
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # on a busy machine, spinning threads wait for each other
@@ -73,15 +76,17 @@ def main() -> None:
         _discard_output()
         sys.exit(1)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in NO_SPACE:
             _discard_output()
             _fail(
                 f"no space left on the device ({error.filename or 'while writing'}): free some or choose another folder",
                 2,
             )
-        if isinstance(error, PermissionError):
+        if error.errno in UNWRITABLE:
+            _discard_output()
             _fail(
-                f"{error.filename} may not be read or written: change its permissions or choose another place",
+                f"{error.filename or 'a file'} may not be read or written ({error.strerror}): change its permissions "
+                "or choose another place",
                 2,
             )
         raise
@@ -96,6 +101,13 @@ def _explain_usage(error: Any) -> None:
     _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`", 2)
 
 
+def _escape_what_the_terminal_lacks() -> None:
+    """Print characters that are not in the encoding of the terminal as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _discard_output() -> None:
     """Let what is still buffered for stdout go nowhere, so that it does not fail again at exit."""
     with contextlib.suppress(OSError, ValueError):
@@ -103,13 +115,13 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"andon: {' '.join(message.split())}", file=sys.stderr)
+    print(f"andon: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if category.__module__.startswith("andon"):
-        print(f"andon: warning: {message}", file=sys.stderr)
+        print(f"andon: warning: {printable(str(message))}", file=sys.stderr)
 
 
 @app.callback(invoke_without_command=False)

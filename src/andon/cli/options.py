@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from andon.core.text import printable
 from andon.detectors._registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -162,23 +163,25 @@ def resolved(recipe: RecipeFile, settings: list[str] | None) -> Recipe:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def print_json(values: Any) -> None:
     from andon.core.files import to_json
 
-    print(to_json(values))
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    print(to_json(values, ascii_only=not encoding.startswith("utf")))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table for people; every cell is printed literally."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title or None, title_justify="left")
+    table = Table(*columns, title=printable(title) or None, title_justify="left")
     for row in rows:
-        table.add_row(*row)
-    console = Console()
+        table.add_row(*map(printable, row))
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 200
     console.print(table)

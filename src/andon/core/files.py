@@ -14,6 +14,20 @@ from typing import Any
 from andon.core.errors import OutputError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ELOOP,
+    errno.ENXIO,
+}
+"""Reasons why a place cannot be written that another place does not have."""
 
 
 @contextlib.contextmanager
@@ -35,7 +49,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing_errors(path: Path) -> Iterator[None]:
-    """Raise `OutputError` for a full disk or missing permission while the block writes `path`; other errors pass."""
+    """Raise `OutputError` for a full disk or a place that cannot be written while the block writes `path`; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -43,10 +57,7 @@ def writing_errors(path: Path) -> Iterator[None]:
             raise OutputError(
                 f"no space left while writing {path}: free some or choose another folder"
             ) from error
-        if (
-            isinstance(error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError)
-            or error.errno == errno.EROFS
-        ):
+        if error.errno in UNWRITABLE:
             raise OutputError(
                 f"{path} cannot be written ({error.strerror}): choose another folder"
             ) from error
@@ -69,9 +80,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, to_json(values) + "\n")
 
 
-def to_json(values: Any) -> str:
-    """Strict, indented JSON: NaN and infinities become `null`."""
-    return json.dumps(_strict(values), indent=2, ensure_ascii=False, allow_nan=False)
+def to_json(values: Any, *, ascii_only: bool = False) -> str:
+    """Strict, indented JSON: NaN and infinities become `null`; with `ascii_only` other characters are escaped."""
+    return json.dumps(_strict(values), indent=2, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _strict(value: Any) -> Any:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from andon.core.text import printable
+
 T = TypeVar("T")
 
 LINE_EVERY = 20.0
@@ -58,7 +60,7 @@ class _Line:
         now = time.monotonic()
         if now - self.printed >= LINE_EVERY:
             self.printed = now
-            print(f"{self.description}: {self._state(now)} {note}".rstrip(), file=sys.stderr)
+            print(printable(f"{self.description}: {self._state(now)} {note}".rstrip()), file=sys.stderr)
 
     def _state(self, now: float) -> str:
         rate = (self.done - self.start) / (now - self.began)
@@ -76,7 +78,7 @@ class LineProgress:
         yield line
         seconds = time.monotonic() - line.began
         if seconds >= QUIET_FOR:
-            print(f"{description}: done in {seconds:.0f} s", file=sys.stderr)
+            print(f"{printable(description)}: done in {seconds:.0f} s", file=sys.stderr)
 
 
 class BarProgress:
@@ -95,20 +97,20 @@ class BarProgress:
         from rich.progress import Progress as RichProgress
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
-        bars = RichProgress(*columns, console=Console(stderr=True))
-        handle = bars.add_task(description, total=total or None, completed=done, note="")
+        bars = RichProgress(*columns, console=Console(stderr=True, markup=False, emoji=False))
+        handle = bars.add_task(printable(description), total=total or None, completed=done, note="")
         began = time.monotonic()
 
         class Bar:
             def advance(self, amount: int = 1, note: str = "") -> None:
-                bars.update(handle, advance=amount, note=note)
+                bars.update(handle, advance=amount, note=printable(note))
                 if not bars.live.is_started and time.monotonic() - began >= QUIET_FOR:
                     bars.start()
 

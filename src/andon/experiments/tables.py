@@ -7,6 +7,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from andon.core.text import safe_cell
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -43,9 +45,9 @@ class Table:
 
 
 def as_csv(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV."""
+    """Rows as CSV, without formulas."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
@@ -60,6 +62,11 @@ LATEX = str.maketrans(
         "%": "\\%",
         "&": "\\&",
         "#": "\\#",
+        "$": "\\$",
+        "{": "\\{",
+        "}": "\\}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
         "±": "$\\pm$",
         "–": "--",
         "“": "``",

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from andon.core.text import safe_cell
+
 if TYPE_CHECKING:
     from andon.core.progress import Progress
     from andon.report.report import Report
@@ -57,7 +59,10 @@ def save_report(
 
 
 def predictions_csv(report: Report) -> str:
-    """CSV text: one line per image, in the order of evaluation; labels and verdicts are 0 or 1."""
+    """CSV text: one line per image, in the order of evaluation; labels and verdicts are 0 or 1.
+
+    `./` stands before names that a spreadsheet would take for formulas.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     gate = ["is_anomalous_gated"] if report.gate else []
@@ -66,7 +71,9 @@ def predictions_csv(report: Report) -> str:
         record = case.record
         score, raw = f"{case.score:.9g}", f"{case.raw_score:.9g}"  # nine digits identify a float32
         verdicts = [int(case.is_anomalous), *([int(bool(case.gated))] if report.gate else [])]
-        writer.writerow((record.id, record.defect_type, record.label, score, raw, *verdicts, record.image))
+        name, defect_type = safe_cell(record.id), safe_cell(record.defect_type)
+        path = safe_cell(str(record.image))
+        writer.writerow((name, defect_type, record.label, score, raw, *verdicts, path))
     return stream.getvalue()
 
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
+from andon.core.files import writing_errors
 from andon.core.image_files import is_image
+from andon.core.text import from_cell
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
@@ -97,12 +99,8 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it. Raises `OutputError` when that is not possible."""
-    try:
+    with writing_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise OutputError(
-            f"{folder} cannot be made ({error.strerror}): choose another folder with --out"
-        ) from error
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
@@ -143,7 +141,11 @@ def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines))
-        return {row["id"]: (row["label"] == "1", float(row["raw_score"])) for row in rows if row["label"]}
+        return {
+            from_cell(row["id"]): (row["label"] == "1", float(row["raw_score"]))
+            for row in rows
+            if row["label"]
+        }
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): evaluate the run again") from None
 

@@ -15,6 +15,7 @@ from andon.core.files import writing_errors
 from andon.core.image_files import is_image, natural_key, point_cloud_beside
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
+from andon.core.text import safe_cell
 from andon.runtime.predictor import Predictor, Unreadable
 
 if TYPE_CHECKING:
@@ -162,10 +163,12 @@ def _table(folder: Path | None) -> Iterator[Callable[[FilePrediction], None]]:
 
         def add(one: FilePrediction) -> None:
             with writing_errors(path):
-                writer.writerow(asdict(one))
+                writer.writerow({name: safe_cell(value) for name, value in asdict(one).items()})
                 stream.flush()
 
-        writer.writeheader()
+        with writing_errors(path):
+            writer.writeheader()
+            stream.flush()
         yield add
 
 

@@ -23,6 +23,7 @@ from andon.core.files import writing_errors
 from andon.core.image_files import is_image, natural_key, point_cloud_beside
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
+from andon.core.text import from_cell, safe_cell
 from andon.detectors._saving import detector_folder
 from andon.runs.predict import FilePrediction, file_predictions
 
@@ -68,8 +69,9 @@ class Table:
         self.stream.truncate(end)
         self.stream.seek(end)
         if end == 0:
-            self.stream.write(header)
-            self.stream.flush()
+            with writing_errors(self.path):
+                self.stream.write(header)
+                self.stream.flush()
 
     def _take(self, line: bytes, number: int, header: bytes) -> None:
         if number == 1:
@@ -87,7 +89,7 @@ class Table:
                 f"{self.path} holds answers of another detector ({found['detector']}, this one is {self.detector}): "
                 "choose another --out"
             )
-        self.taken.add(found["path"])
+        self.taken.add(from_cell(found["path"]))
         self.verdicts[found["verdict"]] += 1
 
     def _foreign(self) -> OutputError:
@@ -109,9 +111,9 @@ class Table:
 
 
 def _line(values: Sequence[object]) -> bytes:
-    """One line of CSV; bytes of file names that are no UTF-8 stay as they are."""
+    """One line of CSV, without formulas; bytes of file names that are no UTF-8 stay as they are."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
+    csv.writer(text, lineterminator="\n").writerow([safe_cell(value) for value in values])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -121,6 +123,8 @@ def open_table(path: Path, detector: str) -> Iterator[Table]:
 
     Raises `OutputError` when it cannot be written, is in use by another process, or holds something else.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"{path} is no regular file, so no table is kept there: choose another --out")
     with writing_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -128,8 +132,9 @@ def open_table(path: Path, detector: str) -> Iterator[Table]:
     with stream:
         _lock(stream, path)
         yield Table(stream, path, detector)
-        stream.flush()
-        os.fsync(stream.fileno())
+        with writing_errors(path):
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def _lock(stream: BinaryIO, path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Text from outside (file names, categories, messages of libraries), for terminals and for tables that spreadsheets open."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from typing import TypeVar
+
+T = TypeVar("T")
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+"""Beginnings that a spreadsheet takes for a formula."""
+HERE = "./"
+"""Before a path it names the same file; before a formula it makes text of it."""
+
+
+def printable(text: str) -> str:
+    r"""`text` with escapes for control characters and undecodable bytes, which could move the cursor or hide text.
+
+    >>> print(printable("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return "".join(
+        char
+        if char.isprintable() or char == "\n" or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
+
+
+def safe_cell(value: T) -> T | str:
+    """A cell of a CSV table: `./` stands before text that a spreadsheet would execute. Numbers, as text too, stay.
+
+    >>> safe_cell("=1+1.png"), safe_cell("a.png"), safe_cell("-0.5")
+    ('./=1+1.png', 'a.png', '-0.5')
+    """
+    if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
+        return HERE + value
+    return value
+
+
+def from_cell(cell: str) -> str:
+    """What `safe_cell` was given."""
+    return cell[len(HERE) :] if cell.startswith(tuple(HERE + sign for sign in FORMULA)) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
