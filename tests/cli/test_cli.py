@@ -20,6 +20,7 @@ from conftest import Outcome, set_options, texture, write_picture
 from andon.cli.main import main
 from andon.cli.options import print_table
 from andon.core.errors import AndonError, OutputError
+from andon.core.own_output import MARKER
 from andon.exporting.latency import summarise
 from andon.runs.folder import make_folder
 
@@ -28,7 +29,8 @@ COMMAND = (sys.executable, "-m", "andon")
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return [path for path in paths if not path.endswith(MARKER)]
 
 
 @pytest.fixture

@@ -166,3 +166,11 @@ def test_images_of_which_half_the_bits_are_read_are_counted(tmp_path, monkeypatc
     real = check_module.decode
     monkeypatch.setattr(check_module, "decode", lambda path: replace(real(path), mode="RGB;16B"))
     assert any("12 pictures: PNG with 16 bits" in line for line in check_dataset(tmp_path).warnings)
+
+
+def test_summary_where_all_good_images_are_learned_from(dataset_folder):
+    data = open_dataset(dataset_folder)
+    good = len(data.train) + len(data.validation)
+    summary = data.summary(all_learned=True)
+    assert f": {good} good pictures to learn from, " in summary and "anomalous to test" in summary
+    assert "validation" not in summary

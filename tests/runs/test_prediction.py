@@ -16,9 +16,13 @@ import andon.report.maps
 import andon.runs.predict
 from andon.core.errors import DataError, OutputError
 from andon.core.image_files import decode
+from andon.core.own_output import OwnOutputWarning
+from andon.datasets.findings import FindingsLog
+from andon.datasets.folder_scan import scan
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
 from andon.runs.predict import list_inputs, predict_files
+from andon.runs.scoring import list_archive
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def test_unreadable_pictures_cost_themselves_alone(detector, tmp_path):
     assert "1c.png" in answers[3].reason
     assert answers[1].score is None
     files = sorted(
-        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("[!.]*") if p.is_file()
     )
     assert files == [
         "heatmaps/0.png",
@@ -170,3 +174,17 @@ def test_place_that_cannot_be_written(detector, dataset_folder, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"):
         predict_files(detector, list_inputs([dataset_folder / "test/good/000.png"]), save=tmp_path / "file")
+
+
+def test_own_output_is_no_input(detector, tmp_path, cli, tiny_run):
+    image = write_picture(tmp_path / "line" / "a.png", texture(0))
+    predict_files(detector, list_inputs([image]), save=tmp_path / "line" / "found", maps=True)
+    for listed in (list_inputs, list_archive):
+        with pytest.warns(OwnOutputWarning, match="was written by andon") as said:
+            assert [record.image for record in listed([tmp_path / "line"])] == [image]
+        assert len(said) == 3
+    log = FindingsLog()
+    assert scan(tmp_path / "line" / "found", log).folders == ()
+    assert len(log.notes) == 3
+    assert "lies inside" in cli("predict", tiny_run, image.parent, "--save", image.parent / "s").complaint()
+    assert not (image.parent / "s").exists()

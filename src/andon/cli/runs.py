@@ -149,7 +149,7 @@ def fit(
             }
         )
         return
-    print(dataset.summary())
+    print(dataset.summary(all_learned=fitted.cross_fitted))
     for note in label_notes(fitted, len(dataset.labelled)):
         print(f"note: {note}")
     if skipped:
@@ -253,11 +253,13 @@ def predict(
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
+    from andon.core.own_output import check_save
     from andon.core.progress import default_progress
     from andon.runs.folder import read_recipe
     from andon.runs.loading import load
     from andon.runs.predict import check_errors, check_unreadable, list_inputs, predict_files
 
+    check_save(images, save)
     records = list_inputs(images)
     if (run / "recipe.yaml").is_file():
         read_recipe(run)

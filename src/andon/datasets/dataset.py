@@ -11,7 +11,7 @@ from typing import overload
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.datasets.findings import Findings
+from andon.datasets.findings import Findings, plural
 from andon.datasets.masks import Saturation
 
 
@@ -110,14 +110,18 @@ class Dataset:
             self, train=Records(replace(record, split="train") for record in train), validation=Records()
         )
 
-    def summary(self) -> str:
-        """Category, layout and numbers of images in one line."""
+    def summary(self, *, all_learned: bool = False) -> str:
+        """Category, layout and numbers of images in one line; `all_learned` where no good image is held out."""
         good, bad = (self.test.labels.count(label) for label in (0, 1))
         unknown = len(self.test) - good - bad
+        learned = len(self.train) + len(self.validation)
         parts = [f"{len(self.train)} train", f"{len(self.validation)} validation"]
+        if all_learned:
+            parts = [f"{plural(learned, 'good picture')} to learn from"]
         if self.labelled:
             parts.append(f"{len(self.labelled)} labelled anomalous to learn from")
-        parts.append(f"{good} good and {bad} anomalous test pictures" if self.test else "no test pictures")
+        tested = f"{good} good and {bad} anomalous" + (" to test" if all_learned else " test pictures")
+        parts.append(tested if self.test else "no test pictures")
         if unknown:
             parts.append(f"{unknown} test pictures without label")
         if bad and not self.has_masks:

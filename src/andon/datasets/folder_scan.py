@@ -9,12 +9,14 @@ from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.image_files import IGNORED, is_image, natural_key
+from andon.core.own_output import is_own, note
 from andon.datasets.findings import FindingsLog
 
 
 @dataclass(frozen=True, slots=True)
 class FolderContent:
-    """Images and sub-folders directly inside a folder, in natural order, without hidden and system files."""
+    """Images and sub-folders directly inside a folder, in natural order, without hidden and system files and without
+    folders of images that andon drew."""
 
     images: tuple[Path, ...]
     folders: tuple[Path, ...]
@@ -25,7 +27,10 @@ def scan(folder: Path, log: FindingsLog | None = None) -> FolderContent:
     images, folders = [], []
     for entry in _entries(folder):
         path = folder / entry.name
-        if entry.is_dir():
+        if entry.is_dir() and is_own(path):
+            if log is not None:
+                log.notes.append(note(path))
+        elif entry.is_dir():
             folders.append(path)
         elif is_image(path):
             trouble = _trouble(entry)
@@ -40,7 +45,8 @@ def folders_in(folder: Path) -> tuple[Path, ...]:
     """Folders directly inside `folder` in natural order; empty where `folder` is not a folder."""
     if not folder.is_dir():
         return ()
-    return natural_order([folder / entry.name for entry in _entries(folder) if entry.is_dir()])
+    found = [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+    return natural_order([path for path in found if not is_own(path)])
 
 
 def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:

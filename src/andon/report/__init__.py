@@ -36,6 +36,7 @@ def save_report(
     cannot be written.
     """
     from andon.core.files import write_bytes, write_json, write_text
+    from andon.core.own_output import mark
     from andon.core.progress import NoProgress, track
     from andon.report.figures import draw_figures
     from andon.report.file_names import places, safe_name
@@ -51,6 +52,7 @@ def save_report(
             map_place = f"{category}/test/{place}" if maps else None
             save_case(case, report.calibration, folder, place, heatmaps=heatmaps, map_place=map_place)
     figures = draw_figures(report)
+    mark(folder / "figures")
     for name, content in figures.items():
         write_bytes(folder / "figures" / f"{name}.png", content)
     write_text(folder / "predictions.csv", predictions_csv(report))

@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from andon.core.files import writing
 from andon.core.image_files import AlphaWarning, decode
+from andon.core.own_output import mark
 from andon.core.records import Prediction, Record
 from andon.core.region import inspected_pixels
 from andon.report.file_names import single_place
@@ -204,6 +205,8 @@ def save_prediction(
 
 def _save_images(record: Record, shown: Map, mask: Mask, folder: Path, place: str, image: Pixels) -> None:
     inside = inspected_pixels(record, (shown.shape[0], shown.shape[1]))
+    mark(folder / "heatmaps")
+    mark(folder / "masks")
     _save_png(heat_map(image, shown, inside), folder / "heatmaps" / f"{place}.png")
     _save_png(mask.astype(np.uint8) * np.uint8(255), folder / "masks" / f"{place}.png")
 
@@ -217,6 +220,7 @@ def _save_map(raw: Map, folder: Path, place: str) -> None:
     """Writes an uncompressed float32 TIFF, which every reader opens."""
     import tifffile
 
+    mark(folder / "maps")
     with writing(folder / "maps" / f"{place}.tiff") as part:
         tifffile.imwrite(part, raw, photometric="minisblack", metadata=None)
 

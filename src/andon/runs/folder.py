@@ -45,6 +45,10 @@ OWN = (
     "heatmaps/**/*.png",
     "masks/**/*.png",
     "maps/**/*.tiff",
+    "heatmaps/.written-by-andon",
+    "masks/.written-by-andon",
+    "maps/.written-by-andon",
+    "figures/.written-by-andon",
     "tensorboard/events.out.tfevents.*",
     "**/.*.part",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.errors import DataError
 from andon.core.files import writing_errors
 from andon.core.image_files import is_image, natural_key, point_cloud_beside
+from andon.core.own_output import files_below
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
 from andon.core.text import safe_cell
@@ -46,7 +47,7 @@ class FilePrediction:
 
 
 def list_inputs(inputs: Sequence[Path]) -> list[Record]:
-    """Records of the named images and of all images below the named folders, in natural order.
+    """Records of the named images and of all images below the named folders, in natural order, without those andon drew.
 
     Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` for a path that is
     not there or a folder without images.
@@ -55,7 +56,7 @@ def list_inputs(inputs: Sequence[Path]) -> list[Record]:
     for path in inputs:
         if path.is_dir():
             found = sorted(
-                (p for p in path.rglob("*") if p.is_file() and is_image(p)),
+                (p for p in files_below(path) if is_image(p)),
                 key=lambda p: natural_key(str(p)),
             )
             if not found:

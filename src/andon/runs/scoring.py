@@ -21,6 +21,7 @@ from typing import BinaryIO, Protocol
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
 from andon.core.image_files import is_image, natural_key, point_cloud_beside
+from andon.core.own_output import check_save, pass_by
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.text import from_cell, safe_cell
@@ -165,7 +166,9 @@ def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    """Images of a folder, then those of the folders in it."""
+    """Images of a folder, then those of the folders in it, without those that andon drew."""
+    if pass_by(folder):
+        return
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: natural_key(entry.name))
     yield from (folder / entry.name for entry in found if is_image(Path(entry.name)) and entry.is_file())
@@ -230,10 +233,7 @@ def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path} does not exist: check the path")
-        if save is not None and path.is_dir() and save.resolve().is_relative_to(path.resolve()):
-            raise OutputError(
-                f"--save {save} lies inside {path}, whose pictures are answered: choose a folder outside"
-            )
+    check_save(inputs, save)
 
 
 def detector_key(run: Path) -> str:
