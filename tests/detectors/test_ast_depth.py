@@ -218,9 +218,9 @@ def test_what_is_missing_is_said(data: Dataset, combined: AST, tmp_path: Path):
         combined.predict(bare)
     with pytest.raises(DataError, match="has no point cloud"):
         create(mode="depth").fit([bare])
-    with pytest.raises(DataError, match=r"needs \(H, W, 6\) float32"):
+    with pytest.raises(DataError, match=r"float array \(H, W, 6\)"):
         combined.predict(np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(DataError, match=r"must be \(H, W, 3\)"):
+    with pytest.raises(DataError, match=r"a uint8 array \(H, W, 3\)"):
         create().fit(data.train, data.validation).predict(np.zeros((64, 64, 6), np.float32))
 
 

@@ -236,8 +236,8 @@ def test_refusals(detector, network, tmp_path, monkeypatch):
         open_model(broken)
     with pytest.raises(ConfigError, match="run folders"):
         load(network, "torch")
-    with pytest.raises(DataError, match="uint8"):
-        open_model(network).predict(np.zeros((9, 9), np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="int64 is no picture"):
+        open_model(network).predict(np.zeros((9, 9), np.int64))  # type: ignore[call-overload]
     monkeypatch.setattr(exporting, "LARGEST", 10)
     with pytest.raises(ConfigError, match="at most 2"):
         export(detector, tmp_path / "x.onnx")

@@ -233,6 +233,16 @@ def _to_float(image: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.
     return values
 
 
+def from_pillow(image: Image.Image) -> npt.NDArray[np.float32]:
+    """(H, W, 3) float32 in [0, 1] of an opened image, as `decode` reads it from a file. Raises `DataError`."""
+    where = Path("this picture")
+    _check_size(where, *image.size)
+    try:
+        return _to_float(image, where, 16)
+    except OSError as error:
+        raise DataError(f"this picture cannot be read ({_reason(error)}): open it again") from error
+
+
 def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float32]:
     """Check that float values are in [0, 1] and return them."""
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:

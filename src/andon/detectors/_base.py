@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.core.errors import ConfigError, DataError
+from andon.core.errors import ConfigError
 from andon.core.images import as_float, to_tensor
 from andon.core.records import Record
 from andon.core.region import InspectionRegion, inspected_pixels, read_region, with_region
@@ -309,18 +309,6 @@ class Detector(Predictor, nn.Module):
     def needs_points(self) -> bool:
         """Whether images have six channels: colours, then the x, y, z of each pixel in metres."""
         return self.depth_planes is not None
-
-    def check_array(self, pixels: npt.NDArray[Any]) -> None:
-        """Raise `DataError` for anything but (H, W, 3) uint8 or float32; with depth, (H, W, 6) float32."""
-        if not self.needs_points and (pixels.shape[2:] != (3,) or pixels.dtype not in (np.uint8, np.float32)):
-            raise DataError(
-                f"a picture must be (H, W, 3) uint8 or float32, this one is {pixels.shape} {pixels.dtype}: convert it"
-            )
-        if self.needs_points and (pixels.shape[2:] != (6,) or pixels.dtype != np.float32):
-            raise DataError(
-                f"this {self.name} looks at depth and needs (H, W, 6) float32 (colours in [0, 1], then x, y, z in "
-                f"metres), this picture is {pixels.shape} {pixels.dtype}: join the two"
-            )
 
     def prepare(self, pixels: Pixels) -> Tensor:
         """(H, W, 3 or 6) to (`input_channels`, h, w) at `input_size`."""

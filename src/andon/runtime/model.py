@@ -50,13 +50,6 @@ class Model(Predictor):
         """How images are cut into tiles; None where they are analysed as a whole."""
         return self._tiling
 
-    def check_array(self, pixels: npt.NDArray[Any]) -> None:
-        """Raise `DataError` for anything but (H, W, 3) uint8."""
-        if pixels.shape[2:] != (3,) or pixels.dtype != np.uint8:
-            raise DataError(
-                f"a picture must be (H, W, 3) uint8, this one is {pixels.shape} {pixels.dtype}: convert it"
-            )
-
     def prepare(self, pixels: Pixels) -> Image:
         """(H, W, 3) uint8; the network does the rest."""
         return as_uint8(pixels)

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
+from PIL.Image import Image as PillowImage
 
+from andon.core.arrays import as_pixels
 from andon.core.errors import DataError, NotFittedError
 from andon.core.image_files import point_cloud_beside
 from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_image, read_reduced
@@ -26,8 +28,8 @@ from andon.core.region import InspectionRegion
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
 from andon.thresholds.calibration import Calibration, not_finite
 
-Image = str | Path | Record | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-"""A file, by its path or record, or decoded pixels (H, W, C)."""
+Image = str | Path | Record | PillowImage | npt.NDArray[np.uint8] | npt.NDArray[np.floating[Any]]
+"""A file, by its path or record, an opened image, or pixels (H, W, C) or (H, W)."""
 Mark = Callable[[str], None]
 """Stage timer: called with `decode`, `resize`, `network`, `post-processing` at the end of each."""
 
@@ -126,10 +128,6 @@ class Predictor(ABC):
         return False
 
     @abstractmethod
-    def check_array(self, pixels: npt.NDArray[Any]) -> None:
-        """Raise `DataError` for an array that is no image of the shape and type the network takes."""
-
-    @abstractmethod
     def prepare(self, pixels: Pixels) -> Any:
         """One decoded image or tile (H, W, C), uint8 or float32 in [0, 1], as `analyse_prepared` takes it. Runs in threads."""
 
@@ -155,18 +153,19 @@ class Predictor(ABC):
     def predict(self, images: Image) -> Prediction: ...
     @overload
     def predict(self, images: list[Image] | tuple[Image, ...]) -> list[Prediction]: ...
-    def predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
-        """Predict one image or several: paths, records, or (H, W, 3) arrays (uint8; detectors also float32 in [0, 1]).
+    def predict(self, images: Image | list[Image] | tuple[Image, ...]) -> Prediction | list[Prediction]:
+        """Predict one image, or a list of them.
 
-        Detectors that look at depth take float32 arrays (H, W, 6): colours, then x, y, z in metres. Exported networks round
-        files with more than 8 bits to 8.
+        An image is a path, a record, a Pillow image, a uint8 array (H, W, 3) or (H, W), or a float array of the same shape with
+        values in [0, 1]. Detectors that look at depth take float arrays (H, W, 6): colours, then x, y, z in metres. Exported
+        networks round values to 8 bits. Everything else is refused.
 
         The verdict is `ERROR`, with the reason in `error`, where a value of the input, the map or the score is NaN or infinite.
-        Raises `NotFittedError` before `fit`, `DataError` for an image that cannot be read.
+        Raises `NotFittedError` before `fit`, `DataError` for what is no image or cannot be read.
         """
-        if isinstance(images, str | Path | Record | np.ndarray):
-            return next(self.stream([images], ahead=0))
-        return list(self.stream(images))
+        if isinstance(images, list | tuple):
+            return list(self.stream(images))
+        return next(self.stream([images], ahead=0))
 
     def stream(
         self, images: Iterable[Image], *, ahead: int = AHEAD, mark: Mark = _no_mark
@@ -235,9 +234,8 @@ class Predictor(ABC):
     def _load(self, image: Image, keep_picture: bool, reduce: bool, mark: Mark) -> _Loaded | Unreadable:
         record, reduction, region = None, 1, None if self.calibration is None else self.calibration.region
         try:
-            if isinstance(image, np.ndarray):
-                self.check_array(image)
-                pixels: Pixels = image
+            if not isinstance(image, str | Path | Record):
+                pixels: Pixels = as_pixels(image, with_points=self.needs_points)
             else:
                 record = as_record(image)
                 record = record if region is None else replace(record, region=region)
