@@ -16,6 +16,8 @@ from andon.core.errors import DataError
 
 EXACT_BYTES = 2**30
 """Sums of products are float64 as long as they take no more than this, float32 beyond."""
+LEAST_VARIANCE = 1e-6
+"""Of a feature: below it, as with images that are all alike, regularisation has this unit."""
 BLOCK_NUMBERS = 2**21
 """Entries of the matrices that are factorised at a time (16 MiB in float64, which caches hold)."""
 
@@ -93,7 +95,7 @@ class PositionGaussians:
         sigma = products.double() / self._degrees
         if common is not None:
             sigma = (1 - share) * sigma + share * common
-            regularisation *= float(common.diagonal().mean())
+            regularisation *= max(float(common.diagonal().mean()), LEAST_VARIANCE)
         sigma.diagonal(dim1=1, dim2=2).add_(regularisation)
         return sigma
 
