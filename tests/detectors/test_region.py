@@ -292,4 +292,6 @@ def test_the_command(cli, dataset_folder, region_file, region_run, tmp_path):
     assert "does not exist" in fit(tmp_path / "none.png").complaint()
     assert not (tmp_path / "run").exists()
     other = write_picture(tmp_path / "other.png", texture(0, 96)[:64])
-    assert "other.png is 96 x 64 pixels" in cli("predict", region_run, other).complaint()
+    refused = cli("predict", region_run, other)
+    assert refused.code == 2
+    assert "other.png is 96 x 64 pixels" in refused.err

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from andon.core.errors import DataError
+from andon.core.own_output import MARKER
 from andon.detectors._base import enlarge
 from andon.metrics import Metric
 from andon.report import save_report
@@ -61,7 +62,9 @@ def words(tree: ElementTree.Element) -> str:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Names of all files but the markers of andon's own folders."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if path.name != MARKER}
 
 
 def full_map(report: Report, k: int) -> np.ndarray:
@@ -82,6 +85,7 @@ def test_files_are_those_of_the_design(report: Report, saved: Path) -> None:
         | {f"masks/{place}.png" for place in places}
         | {f"maps/weave/test/{place}.tiff" for place in places}
     )
+    assert all((saved / name / MARKER).is_file() for name in ("figures", "heatmaps", "masks", "maps"))
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -290,7 +294,7 @@ def test_hostile_names_stay_text_and_stay_inside_the_folder(tmp_path: Path) -> N
 
 def test_without_masks_there_are_no_pixel_curves_and_the_page_says_so(tmp_path: Path) -> None:
     save_report(make_report(tmp_path, make_records(tmp_path, masks=False)), tmp_path / "run")
-    figures = {path.stem for path in (tmp_path / "run/figures").iterdir()}
+    figures = {path.stem for path in (tmp_path / "run/figures").glob("*.png")}
     assert figures == FIGURES - {"roc_pixel", "pr_pixel"}
     text = words(page_of(tmp_path / "run")[1])
     assert "No pixel curves: the anomalous pictures have no masks." in text
@@ -313,7 +317,7 @@ def test_runs_with_one_label_only(tmp_path: Path, good: int, bad: int, sentence:
     text = words(page_of(tmp_path / "run")[1])
     assert sentence in text
     assert "image AUROC – Undefined: there is no" in text
-    figures = {path.stem for path in (tmp_path / "run/figures").iterdir()}
+    figures = {path.stem for path in (tmp_path / "run/figures").glob("*.png")}
     assert figures.isdisjoint({"roc_image", "pr_image"}) and "scores" in figures
 
 
