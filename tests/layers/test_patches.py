@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from andon.detectors.patchcore import ConcatEmbedding
-from andon.layers.patches import PatchEmbedding, pooling_kernel
+from andon.layers.patches import ConcatEmbedding, PatchEmbedding, pooling_kernel
 
 
 def reference(features: dict[str, torch.Tensor], tap_size: int, size: int) -> torch.Tensor:

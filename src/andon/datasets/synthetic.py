@@ -78,25 +78,6 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
     return [record for record in records if load_ground_truth(record, read_size(record.image)).defects]
 
 
-def with_anomalies(
-    images: Sequence[Colours], inspected: Sequence[Mask | None], *, seed: int
-) -> list[Colours]:
-    """Copies of images (H, W, 3) with a synthetic anomaly each, the kinds in turn; the donor is the next image.
-
-    `inspected` gives the inspected pixels (H, W) of each image, None for all. Anomalies outside them are left out.
-    """
-    found = []
-    for k, (image, inside) in enumerate(zip(images, inspected, strict=True)):
-        changed, mask = add_anomaly(
-            image, images[(k + 1) % len(images)], KINDS[k % len(KINDS)], seed=[seed, k]
-        )
-        if inside is not None:
-            changed, mask = np.where(inside[:, :, None], changed, image), mask & inside
-        if mask.any():
-            found.append(changed)
-    return found
-
-
 def add_anomaly(
     image: Colours, donor: Colours, kind: str, *, seed: int | Sequence[int]
 ) -> tuple[Colours, Mask]:

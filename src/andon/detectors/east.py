@@ -86,7 +86,7 @@ class EAST(ClosedForm):
     Config = EASTConfig
     config: EASTConfig
     mean_: Tensor
-    """(P, d) means μ of the cells, in the order of `in_blocks`."""
+    """(P, d) means μ of the cells, in the order of `_in_blocks`."""
     whitening_: Tensor
     """(P / block², d, d) lower triangular W with WᵀW = Σ⁻¹ of the blocks."""
     bank_: Tensor
@@ -264,14 +264,11 @@ class EAST(ClosedForm):
     def _inspected(self, record: Record) -> Tensor:
         """(P,) which cells are inspected, block by block."""
         _, height, width = self.embedding.shape
-        if record.region is None:
-            return torch.ones(height * width, dtype=torch.bool)
-        grid = torch.from_numpy(record.region.resized((height, width)))
-        return (
-            self._in_blocks(grid[None, None])[0, :, 0]
-            if grid.any()
-            else torch.ones(height * width, dtype=torch.bool)
-        )
+        grid = torch.ones(height, width, dtype=torch.bool)
+        if record.region is not None:
+            inside = torch.from_numpy(record.region.resized((height, width)))
+            grid = inside if inside.any() else grid
+        return self._in_blocks(grid[None, None])[0, :, 0]
 
     # Inference -----------------------------------------------------------------------------------------------------
 

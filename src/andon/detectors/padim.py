@@ -30,6 +30,7 @@ from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.gaussians import PositionGaussians, mahalanobis
+from andon.layers.patches import ConcatEmbedding
 from andon.layers.smoothing import Smoothing
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.kept_features import KeptFeatures
@@ -89,6 +90,7 @@ class PaDiM(ClosedForm):
             raise ConfigError(
                 f"channels={kept} are more than the {self.available} of the taps: keep fewer, or add taps"
             )
+        self.averages = ConcatEmbedding(self.extractor.shapes) if c.patches == "average" else None
         self.smoothing = Smoothing(c.extractor.image_size, c.smoothing)
         self.register_buffer("channels_", torch.arange(kept))
         self.register_buffer("mean_", torch.empty(0, kept))
@@ -158,12 +160,13 @@ class PaDiM(ClosedForm):
     def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, P, d): the taps on the finest grid, restricted to the kept channels."""
         features = self.extractor(crop_centre(images, self.config.extractor.image_size))
-        if self.config.patches == "average":
-            averages = [F.avg_pool2d(x, 3, 1, 1) for x in features.values()]
-            maps = [F.interpolate(x, size=self.grid, mode="bilinear", align_corners=False) for x in averages]
+        if self.averages is not None:
+            joined: Tensor = self.averages(features)
         else:
-            maps = [F.interpolate(x, size=self.grid, mode="nearest") for x in features.values()]
-        return torch.cat(maps, 1)[:, self.channels_].flatten(2).transpose(1, 2)
+            joined = torch.cat(
+                [F.interpolate(x, size=self.grid, mode="nearest") for x in features.values()], 1
+            )
+        return joined[:, self.channels_].flatten(2).transpose(1, 2)
 
     def analyse_features(self, features: Tensor) -> Analysis:
         cells = mahalanobis(features, self.mean_, self.whitening_)  # (B, P)

@@ -287,9 +287,8 @@ class Predictor(ABC):
         mark("network")
         for k, loaded in enumerate(batch):
             found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
-            score = (
-                np.nan if loaded.error else found.raw_score
-            )  # what was computed without the bad values says nothing
+            # What was computed without the bad values says nothing.
+            score = np.nan if loaded.error else found.raw_score
             yield replace(
                 found, raw_score=score, reduction=loaded.reduction, error=loaded.error or found.error
             )

@@ -84,6 +84,15 @@ class Calibration:
             region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
         )
 
+    def image_threshold_from(self, chosen: Sequence[int]) -> float | None:
+        """Raw image threshold by the scores of the chosen good images alone; None where `image` is not the conformal one."""
+        alpha = self.image.parameter
+        if self.image.rule != "conformal" or alpha is None:
+            return None
+        scores = [self.scores[k] for k in chosen]
+        parts = [self.parts[k] for k in chosen] if self.parts else ()
+        return good_threshold(scores, alpha, on_small="max", parts=parts, folds=self.folds).value
+
     def quieted(self, raw_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(H, W) with the value of a typical good pixel, displayed as 0, where the image is not inspected."""
         if self.region is None:

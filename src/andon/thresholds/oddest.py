@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from andon.thresholds.calibration import Calibration, good_threshold
+from andon.thresholds.calibration import Calibration
 
 APART = 5.0
 """Robust standard deviations above the median from which on a score lies far above the rest."""
@@ -79,19 +79,5 @@ def oddest(calibration: Calibration) -> Oddest | None:
     images = tuple(
         OddImage(calibration.names[k], float(scores[k]), float(shown[k]), bool(apart[k])) for k in named
     )
-    return Oddest(images, calibration.image.value, _without(calibration, set(named)))
-
-
-def _without(calibration: Calibration, left_out: set[int]) -> float | None:
-    """The image threshold from the scores of the other images."""
-    if calibration.image.rule != "conformal" or calibration.image.parameter is None:
-        return None
-    rest = [k for k in range(len(calibration.scores)) if k not in left_out]
-    found = good_threshold(
-        [calibration.scores[k] for k in rest],
-        calibration.image.parameter,
-        on_small="max",
-        parts=[calibration.parts[k] for k in rest] if calibration.parts else (),
-        folds=calibration.folds,
-    )
-    return found.value
+    others = [k for k in range(len(scores)) if k not in named]
+    return Oddest(images, calibration.image.value, calibration.image_threshold_from(others))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from andon.datasets.splits import FEWEST_SESSIONS
-from andon.thresholds.calibration import Calibration, good_threshold
+from andon.thresholds.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +74,12 @@ def session_rates(found: Calibration) -> SessionRates | None:
 
 def _rejected_as_new(found: Calibration) -> int | None:
     """Images that reach the threshold which the scores of the other sessions give."""
-    alpha = found.image.parameter
-    if found.image.rule != "conformal" or alpha is None:
-        return None
     count = 0
     for session in set(found.sessions):
         others = [k for k, name in enumerate(found.sessions) if name != session]
-        threshold = good_threshold(
-            [found.scores[k] for k in others],
-            alpha,
-            on_small="max",
-            parts=[found.parts[k] for k in others] if found.parts else (),
-            folds=found.folds,
-        ).value
+        threshold = found.image_threshold_from(others)
+        if threshold is None:
+            return None
         count += sum(
             score >= threshold
             for score, name in zip(found.scores, found.sessions, strict=True)
