@@ -23,7 +23,7 @@ SOURCE = ROOT / "src" / "andon"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = [
-    *("core", "datasets", "metrics", "thresholds", "runtime", "nn", "layers", "detectors"),
+    *("core", "datasets", "metrics", "thresholds", "runtime", "line", "nn", "layers", "detectors"),
     *("exporting", "report", "runs", "experiments", "pretraining", "api", "testing", "cli"),
 ]
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
@@ -180,7 +180,8 @@ def test_lowest_versions_are_those_of_the_project():
     """`.ci/lowest` installs what pyproject.toml calls the lowest allowed version of each direct dependency."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["runtime"], *extras["export"], *extras["test"]]
+    named = [*project["dependencies"]]
+    named += [entry for extra in ("runtime", "export", "serve", "test") for entry in extras[extra]]
     allowed = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(named), re.M))
     text = (ROOT / "constraints" / "lowest.txt").read_text(encoding="utf-8")
     installed = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.M))

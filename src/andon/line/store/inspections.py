@@ -1,0 +1,224 @@
+"""Rows of inspections: insert once for each request, with counters and the names they refer to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from andon.line.clock import HOUR, Clock
+from andon.line.store.errors import RequestConflict
+from andon.line.store.images import Images
+from andon.line.store.records import (
+    ImageState,
+    Inspection,
+    NewInspection,
+    Recorded,
+    ms_to_text,
+    regions_from_text,
+    regions_to_text,
+)
+from andon.line.store.schema import counter, inspection, model, recipe, station
+from andon.line.verdicts import Cause, Verdict
+
+JOINED = (
+    select(
+        inspection,
+        station.c.name.label("station"),
+        model.c.sha256.label("model_sha256"),
+        recipe.c.code.label("recipe"),
+    )
+    .join(station, inspection.c.station_id == station.c.id)
+    .join(model, inspection.c.model_id == model.c.id)
+    .outerjoin(recipe, inspection.c.recipe_id == recipe.c.id)
+)
+"""Inspections with the names they refer to."""
+
+
+class Inserter:
+    """Writes inspections; used by the writer thread alone. Ids ascend in the order of the commits."""
+
+    def __init__(self, session: int, images: Images, clock: Clock) -> None:
+        self._session, self._images, self._clock = session, images, clock
+        self._ids: dict[tuple[str, ...], int] = {}
+        self._last: int | None = None
+
+    def forget(self) -> None:
+        """Drop what was remembered of rows that have been taken back."""
+        self._ids.clear()
+        self._last = None
+
+    def insert(self, connection: Connection, new: NewInspection) -> Recorded:
+        """Insert the row, or return the first one of the same request."""
+        first = connection.execute(JOINED.where(inspection.c.request_id == new.request_id)).one_or_none()
+        if first is not None:
+            return self._replayed(new, to_inspection(first))
+        self._check_trigger(connection, new)
+        state = self._images.admit(new)
+        if state is ImageState.NOT_STORED and self._images.required(new):
+            new = new.failed(Cause.DISK_FULL)
+        row = self._row(connection, new, state)
+        connection.execute(insert(inspection).values(_columns(row, *self._references(connection, new))))
+        count(connection, self.station(connection, new.station), new.t_done, new.verdict)
+        self._last = row.id
+        return Recorded(row.id, False, row)
+
+    def station(self, connection: Connection, name: str) -> int:
+        """Id of the station, which is added where it is new."""
+        return self._id(connection, station, {"name": name})
+
+    def model(self, connection: Connection, sha256: str) -> int:
+        """Id of the packed file with this hash, which is added where it is new."""
+        return self._id(connection, model, {"sha256": sha256}, {"created": self._clock()})
+
+    def _replayed(self, new: NewInspection, first: Inspection) -> Recorded:
+        if first.image_sha256 != new.image_sha256:
+            raise RequestConflict(
+                f"request {new.request_id!r} was used for another image (inspection {first.id}): use a new id for each part"
+            )
+        return Recorded(first.id, True, first)
+
+    def _check_trigger(self, connection: Connection, new: NewInspection) -> None:
+        if new.trigger_no is None:
+            return
+        same = select(inspection.c.id).where(
+            inspection.c.station_id == self.station(connection, new.station),
+            inspection.c.session_id == self._session,
+            inspection.c.trigger_no == new.trigger_no,
+        )
+        if (earlier := connection.execute(same).scalar()) is not None:
+            raise RequestConflict(
+                f"trigger {new.trigger_no} of {new.station} has a result (inspection {earlier}): count triggers up"
+            )
+
+    def _row(self, connection: Connection, new: NewInspection, state: ImageState) -> Inspection:
+        number = self._next(connection)
+        image_key, map_key = self._images.keys(number, new, state, self._clock())
+        return Inspection(
+            id=number,
+            station=new.station,
+            session=self._session,
+            request_id=new.request_id,
+            trigger_no=new.trigger_no,
+            part_id=new.part_id,
+            lot=new.lot,
+            recipe=new.recipe,
+            model_sha256=new.model_sha256,
+            threshold_version=new.threshold_version,
+            t_trigger=new.t_trigger,
+            t_done=new.t_done,
+            verdict=new.verdict,
+            score_raw=new.score_raw,
+            score=new.score,
+            regions=new.regions,
+            ms=json.loads(ms_to_text(new.ms)),
+            cause=new.cause,
+            image_state=state,
+            image_key=image_key,
+            map_key=map_key,
+            image_sha256=new.image_sha256,
+        )
+
+    def _next(self, connection: Connection) -> int:
+        if self._last is None:
+            self._last = connection.execute(select(func.max(inspection.c.id))).scalar() or 0
+        return self._last + 1
+
+    def _references(self, connection: Connection, new: NewInspection) -> tuple[int, int, int | None]:
+        station_id = self.station(connection, new.station)
+        model_id = self.model(connection, new.model_sha256)
+        if new.recipe is None:
+            return station_id, model_id, None
+        named = {
+            "station_id": station_id,
+            "code": new.recipe,
+            "model_id": model_id,
+            "threshold_version_id": new.threshold_version,
+        }
+        return station_id, model_id, self._id(connection, recipe, named, {"active_from": new.t_done})
+
+    def _id(
+        self, connection: Connection, table: Any, named: dict[str, Any], also: dict[str, Any] | None = None
+    ) -> int:
+        """Id of the row with these values; it is added, with `also`, where there is none."""
+        key = (table.name, *map(str, named.values()))
+        if key not in self._ids:
+            same = select(table.c.id).where(*(table.c[name] == value for name, value in named.items()))
+            found = connection.execute(same.order_by(table.c.id.desc()).limit(1)).scalar()
+            if found is None:
+                added = connection.execute(insert(table).values(**named, **(also or {}))).inserted_primary_key
+                assert added is not None
+                found = added[0]
+            self._ids[key] = int(found)
+        return self._ids[key]
+
+
+def count(connection: Connection, station_id: int, t_done: int, verdict: Verdict, n: int = 1) -> None:
+    """Add `n` parts to the counter of their hour."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    new = dialect.insert(counter).values(
+        station_id=station_id, hour=t_done // HOUR, verdict=verdict.value, n=n
+    )
+    connection.execute(
+        new.on_conflict_do_update(
+            index_elements=["station_id", "hour", "verdict"], set_={"n": counter.c.n + new.excluded.n}
+        )
+    )
+
+
+def to_inspection(row: Row[Any]) -> Inspection:
+    """An `Inspection` from a row of `JOINED`."""
+    values = row._mapping
+    return Inspection(
+        id=values["id"],
+        station=values["station"],
+        session=values["session_id"],
+        request_id=values["request_id"],
+        trigger_no=values["trigger_no"],
+        part_id=values["part_id"],
+        lot=values["lot"],
+        recipe=values["recipe"],
+        model_sha256=values["model_sha256"],
+        threshold_version=values["threshold_version_id"],
+        t_trigger=values["t_trigger"],
+        t_done=values["t_done"],
+        verdict=Verdict(values["verdict"]),
+        score_raw=values["score_raw"],
+        score=values["score"],
+        regions=regions_from_text(values["regions_json"]),
+        ms=json.loads(values["ms_json"]),
+        cause=values["cause"],
+        image_state=ImageState(values["image_state"]),
+        image_key=values["image_key"],
+        map_key=values["map_key"],
+        image_sha256=values["image_sha256"],
+    )
+
+
+def _columns(row: Inspection, station_id: int, model_id: int, recipe_id: int | None) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "station_id": station_id,
+        "session_id": row.session,
+        "trigger_no": row.trigger_no,
+        "request_id": row.request_id,
+        "part_id": row.part_id,
+        "lot": row.lot,
+        "recipe_id": recipe_id,
+        "model_id": model_id,
+        "threshold_version_id": row.threshold_version,
+        "t_trigger": row.t_trigger,
+        "t_done": row.t_done,
+        "verdict": row.verdict.value,
+        "score_raw": row.score_raw,
+        "score": row.score,
+        "regions_json": regions_to_text(row.regions),
+        "ms_json": ms_to_text(row.ms),
+        "cause": row.cause,
+        "image_state": row.image_state.value,
+        "image_key": row.image_key,
+        "map_key": row.map_key,
+        "image_sha256": row.image_sha256,
+    }

@@ -1,0 +1,136 @@
+"""Questions to the store. Pages go by id (`before_id`), never by offset, and no query counts rows of a whole table.
+
+Ids order parts; times may go back. A filter by time takes the smallest id of the first `SLACK` that it selects, found by index,
+and goes through the rows from there on.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from andon.line.clock import HOUR
+from andon.line.store.inspections import JOINED, to_inspection
+from andon.line.store.records import Inspection, PastVerdict, regions_from_text
+from andon.line.store.schema import NOT_OK, counter, inspection, station
+from andon.line.verdicts import Verdict
+
+LONGEST_PAGE = 1000
+SLACK = 2 * HOUR
+"""How far the clock may be set back without a filter by time missing rows."""
+
+
+def one(connection: Connection, row: int) -> Inspection | None:
+    """The inspection with this id."""
+    found = connection.execute(JOINED.where(inspection.c.id == row)).one_or_none()
+    return None if found is None else to_inspection(found)
+
+
+def by_request(connection: Connection, request_id: str) -> Inspection | None:
+    """The inspection of this request."""
+    found = connection.execute(JOINED.where(inspection.c.request_id == request_id)).one_or_none()
+    return None if found is None else to_inspection(found)
+
+
+def page(
+    connection: Connection,
+    *,
+    station_name: str | None,
+    verdict: Verdict | None,
+    part_id: str | None,
+    lot: str | None,
+    since: int | None,
+    before_id: int | None,
+    limit: int,
+) -> list[Inspection]:
+    """Newest first, at most `limit` and `LONGEST_PAGE`."""
+    where: list[ColumnElement[bool]] = []
+    number: int | None = None
+    if station_name is not None:
+        number = station_id(connection, station_name)
+        if number is None:
+            return []
+        where.append(inspection.c.station_id == number)
+    if verdict is not None:
+        where.append(inspection.c.verdict == verdict.value)
+    if part_id is not None:
+        where.append(inspection.c.part_id == part_id)
+    if lot is not None:
+        where.append(inspection.c.lot == lot)
+    if since is not None:
+        first = _first_since(connection, number, since)
+        if first is None:
+            return []
+        # The sum keeps the database from sorting all rows that an index by time finds.
+        where += [inspection.c.id >= first, inspection.c.t_done + 0 >= since]
+    if before_id is not None:
+        where.append(inspection.c.id < before_id)
+    query = JOINED.where(*where)
+    if verdict not in (None, Verdict.OK):
+        query = query.where(NOT_OK)
+    query = query.order_by(inspection.c.id.desc()).limit(max(0, min(limit, LONGEST_PAGE)))
+    return [to_inspection(row) for row in connection.execute(query)]
+
+
+def counts(connection: Connection, station_name: str, since: int) -> dict[Verdict, int]:
+    """Parts of each verdict done since a time: whole hours from the counters, the first partial hour by index."""
+    number = station_id(connection, station_name)
+    if number is None:
+        return {}
+    whole = -(-since // HOUR)  # the first hour that lies completely after `since`
+    hours = (
+        select(counter.c.verdict, func.sum(counter.c.n))
+        .where(counter.c.station_id == number, counter.c.hour >= whole)
+        .group_by(counter.c.verdict)
+    )
+    part = (
+        select(inspection.c.verdict, func.count())
+        .where(
+            inspection.c.station_id == number,
+            inspection.c.t_done >= since,
+            inspection.c.t_done < whole * HOUR,
+        )
+        .group_by(inspection.c.verdict)
+    )
+    total: dict[Verdict, int] = {}
+    for query in (hours, part):
+        for verdict, n in connection.execute(query):
+            total[Verdict(verdict)] = total.get(Verdict(verdict), 0) + int(n)
+    return total
+
+
+def last_verdicts(connection: Connection, station_name: str, n: int) -> list[PastVerdict]:
+    """The newest `n` parts of a station, oldest first."""
+    number = station_id(connection, station_name)
+    if number is None:
+        return []
+    query = (
+        select(inspection.c.id, inspection.c.t_done, inspection.c.verdict, inspection.c.regions_json)
+        .where(inspection.c.station_id == number)
+        .order_by(inspection.c.id.desc())
+        .limit(n)
+    )
+    rows = [
+        PastVerdict(row, t_done, Verdict(verdict), regions_from_text(regions))
+        for row, t_done, verdict, regions in connection.execute(query)
+    ]
+    return rows[::-1]
+
+
+def station_id(connection: Connection, name: str) -> int | None:
+    """Id of a station; None where no part of it was stored yet."""
+    return connection.execute(select(station.c.id).where(station.c.name == name)).scalar()
+
+
+def _first_since(connection: Connection, number: int | None, since: int) -> int | None:
+    """An id below which no row was done since a time, of one station or of all; None where no row was."""
+    numbers = [number] if number is not None else [*connection.execute(select(station.c.id)).scalars()]
+    firsts = []
+    for each in numbers:
+        of_station = inspection.c.station_id == each
+        earliest = select(func.min(inspection.c.t_done)).where(of_station, inspection.c.t_done >= since)
+        if (begin := connection.execute(earliest).scalar()) is not None:
+            near = inspection.c.t_done.between(begin, begin + SLACK)
+            firsts.append(
+                connection.execute(select(func.min(inspection.c.id)).where(of_station, near)).scalar_one()
+            )
+    return min(firsts, default=None)

@@ -1,0 +1,35 @@
+"""Rows by table name, for modules that know no SQL: add, change, select."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from andon.line.store.schema import metadata
+
+
+def add(connection: Connection, table: str, **values: Any) -> int:
+    """Insert a row and return its id."""
+    done = connection.execute(insert(metadata.tables[table]).values(**values))
+    key = done.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def change(connection: Connection, table: str, row: int, **values: Any) -> bool:
+    """Set columns of the row with id `row`; False where there is none."""
+    target = metadata.tables[table]
+    return connection.execute(update(target).where(target.c.id == row).values(**values)).rowcount == 1
+
+
+def find(
+    connection: Connection, table: str, *, before: int | None = None, limit: int | None = None, **equal: Any
+) -> list[dict[str, Any]]:
+    """Rows whose columns equal the given values (None: NULL), newest first, with an id below `before`."""
+    target = metadata.tables[table]
+    key = next(iter(target.primary_key.columns))
+    query = select(target).where(*(target.c[name] == value for name, value in equal.items()))
+    if before is not None:
+        query = query.where(key < before)
+    return [dict(row) for row in connection.execute(query.order_by(key.desc()).limit(limit)).mappings()]

@@ -1,0 +1,229 @@
+"""The inspection store: every verdict is a committed row before it leaves.
+
+store = Store.open("data")
+recorded = store.record(NewInspection(...)).result()     # committed
+store.inspections(station="press", verdict=Verdict.NG)   # newest first
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, Self, TypeVar
+
+from sqlalchemy import Connection, Engine, func, select
+
+from andon.core.errors import ConfigError
+from andon.core.files import writing_errors
+from andon.line.clock import Clock, now_us
+from andon.line.store import queries, recovery
+from andon.line.store.connection import (
+    FILE_NAME,
+    Durability,
+    check_local,
+    lock_folder,
+    lock_postgres,
+    migrate,
+    postgres_engine,
+    reading,
+    sqlite_engine,
+    sqlite_reader,
+)
+from andon.line.store.errors import StoreUnavailable
+from andon.line.store.images import DiskLevel, DiskLimits, Images
+from andon.line.store.inspections import Inserter
+from andon.line.store.records import ImageState, Inspection, NewInspection, PastVerdict, Recorded
+from andon.line.store.schema import inspection
+from andon.line.store.writer import Writer
+from andon.line.verdicts import Verdict
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+
+
+class Store:
+    """All rows and images of one line. One process writes, one thread commits; any thread may ask.
+
+    Queries raise `QueryTimeout` after a second and `StoreUnavailable` when the database is gone.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Engine,
+        folder: Path,
+        locks: Sequence[Any],
+        limits: DiskLimits,
+        clock: Clock,
+    ) -> None:
+        self._engine, self._reader, self._locks = engine, reader, locks
+        self.folder, self.clock = folder, clock
+        with engine.begin() as connection:
+            self.recovery = recovery.recover(connection, folder)
+            self.session = _next_session(connection, clock())
+        self._images = Images(folder, self._settle, limits)
+        self._inserter = Inserter(self.session, self._images, clock)
+        self._writer = Writer(engine, self._inserter.forget)
+        self._closing = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        url_or_folder: str | Path,
+        *,
+        folder: Path | None = None,
+        durability: Durability = "full",
+        limits: DiskLimits | None = None,
+        clock: Clock = now_us,
+    ) -> Self:
+        """Open a folder (SQLite), or a PostgreSQL URL with a `folder` for images; create or update the tables.
+
+        Raises `DataError` for a network share, a folder or database in use, tables of a newer andon; `ConfigError` for
+        a URL that cannot be used; `OutputError` where nothing can be written.
+        """
+        url = str(url_or_folder) if "://" in str(url_or_folder) else None
+        if url is not None and folder is None:
+            raise ConfigError("a database URL needs a folder for images as well: name one")
+        place = Path(url_or_folder) if folder is None else folder
+        with writing_errors(place):
+            place.mkdir(parents=True, exist_ok=True)
+        check_local(place)
+        lock: IO[str] = lock_folder(place)
+        try:
+            if url is None:
+                engine, reader = (
+                    sqlite_engine(place / FILE_NAME, durability),
+                    sqlite_reader(place / FILE_NAME),
+                )
+                locks: list[Any] = [lock]
+                migrate(engine, str(place / FILE_NAME))
+            else:
+                engine = reader = postgres_engine(url, durability)
+                locks = [lock_postgres(engine, "the database"), lock]
+                migrate(engine, "the database")
+            return cls(engine, reader, place, locks, limits or DiskLimits(), clock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def record(self, new: NewInspection) -> Future[Recorded]:
+        """Store a judged part. The future resolves after the commit, with the row whose verdict may leave.
+
+        The same request id with the same image gives the first row again (`replayed`). The future raises
+        `RequestConflict` for the id with another image, `StoreFull` or `StoreUnavailable` where nothing was written: the
+        part is bad then. Image and map are written after the commit.
+        """
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        new = new.checked()
+        if new.image is not None and new.image_sha256 is None:
+            new = replace(new, image_sha256=hashlib.sha256(new.image).hexdigest())
+
+        def keep_files(recorded: Recorded) -> None:
+            if not recorded.replayed and recorded.row.image_state is ImageState.PENDING and new.image:
+                self._images.put(recorded.row, new.image, new.map)
+
+        return self._writer.submit(lambda connection: self._inserter.insert(connection, new), keep_files)
+
+    def write(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Run `work(connection)` in the writer thread, in order with everything else; all its rows are written or none."""
+        return self._writer.submit(work)
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """Answer of `question(connection)`, which reads."""
+        with reading(self._reader) as connection:
+            return question(connection)
+
+    def inspection(self, row: int) -> Inspection | None:
+        """The inspection with this id."""
+        return self.ask(lambda connection: queries.one(connection, row))
+
+    def by_request(self, request_id: str) -> Inspection | None:
+        """The inspection of this request."""
+        return self.ask(lambda connection: queries.by_request(connection, request_id))
+
+    def inspections(
+        self,
+        *,
+        station: str | None = None,
+        verdict: Verdict | None = None,
+        part_id: str | None = None,
+        lot: str | None = None,
+        since: int | None = None,
+        before_id: int | None = None,
+        limit: int = 50,
+    ) -> list[Inspection]:
+        """Newest first. The next page begins with `before_id` = the last id of this one. At most 1,000."""
+        return self.ask(
+            lambda connection: queries.page(
+                connection,
+                station_name=station,
+                verdict=verdict,
+                part_id=part_id,
+                lot=lot,
+                since=since,
+                before_id=before_id,
+                limit=limit,
+            )
+        )
+
+    def counts(self, station: str, *, since: int) -> dict[Verdict, int]:
+        """Parts of each verdict done since a time."""
+        return self.ask(lambda connection: queries.counts(connection, station, since))
+
+    def last_verdicts(self, station: str, n: int) -> list[PastVerdict]:
+        """The newest `n` parts of a station, oldest first: for stop rules after a restart and for replays."""
+        return self.ask(lambda connection: queries.last_verdicts(connection, station, n))
+
+    def image(self, row: Inspection) -> bytes | None:
+        """Original bytes of the image; None where it was not kept or is not written yet."""
+        return self._images.read(row.image_key)
+
+    def map(self, row: Inspection) -> bytes | None:
+        """Anomaly map as 8-bit PNG, 0 to 2 x threshold."""
+        return self._images.read(row.map_key)
+
+    def disk(self) -> DiskLevel:
+        """How full the disk of the images is."""
+        return self._images.level()
+
+    @property
+    def images_lost(self) -> int:
+        """Images that could not be written since the start."""
+        return self._images.lost
+
+    def close(self) -> None:
+        """Write what waits and let go of folder and database."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self.write(lambda _connection: None).result()  # the images of all rows before are queued now
+        self._images.close()
+        self._writer.close()
+        for lock in self._locks:
+            lock.close()
+        self._reader.dispose()
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _settle(self, rows: Sequence[int], state: ImageState) -> None:
+        numbers = list(rows)
+        self._writer.submit(lambda connection: recovery.set_state(connection, numbers, state))
+
+
+def _next_session(connection: Connection, now: int) -> int:
+    """Larger than every session before, even with the clock set back."""
+    last = connection.execute(select(func.max(inspection.c.session_id))).scalar()
+    return max(now, (last or 0) + 1)
