@@ -2,6 +2,7 @@
 
     images/2026/11/28/18/41_NG.png      original bytes, named by id and verdict
     maps/2026/11/28/18/41_NG.png        anomaly map
+    thumbnails/2026/11/28/18/41_NG.jpg  made when first asked for
     quarantine/                         files that no row refers to
 
 A row says `pending` until its file is on the disk, then `stored`.
@@ -9,6 +10,7 @@ A row says `pending` until its file is on the disk, then `stored`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -21,8 +23,11 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 
+from andon.core.errors import UsageError
+from andon.core.files import write_bytes
 from andon.line.clock import SECOND
 from andon.line.store.records import ImageState, Inspection, NewInspection
+from andon.line.store.thumbnails import thumbnail
 from andon.line.verdicts import Verdict
 
 LOG = logging.getLogger(__name__)
@@ -153,6 +158,19 @@ class Images:
             return (self.folder / key).read_bytes()
         except OSError:
             return None
+
+    def thumbnail(self, key: str | None) -> bytes | None:
+        """JPEG of at most 320 px; made and kept when first asked for. None where the image is not there or not decodable."""
+        small = thumbnail_key(key)
+        if key is None or small is None:
+            return None
+        if (kept := self.read(small)) is not None:
+            return kept
+        made = thumbnail(self.folder / key)
+        if made is not None and self.level() < DiskLevel.SHORT:
+            with contextlib.suppress(UsageError, OSError):
+                write_bytes(self.folder / small, made)
+        return made
 
     def delete(self, row: Inspection) -> int:
         """Delete image, map and thumbnail of a row. Returns the bytes of what was there."""

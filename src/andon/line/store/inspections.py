@@ -119,6 +119,7 @@ class Inserter:
             image_key=image_key,
             map_key=map_key,
             image_sha256=new.image_sha256,
+            image_bytes=None if image_key is None else len(new.image or b"") + len(new.map or b""),
         )
 
     def _next(self, connection: Connection) -> int:
@@ -194,6 +195,7 @@ def to_inspection(row: Row[Any]) -> Inspection:
         image_key=values["image_key"],
         map_key=values["map_key"],
         image_sha256=values["image_sha256"],
+        image_bytes=values["image_bytes"],
     )
 
 
@@ -221,4 +223,5 @@ def _columns(row: Inspection, station_id: int, model_id: int, recipe_id: int | N
         "image_key": row.image_key,
         "map_key": row.map_key,
         "image_sha256": row.image_sha256,
+        "image_bytes": row.image_bytes,
     }

@@ -127,6 +127,8 @@ class Inspection:
     """Path of the image below the folder of the store, with `/`."""
     map_key: str | None
     image_sha256: str | None
+    image_bytes: int | None
+    """Image and map together; None where nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ inspection = Table(
     Column("image_key", Text),
     Column("map_key", Text),
     Column("image_sha256", String(64)),
+    Column("image_bytes", BigInteger),
     UniqueConstraint("station_id", "session_id", "trigger_no"),
     Index(None, "station_id", "id"),
     Index("ix_inspection_part_id", "part_id", sqlite_where=text("part_id IS NOT NULL"),

@@ -189,6 +189,10 @@ class Store:
         """Anomaly map as 8-bit PNG, 0 to 2 x threshold."""
         return self._images.read(row.map_key)
 
+    def thumbnail(self, row: Inspection) -> bytes | None:
+        """JPEG of the image, at most 320 px; None where the image is not there or not decodable."""
+        return self._images.thumbnail(row.image_key)
+
     def disk(self) -> DiskLevel:
         """How full the disk of the images is."""
         return self._images.level()

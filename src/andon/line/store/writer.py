@@ -54,6 +54,7 @@ class Writer:
         self._rolled_back = rolled_back
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._open = True
+        self._last_error = ""
         self._gate = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="andon-writer", daemon=True)
         self._thread.start()
@@ -109,26 +110,32 @@ class Writer:
                 for job in jobs:
                     self._write([job])
             else:
-                LOG.error("not written: %s", translated(error))
+                self._complain(translated(error))
                 jobs[0].answer(translated(error))
             return
+        self._last_error = ""
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.answer(outcome)
+
+    def _complain(self, error: StoreError) -> None:
+        """Log an error once until something was written again."""
+        if str(error) != self._last_error:
+            LOG.error("not written: %s", error)
+        self._last_error = str(error)
 
     def _transaction(self, jobs: Sequence[Job[Any]]) -> list[Any]:
         """Run all jobs in one transaction. Returns the result or the error of each."""
         outcomes: list[Any] = []
         with self._engine.begin() as connection:
             for job in jobs:
+                savepoint = connection.begin_nested()
                 try:
-                    with connection.begin_nested():
-                        outcomes.append(job.work(connection))
-                except OperationalError:
+                    outcomes.append(job.work(connection))
+                    savepoint.commit()
+                except OperationalError:  # SQLite may have ended the transaction, savepoint included
                     raise
-                except DatabaseError as error:
-                    self._rolled_back()
-                    outcomes.append(translated(error))
                 except Exception as error:
+                    savepoint.rollback()
                     self._rolled_back()
-                    outcomes.append(error)
+                    outcomes.append(translated(error) if isinstance(error, DatabaseError) else error)
         return outcomes

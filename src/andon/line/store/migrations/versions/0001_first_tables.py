@@ -217,6 +217,7 @@ def _create_tables() -> None:
         sa.Column("image_key", sa.Text()),
         sa.Column("map_key", sa.Text()),
         sa.Column("image_sha256", sa.String(length=64)),
+        sa.Column("image_bytes", sa.BigInteger()),
         sa.ForeignKeyConstraint(["model_id"], ["model.id"], name=op.f("fk_inspection_model_id")),
         sa.ForeignKeyConstraint(["recipe_id"], ["recipe.id"], name=op.f("fk_inspection_recipe_id")),
         sa.ForeignKeyConstraint(["station_id"], ["station.id"], name=op.f("fk_inspection_station_id")),

@@ -1,0 +1,36 @@
+"""Thumbnails of stored images."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from andon.core.image_files import max_pixels, open_image
+
+SIDE = 320
+"""Longest side in pixels."""
+
+
+def thumbnail(path: Path) -> bytes | None:
+    """JPEG of at most `SIDE` x `SIDE` pixels; None for what cannot be decoded.
+
+    Deep images are scaled to their brightest pixel.
+    """
+    try:
+        with open_image(path) as opened:
+            if opened.width * opened.height > max_pixels():
+                return None
+            opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at a fraction of its size
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I") or image.mode == "F":
+                values = np.nan_to_num(np.asarray(image, np.float32)).clip(0)
+                image = Image.fromarray((values * (255 / max(float(values.max()), 1e-9))).astype(np.uint8))
+            image.thumbnail((SIDE, SIDE))
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, "JPEG", quality=85)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return buffer.getvalue()
