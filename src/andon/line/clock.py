@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -17,3 +18,24 @@ DAY = 24 * HOUR
 def now_us() -> int:
     """Microseconds UTC since 1970. The system clock may be set back; ids order parts, times do not."""
     return time.time_ns() // 1000
+
+
+class JumpWatch:
+    """Notices when the clock was set, by comparison with one that only goes forward. Any thread may ask."""
+
+    LEAST = 5 * SECOND
+    """Smallest jump that is reported."""
+
+    def __init__(self, clock: Clock, steady: Clock = lambda: time.monotonic_ns() // 1000) -> None:
+        self._clock, self._steady, self._lock = clock, steady, threading.Lock()
+        self._offset = clock() - steady()
+
+    def jump(self) -> int:
+        """Microseconds by which the clock was set since the last question; 0 below `LEAST`."""
+        with self._lock:
+            offset = self._clock() - self._steady()
+            moved = offset - self._offset
+            if abs(moved) < self.LEAST:
+                return 0
+            self._offset = offset
+            return moved

@@ -20,10 +20,12 @@ from sqlalchemy import Connection, Engine, func, select
 
 from andon.core.errors import ConfigError
 from andon.core.files import writing_errors
-from andon.line.clock import Clock, now_us
+from andon.line.clock import DAY, SECOND, Clock, JumpWatch, now_us
 from andon.line.store import queries, recovery
+from andon.line.store.audit import Entry, Head, append
 from andon.line.store.connection import (
     FILE_NAME,
+    QUERY_SECONDS,
     Durability,
     check_local,
     lock_folder,
@@ -69,6 +71,8 @@ class Store:
         self._images = Images(folder, self._settle, limits)
         self._inserter = Inserter(self.session, self._images, clock)
         self._writer = Writer(engine, self._inserter.forget)
+        self._jumps = JumpWatch(clock)
+        self._head_day = 0
         self._closing = threading.Lock()
         self._closed = False
 
@@ -121,6 +125,8 @@ class Store:
         """
         if self._closed:
             raise StoreUnavailable("the store is closed")
+        if jump := self._jumps.jump():
+            self.audit(Entry("system", "clock set", new={"seconds": round(jump / SECOND, 3)}))
         new = new.checked()
         if new.image is not None and new.image_sha256 is None:
             new = replace(new, image_sha256=hashlib.sha256(new.image).hexdigest())
@@ -135,9 +141,15 @@ class Store:
         """Run `work(connection)` in the writer thread, in order with everything else; all its rows are written or none."""
         return self._writer.submit(work)
 
-    def ask(self, question: Callable[[Connection], T]) -> T:
-        """Answer of `question(connection)`, which reads."""
-        with reading(self._reader) as connection:
+    def audit(self, entry: Entry) -> Future[Head]:
+        """Add a row to the audit. Inside `write`, use `audit.append(connection, entry, at)` to commit it with its change."""
+        return self._writer.submit(
+            lambda connection: append(connection, entry, self.clock()), self._note_head
+        )
+
+    def ask(self, question: Callable[[Connection], T], *, seconds: float = QUERY_SECONDS) -> T:
+        """Answer of `question(connection)`, which reads, within a time limit."""
+        with reading(self._reader, seconds) as connection:
             return question(connection)
 
     def inspection(self, row: int) -> Inspection | None:
@@ -221,6 +233,12 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _note_head(self, head: Head) -> None:
+        """Write the head of the audit to the log once a day: rows missing at the end show by it."""
+        if (day := self.clock() // DAY) != self._head_day:
+            self._head_day = day
+            LOG.info("audit head %s", head)
 
     def _settle(self, rows: Sequence[int], state: ImageState) -> None:
         numbers = list(rows)
