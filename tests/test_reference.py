@@ -18,6 +18,8 @@ from andon.datasets.published.counts import MVTEC_AD
 from andon.detectors._config import DetectorConfig
 from andon.detectors._recipes import RecipeSettings
 from andon.detectors._registry import detector_class, detector_names
+from andon.line import settings as line
+from andon.line.rules.kinds import KINDS, Rule
 from andon.nn.backbones import BackboneConfig
 from andon.nn.training import OptimiserConfig
 from andon.report.evaluation import Report
@@ -30,20 +32,23 @@ SHARED: dict[str, type[Config]] = {
     "optimiser": OptimiserConfig,
     "teacher_optimiser": OptimiserConfig,
     "depth": importlib.import_module("andon.detectors._depth").DepthConfig,
+    "escalation": line.EscalationSettings,
 }
 """Groups of settings that several classes have; a table may leave out those that keep the group's default."""
+REQUIRED = "required"
+"""Default in the tables of a setting that has none."""
 CITED = re.compile(r'docs/(reference/[\w/]+\.md)`*((?:,\s+"[^"]+")*)')
 """A page of the reference as docstrings and comments cite it, with the titles of its sections: `page.md, "Title"`."""
 
 
 def required_classes() -> dict[str, type[Config]]:
-    """Settings of every detector, of pretraining, and those they share."""
+    """Settings of every detector, of pretraining, those they share, and of the line."""
     pretraining = importlib.import_module("andon.pretraining")
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
-    return {
-        cls.__name__: cls for cls in [*found, DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings]
-    }
+    found += [DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings, *KINDS.values()]
+    found += [cls for cls in vars(line).values() if inspect.isclass(cls) and cls.__module__ == line.__name__]
+    return {cls.__name__: cls for cls in found if cls.model_fields}
 
 
 def config_classes() -> dict[str, type[Config]]:
@@ -73,10 +78,20 @@ def tables() -> list[tuple[str, dict[str, object]]]:
 
 def settings(cls: type[Config]) -> dict[str, object]:
     """{dotted name: default} in the form YAML has."""
-    rows = (RecipeSettings(detector="") if cls is RecipeSettings else cls()).settings()
+    needed = {name: REQUIRED for name, field in cls.model_fields.items() if field.is_required()}
+    rows = cls(**needed).settings()
     if cls is RecipeSettings:
         rows = [row for row in rows if row[0] not in {"detector", "name", "summary"}]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in rows}
+    return {name: plain(value) for name, value, _ in rows}
+
+
+def plain(value: object) -> object:
+    """A value in the form YAML has; stop rules by their titles."""
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value.title if isinstance(value, Rule) else value
 
 
 def test_every_class_of_settings_has_a_table():

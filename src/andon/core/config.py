@@ -6,7 +6,7 @@ pydantic and PyYAML are imported here. An unknown key is a `ConfigError` that su
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Self, get_origin
+from typing import Annotated, Any, ClassVar, Self, get_origin
 
 import pydantic
 import yaml
@@ -28,6 +28,8 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+    remedy: ClassVar[str] = "see `andon recipes NAME`"
+    """End of the message about a value that a setting cannot have."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:
@@ -118,7 +120,7 @@ def _dotted_names(cls: type[BaseModel]) -> list[str]:
     return names
 
 
-def _explain(cls: type[BaseModel], error: pydantic.ValidationError, where: str) -> str:
+def _explain(cls: type[Config], error: pydantic.ValidationError, where: str) -> str:
     """The first problem of a validation error in one line."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
@@ -129,7 +131,7 @@ def _explain(cls: type[BaseModel], error: pydantic.ValidationError, where: str) 
         return f"setting {name!r} is missing{place}: add it"
     if not name:
         return f"{first['msg'].removeprefix('Value error, ')}{place}"
-    return f"setting {name}={first['input']!r}{place}: {first['msg'].removeprefix('Value error, ')}; see `andon recipes NAME`"
+    return f"setting {name}={first['input']!r}{place}: {first['msg'].removeprefix('Value error, ')}; {cls.remedy}"
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:

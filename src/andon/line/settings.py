@@ -1,0 +1,256 @@
+"""Settings of a line: from a TOML file, from options, or both.
+
+    [stations.press]
+    model = "part.andon"            # paths are relative to the file
+    cycle_s = 2.0
+    folder = { path = "inbox" }
+    [[stations.press.rules]]
+    kind = "in_a_row"
+    k = 4
+
+Everything that cannot work is a `ConfigError` that names file and key.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from andon.core.config import Amount, Config, Count
+from andon.core.errors import ConfigError
+from andon.line.rules import DEFAULT_RULES, AnyRule, parse_rule
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+"""A finite number above 0."""
+GROUPS = {"part_id", "lot"}
+"""What `FolderSettings.names` can read out of a file name."""
+
+
+class LineConfig(Config):
+    """Base of the settings of a line."""
+
+    remedy: ClassVar[str] = "correct it"
+
+
+class ThresholdSettings(LineConfig):
+    """Two thresholds on the displayed scale, on which 1.0 is the threshold of the packed model."""
+
+    accept: Positive = 1.0
+    """OK below this score."""
+    reject: Positive = 1.0
+    """NG at or above this score; REVIEW in between."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.accept > self.reject:
+            raise ValueError(f"accept={self.accept:g} is above reject={self.reject:g}: exchange them")
+        return self
+
+
+class FolderSettings(LineConfig):
+    """A folder from which a station takes images."""
+
+    path: Path
+    """The folder; it has to exist."""
+    stable_ms: Count = 300
+    """Milliseconds for which size and time of a file have to stay the same; 1000 for network shares."""
+    poll_ms: Count = 1000
+    """Milliseconds between two looks into the folder; 2000 for network shares."""
+    ready_file: bool = False
+    """A file is complete when `NAME.done` lies beside it."""
+    order: Literal["name", "time"] = "name"
+    """Which file comes first."""
+    after: Literal["move", "delete", "keep"] = "move"
+    """What is done with a judged file; `move`: into `done/` of the folder."""
+    names: str = ""
+    """Regular expression with the groups `part_id` and `lot`, searched in the file name."""
+    backlog: Count = 100
+    """Waiting files above which an alarm is raised."""
+
+    @field_validator("names")
+    @classmethod
+    def _is_a_pattern(cls, names: str) -> str:
+        try:
+            groups = set(re.compile(names).groupindex)
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        if names and (not groups or groups - GROUPS):
+            raise ValueError("needs named groups, (?P<part_id>...) or (?P<lot>...), and no others")
+        return names
+
+
+class StationSettings(LineConfig):
+    """One station: which packed model judges, how fast, from where, and when the line stops."""
+
+    name: str
+    """Unique on the line; letters, digits, `-` and `_`, at most 40: it is part of addresses and folder names."""
+    model: Path
+    """Packed file (`andon pack`)."""
+    cycle_s: Positive = 5.0
+    """Seconds between two parts; a part without an answer after this time is ERROR."""
+    queue: Count = 4
+    """Parts that may wait; one more is ERROR (overrun)."""
+    thresholds: ThresholdSettings | None = None
+    """Accept and reject; by default the threshold of the packed model, without REVIEW."""
+    folder: FolderSettings | None = None
+    """Where images are taken from; by default from REST alone."""
+    rules: tuple[AnyRule, ...] = DEFAULT_RULES
+    """Stop rules."""
+    keep_images: tuple[Literal["OK", "NG", "REVIEW", "ERROR"], ...] = ("OK", "NG", "REVIEW", "ERROR")
+    """Verdicts of which images are stored."""
+    on_full_disk: Literal["error", "ok_without_image"] = "error"
+    """Where the disk has no room for an image: ERROR, or the verdict without its image."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+            raise ValueError("has to be 1 to 40 letters a-z, digits, - and _, the first a letter or digit")
+        return name
+
+    @model_validator(mode="after")
+    def _rules_differ(self) -> Self:
+        twice = _first_twice(rule.title for rule in self.rules)
+        if twice:
+            raise ValueError(f"rule {twice!r} is there twice: remove one")
+        return self
+
+
+class EscalationSettings(LineConfig):
+    """What happens while nobody comes."""
+
+    minutes: tuple[Positive, ...] = (5.0, 15.0, 30.0)
+    """Minutes without acknowledgement after which an alarm is announced again, one level higher each time."""
+    call_stops_after_s: Amount = 0.0
+    """Seconds after which a call that nobody acknowledged stops the line; 0: never."""
+
+    @field_validator("minutes")
+    @classmethod
+    def _ascend(cls, minutes: tuple[float, ...]) -> tuple[float, ...]:
+        if list(minutes) != sorted(set(minutes)):
+            raise ValueError("has to ascend, e.g. [5, 15, 30]")
+        return minutes
+
+
+class LineSettings(LineConfig):
+    """All stations of one process, and where their verdicts are kept."""
+
+    name: str = "line"
+    """Shown on the page."""
+    data: Path = Path("andon-data")
+    """Folder of database, images and backups; made when missing."""
+    database: str = ""
+    """URL of a PostgreSQL database; empty: SQLite in `data`."""
+    durability: Literal["full", "relaxed"] = "full"
+    """`relaxed`: the last verdicts before a power failure may be lost."""
+    escalation: EscalationSettings = EscalationSettings()
+    stations: tuple[StationSettings, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        file: Path | None = None,
+        *,
+        stations: Iterable[str] = (),
+        changes: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Settings from a TOML file, from options `NAME=FILE.andon`, or both; `changes` replace single values.
+
+        Raises `ConfigError` for unknown keys, bad numbers, missing files and folders, names used twice, no station.
+        """
+        values, found = ({}, []) if file is None else _read(file)
+        found += [_from_option(option) for option in stations]
+        where = "" if file is None else str(file)
+        settings = cls.parse({**values, **(changes or {}), "stations": tuple(found)}, where=where)
+        _check(settings, where or "the options")
+        return settings
+
+
+def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
+    """Plain values without stations, and the stations; paths are joined with the folder of `file`."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}): give an existing TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML ({error}): correct it") from None
+    tables = values.pop("stations", {})
+    if not isinstance(tables, dict):
+        raise ConfigError(f"{file}: stations has to be tables, one [stations.NAME] for each station")
+    if "data" in values:
+        values["data"] = _join(file, values["data"])
+    if "escalation" in values:
+        table = _table(values["escalation"], f"{file}, [escalation]")
+        values["escalation"] = EscalationSettings.parse(table, where=f"{file}, [escalation]")
+    return values, [_station(file, name, table) for name, table in tables.items()]
+
+
+def _station(file: Path, name: str, values: object) -> StationSettings:
+    where = f"{file}, [stations.{name if name.isprintable() else repr(name)}]"
+    table = _table(values, where)
+    if "name" in table:
+        raise ConfigError(f"setting 'name' in {where}: the name stands in the brackets; remove it")
+    if "model" in table:
+        table["model"] = _join(file, table["model"])
+    if "folder" in table:
+        folder = _table(table["folder"], f"{where}, folder")
+        if "path" in folder:
+            folder["path"] = _join(file, folder["path"])
+        table["folder"] = FolderSettings.parse(folder, where=f"{where}, folder")
+    if "thresholds" in table:
+        thresholds = _table(table["thresholds"], f"{where}, thresholds")
+        table["thresholds"] = ThresholdSettings.parse(thresholds, where=f"{where}, thresholds")
+    if isinstance(table.get("rules"), list):
+        places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(table["rules"], start=1)]
+        table["rules"] = tuple(parse_rule(_table(rule, place), where=place) for place, rule in places)
+    return StationSettings.parse({"name": name, **table}, where=where)
+
+
+def _from_option(option: str) -> StationSettings:
+    name, equals, model = option.partition("=")
+    if not equals or not name or not model:
+        raise ConfigError(
+            f"--station {option!r} is not of the form NAME=FILE, e.g. --station press=part.andon"
+        )
+    return StationSettings.parse({"name": name, "model": model}, where=f"--station {option}")
+
+
+def _check(settings: LineSettings, where: str) -> None:
+    """What one station alone cannot know, and what has to exist."""
+    if not settings.stations:
+        raise ConfigError(f"no station in {where}: add [stations.NAME] to a TOML file or --station NAME=FILE")
+    twice = _first_twice(station.name.lower() for station in settings.stations)
+    if twice:
+        raise ConfigError(f"two stations are named {twice!r} in {where}: rename one (case does not count)")
+    for station in settings.stations:
+        if not station.model.is_file():
+            raise ConfigError(
+                f"station {station.name} in {where}: there is no file {station.model}; make one with `andon pack`"
+            )
+        if station.folder and not station.folder.path.is_dir():
+            raise ConfigError(
+                f"station {station.name} in {where}: there is no folder {station.folder.path}; make it"
+            )
+    twice = _first_twice(str(s.folder.path.resolve()) for s in settings.stations if s.folder)
+    if twice:
+        raise ConfigError(f"two stations in {where} read the folder {twice}: give each its own")
+
+
+def _table(values: object, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} is {values!r}, has to be a table of settings")
+    return dict(values)
+
+
+def _join(file: Path, path: object) -> object:
+    return file.parent / path if isinstance(path, str) else path
+
+
+def _first_twice(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)

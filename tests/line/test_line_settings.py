@@ -1,0 +1,150 @@
+"""Settings of a line: from a file, from options, and every mistake as one line that names file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from andon.core.errors import ConfigError
+from andon.line.rules import DEFAULT_RULES, InARow
+from andon.line.settings import LineSettings, StationSettings
+
+WHOLE = r"""
+name = "hall 2"
+data = "store"
+durability = "relaxed"
+
+[escalation]
+minutes = [1, 2.5]
+
+[stations.press]
+model = "part.andon"
+cycle_s = 2
+queue = 8
+thresholds = { accept = 0.9, reject = 1.1 }
+folder = { path = "inbox", names = '(?P<lot>L\d+)_(?P<part_id>\d+)', after = "keep" }
+keep_images = ["NG"]
+on_full_disk = "ok_without_image"
+
+[[stations.press.rules]]
+kind = "in_a_row"
+k = 4
+
+[[stations.press.rules]]
+kind = "no_part"
+seconds = 60
+
+[stations.oven-2]
+model = "part.andon"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a packed file and an inbox."""
+    (tmp_path / "part.andon").touch()
+    (tmp_path / "inbox").mkdir()
+    return tmp_path
+
+
+def load(folder: Path, text: str, **options) -> LineSettings:
+    file = folder / "line.toml"
+    file.write_text(text, encoding="utf-8")
+    return LineSettings.load(file, **options)
+
+
+def test_a_whole_file(folder, monkeypatch):
+    monkeypatch.chdir("/")
+    line = load(folder, WHOLE)
+    press, oven = line.stations
+    assert (line.name, line.data, line.escalation.minutes) == ("hall 2", folder / "store", (1, 2.5))
+    assert (press.model, press.folder.path) == (folder / "part.andon", folder / "inbox")
+    assert (press.thresholds.accept, press.thresholds.reject, press.queue) == (0.9, 1.1, 8)
+    assert [rule.title for rule in press.rules] == ["4 NG in a row", "no part for 60 s"]
+    assert oven == StationSettings(name="oven-2", model=folder / "part.andon")
+    assert oven.rules == DEFAULT_RULES
+    assert LineSettings.model_validate_json(line.model_dump_json()) == line
+
+
+def test_options_alone_and_with_a_file(folder):
+    option = f"lid={folder / 'part.andon'}"
+    (lid,) = LineSettings.load(stations=[option]).stations
+    assert (lid.name, lid.model, lid.thresholds, lid.folder) == ("lid", folder / "part.andon", None, None)
+    both = load(folder, WHOLE, stations=[option], changes={"data": "elsewhere"})
+    assert [station.name for station in both.stations] == ["press", "oven-2", "lid"]
+    assert both.data == Path("elsewhere")
+
+
+STATION = '[stations.a]\nmodel = "part.andon"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("", ["no station", "--station NAME=FILE"]),
+        ("stations = 3", ["stations has to be tables"]),
+        ("[stations]\na = 3", ["[stations.a] is 3", "table"]),
+        ("[stations.a]\n", ["'model' is missing", "[stations.a]"]),
+        ("[stations.a]\nmodel = 5", ["model=5", "[stations.a]"]),
+        ('[stations.a]\nmodel = "no.andon"', ["station a", "there is no file", "no.andon", "andon pack"]),
+        ('[stations."a b"]\nmodel = "part.andon"', ["name='a b'", "1 to 40 letters"]),
+        ('[stations."a\\n"]\nmodel = "part.andon"', ["1 to 40 letters"]),
+        (STATION + 'name = "b"', ["'name'", "[stations.a]", "remove it"]),
+        (STATION + "cycle = 2", ["unknown setting 'cycle'", "did you mean cycle_s?"]),
+        (STATION + "cycle_s = 0", ["cycle_s=0", "greater than 0"]),
+        (STATION + "cycle_s = nan", ["cycle_s=nan"]),
+        (STATION + "queue = 0", ["queue=0", "correct it"]),
+        (STATION + 'keep_images = ["PENDING"]', ["keep_images", "PENDING"]),
+        (STATION + "thresholds = 1.0", ["thresholds is 1.0", "table"]),
+        (STATION + "thresholds = { accept = 1.2 }", ["accept=1.2 is above reject=1", "[stations.a], thresholds"]),
+        (STATION + "thresholds = { accept = inf, reject = inf }", ["accept=inf"]),
+        (STATION + 'folder = "inbox"', ["folder is 'inbox'", "table"]),
+        (STATION + 'folder = { path = "away" }', ["there is no folder", "away"]),
+        (STATION + 'folder = { path = "inbox", names = "(" }', ["names='('", "not a regular expression"]),
+        (STATION + 'folder = { path = "inbox", names = "(?P<who>x)" }', ["named groups"]),
+        (STATION + 'folder = { path = "inbox", names = "x" }', ["named groups"]),
+        (STATION + "rules = 3", ["rules=3"]),
+        (STATION + "rules = [3]", ["rule 1 is 3"]),
+        (STATION + '[[stations.a.rules]]\nkind = "in_a_row"\nk = 0', ["k=0", "[stations.a], rule 1", "correct the rule"]),
+        (STATION + '[[stations.a.rules]]\nkind = "in_row"', ["unknown kind", "did you mean in_a_row?"]),
+        (STATION + 2 * '[[stations.a.rules]]\nkind = "in_a_row"\n', ["rule '3 NG in a row' is there twice: remove one in"]),
+        (STATION + STATION, ["not valid TOML", "line 3"]),
+        (STATION + STATION.replace(".a", ".A"), ["two stations are named 'a'"]),
+        (2 * (STATION + 'folder = { path = "inbox" }\n').replace(".a]", ".%s]") % (*"ab",), ["read the folder"]),
+        ("dta = 3\n" + STATION, ["unknown setting 'dta'", "did you mean data?"]),
+        ("escalation = 3\n" + STATION, ["[escalation] is 3"]),
+        ("[escalation]\nminutes = [5, 5]\n" + STATION, ["has to ascend", "[escalation]"]),
+        ("[escalation]\nminutes = [0]\n" + STATION, ["minutes.0=0"]),
+        ("a = \x00", ["not valid TOML"]),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_file(folder, text, messages):
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text)
+    for message in [*messages, "line.toml"]:
+        assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["part.andon", "=part.andon", "a=", "a b=part.andon"])
+def test_mistakes_in_options(option):
+    with pytest.raises(ConfigError, match="--station"):
+        LineSettings.load(stations=[option])
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
+        LineSettings.load(tmp_path / "away.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory"):
+        LineSettings.load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        LineSettings.load(tmp_path / "latin.toml")
+
+
+def test_settings_are_frozen_values(folder):
+    line = load(folder, WHOLE)
+    with pytest.raises(ValueError, match="frozen"):
+        line.name = "other"
+    assert line.stations[1].updated({"rules": (InARow(k=9),)}).rules[0].k == 9
