@@ -63,6 +63,8 @@ def fired(rule, text: str, **options) -> list[int]:
         (InARow(k=3), "neen0n", [6]),  # parts without a judgement say nothing about rejects
         (InARow(k=2, verdict="ERROR"), "eoeneeo", [6]),
         (InARow(k=1, verdict="ERROR"), "oeo", [2]),
+        (InARow(k=2, verdict="ERROR"), "oe0o", [3]),
+        (InWindow(k=2, n=4, verdict="ERROR"), "eonnee", [6]),
         (InWindow(k=2, n=3), "noonon", [6]),
         (InWindow(k=2, n=3), "nonoon", [3]),
         (InWindow(k=2, n=3), "neeon", [5]),

@@ -127,11 +127,11 @@ class CountRule(Rule):
     k: Parts = 3
     """Number of parts that fires the rule."""
     verdict: Literal["NG", "ERROR"] = "NG"
-    """Verdict that is counted."""
+    """Verdict that is counted; `ERROR` counts missing verdicts too."""
 
     def counts(self, part: Judged) -> bool:
         """Whether the part is one of those counted."""
-        return part.verdict is (NG if self.verdict == "NG" else Verdict.ERROR)
+        return part.verdict is NG if self.verdict == "NG" else part.verdict in NOT_JUDGED
 
     def skips(self, part: Judged) -> bool:
         """Whether the part is left out: without a judgement there is nothing to say about rejects."""
