@@ -17,7 +17,7 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -132,7 +132,7 @@ class Images:
         """Paths of image and map below the folder of the store; None where nothing is written."""
         if state is not ImageState.PENDING:
             return None, None
-        hour = datetime.fromtimestamp(now // SECOND, UTC).strftime("%Y/%m/%d/%H")
+        hour = hour_name(now)
         name = f"{row}_{new.verdict.name}"
         key = f"{IMAGES}/{hour}/{name}{new.image_suffix.lower()}"
         return key, None if new.map is None else f"{MAPS}/{hour}/{name}.png"
@@ -171,20 +171,6 @@ class Images:
             with contextlib.suppress(UsageError, OSError):
                 write_bytes(self.folder / small, made)
         return made
-
-    def delete(self, row: Inspection) -> int:
-        """Delete image, map and thumbnail of a row. Returns the bytes of what was there."""
-        freed = 0
-        for key in (row.image_key, row.map_key, thumbnail_key(row.image_key)):
-            if key is not None:
-                path = self.folder / key
-                try:
-                    size = path.stat().st_size
-                    path.unlink()
-                except FileNotFoundError:
-                    continue
-                freed += size
-        return freed
 
     def close(self) -> None:
         """Write what waits, then stop."""
@@ -265,3 +251,35 @@ def thumbnail_key(image_key: str | None) -> str | None:
     if image_key is None:
         return None
     return THUMBNAILS + image_key.removeprefix(IMAGES).rsplit(".", 1)[0] + ".jpg"
+
+
+def delete_files(folder: Path, image_key: str | None, map_key: str | None) -> int:
+    """Delete image, map and thumbnail of a row. Returns the bytes of what was there."""
+    freed = 0
+    for key in (image_key, map_key, thumbnail_key(image_key)):
+        if key is None:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            size = (folder / key).stat().st_size
+            (folder / key).unlink()
+            freed += size
+    return freed
+
+
+def hourly_folders(top: Path) -> Iterator[Path]:
+    """Folders `YYYY/MM/DD/HH` below `top`, newest first."""
+
+    def below(folder: Path, depth: int) -> Iterator[Path]:
+        if depth == 0:
+            yield folder
+            return
+        for inner in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
+            if inner.is_dir():
+                yield from below(inner, depth - 1)
+
+    return below(top, 4)
+
+
+def hour_name(now: int) -> str:
+    """Name of the folder of an hour, `YYYY/MM/DD/HH` in UTC."""
+    return datetime.fromtimestamp(now // SECOND, UTC).strftime("%Y/%m/%d/%H")

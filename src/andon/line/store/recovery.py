@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, select, text, update
 
-from andon.line.store.images import IMAGES, MAPS, PART, QUARANTINE
+from andon.line.store.images import IMAGES, MAPS, PART, QUARANTINE, hourly_folders
 from andon.line.store.records import ImageState
 from andon.line.store.schema import inspection
 
@@ -39,7 +39,7 @@ def recover(connection: Connection, folder: Path, *, everything: bool = False) -
     stored, lost = settle_pending(connection, folder)
     unfinished = quarantined = 0
     for kind in (IMAGES, MAPS):
-        hours = _hours(folder / kind)
+        hours = hourly_folders(folder / kind)
         for hour in hours if everything else itertools.islice(hours, RECENT_HOURS):
             files = [Path(entry.path) for entry in os.scandir(hour) if entry.is_file()]
             for part in [file for file in files if file.name.endswith(PART)]:
@@ -73,20 +73,6 @@ def set_state(connection: Connection, rows: Sequence[int], state: ImageState) ->
         connection.execute(
             update(inspection).where(inspection.c.id.in_(chunk)).values(image_state=state.value)
         )
-
-
-def _hours(top: Path) -> Iterator[Path]:
-    """Hourly folders `YYYY/MM/DD/HH` below `top`, newest first."""
-
-    def below(folder: Path, depth: int) -> Iterator[Path]:
-        if depth == 0:
-            yield folder
-            return
-        for inner in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
-            if inner.is_dir():
-                yield from below(inner, depth - 1)
-
-    return below(top, 4)
 
 
 def _without_row(connection: Connection, files: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,214 @@
+"""Retention: images are deleted by age, then by total size; rows stay much longer. Each run is one row of the audit.
+
+Kept in any case: images of the newest `keep_ng` parts that did not pass, images of open alarms, and the newest row. Files go
+before their rows say so: after a crash a row may say `stored` for a file that is gone, and the next run puts that right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Delete, Select, Update, delete, func, select, update
+
+from andon.core.config import Amount, Config, Count
+from andon.line.clock import DAY, HOUR
+from andon.line.store.audit import Entry
+from andon.line.store.images import IMAGES, MAPS, THUMBNAILS, delete_files, hour_name, hourly_folders
+from andon.line.store.records import ImageState
+from andon.line.store.schema import NOT_OK, alarm, inspection
+from andon.line.store.store import Store
+from andon.line.verdicts import Verdict
+
+PAGE = 2000
+"""Rows looked at in one query."""
+BATCH = 100
+"""Images deleted before the run pauses."""
+SHARE = 0.05
+"""Largest share of the time in which the disk is used."""
+SECONDS = 30.0
+"""Time limit of one query of a run."""
+
+
+class RetentionRule(Config):
+    """What is kept and for how long."""
+
+    ok_days: Amount = 30
+    """Days for which images of parts that passed are kept."""
+    bad_days: Amount = 365
+    """Days for which images of all other parts are kept."""
+    row_days: Amount = 3650
+    """Days for which rows are kept; their images go at the latest with them."""
+    image_gb: Amount = 0
+    """Largest size of all images and maps in GB (10^9 bytes); 0: no limit. The oldest of passed parts go first."""
+    keep_ng: Count = 1000
+    """Newest parts that did not pass whose images stay."""
+
+
+@dataclass(slots=True)
+class RetentionRun:
+    """What one run deleted."""
+
+    images: int = 0
+    bytes: int = 0
+    rows: int = 0
+    complete: bool = True
+    """False where the run was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    row: int
+    verdict: Verdict
+    t_done: int
+    image_key: str
+    map_key: str | None
+    bytes: int
+
+
+def run(store: Store, rule: RetentionRule, stop: threading.Event, *, share: float = SHARE) -> RetentionRun:
+    """Delete what the rule no longer keeps, using the disk for at most `share` of the time. Ends early when `stop` is set."""
+    done, now = RetentionRun(), store.clock()
+    protected = store.ask(lambda connection: _protected(connection, rule.keep_ng), seconds=SECONDS)
+    for batch in _batches(_aged(store, rule, now, protected)):
+        _delete(store, batch, done, stop, share)
+    for batch in _batches(_surplus(store, rule, protected)):
+        _delete(store, batch, done, stop, share)
+    if not stop.is_set():
+        done.rows = _delete_rows(store, now - round(rule.row_days * DAY), stop)
+        _remove_empty_folders(store, now)
+    done.complete = not stop.is_set()
+    store.audit(
+        Entry("system", "retention", new=asdict(done), reason=f"rule {rule.model_dump_json()}")
+    ).result()
+    return done
+
+
+def _aged(store: Store, rule: RetentionRule, now: int, protected: set[int]) -> Iterator[_Kept]:
+    limits = {
+        verdict: now - round(min(days, rule.row_days) * DAY)
+        for verdict in Verdict
+        for days in [rule.ok_days if verdict.passes else rule.bad_days]
+    }
+    oldest_rows = now - round(rule.row_days * DAY)
+    for kept in _stored(store):
+        if kept.t_done < limits[kept.verdict] and (kept.row not in protected or kept.t_done < oldest_rows):
+            yield kept
+
+
+def _surplus(store: Store, rule: RetentionRule, protected: set[int]) -> Iterator[_Kept]:
+    """Oldest images until the rest is within `image_gb`: first of parts that passed, then of the others."""
+    if not rule.image_gb:
+        return
+    size = select(func.sum(inspection.c.image_bytes)).where(
+        inspection.c.image_state == ImageState.STORED.value
+    )
+    surplus = store.ask(lambda c: c.execute(size).scalar() or 0, seconds=SECONDS) - rule.image_gb * 1e9
+    for passed in (True, False):
+        for kept in _stored(store):
+            if surplus <= 0:
+                return
+            if kept.verdict.passes == passed and kept.row not in protected:
+                surplus -= kept.bytes
+                yield kept
+
+
+def _stored(store: Store) -> Iterator[_Kept]:
+    """Rows with an image on the disk, by id; read page by page, so that no query takes long."""
+    last = -1
+    while True:
+        query = (
+            select(
+                inspection.c.id,
+                inspection.c.verdict,
+                inspection.c.t_done,
+                inspection.c.image_key,
+                inspection.c.map_key,
+                inspection.c.image_bytes,
+            )
+            .where(inspection.c.id > last, inspection.c.image_state == ImageState.STORED.value)
+            .order_by(inspection.c.id)
+            .limit(PAGE)
+        )
+        rows = _all(store, query)
+        if not rows:
+            return
+        for row, verdict, t_done, image_key, map_key, size in rows:
+            yield _Kept(row, Verdict(verdict), t_done, image_key, map_key, size or 0)
+        last = rows[-1].id
+
+
+def _protected(connection: Connection, keep_ng: int) -> set[int]:
+    """Ids whose images stay whatever their age."""
+    newest = select(inspection.c.id).where(NOT_OK).order_by(inspection.c.id.desc()).limit(keep_ng)
+    kept = set(connection.execute(newest).scalars())
+    open_alarms = select(alarm.c.inspection_from, alarm.c.inspection_to).where(
+        alarm.c.resolved.is_(None), alarm.c.inspection_from.is_not(None)
+    )
+    for first, last in connection.execute(open_alarms):
+        kept |= set(range(first, (last or first) + 1))
+    return kept
+
+
+def _batches(kept: Iterator[_Kept]) -> Iterator[list[_Kept]]:
+    batch: list[_Kept] = []
+    for each in kept:
+        batch.append(each)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _delete(
+    store: Store, batch: Sequence[_Kept], done: RetentionRun, stop: threading.Event, share: float
+) -> None:
+    if stop.is_set():
+        return
+    begin = time.monotonic()
+    for kept in batch:
+        done.bytes += delete_files(store.folder, kept.image_key, kept.map_key)
+    done.images += len(batch)
+    rows = [kept.row for kept in batch]
+    gone = {"image_state": ImageState.DELETED.value, "image_key": None, "map_key": None, "image_bytes": None}
+    _execute(store, update(inspection).where(inspection.c.id.in_(rows)).values(**gone))
+    stop.wait((time.monotonic() - begin) * (1 / share - 1))
+
+
+def _delete_rows(store: Store, before: int, stop: threading.Event) -> int:
+    """Delete rows done before a time, oldest first, until a page has none; never the newest row, from which ids go on."""
+    total = 0
+    while not stop.is_set():
+        oldest = select(inspection.c.id, inspection.c.t_done).order_by(inspection.c.id).limit(BATCH)
+        rows = _all(store, oldest)
+        old = [row for row, t_done in rows if t_done < before]
+        if len(rows) < BATCH:
+            old = [row for row in old if row != rows[-1].id]
+        if not old:
+            break
+        _execute(store, delete(inspection).where(inspection.c.id.in_(old)))
+        total += len(old)
+    return total
+
+
+def _all(store: Store, query: Select[Any]) -> Sequence[Any]:
+    return store.ask(lambda connection: connection.execute(query).all(), seconds=SECONDS)
+
+
+def _execute(store: Store, statement: Update | Delete) -> None:
+    store.write(lambda connection: connection.execute(statement)).result()
+
+
+def _remove_empty_folders(store: Store, now: int) -> None:
+    """Remove empty hourly folders, those of this hour and the one before excepted, into which images may be written."""
+    used = {hour_name(now), hour_name(now - HOUR)}
+    for kind in (IMAGES, MAPS, THUMBNAILS):
+        for folder in hourly_folders(store.folder / kind):
+            if folder.relative_to(store.folder / kind).as_posix() not in used:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()

@@ -1,0 +1,127 @@
+"""Retention: what the rule no longer keeps goes, what it protects stays, and the audit says how much."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from andon.line.clock import DAY, HOUR
+from andon.line.store import ImageState, Store, audit, retention, rows
+from andon.line.store.retention import RetentionRule
+from andon.line.verdicts import Verdict
+from line.storing import part
+
+NOW = 1000 * DAY
+AGES = [400, 200, 100, 40, 20, 10, 2, 1]
+"""Days; two parts of each age, the first OK, the second NG."""
+
+
+@pytest.fixture(scope="module")
+def aged(empty_store, tmp_path_factory) -> Path:
+    """Folder of a store with old parts of 1,000 bytes each."""
+    folder = shutil.copytree(empty_store, tmp_path_factory.mktemp("aged") / "store")
+    now = NOW
+    with Store.open(folder, clock=lambda: now) as store:
+        for number, age in enumerate(AGES):
+            now = NOW - age * DAY
+            for offset, verdict in enumerate((Verdict.OK, Verdict.NG)):
+                store.record(
+                    part(2 * number + offset, t_done=now, verdict=verdict, image=bytes(900), map=bytes(100))
+                ).result()
+    return folder
+
+
+@pytest.fixture
+def old(aged, tmp_path):
+    with Store.open(shutil.copytree(aged, tmp_path / "store"), clock=lambda: NOW) as store:
+        yield store
+
+
+def kept(store) -> dict[str, list[int]]:
+    """Ages in days of the parts whose image is there, by verdict."""
+    ages: dict[str, list[int]] = {"OK": [], "NG": []}
+    for row in store.inspections():
+        there = store.image(row) is not None
+        assert there == (row.image_state is ImageState.STORED)
+        assert there == (store.map(row) is not None)
+        if there:
+            ages[row.verdict.name].append((NOW - row.t_done) // DAY)
+    return {name: ages[::-1] for name, ages in ages.items()}
+
+
+def apply(store, stop=None, **rule):
+    return retention.run(store, RetentionRule(**{"keep_ng": 1, **rule}), stop or threading.Event(), share=1.0)
+
+
+def test_images_go_by_age(old):
+    done = apply(old, ok_days=30, bad_days=150)
+    assert kept(old) == {"OK": [20, 10, 2, 1], "NG": [100, 40, 20, 10, 2, 1]}
+    assert (done.images, done.bytes, done.rows, done.complete) == (6, 6000, 0, True)
+    assert len(old.inspections()) == 16
+    assert not [*old.folder.glob("images/*/*/*/*")][7:]  # folders of the oldest hours are gone
+    assert apply(old, ok_days=30, bad_days=150).images == 0
+
+
+def test_a_run_is_in_the_audit(old):
+    apply(old, ok_days=30)
+    entry = old.ask(lambda c: rows.find(c, "audit"))[0]
+    assert (entry["action"], json.loads(entry["new_json"])["images"]) == ("retention", 4 + 1)
+    assert '"ok_days":30' in entry["reason"]
+    old.ask(audit.check)
+
+
+def test_the_newest_bad_parts_and_open_alarms_stay(old):
+    station = old.ask(lambda c: rows.find(c, "station"))[0]["id"]
+    common = {"station_id": station, "rule": "r", "state": "ACTIVE", "raised": 1}
+    old.write(lambda c: rows.add(c, "alarm", **common, inspection_from=1, inspection_to=2)).result()
+    old.write(
+        lambda c: rows.add(c, "alarm", **common, inspection_from=4, inspection_to=4, resolved=2)
+    ).result()
+    apply(old, ok_days=0, bad_days=0, keep_ng=3)
+    assert kept(old) == {"OK": [400], "NG": [400, 10, 2, 1]}
+
+
+def test_the_oldest_passed_parts_go_first_when_there_is_too_much(old):
+    apply(old, ok_days=500, bad_days=500, image_gb=10_500 / 1e9)
+    assert kept(old) == {"OK": [2, 1], "NG": AGES}
+    apply(old, ok_days=500, bad_days=500, image_gb=6_000 / 1e9)
+    assert kept(old) == {"OK": [], "NG": AGES[2:]}
+
+
+def test_rows_go_after_their_images_and_ids_go_on(old):
+    done = apply(old, ok_days=500, bad_days=500, row_days=30)
+    assert done.rows == 8
+    assert [(NOW - row.t_done) // DAY for row in old.inspections()][::-2] == [20, 10, 2, 1]
+    assert kept(old) == {"OK": [20, 10, 2, 1], "NG": [20, 10, 2, 1]}
+    assert apply(old, row_days=0).rows == 7
+    assert old.record(part(500)).result().id == 17
+
+
+def test_a_run_can_be_stopped(old):
+    stop = threading.Event()
+    stop.set()
+    done = apply(old, stop, ok_days=0, bad_days=0)
+    assert (done.images, done.complete) == (0, False)
+
+
+def test_a_run_leaves_the_disk_to_others(old, monkeypatch):
+    waits = []
+    monkeypatch.setattr(retention, "BATCH", 5)
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", waits.append)
+    retention.run(old, RetentionRule(ok_days=0, keep_ng=1), stop)
+    assert len(waits) == 2
+    assert min(waits) > 0
+
+
+def test_folders_of_this_hour_stay(store, folder):
+    now = store.clock()
+    store.record(part(1, image=b"x", t_done=now - HOUR)).result()
+    store.close()
+    with Store.open(folder) as again:
+        apply(again, ok_days=0)
+        assert len([*folder.glob("images/*/*/*/*")]) == 1
