@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from line.postgres import BINARIES, Cluster
 
 if TYPE_CHECKING:
     from andon.line.store import Store
@@ -43,13 +46,41 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(empty_store: Path, tmp_path: Path) -> Path:
-    """Folder of a closed store without rows."""
+    """Folder of a closed store without rows, on SQLite."""
     return shutil.copytree(empty_store, tmp_path / "store")
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server."""
+    if not BINARIES:
+        pytest.skip("PostgreSQL is not installed")
+    server = Cluster()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def reopen(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Store]:
+    """Opens the store of the test; it must be closed before it is opened again. Both databases pass the same tests."""
+    from andon.line.store import Store
+
+    if request.param == "sqlite":
+        return partial(Store.open, folder)
+    url = request.getfixturevalue("cluster").new_database()
+    return partial(Store.open, url, folder=folder)
+
+
 @pytest.fixture
-def store(folder: Path) -> Iterator[Store]:
+def store(reopen: Callable[..., Store]) -> Iterator[Store]:
     """An open store without rows."""
+    with reopen() as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite_store(folder: Path) -> Iterator[Store]:
+    """An open store without rows, on SQLite."""
     from andon.line.store import Store
 
     with Store.open(folder) as opened:

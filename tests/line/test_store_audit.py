@@ -16,10 +16,10 @@ from line.storing import part
 
 
 @pytest.fixture
-def chain(store, folder):
+def chain(sqlite_store, folder):
     """A closed store with five audit rows; returns its file and the head."""
     for number in range(5):
-        head = store.audit(
+        head = sqlite_store.audit(
             Entry(
                 f"Åsa {number}",
                 "threshold",
@@ -29,7 +29,7 @@ def chain(store, folder):
                 reason="why",
             )
         ).result()
-    store.close()
+    sqlite_store.close()
     return folder / "andon.sqlite", head
 
 

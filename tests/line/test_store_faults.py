@@ -86,12 +86,12 @@ def test_killed_at_random_points(folder, kills):
             assert image is None or len(image) == 5000
 
 
-def test_power_loss_loses_no_answered_row_and_halves_none(store, folder, tmp_path):
+def test_power_loss_loses_no_answered_row_and_halves_none(sqlite_store, folder, tmp_path):
     """Database and log are copied while parts are stored, and the copy's log is cut at any byte."""
     for number in range(5):
-        store.record(part(number)).result()
+        sqlite_store.record(part(number)).result()
     answered_before = 5
-    waiting = [store.record(part(number)) for number in range(5, 40)]
+    waiting = [sqlite_store.record(part(number)) for number in range(5, 40)]
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("andon.sqlite", "andon.sqlite-wal"):
@@ -111,19 +111,19 @@ def test_power_loss_loses_no_answered_row_and_halves_none(store, folder, tmp_pat
     assert counts[-1] < counts[0]
 
 
-def test_a_full_database_says_so_and_recovers_without_restart(store):
-    store.record(part(0)).result()
-    pages = store.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar()).result()
-    store.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar()).result()
-    futures = [store.record(part(n, part_id="x" * 300)) for n in range(1, 60)]
+def test_a_full_database_says_so_and_recovers_without_restart(sqlite_store):
+    sqlite_store.record(part(0)).result()
+    pages = sqlite_store.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar()).result()
+    sqlite_store.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar()).result()
+    futures = [sqlite_store.record(part(n, part_id="x" * 300)) for n in range(1, 60)]
     errors = [future.exception() for future in futures]
     refused = [error for error in errors if error is not None]
     assert refused
     assert {type(error) for error in refused} == {StoreFull}
     assert "\n" not in str(refused[0])
-    store.write(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1000000").scalar()).result()
-    store.record(part(1000)).result()
-    assert store.counts("press", since=0) == {Verdict.OK: 2 + errors.count(None)}
+    sqlite_store.write(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1000000").scalar()).result()
+    sqlite_store.record(part(1000)).result()
+    assert sqlite_store.counts("press", since=0) == {Verdict.OK: 2 + errors.count(None)}
 
 
 @pytest.mark.service

@@ -118,7 +118,7 @@ def test_more_than_memory_allows_is_lost_and_said(store, monkeypatch):
     assert settled(store, row.id) is ImageState.LOST
 
 
-def test_what_a_crash_left_apart_is_put_right(store, folder):
+def test_what_a_crash_left_apart_is_put_right(store, folder, reopen):
     rows = [store.record(part(n, image=b"x")).result().row for n in range(3)]
     store.close()
     kept, gone, _other = (folder / row.image_key for row in rows)
@@ -126,13 +126,13 @@ def test_what_a_crash_left_apart_is_put_right(store, folder):
     half, stray = kept.with_name("9_OK.png.part"), kept.with_name("77_OK.png")
     half.write_bytes(b"ha")
     stray.write_bytes(b"stray")
-    with Store.open(folder) as first:
+    with reopen() as first:
         first.write(
             lambda c: c.exec_driver_sql("UPDATE inspection SET image_state = 1 WHERE id < 3")
         ).result()
     stray.write_bytes(b"stray")
     half.write_bytes(b"ha")
-    with Store.open(folder) as again:
+    with reopen() as again:
         found = again.recovery
         assert (found.stored, found.lost, found.unfinished, found.quarantined) == (1, 1, 1, 1)
         states = [again.inspection(row.id).image_state for row in rows]

@@ -118,10 +118,10 @@ def test_a_run_leaves_the_disk_to_others(old, monkeypatch):
     assert min(waits) > 0
 
 
-def test_folders_of_this_hour_stay(store, folder):
-    now = store.clock()
-    store.record(part(1, image=b"x", t_done=now - HOUR)).result()
-    store.close()
+def test_folders_of_this_hour_stay(sqlite_store, folder):
+    now = sqlite_store.clock()
+    sqlite_store.record(part(1, image=b"x", t_done=now - HOUR)).result()
+    sqlite_store.close()
     with Store.open(folder) as again:
         apply(again, ok_days=0)
         assert len([*folder.glob("images/*/*/*/*")]) == 1

@@ -31,8 +31,20 @@ QUERY_SECONDS = 1.0
 """Time limit of a query."""
 BUSY_SECONDS = 10.0
 """How long a write waits for another process that holds the database (a backup, a shell)."""
+UNUSABLE = ("locked", "unable to open", "attempt to write a readonly database")
+"""Messages of SQLite about a file that cannot be used now; its other errors are about the statement."""
 ADVISORY_LOCK = 0x616E646F6E
 """Key of the lock that the writing process holds on PostgreSQL."""
+PATIENCE = {
+    "connect_timeout": 3,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+"""How soon a server that has gone silent counts as gone, in seconds; the last in milliseconds."""
+SERVER_PATIENCE = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+"""How soon the server lets go of the lock of a computer that has gone silent."""
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         "nfs",
@@ -105,7 +117,10 @@ def postgres_engine(url: str, durability: Durability = "full") -> Engine:
         commit = "on" if durability == "full" else "off"
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": 3, "options": f"-c synchronous_commit={commit} -c timezone=UTC"},
+            connect_args={
+                "options": f"-c synchronous_commit={commit} -c timezone=UTC {SERVER_PATIENCE}",
+                **PATIENCE,
+            },
             pool_pre_ping=True,
         )
     except ArgumentError:
@@ -154,7 +169,8 @@ def translated(error: DatabaseError) -> StoreError:
         return StoreFull(f"no space left for the database ({message}): free some")
     if "interrupted" in message or "statement timeout" in message:
         return QueryTimeout(f"the query took longer than {QUERY_SECONDS:g} s: narrow it by part, lot or time")
-    if isinstance(error, OperationalError):
+    remote = not isinstance(error.orig, sqlite3.Error)
+    if isinstance(error, OperationalError) and (remote or any(word in message for word in UNUSABLE)):
         return StoreUnavailable(f"the database cannot be used ({message}): check it")
     return StoreError(f"the database refused ({message})")
 
@@ -177,6 +193,7 @@ def reading(engine: Engine, seconds: float = QUERY_SECONDS) -> Iterator[Connecti
                 finally:
                     raw.set_progress_handler(None, 0)
             else:
+                connection.execute(text("SET TRANSACTION READ ONLY"))
                 connection.execute(text(f"SET LOCAL statement_timeout = {round(seconds * 1000)}"))
                 yield connection
     except DatabaseError as error:
@@ -203,22 +220,53 @@ def lock_folder(folder: Path) -> IO[str]:
     return file
 
 
-def lock_postgres(engine: Engine, shown: str) -> Connection:
-    """Hold the database for this process by an advisory lock, as long as the connection stays open."""
+class PostgresLock:
+    """Holds the database for this process, as long as its connection lasts.
+
+    Raises `DataError` where the database cannot be reached or another process holds it.
+    """
+
+    def __init__(self, engine: Engine, shown: str) -> None:
+        self._engine, self._shown = engine, shown
+        self._connection = self._held()
+
+    def renew(self) -> None:
+        """Take the lock again after the connection was lost."""
+        self._connection.invalidate()
+        self._connection.close()
+        self._connection = self._held()
+
+    def close(self) -> None:
+        """Let go."""
+        self._connection.invalidate()
+        self._connection.close()
+
+    def _held(self) -> Connection:
+        try:
+            connection = self._engine.connect()
+            lock = text("SELECT pg_try_advisory_lock(:key)")
+            held = connection.execute(lock, {"key": ADVISORY_LOCK}).scalar_one()
+            connection.commit()
+        except OperationalError as error:
+            raise DataError(
+                f"{self._shown} cannot be reached ({_first_line(error)}): check address and server"
+            ) from error
+        if not held:
+            connection.close()
+            raise DataError(
+                f"{self._shown} is in use by another process: stop it first, or use another database"
+            )
+        return connection
+
+
+def answers(engine: Engine) -> bool:
+    """Whether the database can be reached now."""
     try:
-        connection = engine.connect()
-        held = connection.execute(
-            text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}
-        ).scalar_one()
-        connection.commit()
-    except OperationalError as error:
-        raise DataError(
-            f"{shown} cannot be reached ({_first_line(error)}): check address and server"
-        ) from error
-    if not held:
-        connection.close()
-        raise DataError(f"{shown} is in use by another process: stop it first, or use another database")
-    return connection
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except DatabaseError:
+        return False
+    return True
 
 
 def check_local(folder: Path) -> None:

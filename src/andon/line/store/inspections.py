@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from andon.line.clock import HOUR, Clock
-from andon.line.store.errors import RequestConflict
+from andon.line.store.errors import RequestConflict, StoreError
 from andon.line.store.images import Images
 from andon.line.store.records import (
     ImageState,
@@ -38,32 +39,48 @@ JOINED = (
 
 
 class Inserter:
-    """Writes inspections; used by the writer thread alone. Ids ascend in the order of the commits."""
+    """Writes inspections to one database; used by the writer thread alone."""
 
     def __init__(self, session: int, images: Images, clock: Clock) -> None:
         self._session, self._images, self._clock = session, images, clock
         self._ids: dict[tuple[str, ...], int] = {}
-        self._last: int | None = None
 
     def forget(self) -> None:
         """Drop what was remembered of rows that have been taken back."""
         self._ids.clear()
-        self._last = None
 
-    def insert(self, connection: Connection, new: NewInspection) -> Recorded:
-        """Insert the row, or return the first one of the same request."""
+    def insert(self, connection: Connection, new: NewInspection, number: Callable[[], int]) -> Recorded:
+        """Insert the row with the id that `number` gives, or return the first one of the same request."""
         first = connection.execute(JOINED.where(inspection.c.request_id == new.request_id)).one_or_none()
         if first is not None:
-            return self._replayed(new, to_inspection(first))
+            return replayed(new, to_inspection(first))
         self._check_trigger(connection, new)
         state = self._images.admit(new)
         if state is ImageState.NOT_STORED and self._images.required(new):
             new = new.failed(Cause.DISK_FULL)
-        row = self._row(connection, new, state)
+        row = self._row(new, number(), state)
         connection.execute(insert(inspection).values(_columns(row, *self._references(connection, new))))
         count(connection, self.station(connection, new.station), new.t_done, new.verdict)
-        self._last = row.id
         return Recorded(row.id, False, row)
+
+    def adopt(self, connection: Connection, row: Inspection) -> bool:
+        """Insert a row of another database with its id; False where its request is there.
+
+        A trigger number that is taken is left out. Raises `StoreError` where the id belongs to another request.
+        """
+        columns = _columns(row, *self._references(connection, row))
+        for trigger_no in (row.trigger_no, None):
+            new = _dialect(connection).insert(inspection).values({**columns, "trigger_no": trigger_no})
+            if (
+                connection.execute(new.on_conflict_do_nothing().returning(inspection.c.id)).first()
+                is not None
+            ):
+                count(connection, self.station(connection, row.station), row.t_done, row.verdict)
+                return True
+            same = select(inspection.c.id).where(inspection.c.request_id == row.request_id)
+            if connection.execute(same).first() is not None:
+                return False
+        raise StoreError(f"inspection {row.id} exists with another request: the database has a second writer")
 
     def station(self, connection: Connection, name: str) -> int:
         """Id of the station, which is added where it is new."""
@@ -72,13 +89,6 @@ class Inserter:
     def model(self, connection: Connection, sha256: str) -> int:
         """Id of the packed file with this hash, which is added where it is new."""
         return self._id(connection, model, {"sha256": sha256}, {"created": self._clock()})
-
-    def _replayed(self, new: NewInspection, first: Inspection) -> Recorded:
-        if first.image_sha256 != new.image_sha256:
-            raise RequestConflict(
-                f"request {new.request_id!r} was used for another image (inspection {first.id}): use a new id for each part"
-            )
-        return Recorded(first.id, True, first)
 
     def _check_trigger(self, connection: Connection, new: NewInspection) -> None:
         if new.trigger_no is None:
@@ -93,8 +103,7 @@ class Inserter:
                 f"trigger {new.trigger_no} of {new.station} has a result (inspection {earlier}): count triggers up"
             )
 
-    def _row(self, connection: Connection, new: NewInspection, state: ImageState) -> Inspection:
-        number = self._next(connection)
+    def _row(self, new: NewInspection, number: int, state: ImageState) -> Inspection:
         image_key, map_key = self._images.keys(number, new, state, self._clock())
         return Inspection(
             id=number,
@@ -122,12 +131,9 @@ class Inserter:
             image_bytes=None if image_key is None else len(new.image or b"") + len(new.map or b""),
         )
 
-    def _next(self, connection: Connection) -> int:
-        if self._last is None:
-            self._last = connection.execute(select(func.max(inspection.c.id))).scalar() or 0
-        return self._last + 1
-
-    def _references(self, connection: Connection, new: NewInspection) -> tuple[int, int, int | None]:
+    def _references(
+        self, connection: Connection, new: NewInspection | Inspection
+    ) -> tuple[int, int, int | None]:
         station_id = self.station(connection, new.station)
         model_id = self.model(connection, new.model_sha256)
         if new.recipe is None:
@@ -156,17 +162,32 @@ class Inserter:
         return self._ids[key]
 
 
+def replayed(new: NewInspection, first: Inspection) -> Recorded:
+    """The first answer of a request. Raises `RequestConflict` where its image was another."""
+    if first.image_sha256 != new.image_sha256:
+        raise RequestConflict(
+            f"request {new.request_id!r} was used for another image (inspection {first.id}): use a new id for each part"
+        )
+    return Recorded(first.id, True, first)
+
+
 def count(connection: Connection, station_id: int, t_done: int, verdict: Verdict, n: int = 1) -> None:
     """Add `n` parts to the counter of their hour."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    new = dialect.insert(counter).values(
-        station_id=station_id, hour=t_done // HOUR, verdict=verdict.value, n=n
+    new = (
+        _dialect(connection)
+        .insert(counter)
+        .values(station_id=station_id, hour=t_done // HOUR, verdict=verdict.value, n=n)
     )
     connection.execute(
         new.on_conflict_do_update(
             index_elements=["station_id", "hour", "verdict"], set_={"n": counter.c.n + new.excluded.n}
         )
     )
+
+
+def _dialect(connection: Connection) -> Any:
+    """Module with the `insert` that handles conflicts."""
+    return sqlite if connection.dialect.name == "sqlite" else postgresql
 
 
 def to_inspection(row: Row[Any]) -> Inspection:

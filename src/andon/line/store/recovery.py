@@ -54,13 +54,15 @@ def recover(connection: Connection, folder: Path, *, everything: bool = False) -
     return Recovery(stored, lost, unfinished, quarantined)
 
 
-def settle_pending(connection: Connection, folder: Path) -> tuple[int, int]:
+def settle_pending(connection: Connection, folder: Path, *, missing_is_lost: bool = True) -> tuple[int, int]:
     """Set pending rows to `stored` or `lost` by whether their file is there. Returns both counts."""
     pending = select(inspection.c.id, inspection.c.image_key).where(text("image_state = 1"))
     found: dict[ImageState, list[int]] = {ImageState.STORED: [], ImageState.LOST: []}
     for row, key in connection.execute(pending):
         there = key is not None and (folder / key).is_file()
         found[ImageState.STORED if there else ImageState.LOST].append(row)
+    if not missing_is_lost:
+        found[ImageState.LOST] = []
     for state, rows in found.items():
         set_state(connection, rows, state)
     return len(found[ImageState.STORED]), len(found[ImageState.LOST])

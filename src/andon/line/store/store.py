@@ -7,6 +7,7 @@ store.inspections(station="press", verdict=Verdict.NG)   # newest first
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, func, select
 
@@ -27,9 +28,10 @@ from andon.line.store.connection import (
     FILE_NAME,
     QUERY_SECONDS,
     Durability,
+    PostgresLock,
+    answers,
     check_local,
     lock_folder,
-    lock_postgres,
     migrate,
     postgres_engine,
     reading,
@@ -41,7 +43,8 @@ from andon.line.store.images import DiskLevel, DiskLimits, Images
 from andon.line.store.inspections import Inserter
 from andon.line.store.records import ImageState, Inspection, NewInspection, PastVerdict, Recorded
 from andon.line.store.schema import inspection
-from andon.line.store.writer import Writer
+from andon.line.store.spool import Spool
+from andon.line.store.writer import Standby, Writer
 from andon.line.verdicts import Verdict
 
 T = TypeVar("T")
@@ -59,18 +62,21 @@ class Store:
         engine: Engine,
         reader: Engine,
         folder: Path,
-        locks: Sequence[Any],
+        locks: Sequence[IO[str] | PostgresLock],
         limits: DiskLimits,
         clock: Clock,
     ) -> None:
         self._engine, self._reader, self._locks = engine, reader, locks
         self.folder, self.clock = folder, clock
+        self._images = Images(folder, self._settle, limits)
+        with engine.begin() as connection:
+            self.session = _next_session(connection, clock())
+            self._last = connection.execute(select(func.max(inspection.c.id))).scalar() or 0
+        self._inserter = Inserter(self.session, self._images, clock)
+        self._spool = self._open_spool() if engine.dialect.name == "postgresql" else None
         with engine.begin() as connection:
             self.recovery = recovery.recover(connection, folder)
-            self.session = _next_session(connection, clock())
-        self._images = Images(folder, self._settle, limits)
-        self._inserter = Inserter(self.session, self._images, clock)
-        self._writer = Writer(engine, self._inserter.forget)
+        self._writer = Writer(engine, self._forget, self._standby())
         self._jumps = JumpWatch(clock)
         self._head_day = 0
         self._closing = threading.Lock()
@@ -98,23 +104,22 @@ class Store:
         with writing_errors(place):
             place.mkdir(parents=True, exist_ok=True)
         check_local(place)
-        lock: IO[str] = lock_folder(place)
-        try:
+        with contextlib.ExitStack() as undo:
+            locks: list[IO[str] | PostgresLock] = [undo.enter_context(contextlib.closing(lock_folder(place)))]
             if url is None:
-                engine, reader = (
-                    sqlite_engine(place / FILE_NAME, durability),
-                    sqlite_reader(place / FILE_NAME),
-                )
-                locks: list[Any] = [lock]
-                migrate(engine, str(place / FILE_NAME))
+                file = place / FILE_NAME
+                engine, reader, shown = sqlite_engine(file, durability), sqlite_reader(file), str(file)
             else:
-                engine = reader = postgres_engine(url, durability)
-                locks = [lock_postgres(engine, "the database"), lock]
-                migrate(engine, "the database")
-            return cls(engine, reader, place, locks, limits or DiskLimits(), clock)
-        except BaseException:
-            lock.close()
-            raise
+                engine, reader = postgres_engine(url, durability), postgres_engine(url, durability)
+                shown = "the database"
+            undo.callback(engine.dispose)
+            undo.callback(reader.dispose)
+            if url is not None:
+                locks.append(undo.enter_context(contextlib.closing(PostgresLock(engine, shown))))
+            migrate(engine, shown)
+            store = cls(engine, reader, place, locks, limits or DiskLimits(), clock)
+            undo.pop_all()
+        return store
 
     def record(self, new: NewInspection) -> Future[Recorded]:
         """Store a judged part. The future resolves after the commit, with the row whose verdict may leave.
@@ -131,11 +136,26 @@ class Store:
         if new.image is not None and new.image_sha256 is None:
             new = replace(new, image_sha256=hashlib.sha256(new.image).hexdigest())
 
+        numbers: list[int] = []
+
+        def number() -> int:  # the same when the row has to be written again
+            if not numbers:
+                self._last += 1
+                numbers.append(self._last)
+            return numbers[0]
+
         def keep_files(recorded: Recorded) -> None:
+            if self._spool is not None:
+                self._spool.remember(recorded)
             if not recorded.replayed and recorded.row.image_state is ImageState.PENDING and new.image:
                 self._images.put(recorded.row, new.image, new.map)
 
-        return self._writer.submit(lambda connection: self._inserter.insert(connection, new), keep_files)
+        spool = self._spool
+        return self._writer.submit(
+            lambda connection: self._inserter.insert(connection, new, number),
+            keep_files,
+            None if spool is None else lambda connection: spool.insert(connection, new, number),
+        )
 
     def write(self, work: Callable[[Connection], T]) -> Future[T]:
         """Run `work(connection)` in the writer thread, in order with everything else; all its rows are written or none."""
@@ -210,6 +230,11 @@ class Store:
         return self._images.level()
 
     @property
+    def spooling(self) -> bool:
+        """Whether PostgreSQL is gone and parts are stored in a local file until it is back."""
+        return self._writer.spooling
+
+    @property
     def images_lost(self) -> int:
         """Images that could not be written since the start."""
         return self._images.lost
@@ -220,11 +245,14 @@ class Store:
             if self._closed:
                 return
             self._closed = True
-        self.write(lambda _connection: None).result()  # the images of all rows before are queued now
+        drained = self._writer.submit(lambda _connection: None, spooled=lambda _connection: None)
+        drained.result()  # the images of all rows before are queued now
         self._images.close()
         self._writer.close()
         for lock in self._locks:
             lock.close()
+        if self._spool is not None:
+            self._spool.close()
         self._reader.dispose()
         self._engine.dispose()
 
@@ -242,7 +270,38 @@ class Store:
 
     def _settle(self, rows: Sequence[int], state: ImageState) -> None:
         numbers = list(rows)
-        self._writer.submit(lambda connection: recovery.set_state(connection, numbers, state))
+
+        def settle(connection: Connection) -> None:
+            recovery.set_state(connection, numbers, state)
+
+        self._writer.submit(settle, spooled=settle)
+
+    def _forget(self) -> None:
+        self._inserter.forget()
+        if self._spool is not None:
+            self._spool.inserter.forget()
+
+    def _open_spool(self) -> Spool:
+        """The local spool, emptied into the database."""
+        spool = Spool(self.folder, Inserter(self.session, self._images, self.clock))
+        self._last = max(self._last, spool.last())
+        spool.carry_over(self._engine, self._inserter)
+        return spool
+
+    def _standby(self) -> Standby | None:
+        spool = self._spool
+        if spool is None:
+            return None
+
+        def take_back() -> None:
+            for lock in self._locks:
+                if isinstance(lock, PostgresLock):
+                    lock.renew()
+            spool.carry_over(self._engine, self._inserter)
+            with self._engine.begin() as connection:
+                recovery.settle_pending(connection, self.folder, missing_is_lost=False)
+
+        return Standby(spool.engine, lambda: answers(self._reader), take_back)
 
 
 def _next_session(connection: Connection, now: int) -> int:
