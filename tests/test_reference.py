@@ -33,6 +33,7 @@ SHARED: dict[str, type[Config]] = {
     "teacher_optimiser": OptimiserConfig,
     "depth": importlib.import_module("andon.detectors._depth").DepthConfig,
     "escalation": line.EscalationSettings,
+    "retention": line.RetentionSettings,
 }
 """Groups of settings that several classes have; a table may leave out those that keep the group's default."""
 REQUIRED = "required"

@@ -116,6 +116,7 @@ STATION = '[stations.a]\nmodel = "part.andon"\n'
         ("escalation = 3\n" + STATION, ["[escalation] is 3"]),
         ("[escalation]\nminutes = [5, 5]\n" + STATION, ["has to ascend", "[escalation]"]),
         ("[escalation]\nminutes = [0]\n" + STATION, ["minutes.0=0"]),
+        ("[retention]\nok_days = -1\n" + STATION, ["ok_days=-1", "[retention]"]),
         ("a = \x00", ["not valid TOML"]),
     ],
 )  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from andon.line.clock import DAY, HOUR
+from andon.line.settings import RetentionSettings
 from andon.line.store import ImageState, Store, audit, retention, rows
-from andon.line.store.retention import RetentionRule
 from andon.line.verdicts import Verdict
 from line.storing import part
 
@@ -54,7 +54,9 @@ def kept(store) -> dict[str, list[int]]:
 
 
 def apply(store, stop=None, **rule):
-    return retention.run(store, RetentionRule(**{"keep_ng": 1, **rule}), stop or threading.Event(), share=1.0)
+    return retention.run(
+        store, RetentionSettings(**{"keep_ng": 1, **rule}), stop or threading.Event(), share=1.0
+    )
 
 
 def test_images_go_by_age(old):
@@ -113,7 +115,7 @@ def test_a_run_leaves_the_disk_to_others(old, monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 5)
     stop = threading.Event()
     monkeypatch.setattr(stop, "wait", waits.append)
-    retention.run(old, RetentionRule(ok_days=0, keep_ng=1), stop)
+    retention.run(old, RetentionSettings(ok_days=0, keep_ng=1), stop)
     assert len(waits) == 2
     assert min(waits) > 0
 

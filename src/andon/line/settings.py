@@ -138,6 +138,21 @@ class EscalationSettings(LineConfig):
         return minutes
 
 
+class RetentionSettings(LineConfig):
+    """What is kept and for how long."""
+
+    ok_days: Amount = 30.0
+    """Days for which images of parts that passed are kept."""
+    bad_days: Amount = 365.0
+    """Days for which images of all other parts are kept."""
+    row_days: Amount = 3650.0
+    """Days for which verdicts are kept; their images go at the latest with them."""
+    image_gb: Amount = 0.0
+    """Largest size of all images and maps in GB (10^9 bytes), the oldest of passed parts go first; 0: no limit."""
+    keep_ng: Count = 1000
+    """Newest parts that did not pass whose images stay."""
+
+
 class LineSettings(LineConfig):
     """All stations of one process, and where their verdicts are kept."""
 
@@ -150,6 +165,7 @@ class LineSettings(LineConfig):
     durability: Literal["full", "relaxed"] = "full"
     """`relaxed`: the last verdicts before a power failure may be lost."""
     escalation: EscalationSettings = EscalationSettings()
+    retention: RetentionSettings = RetentionSettings()
     stations: tuple[StationSettings, ...] = ()
 
     @classmethod
@@ -185,9 +201,10 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         raise ConfigError(f"{file}: stations has to be tables, one [stations.NAME] for each station")
     if "data" in values:
         values["data"] = _join(file, values["data"])
-    if "escalation" in values:
-        table = _table(values["escalation"], f"{file}, [escalation]")
-        values["escalation"] = EscalationSettings.parse(table, where=f"{file}, [escalation]")
+    for name, group in (("escalation", EscalationSettings), ("retention", RetentionSettings)):
+        if name in values:
+            where = f"{file}, [{name}]"
+            values[name] = group.parse(_table(values[name], where), where=where)
     return values, [_station(file, name, table) for name, table in tables.items()]
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Delete, Select, Update, delete, func, select, update
 
-from andon.core.config import Amount, Config, Count
 from andon.line.clock import DAY, HOUR
+from andon.line.settings import RetentionSettings
 from andon.line.store.audit import Entry
 from andon.line.store.images import IMAGES, MAPS, THUMBNAILS, delete_files, hour_name, hourly_folders
 from andon.line.store.records import ImageState
@@ -32,21 +32,6 @@ SHARE = 0.05
 """Largest share of the time in which the disk is used."""
 SECONDS = 30.0
 """Time limit of one query of a run."""
-
-
-class RetentionRule(Config):
-    """What is kept and for how long."""
-
-    ok_days: Amount = 30
-    """Days for which images of parts that passed are kept."""
-    bad_days: Amount = 365
-    """Days for which images of all other parts are kept."""
-    row_days: Amount = 3650
-    """Days for which rows are kept; their images go at the latest with them."""
-    image_gb: Amount = 0
-    """Largest size of all images and maps in GB (10^9 bytes); 0: no limit. The oldest of passed parts go first."""
-    keep_ng: Count = 1000
-    """Newest parts that did not pass whose images stay."""
 
 
 @dataclass(slots=True)
@@ -70,7 +55,9 @@ class _Kept:
     bytes: int
 
 
-def run(store: Store, rule: RetentionRule, stop: threading.Event, *, share: float = SHARE) -> RetentionRun:
+def run(
+    store: Store, rule: RetentionSettings, stop: threading.Event, *, share: float = SHARE
+) -> RetentionRun:
     """Delete what the rule no longer keeps, using the disk for at most `share` of the time. Ends early when `stop` is set."""
     done, now = RetentionRun(), store.clock()
     protected = store.ask(lambda connection: _protected(connection, rule.keep_ng), seconds=SECONDS)
@@ -83,12 +70,12 @@ def run(store: Store, rule: RetentionRule, stop: threading.Event, *, share: floa
         _remove_empty_folders(store, now)
     done.complete = not stop.is_set()
     store.audit(
-        Entry("system", "retention", new=asdict(done), reason=f"rule {rule.model_dump_json()}")
+        Entry("system", "retention", new=asdict(done), reason=f"settings {rule.model_dump_json()}")
     ).result()
     return done
 
 
-def _aged(store: Store, rule: RetentionRule, now: int, protected: set[int]) -> Iterator[_Kept]:
+def _aged(store: Store, rule: RetentionSettings, now: int, protected: set[int]) -> Iterator[_Kept]:
     limits = {
         verdict: now - round(min(days, rule.row_days) * DAY)
         for verdict in Verdict
@@ -100,7 +87,7 @@ def _aged(store: Store, rule: RetentionRule, now: int, protected: set[int]) -> I
             yield kept
 
 
-def _surplus(store: Store, rule: RetentionRule, protected: set[int]) -> Iterator[_Kept]:
+def _surplus(store: Store, rule: RetentionSettings, protected: set[int]) -> Iterator[_Kept]:
     """Oldest images until the rest is within `image_gb`: first of parts that passed, then of the others."""
     if not rule.image_gb:
         return
