@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, demo, pretrain, runs, threshold, weights
+from andon.cli import benchmark, catalogue, data, demo, line, pretrain, runs, threshold, weights
 from andon.cli import export as deploy
 from andon.core.errors import AndonError, UsageError
 from andon.core.files import NO_SPACE, UNWRITABLE
@@ -25,6 +25,8 @@ HELP = "Visual anomaly detection: learn from images of good parts, then judge ne
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app):
     app.add_typer(commands)
+app.add_typer(line.app)
+app.add_typer(line.audit_app, name="audit")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(pretrain.app, name="pretrain")
@@ -41,6 +43,18 @@ LEARNING = {
     "jinja2",
 }
 """Packages that machines which only answer do without."""
+SERVING = {
+    "sqlalchemy",
+    "alembic",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "multipart",
+    "python_multipart",
+    "sse_starlette",
+    "watchdog",
+}
+"""Packages of the extra `serve`."""
 STOPPED = 130
 """What newer versions of Typer return after Ctrl-C."""
 
@@ -66,6 +80,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 1)
     except ModuleNotFoundError as error:
+        if error.name in SERVING:
+            _fail(f"this command needs {error.name}, which is not installed: pip install 'andon[serve]'", 2)
         if error.name not in LEARNING:
             raise
         _fail(

@@ -11,15 +11,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from andon.core.errors import DataError, UsageError
+from andon.line.store.connection import FILE_NAME, postgres_engine, reading, sqlite_reader
 from andon.line.store.schema import audit
 
 BEGIN = "0" * 64
 """Previous hash of the first row."""
+VERIFY_SECONDS = 3600.0
+"""Time limit of `verify_database`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,25 @@ def check(connection: Connection, known: Head | None = None) -> Head:
     if result.problem:
         raise DataError(f"the audit is not sound: {result.problem}; compare with a backup")
     return result.head
+
+
+def verify_database(url_or_folder: str | Path, known: Head | None = None) -> Verification:
+    """Check the audit of a PostgreSQL URL or a data folder; a line may write meanwhile.
+
+    Raises `DataError` where there is no database, `StoreError` where it cannot be read.
+    """
+    if "://" in str(url_or_folder):
+        engine = postgres_engine(str(url_or_folder))
+    else:
+        file = Path(url_or_folder) / FILE_NAME
+        if not file.is_file():
+            raise DataError(f"{url_or_folder} has no {FILE_NAME}: name the data folder of the line")
+        engine = sqlite_reader(file)
+    try:
+        with reading(engine, VERIFY_SECONDS) as connection:
+            return verify(connection, known)
+    finally:
+        engine.dispose()
 
 
 def row_hash(row: Mapping[str, Any]) -> str:

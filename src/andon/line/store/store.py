@@ -145,7 +145,7 @@ class Store:
             return numbers[0]
 
         def keep_files(recorded: Recorded) -> None:
-            if self._spool is not None:
+            if self._spool is not None and not self._writer.spooling:  # the spool knows its own rows
                 self._spool.remember(recorded)
             if not recorded.replayed and recorded.row.image_state is ImageState.PENDING and new.image:
                 self._images.put(recorded.row, new.image, new.map)
