@@ -226,7 +226,7 @@ def test_filters_use_their_index(filled):
     store.ask(explain)
     assert "ix_inspection_not_ok" in plans[0]
     assert "ix_inspection_verdict" in plans[1]
-    assert "ix_inspection_station_id_id" in plans[2]
+    assert "ix_inspection_station_id_id_verdict_t_done" in plans[2]
     assert not any("SCAN inspection" in plan or "TEMP B-TREE" in plan for plan in plans)
 
 
@@ -234,7 +234,9 @@ def test_last_verdicts_are_oldest_first(filled):
     store, rows = filled
     ours = [row for row in rows if row.station == "press"][-5:]
     assert [past.id for past in store.last_verdicts("press", 5)] == [row.id for row in ours]
-    assert store.last_verdicts("press", 1)[0].regions == ours[-1].regions
+    bad = [past for past in store.last_verdicts("press", 5) if past.verdict is Verdict.NG]
+    assert bad
+    assert all(past.regions == ours[0].regions for past in bad)
     assert store.last_verdicts("nowhere", 5) == []
 
 

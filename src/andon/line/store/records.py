@@ -148,6 +148,7 @@ class PastVerdict(NamedTuple):
     t_done: int
     verdict: Verdict
     regions: tuple[Region, ...]
+    """Empty for parts that passed."""
 
 
 def regions_to_text(regions: tuple[Region, ...]) -> str | None:

@@ -116,7 +116,7 @@ inspection = Table(
     Column("image_sha256", String(64)),
     Column("image_bytes", BigInteger),
     UniqueConstraint("station_id", "session_id", "trigger_no"),
-    Index(None, "station_id", "id"),
+    Index(None, "station_id", "id", "verdict", "t_done"),
     Index("ix_inspection_part_id", "part_id", sqlite_where=text("part_id IS NOT NULL"),
           postgresql_where=text("part_id IS NOT NULL")),
     Index("ix_inspection_lot", "lot", "id", sqlite_where=text("lot IS NOT NULL"),

@@ -50,6 +50,9 @@ from andon.line.verdicts import Verdict
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
+REPLAY_SECONDS = 10.0
+"""Time limit of `last_verdicts`, which may ask for very many."""
+
 
 class Store:
     """All rows and images of one line. One process writes, one thread commits; any thread may ask.
@@ -211,7 +214,9 @@ class Store:
 
     def last_verdicts(self, station: str, n: int) -> list[PastVerdict]:
         """The newest `n` parts of a station, oldest first: for stop rules after a restart and for replays."""
-        return self.ask(lambda connection: queries.last_verdicts(connection, station, n))
+        return self.ask(
+            lambda connection: queries.last_verdicts(connection, station, n), seconds=REPLAY_SECONDS
+        )
 
     def image(self, row: Inspection) -> bytes | None:
         """Original bytes of the image; None where it was not kept or is not written yet."""

@@ -269,7 +269,12 @@ def _create_tables() -> None:
         sqlite_where=sa.text("image_state = 1"),
         postgresql_where=sa.text("image_state = 1"),
     )
-    op.create_index(op.f("ix_inspection_station_id_id"), "inspection", ["station_id", "id"], unique=False)
+    op.create_index(
+        op.f("ix_inspection_station_id_id_verdict_t_done"),
+        "inspection",
+        ["station_id", "id", "verdict", "t_done"],
+        unique=False,
+    )
     op.create_index(
         op.f("ix_inspection_station_id_t_done_verdict"),
         "inspection",
