@@ -178,6 +178,19 @@ def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def packed(tiny_run: Path, network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run as a packed file; not to be changed. Tests that use it belong to the group `network`."""
+    from andon.exporting import packed as packing
+    from andon.runs.export import pack_run
+
+    path = tmp_path_factory.mktemp("packed") / "cloth.andon"
+    with pytest.MonkeyPatch.context() as patch:  # exporting once is enough
+        patch.setattr(packing, "_network", lambda detector, pictures: (network.read_bytes(), ""))
+        pack_run(tiny_run, path)
+    return path
+
+
 @pytest.fixture
 def exported_once(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting the tiny run copies `network` instead of writing it again, which costs seconds."""

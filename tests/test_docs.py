@@ -23,10 +23,12 @@ SOURCE = ROOT / "src" / "andon"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = [
-    *("core", "datasets", "metrics", "thresholds", "runtime", "line", "nn", "layers", "detectors"),
-    *("exporting", "report", "runs", "experiments", "pretraining", "api", "testing", "cli"),
+    *("core", "datasets", "metrics", "thresholds", "runtime", "nn", "layers", "detectors"),
+    *("exporting", "report", "runs", "experiments", "pretraining", "line", "api", "testing", "cli"),
 ]
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
+OF_THE_LINE = {"core", "thresholds", "runtime", "exporting", "line"}
+"""Rooms from which `line` imports: a line computer learns nothing."""
 
 
 @cache
@@ -70,6 +72,15 @@ def test_imports_go_one_way(file):
     room = file.relative_to(SOURCE).parts[0].removesuffix(".py")
     above = {other for other in imported_rooms(file) if ROOMS.index(other) > ROOMS.index(room)}
     assert not above, f"{room} must not import from {', '.join(sorted(above))}"
+
+
+def test_the_line_learns_nothing():
+    for file in (SOURCE / "line").rglob("*.py"):
+        used = {name for name, typing_only in imports(file) if name.startswith("andon.") and not typing_only}
+        assert {name.split(".")[1] for name in used} <= OF_THE_LINE, file
+        assert {name for name in used if name.startswith("andon.exporting")} <= {"andon.exporting.packed"}, (
+            file
+        )
 
 
 def test_architecture_names_the_rooms():

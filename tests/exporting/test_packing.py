@@ -25,15 +25,6 @@ from andon.runs.loading import load
 pytestmark = pytest.mark.xdist_group("network")
 
 
-@pytest.fixture(scope="module")
-def packed(tiny_run, network, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("packed") / "cloth.andon"
-    with pytest.MonkeyPatch.context() as patch:  # exporting once is enough
-        patch.setattr(packing, "_network", lambda detector, pictures: (network.read_bytes(), ""))
-        pack_run(tiny_run, path)
-    return path
-
-
 @pytest.mark.slow
 def test_packing_exports(tiny_run, tmp_path):
     assert pack_run(tiny_run, tmp_path / "x.andon")["network"] == "model.onnx"

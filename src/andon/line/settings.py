@@ -97,7 +97,7 @@ class StationSettings(LineConfig):
     queue: Count = 4
     """Parts that may wait; one more is ERROR (overrun)."""
     thresholds: ThresholdSettings | None = None
-    """Accept and reject; by default the threshold of the packed model, without REVIEW."""
+    """Accept and reject; by default those of the packed model."""
     folder: FolderSettings | None = None
     """Where images are taken from; by default from REST alone."""
     rules: tuple[AnyRule, ...] = DEFAULT_RULES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from andon.line.rules.kinds import Action, Evidence, Judged, Rule, State
@@ -41,14 +41,15 @@ class Watch:
         """Empty all windows and begin all waiting at `now`. What fired and is not over yet stays so."""
         self._states = [rule.start(now) for rule in self.rules]
 
-    def restore(self, parts: Iterable[Judged], now: int) -> list[RuleEvent]:
+    def restore(self, parts: Iterable[Judged], now: int, present: Collection[str] = ()) -> list[RuleEvent]:
         """Build the windows from stored parts since the last stop, oldest first; waiting begins at `now`.
 
-        Returns the rules that fired among these parts. A stop among them was not carried out before the restart.
+        `present` are titles of rules that fired before and whose condition was not over. Returns the rules that fired among
+        these parts. A stop among them was not carried out before the restart.
         """
         fired = [event for part in parts for event in self.part(part) if event.present]
         self._states = [state._replace(since=now) for state in self._states]
-        self._since_fired.clear()
+        self._since_fired = {i: 0 for i, rule in enumerate(self.rules) if rule.title in present}
         return fired
 
     def part(self, part: Judged) -> list[RuleEvent]:

@@ -1,0 +1,308 @@
+"""From an image to a judgement, with a packed model and without PyTorch.
+
+    judge = Judge(Path("part.andon"))
+    judge.self_check()                                   # before the first part
+    judge.judge(image_bytes, judge.thresholds).verdict
+
+A judgement is never an exception: whatever goes wrong with an image is the verdict ERROR with its cause.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from andon.core.errors import ConfigError, DataError
+from andon.core.image_files import decode
+from andon.core.images import as_uint8
+from andon.core.records import Prediction
+from andon.exporting.packed import Packed, read_pack
+from andon.line.verdicts import Cause, Region, Verdict
+from andon.runtime import Model
+from andon.runtime.predictor import Unreadable
+from andon.thresholds.display import AffineDisplay
+
+LOG = logging.getLogger(__name__)
+Pixels = npt.NDArray[np.uint8]
+
+MOST_REGIONS = 32
+"""Regions of a part that are kept, the largest ones."""
+MAP_SIDE = 512
+"""Longest side of a stored map; each of its pixels is the largest value of a block."""
+SIZE_FACTOR, PROPORTION_FACTOR = 1.25, 1.05
+"""How far the side of an image, or width over height, may lie outside the range of the check images."""
+NEIGHBOURS = np.ones((3, 3), np.int64)
+"""Pixels that touch at a corner belong to one region."""
+MEMORY = Path("/dev/shm")
+"""Where an image is unpacked for its decoder, so that a full disk does not keep parts from being judged."""
+SUFFIXES = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"RIFF": ".webp",
+}
+
+
+class Thresholds(NamedTuple):
+    """Two thresholds on the displayed scale, where 1.0 is the threshold of the packed model."""
+
+    accept: float
+    """OK below."""
+    reject: float
+    """NG at or above; REVIEW in between."""
+    version: int | None = None
+    """Id of the stored version; None: those of the packed model or of the settings."""
+
+    def verdict(self, score: float) -> Verdict:
+        """Verdict on a finite score; ERROR for any other."""
+        if not np.isfinite(score):
+            return Verdict.ERROR
+        if score >= self.reject:
+            return Verdict.NG
+        return Verdict.OK if score < self.accept else Verdict.REVIEW
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found on one image."""
+
+    verdict: Verdict
+    score_raw: float | None = None
+    score: float | None = None
+    """Displayed scale, 1.0 = threshold of the packed model; None for ERROR."""
+    regions: tuple[Region, ...] = ()
+    """Where the map reaches the pixel threshold, largest first, at most `MOST_REGIONS`."""
+    map: bytes | None = None
+    """PNG of 8 bits, 0 to 255 is 0 to 2 x threshold; sides at most `MAP_SIDE`."""
+    cause: Cause | None = None
+    """Why the verdict is ERROR; None for every other."""
+    why: str = ""
+    """The cause in words, for the log and the sender."""
+    ms: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of each stage: `decode`, `network`, `post-processing`, `map`, and their sum `judge`."""
+
+    @classmethod
+    def failed(cls, cause: Cause, why: str, ms: Mapping[str, float] | None = None) -> Judgement:
+        """ERROR."""
+        return cls(Verdict.ERROR, cause=cause, why=why, ms=ms or {})
+
+
+class Judging(Protocol):
+    """What a station needs of a judge."""
+
+    name: str
+    sha256: str
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those of the packed model."""
+
+    def self_check(self) -> None:
+        """Raises `AndonError` where this machine does not answer as the one that packed the model."""
+
+    def judge(self, image: bytes | Pixels, thresholds: Thresholds) -> Judgement:
+        """Never raises for what is wrong with an image."""
+
+
+class Judge:
+    """A packed model that judges images. One thread at a time."""
+
+    def __init__(self, pack: Path, *, threads: int | None = None) -> None:
+        """`threads`: processor cores of the network, by default all.
+
+        Raises `DataError` for a file that is no whole packed model or holds no network, `ConfigError` without ONNX Runtime.
+        """
+        self._packed = read_pack(pack)
+        with pack.open("rb") as file:
+            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        opened = self._packed.open("onnx", threads=threads)
+        assert isinstance(opened, Model)
+        if opened.needs_points:
+            raise ConfigError(
+                f"{pack} needs point clouds, which a line does not take: give a model of images"
+            )
+        self._model = opened
+        self.name = pack.stem
+        found = opened.fitted()
+        # Thresholds may have been changed after the displays were fitted.
+        self._score = AffineDisplay(found.score_display.typical, found.image.value)
+        self._pixel = AffineDisplay(found.pixel_display.typical, found.pixel.value)
+        self._sizes = Sizes.of(self._packed)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those of the packed model, with its band in which a person decides where it has one."""
+        look = self._model.fitted().look
+        return Thresholds(1.0 if look is None else min(1.0, float(self._score(np.float64(look.value)))), 1.0)
+
+    def self_check(self) -> None:
+        """Score the check images of the file. Raises `ProofError` where they do not come out as where it was made."""
+        self._packed.prove(self._model, self._model.session.name)
+
+    def judge(self, image: bytes | Pixels, thresholds: Thresholds) -> Judgement:
+        """Judge an encoded image, or pixels (H, W, 3) or (H, W). ERROR with a cause for all that cannot be judged."""
+        watch = Stopwatch()
+        try:
+            judgement = self._judge(image, thresholds, watch)
+        except Exception as error:
+            LOG.exception("a part could not be judged")
+            judgement = Judgement.failed(Cause.JUDGE_FAILED, f"{type(error).__name__}: {error}")
+        return replace(judgement, ms=watch.total())
+
+    def _judge(self, image: bytes | Pixels, thresholds: Thresholds, watch: Stopwatch) -> Judgement:
+        try:
+            pixels = as_uint8(decoded(image)) if isinstance(image, bytes) else image
+        except DataError as error:
+            return Judgement.failed(Cause.NOT_AN_IMAGE, str(error))
+        if self._model.tiling is None and (why := self._sizes.differs((pixels.shape[0], pixels.shape[1]))):
+            return Judgement.failed(Cause.IMAGE_DIFFERS, why)
+        outcome = next(iter(self._model.outcomes([pixels], ahead=0, mark=watch)))
+        if isinstance(outcome, Unreadable):
+            return Judgement.failed(Cause.IMAGE_DIFFERS, str(outcome.error))
+        found = self._model.judge(outcome)
+        if found.error:
+            return Judgement.failed(Cause.NOT_FINITE, found.error)
+        judgement = self._judgement(found, thresholds)
+        watch("post-processing")
+        drawn = map_png(self._pixel(found.raw_map))
+        watch("map")
+        return replace(judgement, map=drawn)
+
+    def _judgement(self, found: Prediction, thresholds: Thresholds) -> Judgement:
+        score = float(self._score(np.float64(found.raw_score)))
+        # Rounding of the displayed scale must not move a part over the threshold of the packed model.
+        score = max(score, 1.0) if found.is_anomalous else min(score, float(np.nextafter(1.0, 0.0)))
+        return Judgement(
+            thresholds.verdict(score),
+            score_raw=found.raw_score,
+            score=score,
+            regions=regions(found.mask, np.asarray(self._pixel(found.raw_map))),
+        )
+
+
+class Stopwatch:
+    """Milliseconds of the stages of one judgement: called with the name of each at its end."""
+
+    def __init__(self) -> None:
+        self._begin = self._last = time.perf_counter()
+        self._ms: dict[str, float] = {}
+
+    def __call__(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._ms[stage] = self._ms.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+    def total(self) -> dict[str, float]:
+        """All stages, and the time since the beginning as `judge`."""
+        return {**self._ms, "judge": (time.perf_counter() - self._begin) * 1e3}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of the check images of a packed file, which stand for those that the model learned from."""
+
+    sides: tuple[float, float]
+    """Smallest and largest root of width x height, pixels."""
+    proportions: tuple[float, float]
+    """Smallest and largest width over height."""
+
+    @classmethod
+    def of(cls, packed: Packed) -> Sizes:
+        """Raises `DataError` where a check image is none."""
+        shapes = [packed.picture(check).shape for check in packed.checks()]
+        sides = [float(np.sqrt(shape[0] * shape[1])) for shape in shapes]
+        proportions = [shape[1] / shape[0] for shape in shapes]
+        return cls((min(sides), max(sides)), (min(proportions), max(proportions)))
+
+    def differs(self, size: tuple[int, int]) -> str:
+        """How an image of (H, W) differs; empty where it does not."""
+        height, width = size
+        side, proportion = float(np.sqrt(height * width)), width / max(height, 1)
+        said = f"the image is {width} x {height} pixels"
+        if not _within(proportion, self.proportions, PROPORTION_FACTOR):
+            least, most = self.proportions
+            return f"{said}, the model learned width / height from {least:.2f} to {most:.2f}"
+        if not _within(side, self.sides, SIZE_FACTOR):
+            least, most = self.sides
+            return f"{said}, the model learned from {least:.0f} to {most:.0f} pixels a side (geometric mean)"
+        return ""
+
+
+def _within(value: float, bounds: tuple[float, float], factor: float) -> bool:
+    return bounds[0] / factor <= value <= bounds[1] * factor
+
+
+def decoded(image: bytes) -> npt.NDArray[np.float32]:
+    """(H, W, 3) in [0, 1] of an encoded image, as `andon predict` reads the file. Raises `DataError`."""
+    with _unpacked(image) as path:
+        try:
+            return decode(path).pixels
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "the image")) from None
+
+
+@contextlib.contextmanager
+def _unpacked(image: bytes) -> Iterator[Path]:
+    """A file in memory that holds the image; decoders know it by path and suffix."""
+    folder = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.NamedTemporaryFile(prefix="andon-", suffix=suffix_of(image), dir=folder) as file:
+        file.write(image)
+        file.flush()
+        yield Path(file.name)
+
+
+def suffix_of(image: bytes) -> str:
+    """Suffix of the format by its first bytes; `.bin` for an unknown one."""
+    return next((suffix for begin, suffix in SUFFIXES.items() if image.startswith(begin)), ".bin")
+
+
+def regions(mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.floating]) -> tuple[Region, ...]:
+    """Boxes around the connected parts of a mask (H, W), largest area first, with the highest value of the map (H, W) in each."""
+    labels, count = ndimage.label(mask, NEIGHBOURS)
+    if not count:
+        return ()
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    boxes = ndimage.find_objects(labels)
+    found = []
+    for k in np.argsort(-areas, kind="stable")[:MOST_REGIONS]:
+        rows, columns = boxes[k]
+        peak = float(anomaly_map[rows, columns][labels[rows, columns] == k + 1].max())
+        found.append(
+            Region(
+                int(columns.start),
+                int(rows.start),
+                int(columns.stop - columns.start),
+                int(rows.stop - rows.start),
+                peak,
+            )
+        )
+    return tuple(found)
+
+
+def map_png(anomaly_map: npt.ArrayLike) -> bytes:
+    """A displayed map (H, W) as PNG of 8 bits: 0 to 255 is 0 to 2 x threshold, the same for all parts."""
+    values = np.asarray(anomaly_map, np.float32)
+    step = -(-max(values.shape) // MAP_SIDE)
+    if step > 1:
+        rows, columns = (np.arange(0, side, step) for side in values.shape)
+        values = np.maximum.reduceat(np.maximum.reduceat(values, rows, axis=0), columns, axis=1)
+    grey = np.round(np.clip(values, 0.0, 2.0) * np.float32(127.5)).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()

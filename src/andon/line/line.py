@@ -1,0 +1,312 @@
+"""A line: all stations of one process, their store, alarms and events.
+
+line = Line(LineSettings.load(Path("line.toml")))
+line.start()
+line.stations["press"].submit(Part(image_bytes, request_id="4711")).result()
+line.stop()
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
+
+from andon.core.errors import UsageError
+from andon.line import andon_states, versions
+from andon.line.alarms import Alarms
+from andon.line.andon_states import StationState
+from andon.line.clock import SECOND, Clock, now_us
+from andon.line.events import Events
+from andon.line.judge import Judge, Judging, Thresholds
+from andon.line.settings import LineSettings, StationSettings
+from andon.line.station import Station
+from andon.line.store import DiskLevel, Inspection, Recorded, Store
+from andon.line.store.audit import Entry
+from andon.line.tally import STRIP, Tally, shift_begin
+from andon.line.verdicts import Verdict
+from andon.line.versions import Version
+from andon.line.views import AlarmView, Shown, StationView, summary
+
+LOG = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+DISK_TICKS = 10
+"""Ticks between two looks at the disk."""
+SILENT_CYCLES = 5
+"""Cycles without a part after which a station is WAITING."""
+LIVE_SECONDS = 10.0
+"""Longest time between two ticks of a process that works."""
+DISK_SAYS = {
+    DiskLevel.LOW: "the disk is nearly full: make room, or images will be left out",
+    DiskLevel.SHORT: "the disk is nearly full: images of parts that pass are left out",
+    DiskLevel.FULL: "the disk is full: no image is stored",
+}
+
+
+class OpenJudge(Protocol):
+    """Opens a packed model with a number of threads."""
+
+    def __call__(self, pack: Path, *, threads: int) -> Judging: ...
+
+
+class Health(NamedTuple):
+    """Whether the process works, and whether every station can judge."""
+
+    live: bool
+    ready: bool
+    reasons: tuple[str, ...]
+    """Why not, one for each station and fault."""
+
+
+class Line:
+    """Stations, store, alarms and events of one process."""
+
+    def __init__(
+        self, settings: LineSettings, *, clock: Clock = now_us, open_judge: OpenJudge = Judge
+    ) -> None:
+        """Open models and store. Raises `DataError` and `ConfigError` for what cannot work."""
+        self.settings, self.clock = settings, clock
+        threads = max(1, (os.cpu_count() or 1) // max(1, len(settings.stations)))
+        self._open: Callable[[Path], Judging] = partial(open_judge, threads=threads)
+        judges = {station.name: self._open(station.model) for station in settings.stations}
+        self.store = Store.open(
+            settings.database or settings.data,
+            folder=settings.data,
+            durability=settings.durability,
+            clock=clock,
+        )
+        try:
+            self.events = Events()
+            self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+            self._shown: dict[str, tuple[Shown, str, int]] = {}
+            self.alarms = Alarms(self.store, settings, clock=clock, changed=self._alarms_changed)
+            self._tallies = {name: self._tally(name) for name in judges}
+            self.stations: Mapping[str, Station] = {
+                station.name: self._station(station, judges[station.name]) for station in settings.stations
+            }
+        except BaseException:
+            self.store.close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="andon-line", daemon=True)
+        self._last_tick, self._started = time.monotonic(), clock()
+
+    def start(self) -> None:
+        """Verify the models and judge parts. A station is ready once its model has passed its self-check."""
+        self._last_tick = time.monotonic()
+        self._thread.start()
+        for station in self.stations.values():
+            station.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Judge what waits, at most for `timeout` seconds, store everything, end all threads."""
+        end = time.monotonic() + timeout
+        for station in self.stations.values():
+            station.stop(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            self._thread.join()
+        self.events.close()
+        self.store.close()
+
+    def health(self) -> Health:
+        """Whether the process works, and whether every station can judge."""
+        live = self._thread.is_alive() and time.monotonic() - self._last_tick < LIVE_SECONDS
+        reasons = [] if live else ["the line does not work: see the log"]
+        for name, station in self.stations.items():
+            if not station.is_verified and not station.faults:
+                reasons.append(f"station {name}: the model is being verified")
+            reasons += [f"station {name}, {fault}: {why}" for fault, why in station.faults.items()]
+        return Health(live, not reasons, tuple(reasons))
+
+    def set_thresholds(self, station: str, accept: float, reject: float, *, who: str, why: str) -> Version:
+        """Store a new version of the thresholds of a station; it is used from the next part on."""
+        if not who.strip() or not why.strip():
+            raise UsageError(f"new thresholds of station {station} need a name and a reason: give both")
+        target = self._known(station)
+        version = versions.add_version(self.store, station, target.model, accept, reject, who=who, why=why)
+        target.set_thresholds(version.thresholds)
+        self._jobs.put(lambda: self._publish_state(station))
+        return version
+
+    def set_model(self, station: str, pack: Path, *, who: str, why: str) -> None:
+        """Judge by another packed model from the next part on, up to the next start, which takes that of the settings.
+
+        Raises `AndonError` where it cannot be opened or its self-check fails; the model before stays then.
+        """
+        target = self._known(station)
+        judge, before = self._open(pack), target.model
+        target.set_model(judge, versions.at_start(self.store, target.settings, judge))
+        old, new = ({"name": model.name, "sha256": model.sha256} for model in (before, judge))
+        self.store.audit(Entry(who, "model", f"station {station}", old=old, new=new, reason=why)).result()
+
+    def threshold_versions(self, station: str) -> list[Version]:
+        """Versions of the thresholds of a station and its model, newest first."""
+        return versions.versions(self.store, station, self._known(station).model.sha256)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # What a station reports; its threads do not wait ---------------------------------------------------------------
+
+    def recorded(self, station: Station, recorded: Recorded) -> None:
+        """A new row was committed."""
+        self._jobs.put(lambda: self._part(recorded.row))
+
+    def condition_changed(self, station: Station) -> None:
+        """Whether the model is verified, or what fails, changed."""
+        self._jobs.put(lambda: self._condition(station))
+
+    def view(self, station: Station) -> StationView:
+        """The station now."""
+        now, tally = self.clock(), self._tallies[station.name]
+        machine, alarms = self.alarms.station(station.name), self.alarms.active(station.name)
+        strip = tally.strip()
+        state, reason, since = self._state(station, machine, alarms, strip, now)
+        shift, counts = tally.counts(now)
+        return StationView(
+            name=station.name,
+            state=state,
+            reason=reason,
+            since=since,
+            machine=machine.state,
+            wants_stop=machine.wants_stop,
+            cause=machine.cause,
+            check_due=machine.check_due,
+            is_ready=station.is_verified and not station.faults,
+            faults=tuple(station.faults),
+            model_name=station.model.name,
+            model_sha256=station.model.sha256,
+            thresholds=station.thresholds,
+            cycle_s=station.settings.cycle_s,
+            queue=station.waiting,
+            queue_limit=station.settings.queue,
+            counts=counts,
+            shift_since=shift,
+            per_minute=tally.per_minute(now),
+            last_id=strip[-1][0] if strip else None,
+            strip=strip,
+            alarms=tuple(alarms),
+        )
+
+    # Inside --------------------------------------------------------------------------------------------------------
+
+    def _station(self, settings: StationSettings, judge: Judging) -> Station:
+        thresholds: Thresholds = versions.at_start(self.store, settings, judge)
+        return Station(settings, judge, self.store, self, thresholds=thresholds, clock=self.clock)
+
+    def _tally(self, name: str) -> Tally:
+        now = self.clock()
+        counts = self.store.counts(name, since=shift_begin(now))
+        return Tally(counts, self.store.last_verdicts(name, STRIP), now)
+
+    def _known(self, station: str) -> Station:
+        found = self.stations.get(station)
+        if found is None:
+            raise UsageError(f"there is no station {station!r}: give one of {', '.join(self.stations)}")
+        return found
+
+    def _state(
+        self,
+        station: Station,
+        machine: andon_states.Station,
+        alarms: Sequence[AlarmView],
+        strip: Sequence[tuple[int, Verdict]],
+        now: int,
+    ) -> tuple[Shown, str, int]:
+        """State for people, its reason, and its begin."""
+        if machine.wants_stop:
+            return Shown.STOPPED, machine.why, machine.since
+        faults = station.faults
+        if faults:
+            return Shown.FAULT, "; ".join(faults.values()), machine.since
+        if not station.is_verified:
+            return Shown.SETUP, "the model is being verified", self._started
+        if machine.state is StationState.CALL:
+            return Shown.REVIEW, machine.why, machine.since
+        last = self._tallies[station.name].last_done
+        begin = max(self._started, machine.since, last or 0)
+        if now - begin > SILENT_CYCLES * station.settings.cycle_s * SECOND:
+            return Shown.WAITING, "no part comes", begin
+        if strip and strip[-1][1] is Verdict.REVIEW:
+            return Shown.REVIEW, "the last part is to be looked at", begin
+        return Shown.RUNNING, "", machine.since
+
+    def _alarms_changed(self, station: str, alarms: Sequence[AlarmView]) -> None:
+        for alarm in alarms:
+            self.events.publish("alarm", alarm.to_json())
+        self._jobs.put(lambda: self._publish_state(station))
+
+    def _run(self) -> None:
+        next_tick, ticks = time.monotonic(), 0
+        while True:
+            try:
+                job: Callable[[], None] | None = self._jobs.get(
+                    timeout=max(0.0, next_tick - time.monotonic())
+                )
+            except queue.Empty:
+                job = self._nothing
+            if job is None:
+                return
+            self._safely(job)
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + TICK_SECONDS
+                self._safely(self._tick)
+                if ticks % DISK_TICKS == 0:
+                    self._safely(self._look_at_disk)
+                ticks += 1
+
+    def _safely(self, job: Callable[[], None]) -> None:
+        """Run `job`; the stations show its failure."""
+        try:
+            job()
+        except Exception as error:
+            LOG.exception("the line failed")
+            for station in self.stations.values():
+                station.set_fault("line", f"alarms may be missing ({error}): see the log and restart")
+
+    def _nothing(self) -> None:
+        """Nothing came up to the next tick."""
+
+    def _tick(self) -> None:
+        self._last_tick = time.monotonic()
+        self.alarms.tick()
+        self.events.publish("tick", {"t": self.clock()}, keep=False)
+        for name, station in self.stations.items():
+            view = station.view()
+            if self._shown.get(name) != (view.state, view.reason, view.per_minute):
+                self._publish_state(name)
+
+    def _look_at_disk(self) -> None:
+        level = self.store.disk()
+        why = DISK_SAYS.get(level, "")
+        for name, station in self.stations.items():
+            self.alarms.condition(name, "disk", bool(why), why)
+            station.set_fault("disk", why if level is DiskLevel.FULL else None)
+
+    def _part(self, row: Inspection) -> None:
+        self._tallies[row.station].add(row)
+        self.alarms.part(row)
+        self.events.publish("inspection", summary(row))
+        self._publish_state(row.station)
+
+    def _condition(self, station: Station) -> None:
+        faults = station.faults
+        self.alarms.ready(station.name, verified=station.is_verified, faults=faults)
+        self.alarms.signal(station.name, "store_lost", "store" in faults)
+        self._publish_state(station.name)
+
+    def _publish_state(self, name: str) -> None:
+        view = self.stations[name].view()
+        self._shown[name] = (view.state, view.reason, view.per_minute)
+        self.events.publish("state", {"station": name, **view.to_json()})

@@ -1,0 +1,80 @@
+"""A part on its way through a station, and what is said about it."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from andon.core.errors import AndonError
+from andon.line.store import NewInspection, Recorded
+
+
+class NotReady(AndonError):  # noqa: N818 (names what happened)
+    """The station judges no parts now. Unless the process is ending, the part is a row with verdict ERROR."""
+
+
+class QueueFull(AndonError):  # noqa: N818
+    """The queue of the station is full. The part is a row with verdict ERROR, cause `overrun`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An image of a part that came. Times are microseconds UTC."""
+
+    image: bytes
+    """As encoded: PNG, JPEG, BMP, TIFF or WebP."""
+    request_id: str
+    """The same id with the same image is the same part."""
+    part_id: str | None = None
+    lot: str | None = None
+    trigger_no: int | None = None
+    t_trigger: int | None = None
+    """When the part was seen; by default when it was submitted."""
+    source: str = "rest"
+    """`rest`, `folder`, ...; for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is said about a part: the committed row, whose verdict counts."""
+
+    recorded: Recorded
+    why: str = ""
+    """Cause of an ERROR in words; empty otherwise, and where the row was stored before."""
+
+
+class Stage(IntEnum):
+    """How far a part is."""
+
+    WAITING = 0
+    JUDGING = 1
+    STORING = 2
+    DONE = 3
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A part on its way. Its stage is changed under the lock of the station alone, so that it has one verdict."""
+
+    part: Part
+    base: NewInspection
+    """The row, with verdict ERROR until the part is judged."""
+    deadline: float
+    """`time.monotonic`."""
+    begin: float
+    """`time.perf_counter` when it was submitted."""
+    future: Future[Answer] = field(default_factory=Future)
+    stage: Stage = Stage.WAITING
+    is_late: bool = False
+    """The answer was given up before the commit was known."""
+
+
+def resolve(job: Job, outcome: Answer | BaseException) -> None:
+    """Resolve the future of a part unless it was given up before."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(outcome, Answer):
+            job.future.set_result(outcome)
+        else:
+            job.future.set_exception(outcome)

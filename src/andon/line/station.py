@@ -1,0 +1,380 @@
+"""One station: parts wait in a bounded queue, one thread judges them, and no answer leaves before its row is committed.
+
+    future = station.submit(Part(image_bytes, request_id="4711"))
+    future.result().recorded.row.verdict
+
+A part is bad until cleared: a full queue, a judge that fails or hangs, a store that fails never give OK. Models and
+thresholds change between two parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from typing import Protocol
+
+from andon.core.errors import AndonError, DataError
+from andon.line.clock import Clock, now_us
+from andon.line.judge import Judgement, Judging, Thresholds, suffix_of
+from andon.line.parts import Answer as Answer
+from andon.line.parts import Job, Stage, resolve
+from andon.line.parts import NotReady as NotReady
+from andon.line.parts import Part as Part
+from andon.line.parts import QueueFull as QueueFull
+from andon.line.settings import StationSettings
+from andon.line.store import NewInspection, Recorded, RequestConflict, Store, StoreError, StoreUnavailable
+from andon.line.verdicts import Cause, Verdict
+from andon.line.views import StationView
+
+LOG = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 1.0
+"""How long a part that is ERROR may wait for its row, where the cycle is shorter."""
+
+
+class Listener(Protocol):
+    """Who follows a station. Called from threads that must not wait."""
+
+    def recorded(self, station: Station, recorded: Recorded) -> None:
+        """A new row was committed."""
+
+    def condition_changed(self, station: Station) -> None:
+        """`is_verified` or `faults` changed."""
+
+    def view(self, station: Station) -> StationView:
+        """What people see of the station."""
+
+
+class Station:
+    """Judges parts. `submit` may be called by any thread; it waits for a commit only where the part is refused."""
+
+    def __init__(
+        self,
+        settings: StationSettings,
+        judge: Judging,
+        store: Store,
+        listener: Listener,
+        *,
+        thresholds: Thresholds | None = None,
+        clock: Clock = now_us,
+    ) -> None:
+        self.name, self.settings = settings.name, settings
+        self._judge, self._store, self._listener, self._clock = judge, store, listener, clock
+        self._thresholds = thresholds or judge.thresholds
+        self._news = threading.Condition()
+        self._queue: deque[Job] = deque()
+        self._jobs: dict[str, Job] = {}
+        """All that are not done, by request id."""
+        self._closing = False
+        self._patience = max(settings.cycle_s, COMMIT_SECONDS)
+        self._verified = False
+        self._faults: dict[str, str] = {}
+        self._threads = [
+            threading.Thread(target=run, name=f"andon-{self.name}-{run.__name__.strip('_')}", daemon=True)
+            for run in (self._work, self._watch)
+        ]
+
+    def start(self) -> None:
+        """Verify the model, then judge parts."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, part: Part) -> Future[Answer]:
+        """Queue a part; the future resolves after its row is committed, with the row.
+
+        Where the same request is still being judged, its future. Raises `QueueFull` and `NotReady`, each after the row with
+        verdict ERROR is committed; `RequestConflict` where the id belongs to another image; `DataError` for texts and
+        numbers that cannot be stored. The future raises `StoreError` where no row was written: the part is bad.
+        """
+        base = self._base(part)
+        with self._news:
+            if self._closing:
+                raise NotReady(f"station {self.name} is being shut down: send the part again later")
+            if (same := self._jobs.get(part.request_id)) is not None:
+                return self._joined(same, base)
+            cause = self._refusal()
+            if cause is None:
+                now = time.monotonic()
+                job = Job(part, base, now + self.settings.cycle_s, time.perf_counter())
+                job.future.set_running_or_notify_cancel()
+                self._jobs[part.request_id] = job
+                self._queue.append(job)
+                self._news.notify_all()
+                return job.future
+        return self._refuse(base, cause)
+
+    def view(self) -> StationView:
+        """What people see of the station now."""
+        return self._listener.view(self)
+
+    def set_thresholds(self, thresholds: Thresholds) -> None:
+        """Judge by other thresholds from the next part on."""
+        with self._news:
+            self._thresholds = thresholds
+
+    def set_model(self, judge: Judging, thresholds: Thresholds | None = None) -> None:
+        """Judge by another model from the next part on, by default with its own thresholds.
+
+        Raises `AndonError` where its self-check fails; the model before stays then.
+        """
+        judge.self_check()
+        with self._news:
+            self._judge, self._thresholds = judge, thresholds or judge.thresholds
+            self._verified = True
+            self._faults.pop("model", None)
+        self._listener.condition_changed(self)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those for the next part."""
+        return self._thresholds
+
+    @property
+    def model(self) -> Judging:
+        """The model for the next part."""
+        return self._judge
+
+    @property
+    def waiting(self) -> int:
+        """Parts in the queue."""
+        return len(self._queue)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the model has passed its self-check."""
+        return self._verified
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """What fails now (`model`, `judge`, `store`), with the reason."""
+        with self._news:
+            return dict(self._faults)
+
+    def set_fault(self, name: str, why: str | None) -> None:
+        """Note that something fails, or with None that it does not any more."""
+        with self._news:
+            changed = why is not None if name not in self._faults else why is None
+            if why is None:
+                self._faults.pop(name, None)
+            else:
+                self._faults[name] = why
+        if changed:
+            self._listener.condition_changed(self)
+
+    def stop(self, timeout: float) -> None:
+        """Take no further parts and judge those that wait. What is not judged in time becomes ERROR (`results_lost`)."""
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+            self._news.wait_for(lambda: not self._jobs, timeout)
+            left = [job for job in self._jobs.values() if job.stage < Stage.STORING]
+            for job in left:
+                job.stage = Stage.STORING
+            self._queue.clear()
+            self._news.notify_all()
+        for job in left:
+            self._record(
+                job, job.base.failed(Cause.RESULTS_LOST), "the process ended before the part was judged"
+            )
+        wait([job.future for job in left], self._patience)
+
+    # Threads -------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        self._verify()
+        while (job := self._next()) is not None:
+            with self._news:
+                judge, thresholds = (
+                    self._judge,
+                    self._thresholds,
+                )  # one part, one model, one pair of thresholds
+            ms = {"queue": (time.perf_counter() - job.begin) * 1e3}
+            try:
+                judgement = judge.judge(job.part.image, thresholds)
+            except Exception as error:
+                LOG.exception("station %s: the judge failed", self.name)
+                judgement = Judgement.failed(Cause.JUDGE_FAILED, f"{type(error).__name__}: {error}")
+            self.set_fault("judge", None)
+            self._judged(job, judgement, judge.sha256, thresholds, ms)
+
+    def _verify(self) -> None:
+        try:
+            self._judge.self_check()
+        except Exception as error:
+            LOG.error("station %s is not ready: %s", self.name, error)
+            self.set_fault("model", str(error))
+            return
+        with self._news:
+            self._verified = True
+        self._listener.condition_changed(self)
+
+    def _next(self) -> Job | None:
+        """The next part to judge; None at the end."""
+        with self._news:
+            while True:
+                self._news.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
+                    return None
+                job = self._queue.popleft()
+                if job.stage is Stage.WAITING:
+                    job.stage = Stage.JUDGING
+                    return job
+
+    def _watch(self) -> None:
+        """Give up parts at their deadline."""
+        while True:
+            with self._news:
+                open_jobs = [job for job in self._jobs.values() if not job.is_late]
+                if self._closing and not open_jobs:
+                    return
+                now = time.monotonic()
+                first = min((job.deadline for job in open_jobs), default=None)
+                if first is None or first > now:
+                    self._news.wait(None if first is None else first - now)
+                    continue
+                late = [job for job in open_jobs if job.deadline <= now]
+                stages = [job.stage for job in late]
+                for job in late:
+                    job.is_late = job.stage is Stage.STORING
+                    job.stage = Stage.STORING
+                self._queue = deque(job for job in self._queue if job.stage is Stage.WAITING)
+            for job, stage in zip(late, stages, strict=True):
+                self._give_up(job, stage)
+
+    def _give_up(self, job: Job, stage: Stage) -> None:
+        limit = f"the cycle limit of {self.settings.cycle_s:g} s"
+        if stage is Stage.STORING:
+            resolve(job, StoreUnavailable(f"the verdict was not stored within {limit}: the part is bad"))
+            return
+        if stage is Stage.JUDGING:
+            self.set_fault("judge", f"a part was not judged within {limit}")
+        job.deadline = time.monotonic() + self._patience
+        self._record(job, job.base.failed(Cause.TIMEOUT), f"not judged within {limit}")
+
+    # From judgement to answer --------------------------------------------------------------------------------------
+
+    def _judged(
+        self, job: Job, judgement: Judgement, sha256: str, thresholds: Thresholds, ms: dict[str, float]
+    ) -> None:
+        with self._news:
+            if job.stage is not Stage.JUDGING:  # given up meanwhile: it has its verdict
+                return
+            job.stage = Stage.STORING
+        kept = judgement.verdict.name in self.settings.keep_images
+        new = replace(
+            job.base,
+            model_sha256=sha256,
+            threshold_version=thresholds.version,
+            t_done=self._clock(),
+            verdict=judgement.verdict,
+            score_raw=judgement.score_raw,
+            score=judgement.score,
+            regions=judgement.regions,
+            ms={**ms, **judgement.ms},
+            cause="" if judgement.cause is None else judgement.cause.value,
+            image=job.part.image if kept else None,
+            map=judgement.map if kept else None,
+        )
+        self._record(job, new, judgement.why)
+
+    def _record(self, job: Job, new: NewInspection, why: str) -> None:
+        if why:
+            LOG.warning("station %s, request %s: %s", self.name, job.part.request_id, why)
+        try:
+            future = self._store.record(new)
+        except Exception as error:
+            self._not_stored(job, error)
+            return
+        future.add_done_callback(lambda done: self._stored(job, done, why))
+
+    def _stored(self, job: Job, done: Future[Recorded], why: str) -> None:
+        """In the thread that commits."""
+        error = done.exception()
+        if error is not None:
+            self._not_stored(job, error)
+            return
+        recorded = done.result()
+        self._finish(job)
+        resolve(job, Answer(recorded, "" if recorded.replayed else why))
+        self.set_fault("store", None)
+        if not recorded.replayed:
+            self._listener.recorded(self, recorded)
+
+    def _not_stored(self, job: Job, error: BaseException) -> None:
+        self._finish(job)
+        if not isinstance(error, RequestConflict | DataError):
+            LOG.error("station %s, request %s has no row: %s", self.name, job.part.request_id, error)
+            self.set_fault("store", str(error))
+        resolve(job, error)
+
+    def _finish(self, job: Job) -> None:
+        with self._news:
+            job.stage = Stage.DONE
+            if self._jobs.get(job.part.request_id) is job:
+                del self._jobs[job.part.request_id]
+            self._news.notify_all()
+
+    # Parts that are not judged -------------------------------------------------------------------------------------
+
+    def _base(self, part: Part) -> NewInspection:
+        """The row of a part that was not judged."""
+        now = self._clock()
+        return NewInspection(
+            station=self.name,
+            request_id=part.request_id,
+            trigger_no=part.trigger_no,
+            part_id=part.part_id,
+            lot=part.lot,
+            recipe=None,
+            model_sha256=self._judge.sha256,
+            threshold_version=self._thresholds.version,
+            t_trigger=now if part.t_trigger is None else part.t_trigger,
+            t_done=now,
+            verdict=Verdict.ERROR,
+            score_raw=None,
+            score=None,
+            cause=Cause.NOT_READY.value,
+            image_sha256=hashlib.sha256(part.image).hexdigest(),
+            image=part.image if Verdict.ERROR.name in self.settings.keep_images else None,
+            image_suffix=suffix_of(part.image),
+            on_full_disk=self.settings.on_full_disk,
+        )
+
+    def _joined(self, same: Job, base: NewInspection) -> Future[Answer]:
+        if same.base.image_sha256 != base.image_sha256:
+            raise RequestConflict(
+                f"request {base.request_id!r} is being judged for another image: use a new id for each part"
+            )
+        return same.future
+
+    def _refusal(self) -> Cause | None:
+        if not self._verified:
+            return Cause.NOT_READY
+        return Cause.OVERRUN if len(self._queue) >= self.settings.queue else None
+
+    def _refuse(self, base: NewInspection, cause: Cause) -> Future[Answer]:
+        """Store the part as ERROR and raise; where the request was answered before, that answer."""
+        refusal: AndonError = QueueFull(
+            f"station {self.name} has {self.settings.queue} parts waiting: this part is ERROR, send parts more slowly"
+        )
+        if cause is Cause.NOT_READY:
+            why = ", ".join(self.faults.values()) or "the model is being verified"
+            refusal = NotReady(f"station {self.name} is not ready ({why}): this part is ERROR")
+        try:
+            recorded = self._store.record(base.failed(cause)).result(self._patience)
+        except RequestConflict:
+            raise
+        except (StoreError, TimeoutError) as error:
+            LOG.error("station %s, request %s has no row: %s", self.name, base.request_id, error)
+            raise refusal from error
+        if not recorded.replayed:
+            self._listener.recorded(self, recorded)
+            raise refusal
+        future: Future[Answer] = Future()
+        future.set_result(Answer(recorded))
+        return future

@@ -1,0 +1,124 @@
+"""Versions of the thresholds of a station: who set them, when and why. Rows are added, never changed.
+
+The version in use is the newest one of the station and its model. Thresholds of the settings file become a version when they
+differ from those that the file had before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from andon.line.judge import Judging, Thresholds
+from andon.line.settings import StationSettings, ThresholdSettings
+from andon.line.store import Store, rows
+from andon.line.store.audit import Entry, append
+
+Connection = Any
+"""A connection of the store, handed through to its functions."""
+
+IN_USE = ""
+"""Code of the recipe rows that say which thresholds a station uses."""
+BY_FILE = "settings file"
+"""Who sets the thresholds of the settings file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of the thresholds of a station."""
+
+    id: int
+    accept: float
+    reject: float
+    why: str
+    who: str
+    at: int
+    """Microseconds UTC."""
+    prev_id: int | None
+    """The version before."""
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """As a station uses them."""
+        return Thresholds(self.accept, self.reject, self.id)
+
+
+def versions(store: Store, station: str, model_sha256: str) -> list[Version]:
+    """All versions of a station and a model, newest first."""
+    return store.ask(lambda connection: _versions(connection, station, model_sha256))
+
+
+def add_version(
+    store: Store, station: str, judge: Judging, accept: float, reject: float, *, who: str, why: str
+) -> Version:
+    """A new version, committed with its row in the audit. Raises `ConfigError` for thresholds in the wrong order."""
+    ThresholdSettings.parse({"accept": accept, "reject": reject}, where=f"station {station}")
+
+    def write(connection: Connection) -> Version:
+        before = next(iter(_versions(connection, station, judge.sha256)), None)
+        number, model = _station_id(connection, station), _model_id(connection, judge, store.clock())
+        at, prev_id = store.clock(), None if before is None else before.id
+        values = {"accept": accept, "reject": reject, "why": why, "who": who, "at": at, "prev_id": prev_id}
+        id = rows.add(connection, "threshold_version", model_id=model, **values)
+        rows.add(
+            connection,
+            "recipe",
+            station_id=number,
+            code=IN_USE,
+            model_id=model,
+            threshold_version_id=id,
+            active_from=at,
+            who=who,
+        )
+        old = None if before is None else {"accept": before.accept, "reject": before.reject}
+        new = {"accept": accept, "reject": reject, "version": id}
+        append(
+            connection,
+            Entry(who, "threshold", f"station {station}", old=old, new=new, reason=why),
+            at,
+        )
+        return Version(id, accept, reject, why, who, at, prev_id)
+
+    return store.write(write).result()
+
+
+def at_start(store: Store, settings: StationSettings, judge: Judging) -> Thresholds:
+    """Thresholds of a station after a start: the newest version, otherwise those of the packed model, which is stored."""
+    store.write(lambda connection: _model_id(connection, judge, store.clock())).result()
+    found = versions(store, settings.name, judge.sha256)
+    wanted = settings.thresholds
+    if wanted is not None:
+        of_file = next((version for version in found if version.who == BY_FILE), None)
+        if of_file is None or (of_file.accept, of_file.reject) != (wanted.accept, wanted.reject):
+            why = "the settings file has these thresholds"
+            added = add_version(
+                store, settings.name, judge, wanted.accept, wanted.reject, who=BY_FILE, why=why
+            )
+            return added.thresholds
+    return found[0].thresholds if found else judge.thresholds
+
+
+def _versions(connection: Connection, station: str, model_sha256: str) -> list[Version]:
+    models = rows.find(connection, "model", sha256=model_sha256, limit=1)
+    stations = rows.find(connection, "station", name=station, limit=1)
+    if not models or not stations:
+        return []
+    used = rows.find(
+        connection, "recipe", station_id=stations[0]["id"], code=IN_USE, model_id=models[0]["id"]
+    )
+    found = [
+        rows.find(connection, "threshold_version", id=row["threshold_version_id"], limit=1)[0] for row in used
+    ]
+    names = ("id", "accept", "reject", "why", "who", "at", "prev_id")
+    return [Version(**{name: row[name] for name in names}) for row in found]
+
+
+def _station_id(connection: Connection, name: str) -> int:
+    return int(rows.find(connection, "station", name=name, limit=1)[0]["id"])
+
+
+def _model_id(connection: Connection, judge: Judging, now: int) -> int:
+    found = rows.find(connection, "model", sha256=judge.sha256, limit=1)
+    if found:
+        return int(found[0]["id"])
+    return rows.add(connection, "model", sha256=judge.sha256, name=judge.name, created=now)

@@ -1,0 +1,131 @@
+"""What people and interfaces see of a station and its alarms: frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from andon.line.andon_states import AlarmState, StationState, StopCause
+from andon.line.judge import Thresholds
+from andon.line.store import Inspection
+from andon.line.verdicts import Verdict
+
+
+class Shown(StrEnum):
+    """State of a station in one word."""
+
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+    """No part for some cycles."""
+    REVIEW = "REVIEW"
+    """A person is called, or the last part is to be looked at; the line runs."""
+    STOPPED = "STOPPED"
+    FAULT = "FAULT"
+    """Disk, database or model fail."""
+    SETUP = "SETUP"
+    """The packed model has not been verified yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmView:
+    """One alarm that is not over. Times are microseconds UTC."""
+
+    id: int
+    station: str
+    rule: str
+    state: AlarmState
+    stops: bool
+    """Whether it stops the line; otherwise it calls a person."""
+    why: str
+    count: int
+    """Times raised."""
+    raised: int
+    acked: int | None
+    ack_by: str
+    shelved_until: int | None
+    inspection_from: int | None
+    """Oldest part because of which it was raised."""
+    inspection_to: int | None
+    level: int = 0
+    """How many of the times of escalation have passed without acknowledgement."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "state": self.state.value}
+
+
+@dataclass(frozen=True, slots=True)
+class StationView:
+    """One station now. Times are microseconds UTC."""
+
+    name: str
+    state: Shown
+    reason: str
+    """Why the state is not RUNNING; empty otherwise."""
+    since: int
+    """Begin of the state."""
+    machine: StationState
+    """State of the stop: `run`, `call`, `stopped`, `cause_given`, ..."""
+    wants_stop: bool
+    """The line must not move."""
+    cause: StopCause | None
+    """Cause of the stop, as a person gave it."""
+    check_due: bool
+    """Known parts have to be judged right before the line may resume."""
+    is_ready: bool
+    """Whether parts are judged."""
+    faults: tuple[str, ...]
+    model_name: str
+    model_sha256: str
+    thresholds: Thresholds
+    cycle_s: float
+    queue: int
+    """Parts that wait."""
+    queue_limit: int
+    counts: Mapping[Verdict, int]
+    """Parts of the shift."""
+    shift_since: int
+    """Begin of the shift: 6, 14 or 22 o'clock, local time."""
+    per_minute: int
+    """Parts of the last minute."""
+    last_id: int | None
+    """The last inspection."""
+    strip: tuple[tuple[int, Verdict], ...]
+    """Id and verdict of the last parts, oldest first."""
+    alarms: tuple[AlarmView, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; verdicts by name."""
+        return {
+            **asdict(self),
+            "state": self.state.value,
+            "machine": self.machine.value,
+            "cause": None if self.cause is None else self.cause.value,
+            "thresholds": self.thresholds._asdict(),
+            "counts": {verdict.name: n for verdict, n in self.counts.items()},
+            "strip": [{"id": id, "verdict": verdict.name} for id, verdict in self.strip],
+            "faults": list(self.faults),
+            "alarms": [alarm.to_json() for alarm in self.alarms],
+        }
+
+
+def summary(row: Inspection) -> dict[str, Any]:
+    """A committed inspection as the event `inspection` has it."""
+    return {
+        "id": row.id,
+        "station": row.station,
+        "request_id": row.request_id,
+        "part_id": row.part_id,
+        "lot": row.lot,
+        "t_trigger": row.t_trigger,
+        "t_done": row.t_done,
+        "verdict": row.verdict.name,
+        "cause": row.cause,
+        "score": row.score,
+        "regions": [region._asdict() for region in row.regions],
+        "image_state": row.image_state.name.lower(),
+        "has_map": row.map_key is not None,
+        "ms": dict(row.ms),
+    }
