@@ -19,7 +19,8 @@ class Cluster:
 
     def __init__(self) -> None:
         self.binaries = BINARIES[-1].parent
-        self.folder = Path(tempfile.mkdtemp(prefix="andon-postgres-"))
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(prefix="andon-postgres-", dir=memory))
         self._as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         if self._as_postgres:
             os.chown(self.folder, pwd.getpwnam("postgres").pw_uid, -1)
