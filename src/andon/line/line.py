@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
-from andon.core.errors import UsageError
+from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, versions
 from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
@@ -27,7 +27,7 @@ from andon.line.events import Events
 from andon.line.judge import Judge, Judging, Thresholds
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import Station
-from andon.line.store import DiskLevel, Inspection, Recorded, Store
+from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
 from andon.line.store.audit import Entry
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Verdict
@@ -43,6 +43,8 @@ SILENT_CYCLES = 5
 """Cycles without a part after which a station is WAITING."""
 LIVE_SECONDS = 10.0
 """Longest time between two ticks of a process that works."""
+RETENTION_SECONDS = 3600.0
+"""Between two runs of the retention rule."""
 DISK_SAYS = {
     DiskLevel.LOW: "the disk is nearly full: make room, or images will be left out",
     DiskLevel.SHORT: "the disk is nearly full: images of parts that pass are left out",
@@ -95,23 +97,29 @@ class Line:
             self.store.close()
             raise
         self._thread = threading.Thread(target=self._run, name="andon-line", daemon=True)
+        self._ending = threading.Event()
+        self._retention = threading.Thread(target=self._delete, name="andon-retention", daemon=True)
         self._last_tick, self._started = time.monotonic(), clock()
 
     def start(self) -> None:
         """Verify the models and judge parts. A station is ready once its model has passed its self-check."""
         self._last_tick = time.monotonic()
         self._thread.start()
+        self._retention.start()
         for station in self.stations.values():
             station.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Judge what waits, at most for `timeout` seconds, store everything, end all threads."""
+        self._ending.set()
         end = time.monotonic() + timeout
         for station in self.stations.values():
             station.stop(max(0.0, end - time.monotonic()))
         if self._thread.is_alive():
             self._jobs.put(None)
             self._thread.join()
+        if self._retention.is_alive():
+            self._retention.join()
         self.events.close()
         self.store.close()
 
@@ -274,6 +282,14 @@ class Line:
             LOG.exception("the line failed")
             for station in self.stations.values():
                 station.set_fault("line", f"alarms may be missing ({error}): see the log and restart")
+
+    def _delete(self) -> None:
+        """Apply the retention rule from time to time, at a small share of the disk."""
+        while not self._ending.wait(RETENTION_SECONDS):
+            try:
+                retention.run(self.store, self.settings.retention, self._ending)
+            except AndonError as error:
+                LOG.error("images and rows were not deleted: %s", error)
 
     def _nothing(self) -> None:
         """Nothing came up to the next tick."""

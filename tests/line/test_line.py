@@ -1,0 +1,234 @@
+"""A running line: what pages see, events, health, thresholds, disk, retention."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from andon.core.errors import UsageError
+from andon.line.clock import DAY, HOUR, MINUTE, SECOND
+from andon.line.events import KEPT, RESET, Events
+from andon.line.judge import Thresholds
+from andon.line.settings import ThresholdSettings
+from andon.line.store import DiskLevel, rows
+from andon.line.tally import Tally, shift_begin
+from andon.line.verdicts import Verdict
+from andon.line.views import Shown
+from line.running import BadModel, answer, part, running, until
+from line.storing import NOON
+from line.test_alarms import Clock
+
+
+def test_a_stop_from_the_first_reject_to_running(folder):
+    with running(folder) as line:
+        press = line.stations["press"]
+        assert press.view().state is Shown.RUNNING
+        with line.events.subscribe() as events:
+            ids = [answer(press, k, "NG").id for k in range(3)]
+            until(lambda: press.view().state is Shown.STOPPED)
+            view = press.view()
+            assert view.reason == "3 parts in a row were rejected (NG)"
+            assert (view.counts, view.last_id) == ({Verdict.NG: 3}, ids[-1])
+            assert view.strip == tuple((id, Verdict.NG) for id in ids)
+            assert answer(press, 3).verdict is Verdict.OK  # parts on their way are judged as ever
+            line.alarms.give_cause("press", "product", "", "eva")
+            line.alarms.resume("press", "eva")
+            assert press.view().state is Shown.RUNNING
+            line.stop(1.0)
+            seen = list(events)
+        json.dumps([event.data for event in seen], allow_nan=False)
+        inspections = [event.data["id"] for event in seen if event.kind == "inspection"]
+        assert inspections[:3] == ids
+        assert {event.kind for event in seen} >= {"inspection", "state", "alarm"}
+        states = [event.data["machine"] for event in seen if event.kind == "state"]
+        assert states[-1] == "run"
+        assert "stopped" in states
+
+
+def test_every_answered_inspection_becomes_one_event(folder):
+    with running(folder, rules=(), queue=50, cycle_s=30.0) as line:
+        with line.events.subscribe() as events:
+            futures = [line.stations["press"].submit(part(k, "OK" if k % 3 else "NG")) for k in range(30)]
+            ids = [future.result(5.0).recorded.id for future in futures]
+            line.stop(5.0)
+        told = [event.data["id"] for event in events if event.kind == "inspection"]
+        assert told == ids
+
+
+def test_a_restart_counts_on(folder):
+    with running(folder, rules=()) as line:
+        for k, word in enumerate(["OK", "NG", "REVIEW"]):
+            answer(line.stations["press"], k, word)
+        until(lambda: line.stations["press"].view().state is Shown.REVIEW)
+        before = line.stations["press"].view()
+    with running(folder, rules=()) as line:
+        view = line.stations["press"].view()
+        assert (view.counts, view.strip, view.last_id) == (before.counts, before.strip, before.last_id)
+
+
+def test_health_says_what_is_missing(folder):
+    with running(folder, "press", "saw") as line:
+        until(lambda: line.health().ready)
+        line.stations["saw"].set_fault("camera", "no frame for 5 s")
+        health = line.health()
+        assert (health.live, health.ready, health.reasons) == (
+            True,
+            False,
+            ("station saw, camera: no frame for 5 s",),
+        )
+        until(lambda: line.stations["saw"].view().state is Shown.FAULT)
+        line.stations["saw"].set_fault("camera", None)
+        assert line.health().ready
+    assert not line.health().live
+
+
+def test_a_bad_model_is_a_fault(folder):
+    with running(folder, judge=BadModel) as line:
+        view = line.stations["press"].view()
+        assert (view.state, view.is_ready) == (Shown.FAULT, False)
+        assert "does not answer here" in view.reason
+
+
+def test_thresholds_are_versions(folder):
+    with running(folder) as line:
+        press = line.stations["press"]
+        assert press.thresholds == Thresholds(1.0, 1.0)
+        first = line.set_thresholds("press", 0.9, 1.1, who="eva", why="a band to look at")
+        second = line.set_thresholds("press", 0.8, 1.1, who="leo", why="wider")
+        assert press.view().thresholds == Thresholds(0.8, 1.1, second.id)
+        assert [v.id for v in line.threshold_versions("press")] == [second.id, first.id]
+        assert second.prev_id == first.id
+        for wrong in (
+            (1.2, 1.1, "eva", "order"),
+            (0.9, 1.0, " ", "no name"),
+            (0.9, float("nan"), "eva", "x"),
+        ):
+            with pytest.raises(UsageError):
+                line.set_thresholds("press", wrong[0], wrong[1], who=wrong[2], why=wrong[3])
+        assert answer(press, 1).threshold_version == second.id
+        audited = line.store.ask(lambda connection: rows.find(connection, "audit", action="threshold"))
+        assert [json.loads(row["new_json"])["accept"] for row in audited] == [0.8, 0.9]
+    with running(folder) as line:
+        assert line.stations["press"].thresholds.version == second.id
+    for accept in (0.7, 0.7, 0.6):  # a change in the file counts once
+        with running(folder, thresholds=ThresholdSettings(accept=accept)) as line:
+            assert line.stations["press"].thresholds.accept == accept
+            newest = line.threshold_versions("press")
+    assert [v.accept for v in newest] == [0.6, 0.7, 0.8, 0.9]
+
+
+def test_another_model_is_taken_and_audited(folder, tmp_path):
+    with running(folder) as line:
+        line.set_model("press", tmp_path / "new.andon", who="eva", why="lens changed")
+        assert answer(line.stations["press"], 1).model_sha256.startswith("new")
+        assert line.stations["press"].view().model_name == "new"
+        (row,) = line.store.ask(lambda connection: rows.find(connection, "audit", action="model"))
+        assert (row["who"], row["reason"]) == ("eva", "lens changed")
+
+
+def test_a_full_disk_calls_and_goes(folder, monkeypatch):
+    with running(folder) as line:
+        press = line.stations["press"]
+        monkeypatch.setattr(line.store, "disk", lambda: DiskLevel.FULL)
+        line._look_at_disk()
+        assert [alarm.rule for alarm in line.alarms.active()] == ["disk"]
+        until(lambda: press.view().state is Shown.FAULT)
+        monkeypatch.setattr(line.store, "disk", lambda: DiskLevel.OK)
+        line._look_at_disk()
+        assert not press.faults
+        line.alarms.acknowledge(line.alarms.active()[0].id, "eva")
+        assert line.alarms.active() == []
+
+
+def test_a_failure_of_the_rules_is_shown(folder, monkeypatch):
+    def fall_over(row: object) -> None:
+        raise RuntimeError("no rules")
+
+    with running(folder) as line:
+        monkeypatch.setattr(line.alarms, "part", fall_over)
+        assert answer(line.stations["press"], 1).verdict is Verdict.OK
+        until(lambda: "line" in line.stations["press"].faults)
+
+
+def test_no_part_for_some_cycles_is_waiting(folder):
+    with running(folder, cycle_s=0.02) as line:
+        until(lambda: line.stations["press"].view().state is Shown.WAITING)
+
+
+class TestEvents:
+    def test_who_comes_back_gets_what_was_missed(self):
+        events = Events()
+        ids = [events.publish("inspection", {"n": n}).id for n in range(5)]
+        events.publish("tick", {}, keep=False)
+        with events.subscribe(ids[2]) as subscription:
+            assert [subscription.get(0).data["n"] for _ in range(2)] == [3, 4]
+            assert subscription.get(0) is None
+
+    @pytest.mark.parametrize("last", [0, 99_999])
+    def test_who_missed_too_much_is_told(self, last):
+        events = Events()
+        for n in range(KEPT + 5):
+            events.publish("inspection", {"n": n})
+        with events.subscribe(last) as subscription:
+            assert (subscription.get(0).kind, subscription.get(0)) == (RESET, None)
+
+    def test_a_slow_listener_loses_and_is_told(self):
+        events = Events()
+        with events.subscribe() as slow, events.subscribe() as fast:
+            for n in range(KEPT + 3):
+                events.publish("inspection", {"n": n})
+                assert fast.get(0).data["n"] == n
+            assert [slow.get(0).kind for _ in range(3)] == [RESET, "inspection", "inspection"]
+            assert slow.get(0) is None
+
+    def test_a_waiting_listener_is_woken(self):
+        events, woken = Events(), threading.Event()
+        subscription = events.subscribe(wake=woken.set)
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.extend(subscription))
+        thread.start()
+        events.publish("state", {"n": 1})
+        events.close()
+        thread.join(5.0)
+        assert ([event.data["n"] for event in found], woken.is_set(), events.listeners) == ([1], True, 0)
+
+
+def test_shifts_begin_at_local_hours():
+    for hour in range(0, 48, 3):
+        begin = shift_begin(NOON + hour * HOUR)
+        assert NOON + hour * HOUR - begin < 8 * HOUR + SECOND
+        assert shift_begin(begin) == begin
+
+
+def test_tally_turns_with_the_shift():
+    clock = Clock()
+    tally = Tally({Verdict.OK: 7}, [], clock.now)
+    assert tally.counts(clock.now)[1] == {Verdict.OK: 7}
+    later = clock.now + DAY
+    assert tally.counts(later)[1] == {}
+    tally.add(_Done(1, later))
+    assert tally.counts(later)[1] == {Verdict.NG: 1}
+    assert (tally.per_minute(later), tally.per_minute(later + 2 * MINUTE)) == (1, 0)
+
+
+class _Done:
+    verdict = Verdict.NG
+
+    def __init__(self, id: int, t_done: int) -> None:
+        self.id, self.t_done = id, t_done
+
+
+def test_retention_runs_while_the_line_does(folder, monkeypatch):
+    ran, go_on = threading.Event(), []
+
+    def run(store: object, rule: object, stop: threading.Event) -> None:
+        go_on.append(stop.wait(5.0))
+        ran.set()
+
+    monkeypatch.setattr("andon.line.line.RETENTION_SECONDS", 0.01)
+    monkeypatch.setattr("andon.line.line.retention.run", run)
+    with running(folder) as line:
+        assert answer(line.stations["press"], 1).verdict is Verdict.OK
+    assert (ran.is_set(), go_on) == (True, [True])
