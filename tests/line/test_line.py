@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from andon.core.errors import UsageError
+from andon.line.andon_states import AlarmState
 from andon.line.clock import DAY, HOUR, MINUTE, SECOND
 from andon.line.events import KEPT, RESET, Events
 from andon.line.judge import Thresholds
@@ -78,9 +79,13 @@ def test_health_says_what_is_missing(folder):
             False,
             ("station saw, camera: no frame for 5 s",),
         )
-        until(lambda: line.stations["saw"].view().state is Shown.FAULT)
+        until(lambda: line.alarms.active("saw"))
+        assert line.stations["saw"].view().state is Shown.FAULT
+        (alarm,) = line.alarms.active("saw")
+        assert (alarm.rule, alarm.why, alarm.stops) == ("fault: camera", "no frame for 5 s", False)
         line.stations["saw"].set_fault("camera", None)
         assert line.health().ready
+        until(lambda: line.alarms.active("saw")[0].state is AlarmState.RTN_UNACK)
     assert not line.health().live
 
 

@@ -128,10 +128,10 @@ class Judge:
 
         Raises `DataError` for a file that is no whole packed model or holds no network, `ConfigError` without ONNX Runtime.
         """
-        self._packed = read_pack(pack)
+        packed = read_pack(pack)
         with pack.open("rb") as file:
             self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        opened = self._packed.open("onnx", threads=threads)
+        opened = packed.open("onnx", threads=threads)
         assert isinstance(opened, Model)
         if opened.needs_points:
             raise ConfigError(
@@ -143,7 +143,9 @@ class Judge:
         # Thresholds may have been changed after the displays were fitted.
         self._score = AffineDisplay(found.score_display.typical, found.image.value)
         self._pixel = AffineDisplay(found.pixel_display.typical, found.pixel.value)
-        self._sizes = Sizes.of(self._packed)
+        self._sizes = Sizes.of(packed)
+        checks = {name: content for name, content in packed.members.items() if name.startswith("checks")}
+        self._packed = replace(packed, members=checks)  # the rest is in the network
 
     @property
     def thresholds(self) -> Thresholds:

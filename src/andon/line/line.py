@@ -45,6 +45,8 @@ LIVE_SECONDS = 10.0
 """Longest time between two ticks of a process that works."""
 RETENTION_SECONDS = 3600.0
 """Between two runs of the retention rule."""
+FAULT = "fault: "
+"""Begin of the names of alarms that faults of a station raise; they call a person."""
 DISK_SAYS = {
     DiskLevel.LOW: "the disk is nearly full: make room, or images will be left out",
     DiskLevel.SHORT: "the disk is nearly full: images of parts that pass are left out",
@@ -317,10 +319,16 @@ class Line:
         self._publish_state(row.station)
 
     def _condition(self, station: Station) -> None:
-        faults = station.faults
-        self.alarms.ready(station.name, verified=station.is_verified, faults=faults)
-        self.alarms.signal(station.name, "store_lost", "store" in faults)
-        self._publish_state(station.name)
+        name, faults = station.name, station.faults
+        self.alarms.ready(name, verified=station.is_verified, faults=faults)
+        self.alarms.signal(name, "store_lost", "store" in faults)
+        for fault, why in faults.items():
+            if fault != "disk":  # has its alarm before it is a fault
+                self.alarms.condition(name, FAULT + fault, True, why)
+        for alarm in self.alarms.active(name):
+            if alarm.rule.startswith(FAULT) and alarm.rule.removeprefix(FAULT) not in faults:
+                self.alarms.condition(name, alarm.rule, False)
+        self._publish_state(name)
 
     def _publish_state(self, name: str) -> None:
         view = self.stations[name].view()

@@ -85,7 +85,7 @@ class Station:
             thread.start()
 
     def submit(self, part: Part) -> Future[Answer]:
-        """Queue a part; the future resolves after its row is committed, with the row.
+        """Queue a part; the future resolves after its row is committed, with the row. Its callbacks must not wait.
 
         Where the same request is still being judged, its future. Raises `QueueFull` and `NotReady`, each after the row with
         verdict ERROR is committed; `RequestConflict` where the id belongs to another image; `DataError` for texts and
