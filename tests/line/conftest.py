@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from andon.line.store import Store
 
 collect_ignore_glob = [] if find_spec("sqlalchemy") else ["test_store*.py"]
-"""The store needs the extra `serve`."""
+if find_spec("fastapi") is None:
+    collect_ignore_glob += ["test_rest*.py", "test_page*.py", "test_server*.py"]
+"""Store, REST and pages need the extra `serve`."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, demo, line, pretrain, runs, threshold, weights
+from andon.cli import benchmark, catalogue, data, demo, line, pretrain, runs, serve, threshold, weights
 from andon.cli import export as deploy
 from andon.core.errors import AndonError, UsageError
 from andon.core.files import NO_SPACE, UNWRITABLE
@@ -23,7 +23,7 @@ from andon.core.version import VERSION
 
 HELP = "Visual anomaly detection: learn from images of good parts, then judge new ones."
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app):
+for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app, serve.app):
     app.add_typer(commands)
 app.add_typer(line.app)
 app.add_typer(line.audit_app, name="audit")

@@ -64,6 +64,10 @@ class Alarms:
         """State of the stop of a station."""
         return self._board(name).station
 
+    def windows_begin_after(self, station: str) -> int:
+        """Id of the last part before the windows of the rules were emptied; 0 where they never were."""
+        return self._board(station).after_id
+
     def active(self, station: str | None = None) -> list[AlarmView]:
         """Alarms that are not over, oldest first, of one station or of all."""
         with self._lock:

@@ -1,0 +1,1 @@
+"""Pages of a line: Jinja templates, a style sheet, ES modules. Nothing is built or fetched from elsewhere."""

@@ -1,0 +1,57 @@
+"""HTML of the pages. Jinja is imported here."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from andon.line.clock import SECOND
+from andon.line.page.words import ERROR_CAUSES, OFFLINE, STATES, STOP_CAUSES, VERDICTS
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """A page as HTML."""
+    return _environment().get_template(f"{template}.html").render(**values)
+
+
+def words() -> dict[str, Any]:
+    """The signs and texts, for the script of the line page."""
+    return {
+        "verdicts": {verdict.name: sign._asdict() for verdict, sign in VERDICTS.items()},
+        "states": {state.value: sign._asdict() for state, sign in STATES.items()},
+        "offline": OFFLINE._asdict(),
+        "errors": {str(cause): text for cause, text in ERROR_CAUSES.items()},
+    }
+
+
+def data_block(value: Any) -> Markup:
+    """JSON for a `<script type="application/json">`, which nothing in it can end."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def utc(t: int) -> str:
+    """ISO 8601 of microseconds UTC; the script of each page turns it into local time."""
+    return datetime.fromtimestamp(t / SECOND, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(verdict_signs=VERDICTS, state_signs=STATES, stop_causes=STOP_CAUSES)
+    environment.filters.update(utc=utc, data_block=data_block, error_cause=lambda c: ERROR_CAUSES.get(c, c))
+    return environment

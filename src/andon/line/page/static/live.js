@@ -1,0 +1,63 @@
+// The stream of events, with what a browser leaves out: a new connection after an error answer, and a watch on the
+// server's clock, which tells a page that has lost the server from one on which nothing happens.
+
+const SILENT_MS = 3000;
+
+export class Live {
+  constructor(address, { onEvent, onLost, onFound }) {
+    this.address = address;
+    this.onEvent = onEvent;
+    this.onLost = onLost;
+    this.onFound = onFound;
+    this.heard = performance.now();
+    this.lost = false;
+    this.open();
+    setInterval(() => this.check(), 500);
+  }
+
+  open() {
+    this.source?.close();
+    this.source = new EventSource(this.address);
+    for (const kind of ["inspection", "state", "alarm", "tick", "reset"]) {
+      this.source.addEventListener(kind, (event) => {
+        this.heard = performance.now();
+        if (this.lost) {
+          this.lost = false;
+          this.onFound();
+        }
+        this.onEvent(kind, JSON.parse(event.data));
+      });
+    }
+  }
+
+  check() {
+    const silent = performance.now() - this.heard;
+    if (silent > SILENT_MS && !this.lost) {
+      this.lost = true;
+      this.onLost();
+    }
+    // A browser tries again by itself after a broken connection, with the last event it had, but not after an error
+    // answer, and not where a connection stands and nothing comes.
+    if (this.source.readyState === EventSource.CLOSED || silent > 4 * SILENT_MS) {
+      this.heard = performance.now() - SILENT_MS - 1;
+      this.open();
+    }
+  }
+}
+
+export async function send(address, body) {
+  const answer = await fetch(address, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.detail ?? `error ${answer.status}`);
+  return content;
+}
+
+export async function get(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`error ${answer.status}`);
+  return answer.json();
+}

@@ -1,0 +1,263 @@
+"""Routes of inspections: send a part, read rows and their pictures, export them.
+
+A client takes a part as good where the status is 200 or 201 and the verdict OK, and as bad in every other case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from andon.core.text import safe_cell
+from andon.line.line import Line
+from andon.line.rest import pictures
+from andon.line.rest.access import TheLine, TheRow, TheStation
+from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
+from andon.line.rest.shapes import PREFIX, Accepted, InspectionShape, Page, VerdictName, inspection_shape
+from andon.line.rest.upload import read_part
+from andon.line.station import Answer, NotReady, Part, QueueFull, Station
+from andon.line.store import Inspection, Recorded
+from andon.line.verdicts import Cause, Region, Verdict
+
+router = APIRouter(tags=["inspections"])
+LONGEST_WAIT = 60_000
+"""Milliseconds that a client may wait."""
+NO_PICTURES = {Cause.NOT_AN_IMAGE.value, Cause.IMAGE_DIFFERS.value}
+"""Causes that are the sender's: the row is stored, the answer is 422."""
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+EXPORT_PAGE = 500
+UPLOAD_SCHEMA: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        **{name: {"type": "string"} for name in ("part_id", "lot", "request_id")},
+                        **{name: {"type": "integer"} for name in ("trigger_no", "t_trigger")},
+                    },
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/stations/{station}/inspections",
+    status_code=201,
+    response_model=InspectionShape,
+    responses={200: {"model": InspectionShape}, 202: {"model": Accepted}},
+    openapi_extra=UPLOAD_SCHEMA,
+)
+async def send_part(
+    request: Request,
+    line: TheLine,
+    station: TheStation,
+    wait: Annotated[int, Query(ge=0, le=LONGEST_WAIT)] = LONGEST_WAIT,
+) -> Response:
+    """Judge one part. The same request id with the same image gives the first answer again.
+
+    `wait`: milliseconds; a part without a verdict by then is answered with 202. Queue full: 503, and a row with verdict
+    ERROR, because a part was there.
+    """
+    part = (await read_part(request)).part
+    known = await run_in_threadpool(_known, line, part)
+    if known is not None:
+        return _answer(known)
+    future = await run_in_threadpool(_submit, station, part)
+    try:
+        answer = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), wait / 1000)
+    except TimeoutError:
+        later = {"self": f"{PREFIX}/inspections?{urlencode({'request_id': part.request_id})}"}
+        accepted = Accepted(request_id=part.request_id, links=later)
+        return JSONResponse(accepted.model_dump(), 202, {"Retry-After": str(RETRY_SECONDS)})
+    return _answer(answer.recorded, answer.why)
+
+
+@router.get("/inspections", response_model=Page)
+def list_inspections(
+    line: TheLine,
+    station: str | None = None,
+    verdict: VerdictName | None = None,
+    part_id: str | None = None,
+    lot: str | None = None,
+    since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    request_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> Page:
+    """Inspections, newest first. The next page begins before the last id of this one: follow `next`."""
+    if request_id is not None:
+        row = line.store.by_request(request_id)
+        return Page(inspections=[] if row is None else [inspection_shape(row)], next=None)
+    filters = {"station": station, "part_id": part_id, "lot": lot, "since": since}
+    rows = line.store.inspections(
+        station=station,
+        verdict=None if verdict is None else Verdict[verdict],
+        part_id=part_id,
+        lot=lot,
+        since=since,
+        before_id=before_id,
+        limit=limit,
+    )
+    following = None
+    if len(rows) == limit:
+        query = {**filters, "verdict": verdict, "before_id": rows[-1].id, "limit": limit}
+        following = f"{PREFIX}/inspections?" + urlencode({k: v for k, v in query.items() if v is not None})
+    return Page(inspections=[inspection_shape(row) for row in rows], next=following)
+
+
+@router.get("/inspections/{id}", response_model=InspectionShape)
+def one_inspection(row: TheRow) -> InspectionShape:
+    """One inspection."""
+    return inspection_shape(row)
+
+
+@router.get("/inspections/{id}/image", response_class=Response)
+def image(line: TheLine, row: TheRow) -> Response:
+    """The image as it came. 404 where it was not kept, or is not written yet."""
+    assert row.image_key is None or "." in row.image_key
+    suffix = (row.image_key or ".").rsplit(".", 1)[1]
+    kind = {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)
+    known = kind in ("jpeg", "png", "bmp", "tiff", "webp")
+    return _file(line.store.image(row), f"image/{kind}" if known else "application/octet-stream", row)
+
+
+@router.get("/inspections/{id}/preview", response_class=Response)
+def preview(line: TheLine, row: TheRow) -> Response:
+    """JPEG of the image, at most 1280 pixels."""
+    content = line.store.image(row)
+    return _file(None if content is None else pictures.preview(content), "image/jpeg", row)
+
+
+@router.get("/inspections/{id}/thumbnail", response_class=Response)
+def thumbnail(line: TheLine, row: TheRow) -> Response:
+    """JPEG of the image, at most 320 pixels."""
+    return _file(line.store.thumbnail(row), "image/jpeg", row)
+
+
+@router.get("/inspections/{id}/map", response_class=Response)
+def anomaly_map(line: TheLine, row: TheRow) -> Response:
+    """Anomaly map, PNG of 8 bits: 0 to 255 is 0 to 2 x threshold."""
+    return _file(line.store.map(row), "image/png", row)
+
+
+@router.get("/inspections/{id}/heat", response_class=Response)
+def heat(line: TheLine, row: TheRow) -> Response:
+    """PNG with transparency to be laid over the preview: the map in colours, regions outlined; the same scale for all parts."""
+    return _file(_drawn(line, row, pictures.heat_layer), "image/png", row)
+
+
+@router.get("/inspections/{id}/overlay", response_class=Response)
+def overlay(line: TheLine, row: TheRow) -> Response:
+    """JPEG of the image under its map in colours, abnormal regions outlined."""
+    return _file(_drawn(line, row, pictures.overlay), "image/jpeg", row)
+
+
+@router.get("/export.csv", response_class=StreamingResponse)
+def export(
+    line: TheLine,
+    station: str | None = None,
+    verdict: VerdictName | None = None,
+    lot: str | None = None,
+    since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> StreamingResponse:
+    """All inspections, newest first, as CSV; sent page by page."""
+    rows = _export(line, station, None if verdict is None else Verdict[verdict], lot, since)
+    headers = {"Content-Disposition": 'attachment; filename="inspections.csv"'}
+    return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _known(line: Line, part: Part) -> Recorded | None:
+    """The answer that was given to this request before. Raises `Problem` where it was another image."""
+    row = line.store.by_request(part.request_id)
+    if row is None:
+        return None
+    if row.image_sha256 not in (None, hashlib.sha256(part.image).hexdigest()):
+        raise Problem(
+            422,
+            "request_conflict",
+            f"request {part.request_id!r} came before with another image: use a new id for each part",
+        )
+    return Recorded(row.id, True, row)
+
+
+def _submit(station: Station, part: Part) -> Future[Answer]:
+    try:
+        return station.submit(part)
+    except QueueFull as error:
+        raise Problem(503, "overrun", str(error), retry=RETRY_SECONDS, verdict="ERROR") from None
+    except NotReady as error:
+        raise Problem(503, "not_ready", str(error), retry=5, verdict="ERROR") from None
+
+
+def _answer(recorded: Recorded, why: str = "") -> Response:
+    """The committed row: 201, 200 where it was answered before, 422 where the image could not be taken."""
+    row = recorded.row
+    headers = {"Location": f"{PREFIX}/inspections/{row.id}"}
+    if recorded.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if row.cause in NO_PICTURES:
+        detail = f"{why or 'the image cannot be used'}: inspection {row.id} is ERROR"
+        return document(422, row.cause, detail, headers, id=row.id, verdict="ERROR")
+    return JSONResponse(inspection_shape(row).model_dump(), 200 if recorded.replayed else 201, headers)
+
+
+def _drawn(
+    line: Line, row: Inspection, draw: Callable[[bytes, bytes, tuple[Region, ...]], bytes | None]
+) -> bytes | None:
+    image, anomaly_map = line.store.image(row), line.store.map(row)
+    return None if image is None or anomaly_map is None else draw(image, anomaly_map, row.regions)
+
+
+def _file(content: bytes | None, media_type: str, row: Inspection) -> Response:
+    if content is None:
+        raise not_found(f"such picture of inspection {row.id}: {row.image_state.name.lower()}")
+    return Response(content, media_type=media_type, headers=FOREVER)
+
+
+COLUMNS = (
+    *("id", "station", "t_trigger", "t_done", "part_id", "lot", "recipe", "verdict", "score", "score_raw"),
+    *("cause", "threshold_version", "model_sha256", "image_state", "request_id"),
+)
+
+
+def _export(
+    line: Line, station: str | None, verdict: Verdict | None, lot: str | None, since: int | None
+) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(COLUMNS)
+    before: int | None = None
+    while True:
+        page = line.store.inspections(
+            station=station, verdict=verdict, lot=lot, since=since, before_id=before, limit=EXPORT_PAGE
+        )
+        for row in page:
+            shape = inspection_shape(row)
+            writer.writerow([_cell(getattr(shape, name)) for name in COLUMNS])
+        yield buffer.getvalue()
+        if len(page) < EXPORT_PAGE:
+            return
+        before = page[-1].id
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _cell(value: object) -> object:
+    return safe_cell(value) if isinstance(value, str) else value

@@ -1,0 +1,132 @@
+"""Routes of the pages: each reads what it shows and renders it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from andon.line.page.render import render, words
+from andon.line.page.words import STATES, VERDICTS
+from andon.line.rest.access import TheLine, TheRow, TheStation
+from andon.line.rest.rules import previews, rules_of
+from andon.line.rest.shapes import PREFIX
+from andon.line.verdicts import Verdict
+from andon.line.views import Shown
+
+router = APIRouter(default_response_class=HTMLResponse)
+Gloves = Annotated[bool, Query()]
+PAGE = 50
+REPLAYED = 10_000
+"""Stored parts on which the page of the rules tries them."""
+
+
+@router.get("/")
+def overview(line: TheLine, gloves: Gloves = False) -> Response:
+    """All stations; with one alone, its page."""
+    if len(line.stations) == 1:
+        (name,) = line.stations
+        return RedirectResponse(f"/stations/{name}" + ("?gloves=1" if gloves else ""))
+    views = [station.view() for station in line.stations.values()]
+    return _html(
+        "overview", gloves=gloves, name=line.settings.name, stations=views, state_signs=STATES, words=words()
+    )
+
+
+@router.get("/stations/{station}")
+def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Response:
+    """What a person reads from two metres."""
+    view = station.view()
+    last = None if view.last_id is None else line.store.inspection(view.last_id)
+    shows_verdict = last is not None and view.state in (Shown.RUNNING, Shown.REVIEW)
+    hero = VERDICTS[last.verdict] if last is not None and shows_verdict else STATES[view.state]
+    return _html(
+        "line",
+        gloves=gloves,
+        line_name=line.settings.name,
+        relaxed=line.settings.durability == "relaxed",
+        view=view,
+        last=last,
+        hero=hero,
+        stopped=view.state is Shown.STOPPED,
+        counts={verdict.name: view.counts.get(verdict, 0) for verdict in Verdict},
+        initial={"view": view.to_json(), "words": words(), "rules": rules_of(station)},
+    )
+
+
+@router.get("/history")
+def history(
+    line: TheLine,
+    station: str = "",
+    verdict: str = "",
+    part_id: str = "",
+    lot: str = "",
+    since: str = "",
+    before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Response:
+    """What happened, newest first, by station, verdict, part id, lot and time."""
+    filters = {"station": station, "verdict": verdict, "part_id": part_id, "lot": lot, "since": since}
+    chosen: dict[str, Any] = {key: filters[key] or None for key in ("station", "part_id", "lot")}
+    chosen["verdict"] = Verdict[verdict] if verdict in ("OK", "NG", "REVIEW", "ERROR") else None
+    chosen["since"], problem = _time(since)
+    rows = line.store.inspections(**chosen, before_id=before_id, limit=PAGE)
+    kept = {key: value for key, value in filters.items() if value}
+    older = "/history?" + urlencode({**kept, "before_id": rows[-1].id}) if len(rows) == PAGE else ""
+    plain = {**chosen, "verdict": verdict or None, "part_id": None}
+    export = f"{PREFIX}/export.csv?" + urlencode({k: v for k, v in plain.items() if v is not None})
+    return _html(
+        "history",
+        rows=rows,
+        filters=filters,
+        stations=[*line.stations],
+        older=older,
+        export=export,
+        problem=problem,
+    )
+
+
+@router.get("/inspections/{id}")
+def inspection(row: TheRow) -> Response:
+    """One part."""
+    return _html("inspection", row=row)
+
+
+@router.get("/rules")
+def rules_page(line: TheLine, percent: Annotated[float, Query(ge=0, le=50)] = 1.0) -> Response:
+    """Stop rules with their expected false stops beside what they would have done."""
+    found = {name: previews(line, name, None, REPLAYED, percent / 100) for name in line.stations}
+    return _html("rules", stations=found, percent=f"{percent:g}")
+
+
+@router.get("/docs")
+def docs(request: Request) -> Response:
+    """Operations of the interface, from its OpenAPI description."""
+    operations = [
+        {
+            "method": method.upper(),
+            "path": path,
+            "text": " ".join(operation.get("description", "").split()),
+            "query": ", ".join(p["name"] for p in operation.get("parameters", []) if p["in"] == "query"),
+        }
+        for path, methods in request.app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return _html("docs", operations=operations)
+
+
+def _html(template: str, *, gloves: bool = False, **values: Any) -> HTMLResponse:
+    return HTMLResponse(render(template, gloves=gloves, **values), headers={"Cache-Control": "no-store"})
+
+
+def _time(text: str) -> tuple[int | None, str]:
+    """Microseconds UTC of an ISO time, and what is wrong with it; both empty for an empty text."""
+    if not text:
+        return None, ""
+    try:
+        found = datetime.fromisoformat(text)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e6), ""
+    except (ValueError, OverflowError):
+        return None, f"The time {text!r} cannot be read: give it as 2026-11-28T14:00."

@@ -1,0 +1,210 @@
+"""What the REST interface answers: typed, so that OpenAPI describes it. Times are microseconds UTC."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from andon.line.andon_states import StopCause
+from andon.line.store import Inspection
+from andon.line.verdicts import Verdict
+
+VerdictName = Literal["OK", "NG", "REVIEW", "ERROR"]
+PREFIX = "/api/v1"
+PICTURES = ("image", "preview", "thumbnail")
+MAPS = ("map", "heat", "overlay")
+
+
+class Shape(BaseModel):
+    """Base of all answers and bodies."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class RegionShape(Shape):
+    """An abnormal rectangle in pixels of the image; `peak`: its highest score (1.0 = threshold)."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    peak: float
+
+
+class ThresholdsShape(Shape):
+    """OK below `accept`, NG at or above `reject`, REVIEW in between; 1.0 is the threshold of the packed model."""
+
+    accept: float
+    reject: float
+    version: int | None
+    """None: the thresholds of the packed model or of the settings."""
+
+
+class ModelShape(Shape):
+    """The packed model that judges."""
+
+    name: str
+    sha256: str
+
+
+class InspectionShape(Shape):
+    """A committed verdict. Only `OK` passes the part."""
+
+    id: int
+    station: str
+    request_id: str
+    part_id: str | None
+    lot: str | None
+    recipe: str | None
+    trigger_no: int | None
+    t_trigger: int
+    t_done: int
+    verdict: VerdictName
+    score: float | None
+    """1.0 = threshold; None for ERROR."""
+    score_raw: float | None
+    cause: str
+    """Why the verdict is ERROR; empty otherwise."""
+    threshold_version: int | None
+    model_sha256: str
+    regions: list[RegionShape]
+    """Largest first."""
+    ms: dict[str, float]
+    """Milliseconds of each stage."""
+    image_state: str
+    """`none`, `pending`, `stored`, `lost`, `not_stored`, `deleted`."""
+    image_sha256: str | None
+    links: dict[str, str]
+
+
+class Page(Shape):
+    """Inspections, newest first; `next`: address of the next page, None at the end."""
+
+    inspections: list[InspectionShape]
+    next: str | None
+
+
+class Accepted(Shape):
+    """The part is queued and has no verdict yet, so it is bad."""
+
+    request_id: str
+    verdict: None = None
+    links: dict[str, str]
+
+
+class Who(Shape):
+    """A person's action."""
+
+    who: str = Field(min_length=1, max_length=100)
+    note: str = Field("", max_length=1000)
+
+
+class CauseBody(Who):
+    """Why the line stopped; `other` needs a note."""
+
+    cause: StopCause
+
+
+class ShelveBody(Who):
+    """Puts an alarm aside; needs a note with the reason."""
+
+    minutes: float = Field(gt=0, le=480)
+
+
+class ThresholdsBody(Shape):
+    """New thresholds of a station, taken between two parts."""
+
+    accept: float = Field(gt=0, le=1000, allow_inf_nan=False)
+    reject: float = Field(gt=0, le=1000, allow_inf_nan=False)
+    why: str = Field(min_length=10, max_length=1000)
+    """Reason, at least 10 characters; kept with the version."""
+    who: str = Field(min_length=1, max_length=100)
+
+
+class VersionShape(ThresholdsShape):
+    """A stored version of thresholds."""
+
+    why: str
+    who: str
+    at: int
+
+
+class Versions(Shape):
+    """Thresholds in use, and all stored versions of the model's thresholds, newest first."""
+
+    now: ThresholdsShape
+    versions: list[VersionShape]
+
+
+class PreviewBody(Shape):
+    """Rules to try on the last parts of a station; without rules, those of the station."""
+
+    station: str
+    rules: list[dict[str, Any]] = []
+    parts: int = Field(10_000, ge=1, le=100_000)
+    false_reject_rate: float = Field(0.01, ge=0, lt=1)
+
+
+class RulePreview(Shape):
+    """Expected false stops (calls) of a rule, and what it would have done with the stored parts."""
+
+    title: str
+    action: str
+    per_10_000: float | None
+    """Expected in 10,000 good parts; None where that does not follow from the false-reject rate."""
+    method: str | None
+    standard_error: float | None
+    parts: int
+    """Stored parts it was tried on."""
+    stops: int
+    calls: int
+    useless: bool
+    sentence: str
+
+
+class Previews(Shape):
+    """Each rule, and advice where rules stop too often; empty where none does."""
+
+    rules: list[RulePreview]
+    advice: str
+
+
+def links(row: Inspection) -> dict[str, str]:
+    """Addresses of one inspection and of what belongs to it."""
+    base = f"{PREFIX}/inspections/{row.id}"
+    version = f"?v={(row.image_sha256 or '')[:12]}"  # browsers keep pictures; ids begin again in a new store
+    names = [*(PICTURES if row.image_key else ()), *(MAPS if row.map_key else ())]
+    return {"self": base, **{name: f"{base}/{name}{version}" for name in names}}
+
+
+def inspection_shape(row: Inspection) -> InspectionShape:
+    """The row as it is answered."""
+    return InspectionShape(
+        id=row.id,
+        station=row.station,
+        request_id=row.request_id,
+        part_id=row.part_id,
+        lot=row.lot,
+        recipe=row.recipe,
+        trigger_no=row.trigger_no,
+        t_trigger=row.t_trigger,
+        t_done=row.t_done,
+        verdict=verdict_name(row.verdict),
+        score=row.score,
+        score_raw=row.score_raw,
+        cause=row.cause,
+        threshold_version=row.threshold_version,
+        model_sha256=row.model_sha256,
+        regions=[RegionShape(**region._asdict()) for region in row.regions],
+        ms=row.ms,
+        image_state=row.image_state.name.lower(),
+        image_sha256=row.image_sha256,
+        links=links(row),
+    )
+
+
+def verdict_name(verdict: Verdict) -> VerdictName:
+    """Name of a verdict; none is ERROR."""
+    names: dict[Verdict, VerdictName] = {Verdict.OK: "OK", Verdict.NG: "NG", Verdict.REVIEW: "REVIEW"}
+    return names.get(verdict, "ERROR")

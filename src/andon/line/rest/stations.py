@@ -1,0 +1,79 @@
+"""Routes of stations and alarms: what they show, and what a person does about a stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from andon.line.rest.access import TheLine, TheStation
+from andon.line.rest.shapes import CauseBody, ShelveBody, Who
+
+router = APIRouter(tags=["stations and alarms"])
+RECENT = 1000
+"""Parts of the state of a station that the rules may still count."""
+
+
+@router.get("/stations")
+def list_stations(line: TheLine) -> list[dict[str, Any]]:
+    """All stations as the line page shows them."""
+    return [station.view().to_json() for station in line.stations.values()]
+
+
+@router.get("/stations/{station}/state")
+def station_state(line: TheLine, station: TheStation) -> dict[str, Any]:
+    """State, model, thresholds, counts of the shift, alarms; `recent`: verdicts since the last stop, oldest first."""
+    begin = line.alarms.windows_begin_after(station.name)
+    reach = max([rule.reach for rule in station.settings.rules], default=0)
+    past = line.store.last_verdicts(station.name, min(reach, RECENT))
+    recent = [part.verdict.name for part in past if part.id > begin]
+    return {**station.view().to_json(), "recent": recent}
+
+
+@router.post("/stations/{station}/cause")
+def give_cause(line: TheLine, station: TheStation, body: CauseBody) -> dict[str, Any]:
+    """Say why the line stopped: `product`, `camera`, `light`, `setting`, `false_stop`, `other` (with a note).
+
+    Acknowledges the alarms of the stop. Returns the state of the station, as the next ones.
+    """
+    line.alarms.give_cause(station.name, body.cause.value, body.note, body.who)
+    return station.view().to_json()
+
+
+@router.post("/stations/{station}/resume")
+def resume(line: TheLine, station: TheStation, body: Who) -> dict[str, Any]:
+    """Let the line run again; needs a cause."""
+    line.alarms.resume(station.name, body.who)
+    return station.view().to_json()
+
+
+@router.post("/stations/{station}/call")
+def call(line: TheLine, station: TheStation, body: Who) -> dict[str, Any]:
+    """Call a person to the station; the line runs on."""
+    line.alarms.call(station.name, body.who, body.note)
+    return station.view().to_json()
+
+
+@router.post("/stations/{station}/stop")
+def stop(line: TheLine, station: TheStation, body: Who) -> dict[str, Any]:
+    """Stop the line."""
+    line.alarms.stop(station.name, body.who, body.note)
+    return station.view().to_json()
+
+
+@router.get("/alarms")
+def list_alarms(line: TheLine) -> list[dict[str, Any]]:
+    """Alarms that are not over, oldest first."""
+    return [alarm.to_json() for alarm in line.alarms.active()]
+
+
+@router.post("/alarms/{id}/acknowledge")
+def acknowledge(line: TheLine, id: int, body: Who) -> dict[str, Any]:
+    """Say that a person knows. Returns the alarm, as the next one."""
+    return line.alarms.acknowledge(id, body.who).to_json()
+
+
+@router.post("/alarms/{id}/shelve")
+def shelve(line: TheLine, id: int, body: ShelveBody) -> dict[str, Any]:
+    """Put a call aside for at most 8 hours; needs a note. A stop cannot be put aside."""
+    return line.alarms.shelve(id, body.who, body.note, body.minutes).to_json()

@@ -1,0 +1,33 @@
+"""Routes of thresholds: versions are added, never changed; a new one counts from the next part on."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from andon.line.line import Line
+from andon.line.rest.access import TheLine, TheStation
+from andon.line.rest.shapes import ThresholdsBody, ThresholdsShape, Versions, VersionShape
+from andon.line.station import Station
+
+router = APIRouter(tags=["thresholds"])
+
+
+@router.get("/stations/{station}/thresholds")
+def list_versions(line: TheLine, station: TheStation) -> Versions:
+    """Thresholds of a station, and all versions stored for it and its model, newest first."""
+    return _versions(line, station)
+
+
+@router.post("/stations/{station}/thresholds", status_code=201)
+def add_version(line: TheLine, station: TheStation, body: ThresholdsBody) -> Versions:
+    """Add a version, with a reason of at least 10 characters. It counts from the next part on; stored scores stay."""
+    line.set_thresholds(station.name, body.accept, body.reject, who=body.who, why=body.why)
+    return _versions(line, station)
+
+
+def _versions(line: Line, station: Station) -> Versions:
+    versions = [
+        VersionShape(accept=v.accept, reject=v.reject, version=v.id, why=v.why, who=v.who, at=v.at)
+        for v in line.threshold_versions(station.name)
+    ]
+    return Versions(now=ThresholdsShape(**station.thresholds._asdict()), versions=versions)

@@ -1,0 +1,175 @@
+"""Runs the web application of a line until it is told to stop. uvicorn is imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import ipaddress
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from andon.core.errors import UsageError
+from andon.line.line import Line
+from andon.line.rest import create_app
+
+LOG = logging.getLogger(__name__)
+STOP_SECONDS = 10.0
+"""Time in which waiting parts are judged and open requests answered at the end."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn that tells the readers of events to go before it waits for open requests."""
+
+    def __init__(self, config: uvicorn.Config, line: Line) -> None:
+        super().__init__(config)
+        self._line = line
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by the signal."""
+        self._line.events.close()
+        super().handle_exit(sig, frame)
+
+
+def serve(line: Line, host: str, port: int, *, names: Collection[str] = ()) -> None:
+    """Start the line, serve it, and stop it at SIGTERM or Ctrl-C. `names`: further names of this server.
+
+    Raises `UsageError` where the address cannot be used.
+    """
+    taken = _listen(host, port)
+    app = create_app(line, hosts={*names, *_own_names(host)})
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=int(STOP_SECONDS),
+        h11_max_incomplete_event_size=64 * 1024,
+        proxy_headers=False,
+    )
+    with contextlib.closing(taken):
+        line.start()
+        try:
+            with watchdog(line):
+                Server(config, line).run(sockets=[taken])
+        finally:
+            notify("STOPPING=1")
+            line.stop(STOP_SECONDS)
+
+
+def address(host: str, port: int) -> str:
+    """What to type into a browser."""
+    name = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}/"
+
+
+def log_to_stderr() -> None:
+    """One line for each message: UTC time, level, logger, text."""
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    form.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(form)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def notify(message: str) -> None:
+    """One datagram to systemd, as `sd_notify`; nothing where systemd did not ask for it."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+    if not place:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(message.encode(), "\0" + place[1:] if place.startswith("@") else place)
+
+
+@contextlib.contextmanager
+def watchdog(line: Line) -> Iterator[None]:
+    """Tell systemd READY once every model is verified or found wrong, and every half `WATCHDOG_USEC` that the line lives."""
+    ended = threading.Event()
+    period = int(os.environ.get("WATCHDOG_USEC", "0") or 0) / 2e6 or 1.0
+
+    def tell() -> None:
+        told = False
+        while not ended.wait(min(period, 1.0)):
+            if not told and all(s.is_verified or s.faults for s in line.stations.values()):
+                notify("READY=1")  # with faults too, which the page shows
+                LOG.info("stations are ready: %s", ", ".join(line.health().reasons) or "all")
+                told = True
+            if line.health().live:
+                notify("WATCHDOG=1")
+
+    thread = threading.Thread(target=tell, name="andon-watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def systemd_unit(command: str, home: Path, data: Path) -> str:
+    """Unit file of a service that runs `command` in the folder `home`, which systemd makes, and writes to `data`."""
+    writes = "" if data.is_relative_to(home) else f"ReadWritePaths={data}\n"
+    return UNIT.format(command=command.replace("%", "%%"), user=getpass.getuser(), writes=writes, home=home)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket; an address in use is a sentence and not a log."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, port))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"{host} port {port} cannot be used ({why}): choose another --port or --host"
+        ) from None
+    return taken
+
+
+def _own_names(host: str) -> set[str]:
+    return set() if is_loopback(host) else {host, socket.gethostname()}
+
+
+UNIT = """\
+[Unit]
+Description=andon line
+After=network.target
+
+[Service]
+Type=notify
+ExecStart={command}
+WatchdogSec=10
+Restart=always
+RestartSec=1
+TimeoutStartSec=300
+TimeoutStopSec=30
+User={user}
+StateDirectory={home.name}
+WorkingDirectory={home}
+Environment=ANDON_HOME={home}/home
+{writes}ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+NoNewPrivileges=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
