@@ -30,7 +30,7 @@ Connection = Any
 
 STORED_WITHIN = 30.0
 """Seconds in which a person's action has to be committed."""
-SLOWEST = 300
+FEWEST_PARTS = 300
 """Parts that a restart reads at least for the windows of the rules."""
 
 
@@ -204,7 +204,7 @@ class Alarms:
             rows=alarms,
             after_id=0 if state is None else state["after_id"],
         )
-        reach = max([SLOWEST, *(rule.reach for rule in station.rules)])
+        reach = max([FEWEST_PARTS, *(rule.reach for rule in station.rules)])
         parts = self._store.last_verdicts(station.name, reach)
         applied_id = 0 if state is None else state["applied_id"]
         board.restore([part for part in parts if part.id > board.after_id], applied_id, now)
