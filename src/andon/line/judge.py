@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -182,7 +183,7 @@ class Judge:
             return Judgement.failed(Cause.NOT_FINITE, found.error)
         judgement = self._judgement(found, thresholds)
         watch("post-processing")
-        drawn = map_png(self._pixel(found.raw_map))
+        drawn = map_png(self._pixel(reduced(found.raw_map)))
         watch("map")
         return replace(judgement, map=drawn)
 
@@ -194,7 +195,10 @@ class Judge:
             thresholds.verdict(score),
             score_raw=found.raw_score,
             score=score,
-            regions=regions(found.mask, np.asarray(self._pixel(found.raw_map))),
+            regions=tuple(
+                region._replace(peak=float(self._pixel(np.float32(region.peak))))
+                for region in regions(found.mask, found.raw_map)
+            ),
         )
 
 
@@ -276,9 +280,9 @@ def suffix_of(image: bytes) -> str:
 
 def regions(mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.floating]) -> tuple[Region, ...]:
     """Boxes around the connected parts of a mask (H, W), largest area first, with the highest value of the map (H, W) in each."""
-    labels, count = ndimage.label(mask, NEIGHBOURS)
-    if not count:
+    if not mask.any():
         return ()
+    labels, count = ndimage.label(mask, NEIGHBOURS)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     boxes = ndimage.find_objects(labels)
     found = []
@@ -297,14 +301,19 @@ def regions(mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.floating]) 
     return tuple(found)
 
 
+def reduced(anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The map with sides of at most `MAP_SIDE`: the largest value of each square block."""
+    step = -(-max(anomaly_map.shape) // MAP_SIDE)
+    if step <= 1:
+        return anomaly_map
+    padded = np.pad(anomaly_map, [(0, -side % step) for side in anomaly_map.shape], mode="edge")
+    rows = reduce(np.maximum, (padded[k::step] for k in range(step)))
+    return reduce(np.maximum, (rows[:, k::step] for k in range(step)))
+
+
 def map_png(anomaly_map: npt.ArrayLike) -> bytes:
-    """A displayed map (H, W) as PNG of 8 bits: 0 to 255 is 0 to 2 x threshold, the same for all parts."""
-    values = np.asarray(anomaly_map, np.float32)
-    step = -(-max(values.shape) // MAP_SIDE)
-    if step > 1:
-        rows, columns = (np.arange(0, side, step) for side in values.shape)
-        values = np.maximum.reduceat(np.maximum.reduceat(values, rows, axis=0), columns, axis=1)
-    grey = np.round(np.clip(values, 0.0, 2.0) * np.float32(127.5)).astype(np.uint8)
+    """A displayed map (h, w) as PNG of 8 bits: 0 to 255 is 0 to 2 x threshold, the same for all parts."""
+    grey = np.round(np.clip(np.asarray(anomaly_map, np.float32), 0.0, 2.0) * np.float32(127.5))
     stream = io.BytesIO()
-    Image.fromarray(grey).save(stream, "PNG", compress_level=1)
+    Image.fromarray(grey.astype(np.uint8)).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
