@@ -7,12 +7,12 @@ import getpass
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
@@ -28,14 +28,38 @@ STOP_SECONDS = 10.0
 class Server(uvicorn.Server):
     """uvicorn that tells the readers of events to go before it waits for open requests."""
 
-    def __init__(self, config: uvicorn.Config, line: Line) -> None:
-        super().__init__(config)
+    def __init__(self, line: Line, names: Collection[str] = ()) -> None:
+        """`names`: by which the server may be called, besides addresses and `localhost`."""
         self._line = line
+        super().__init__(
+            uvicorn.Config(
+                create_app(line, hosts=names),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=int(STOP_SECONDS),
+                proxy_headers=False,
+            )
+        )
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by the signal."""
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End at SIGTERM and Ctrl-C. uvicorn would raise the signal again at the end, before the line is stopped."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams of events, then wait for open requests."""
         self._line.events.close()
-        super().handle_exit(sig, frame)
+        await super().shutdown(sockets)
 
 
 def serve(line: Line, host: str, port: int, *, names: Collection[str] = ()) -> None:
@@ -43,26 +67,14 @@ def serve(line: Line, host: str, port: int, *, names: Collection[str] = ()) -> N
 
     Raises `UsageError` where the address cannot be used.
     """
-    taken = _listen(host, port)
-    app = create_app(line, hosts={*names, *_own_names(host)})
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=int(STOP_SECONDS),
-        h11_max_incomplete_event_size=64 * 1024,
-        proxy_headers=False,
-    )
-    with contextlib.closing(taken):
-        line.start()
-        try:
+    try:
+        with contextlib.closing(listen(host, port)) as taken:
+            line.start()
             with watchdog(line):
-                Server(config, line).run(sockets=[taken])
-        finally:
-            notify("STOPPING=1")
-            line.stop(STOP_SECONDS)
+                Server(line, {*names, *_own_names(host)}).run(sockets=[taken])
+    finally:
+        notify("STOPPING=1")
+        line.stop(STOP_SECONDS)
 
 
 def address(host: str, port: int) -> str:
@@ -129,14 +141,14 @@ def systemd_unit(command: str, home: Path, data: Path) -> str:
     return UNIT.format(command=command.replace("%", "%%"), user=getpass.getuser(), writes=writes, home=home)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket; an address in use is a sentence and not a log."""
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises `UsageError` where the address cannot be used."""
+    taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        taken = socket.socket(family, socket.SOCK_STREAM)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
     except (OSError, OverflowError) as error:
+        taken.close()
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"{host} port {port} cannot be used ({why}): choose another --port or --host"

@@ -125,6 +125,7 @@ function limit(rule) {
 function drawStop() {
   const open = page.view.alarms.filter((alarm) => alarm.state.endsWith("unack"));
   page.acknowledged = open.length === 0;
+  at("answer").hidden = page.acknowledged || isStopped() || page.lost;
   const given = page.view.cause;
   at("acknowledge").disabled = page.acknowledged;
   at("acknowledge").firstChild.textContent = page.acknowledged ? "Acknowledged " : "Acknowledge ";
@@ -262,7 +263,7 @@ function fullScreen() {
 }
 
 const keys = {
-  " ": () => isStopped() && !page.acknowledged && acknowledge(),
+  " ": () => !page.acknowledged && acknowledge(),
   Enter: () => isStopped() && resume(),
   ArrowLeft: () => step(-1),
   ArrowRight: () => step(1),
@@ -286,7 +287,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   action();
 });
-at("acknowledge").addEventListener("click", acknowledge);
+for (const id of ["acknowledge", "answer"]) at(id).addEventListener("click", acknowledge);
 at("resume").addEventListener("click", resume);
 for (const button of at("causes").children) button.addEventListener("click", () => giveCause(button.dataset.cause));
 at("heat").addEventListener("click", toggleHeat);
