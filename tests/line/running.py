@@ -19,7 +19,7 @@ from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import Part, Station
 from andon.line.verdicts import Cause, Region, Verdict
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds after which a test gives up waiting."""
 
 
@@ -70,9 +70,10 @@ def part(number: int, word: str = "OK", **changes: Any) -> Part:
 
 
 def settings(data: Path, *names: str, **changes: Any) -> LineSettings:
-    """A line with the stations `names` (default: press)."""
+    """A line with the stations `names` (default: press), whose cycle is long enough for a busy computer."""
+    values = {"cycle_s": 30.0, **changes}
     stations = tuple(
-        StationSettings(name=name, model=Path(f"{name}.andon"), **changes) for name in names or ("press",)
+        StationSettings(name=name, model=Path(f"{name}.andon"), **values) for name in names or ("press",)
     )
     return LineSettings(data=data, stations=stations)
 

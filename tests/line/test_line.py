@@ -49,10 +49,10 @@ def test_a_stop_from_the_first_reject_to_running(folder):
 
 
 def test_every_answered_inspection_becomes_one_event(folder):
-    with running(folder, rules=(), queue=50, cycle_s=30.0) as line:
+    with running(folder, rules=(), queue=50) as line:
         with line.events.subscribe() as events:
             futures = [line.stations["press"].submit(part(k, "OK" if k % 3 else "NG")) for k in range(30)]
-            ids = [future.result(5.0).recorded.id for future in futures]
+            ids = [future.result(20.0).recorded.id for future in futures]
             line.stop(5.0)
         told = [event.data["id"] for event in events if event.kind == "inspection"]
         assert told == ids

@@ -69,7 +69,7 @@ def test_a_hanging_judge_is_error_at_the_cycle_limit(folder):
 
 
 def test_a_full_queue_is_error_and_a_row(folder):
-    with running(folder, queue=2, cycle_s=30.0) as line:
+    with running(folder, queue=2) as line:
         station = line.stations["press"]
         hanging = station.submit(part(0, "hang"))
         until(lambda: not station.waiting)
@@ -84,7 +84,7 @@ def test_a_full_queue_is_error_and_a_row(folder):
 
 
 def test_a_request_that_is_being_judged_has_one_future(folder):
-    with running(folder, cycle_s=30.0) as line:
+    with running(folder) as line:
         station = line.stations["press"]
         first = station.submit(part(1, "hang"))
         assert station.submit(part(1, "hang")) is first
@@ -149,7 +149,7 @@ def test_a_commit_that_hangs_gives_no_answer(folder):
 
 
 def test_stopping_judges_what_waits(folder):
-    with running(folder, cycle_s=30.0, queue=20) as line:
+    with running(folder, queue=20) as line:
         station = line.stations["press"]
         futures = [station.submit(part(k)) for k in range(10)]
         line.stop(PATIENCE)
@@ -159,7 +159,7 @@ def test_stopping_judges_what_waits(folder):
 
 
 def test_stopping_in_time_loses_no_part(folder):
-    with running(folder, cycle_s=30.0) as line:
+    with running(folder) as line:
         station = line.stations["press"]
         futures = [station.submit(part(1, "hang")), station.submit(part(2))]
         line.stop(0.05)
@@ -170,7 +170,7 @@ def test_stopping_in_time_loses_no_part(folder):
 
 
 def test_thresholds_and_model_change_between_two_parts(folder):
-    with running(folder, cycle_s=30.0) as line:
+    with running(folder) as line:
         station, first = line.stations["press"], line.stations["press"].model
         hanging = station.submit(part(1, "hang"))
         until(lambda: first.judged)
@@ -191,8 +191,15 @@ def test_images_of_unwanted_verdicts_are_not_kept(folder):
         assert all(row.image_sha256 for row in rows)
 
 
+def test_answer_says_how_long_it_took_and_why_it_is_error(line):
+    station = line.stations["press"]
+    good, bad = (station.submit(part(next(NUMBERS), word)).result(PATIENCE) for word in ("OK", "ERROR"))
+    assert good.ms >= sum(good.recorded.row.ms.values()) - good.recorded.row.ms["judge"] > 0
+    assert (good.why, bad.why) == ("", "told to")
+
+
 def test_two_stations_are_independent(folder):
-    with running(folder, "press", "saw", cycle_s=30.0) as line:
+    with running(folder, "press", "saw") as line:
         press, saw = line.stations.values()
         hanging = press.submit(part(1, "hang"))
         assert [answer(saw, k).verdict for k in range(2, 6)] == [Verdict.OK] * 4

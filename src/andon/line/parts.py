@@ -43,6 +43,8 @@ class Answer:
     recorded: Recorded
     why: str = ""
     """Cause of an ERROR in words; empty otherwise, and where the row was stored before."""
+    ms: float = 0.0
+    """From submission to commit, milliseconds."""
 
 
 class Stage(IntEnum):

@@ -300,7 +300,8 @@ class Station:
             return
         recorded = done.result()
         self._finish(job)
-        resolve(job, Answer(recorded, "" if recorded.replayed else why))
+        took = (time.perf_counter() - job.begin) * 1e3
+        resolve(job, Answer(recorded, "" if recorded.replayed else why, took))
         self.set_fault("store", None)
         if not recorded.replayed:
             self._listener.recorded(self, recorded)
