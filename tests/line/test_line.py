@@ -89,6 +89,17 @@ def test_health_says_what_is_missing(folder):
     assert not line.health().live
 
 
+def test_a_judgement_that_never_ends_asks_for_a_restart(folder, monkeypatch):
+    monkeypatch.setattr("andon.line.line.HANGS_SECONDS", 0.05)
+    with running(folder, cycle_s=0.01) as line:
+        until(lambda: line.health().live)
+        line.stations["press"].submit(part(1, "hang"))
+        until(lambda: not line.health().live)
+        assert "station press: a judgement does not end; restart" in line.health().reasons
+        line.stations["press"].model.go.set()
+        until(lambda: line.health().live)
+
+
 def test_a_bad_model_is_a_fault(folder):
     with running(folder, judge=BadModel) as line:
         view = line.stations["press"].view()

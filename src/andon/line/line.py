@@ -45,6 +45,8 @@ LIVE_SECONDS = 10.0
 """Longest time between two ticks of a process that works."""
 RETENTION_SECONDS = 3600.0
 """Between two runs of the retention rule."""
+HANGS_SECONDS, HANGS_CYCLES = 60.0, 10
+"""After the longer of both a judgement hangs for good: only a restart of the process helps."""
 FAULT = "fault: "
 """Begin of the names of alarms that faults of a station raise; they call a person."""
 DISK_SAYS = {
@@ -130,6 +132,9 @@ class Line:
         live = self._thread.is_alive() and time.monotonic() - self._last_tick < LIVE_SECONDS
         reasons = [] if live else ["the line does not work: see the log"]
         for name, station in self.stations.items():
+            if station.judging_seconds > max(HANGS_SECONDS, HANGS_CYCLES * station.settings.cycle_s):
+                live = False
+                reasons.append(f"station {name}: a judgement does not end; restart")
             if not station.is_verified and not station.faults:
                 reasons.append(f"station {name}: the model is being verified")
             reasons += [f"station {name}, {fault}: {why}" for fault, why in station.faults.items()]

@@ -73,6 +73,7 @@ class Station:
         self._closing = False
         self._patience = max(settings.cycle_s, COMMIT_SECONDS)
         self._verified = False
+        self._judging_since: float | None = None
         self._faults: dict[str, str] = {}
         self._threads = [
             threading.Thread(target=run, name=f"andon-{self.name}-{run.__name__.strip('_')}", daemon=True)
@@ -145,6 +146,12 @@ class Station:
         return len(self._queue)
 
     @property
+    def judging_seconds(self) -> float:
+        """For how long the part that is being judged has been; 0 where none is."""
+        since = self._judging_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
     def is_verified(self) -> bool:
         """Whether the model has passed its self-check."""
         return self._verified
@@ -194,11 +201,13 @@ class Station:
                     self._thresholds,
                 )  # one part, one model, one pair of thresholds
             ms = {"queue": (time.perf_counter() - job.begin) * 1e3}
+            self._judging_since = time.monotonic()
             try:
                 judgement = judge.judge(job.part.image, thresholds)
             except Exception as error:
                 LOG.exception("station %s: the judge failed", self.name)
                 judgement = Judgement.failed(Cause.JUDGE_FAILED, f"{type(error).__name__}: {error}")
+            self._judging_since = None
             self.set_fault("judge", None)
             self._judged(job, judgement, judge.sha256, thresholds, ms)
 
