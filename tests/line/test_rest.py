@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -321,6 +322,23 @@ def test_pictures_of_an_inspection(line, client):
     ]:  # fmt: skip
         with Image.open(io.BytesIO(client.get(links[name]).content)) as opened:
             assert (name, opened.format, opened.size) == (name, form, size)
+
+
+def test_a_picture_is_drawn_once_for_all_who_ask():
+    kept, drawn = pictures.Pictures(most=2), []
+
+    def draw() -> bytes:
+        time.sleep(0.02)
+        drawn.append(1)
+        return b"picture"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert {*pool.map(lambda _: kept.get("preview", 1, draw), range(8))} == {b"picture"}
+    assert len(drawn) == 1
+    assert kept.get("preview", 2, lambda: None) is None
+    assert kept.get("preview", 2, lambda: b"later") == b"later"
+    kept.get("preview", 3, draw)
+    assert kept.get("preview", 1, lambda: b"again") == b"again"
 
 
 def test_heat_has_one_scale():

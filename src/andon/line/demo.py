@@ -75,7 +75,7 @@ class Camera:
 
 def pictures(folder: Path) -> tuple[list[Path], list[Path]]:
     """Test images: good ones, and cracked ones, the largest crack first. None of them was learned from."""
-    good = sorted((folder / "test" / "good").iterdir())
+    good = sorted((folder / "test" / "good").iterdir(), reverse=True)
     cracked = sorted((folder / "test" / "cracked").iterdir(), key=lambda path: (-_area(path), path.name))
     return good, cracked
 

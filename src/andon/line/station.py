@@ -174,7 +174,11 @@ class Station:
             self._listener.condition_changed(self)
 
     def stop(self, timeout: float) -> None:
-        """Take no further parts and judge those that wait. What is not judged in time becomes ERROR (`results_lost`)."""
+        """Take no further parts and judge those that wait. What is not judged in time becomes ERROR (`results_lost`).
+
+        Waits for what is being judged or verified, so that a process that ends does not end inside a network.
+        """
+        end = time.monotonic() + timeout
         with self._news:
             self._closing = True
             self._news.notify_all()
@@ -189,6 +193,9 @@ class Station:
                 job, job.base.failed(Cause.RESULTS_LOST), "the process ended before the part was judged"
             )
         wait([job.future for job in left], self._patience)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
     # Threads -------------------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from andon.line.line import Line
+from andon.line.rest.pictures import Pictures
 from andon.line.rest.problems import not_found
 from andon.line.station import Station
 from andon.line.store import Inspection
 
 
-def _line(request: Request) -> Line:
+async def _line(request: Request) -> Line:
     line: Line = request.app.state.line
     return line
 
@@ -20,7 +21,7 @@ def _line(request: Request) -> Line:
 TheLine = Annotated[Line, Depends(_line)]
 
 
-def _station(line: TheLine, station: str) -> Station:
+async def _station(line: TheLine, station: str) -> Station:
     return find_station(line, station)
 
 
@@ -31,8 +32,14 @@ def _row(line: TheLine, id: Annotated[int, Path(ge=0, lt=2**63)]) -> Inspection:
     return row
 
 
+def _pictures(request: Request) -> Pictures:
+    pictures: Pictures = request.app.state.pictures
+    return pictures
+
+
 TheStation = Annotated[Station, Depends(_station)]
 TheRow = Annotated[Inspection, Depends(_row)]
+ThePictures = Annotated[Pictures, Depends(_pictures)]
 
 
 def find_station(line: Line, name: str) -> Station:

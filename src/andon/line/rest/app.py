@@ -14,6 +14,7 @@ from andon.core.version import VERSION
 from andon.line.line import Line
 from andon.line.rest import events, inspections, pages, problems, rules, stations, thresholds
 from andon.line.rest.guard import LARGEST_IMAGE, Guard
+from andon.line.rest.pictures import Pictures
 from andon.line.rest.shapes import PREFIX
 
 STATIC = Path(__file__).parents[1] / "page" / "static"
@@ -43,6 +44,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         responses={"4XX": {"description": "Problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}},
     )
     app.state.line = line
+    app.state.pictures = Pictures()
     problems.install(app)
     for module in (inspections, stations, thresholds, rules, events):
         app.include_router(module.router, prefix=PREFIX)

@@ -14,14 +14,14 @@ from concurrent.futures import Future
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from andon.core.text import safe_cell
 from andon.line.line import Line
 from andon.line.rest import pictures
-from andon.line.rest.access import TheLine, TheRow, TheStation
+from andon.line.rest.access import TheLine, ThePictures, TheRow, TheStation
 from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
 from andon.line.rest.shapes import PREFIX, Accepted, InspectionShape, Page, VerdictName, inspection_shape
 from andon.line.rest.upload import read_part
@@ -30,6 +30,8 @@ from andon.line.store import Inspection, Recorded
 from andon.line.verdicts import Cause, Region, Verdict
 
 router = APIRouter(tags=["inspections"])
+UPLOADS = CapacityLimiter(16)
+"""Threads of their own, so that parts do not wait behind pages."""
 LONGEST_WAIT = 60_000
 """Milliseconds that a client may wait."""
 NO_PICTURES = {Cause.NOT_AN_IMAGE.value, Cause.IMAGE_DIFFERS.value}
@@ -76,10 +78,10 @@ async def send_part(
     ERROR, because a part was there.
     """
     part = (await read_part(request)).part
-    known = await run_in_threadpool(_known, line, part)
+    known = await to_thread.run_sync(_known, line, part, limiter=UPLOADS)
     if known is not None:
         return _answer(known)
-    future = await run_in_threadpool(_submit, station, part)
+    future = await to_thread.run_sync(_submit, station, part, limiter=UPLOADS)
     try:
         answer = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), wait / 1000)
     except TimeoutError:
@@ -139,10 +141,14 @@ def image(line: TheLine, row: TheRow) -> Response:
 
 
 @router.get("/inspections/{id}/preview", response_class=Response)
-def preview(line: TheLine, row: TheRow) -> Response:
+def preview(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     """JPEG of the image, at most 1280 pixels."""
-    content = line.store.image(row)
-    return _file(None if content is None else pictures.preview(content), "image/jpeg", row)
+
+    def draw() -> bytes | None:
+        content = line.store.image(row)
+        return None if content is None else pictures.preview(content)
+
+    return _file(kept.get("preview", row.id, draw), "image/jpeg", row)
 
 
 @router.get("/inspections/{id}/thumbnail", response_class=Response)
@@ -158,15 +164,17 @@ def anomaly_map(line: TheLine, row: TheRow) -> Response:
 
 
 @router.get("/inspections/{id}/heat", response_class=Response)
-def heat(line: TheLine, row: TheRow) -> Response:
+def heat(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     """PNG with transparency to be laid over the preview: the map in colours, regions outlined; the same scale for all parts."""
-    return _file(_drawn(line, row, pictures.heat_layer), "image/png", row)
+    found = kept.get("heat", row.id, lambda: _drawn(line, row, pictures.heat_layer))
+    return _file(found, "image/png", row)
 
 
 @router.get("/inspections/{id}/overlay", response_class=Response)
-def overlay(line: TheLine, row: TheRow) -> Response:
+def overlay(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     """JPEG of the image under its map in colours, abnormal regions outlined."""
-    return _file(_drawn(line, row, pictures.overlay), "image/jpeg", row)
+    found = kept.get("overlay", row.id, lambda: _drawn(line, row, pictures.overlay))
+    return _file(found, "image/jpeg", row)
 
 
 @router.get("/export.csv", response_class=StreamingResponse)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,6 +21,33 @@ THRESHOLD = 127.5
 """Value of a stored map at the threshold: 0 to 255 is 0 to 2 x threshold."""
 FAINT = 0.5
 """Multiple of the threshold up to which the heat layer is transparent."""
+
+
+class Pictures:
+    """The last pictures that were drawn. Many pages ask for the same one at once; it is drawn once."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._drawn: OrderedDict[tuple[str, int], Future[bytes | None]] = OrderedDict()
+
+    def get(self, name: str, row: int, draw: Callable[[], bytes | None]) -> bytes | None:
+        """What `draw` returns for this row; None is not kept, because the file may be written later."""
+        with self._lock:
+            drawn = self._drawn.get((name, row))
+            is_new = drawn is None
+            if drawn is None:
+                drawn = self._drawn[(name, row)] = Future()
+                while len(self._drawn) > self._most:
+                    self._drawn.popitem(last=False)
+        if is_new:
+            try:
+                drawn.set_result(draw())
+            except BaseException as error:
+                drawn.set_exception(error)
+            if drawn.exception() or drawn.result() is None:
+                with self._lock:
+                    self._drawn.pop((name, row), None)
+        return drawn.result()
 
 
 def preview(image: bytes, side: int = SIDE) -> bytes | None:
