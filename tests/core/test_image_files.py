@@ -23,9 +23,7 @@ from andon.core.image_files import (
     AlphaWarning,
     DepthWarning,
     decode,
-    is_image,
-    list_images,
-    natural_key,
+    from_pillow,
     read_day,
     read_mask,
     read_points,
@@ -435,43 +433,31 @@ def test_masks_keep_their_values(tmp_path):
     ]
 
 
-# Names ------------------------------------------------------------------------------------------------------------
+# Pages ------------------------------------------------------------------------------------------------------------
 
 
-def test_natural_order():
-    names = ["img10.png", "img2.png", "IMG1.png", "img02.png", "b", "img2b.png", "10", "a", "9"]
-    ordered = ["9", "10", "a", "b", "IMG1.png", "img02.png", "img2.png", "img2b.png", "img10.png"]
-    assert sorted(names, key=natural_key) == ordered
-    assert natural_key("img2.png") < natural_key("img10.png")
-    assert natural_key("IMG1") < natural_key("img2")
+def test_stacks_and_animations_are_refused_by_name(tmp_path):
+    first, other = Image.fromarray(COLOURS), Image.fromarray(COLOURS[::-1].copy())
+    for name in ("stack.tif", "animated.webp", "animated.png"):
+        first.save(tmp_path / name, save_all=True, append_images=[other])
+        refused(tmp_path / name, "2 pages")
+        with pytest.raises(DataError, match="2 pages"):
+            read_mask(tmp_path / name)
+    first.save(tmp_path / "stereo.jpg", format="MPO", save_all=True, append_images=[other])
+    refused(tmp_path / "stereo.jpg", "2 pages")
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((3, 12, 16, 3), np.uint16), photometric="rgb")
+    refused(tmp_path / "deep.tif", "3 pages")
+    with Image.open(tmp_path / "stack.tif") as opened, pytest.raises(DataError, match="2 pages"):
+        from_pillow(opened)
 
 
-NAMES = st.text(
-    st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=12
-) | st.text("ab01２.", max_size=8)
-
-
-@given(a=NAMES, b=NAMES, c=NAMES)
-@settings(deadline=None, max_examples=300)
-def test_natural_key_is_a_total_order(a, b, c):
-    x, y, z = natural_key(a), natural_key(b), natural_key(c)
-    assert (x == y) == (a == b)
-    assert (x < y) + (y < x) + (x == y) == 1
-    if x <= y and y <= z:
-        assert x <= z
-
-
-@given(a=st.integers(0, 10**12), b=st.integers(0, 10**12), zeros=st.integers(0, 3))
-@settings(deadline=None, max_examples=100)
-def test_numbers_are_compared_as_numbers(a, b, zeros):
-    left, right = f"part-{'0' * zeros}{a}.png", f"part-{b}.png"
-    if a != b:
-        assert (natural_key(left) < natural_key(right)) == (a < b)
-
-
-def test_listing_leaves_out_what_is_no_image(tmp_path):
-    for name in ("b10.PNG", "b2.jpeg", ".hidden.png", "notes.txt", "Thumbs.db", "zero.tif"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["b2.jpeg", "b10.PNG", "zero.tif"]
-    assert not is_image(Path("._photo.png"))
+def test_smaller_copies_are_no_pages(tmp_path):
+    first = Image.fromarray(COLOURS)
+    first.save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=[first.resize((8, 6))])
+    for name, kind in (("scan.tif", np.uint8), ("deep.tif", np.uint16)):
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            writer.write(COLOURS.astype(kind), photometric="rgb")
+            writer.write(COLOURS[::2, ::2].astype(kind), photometric="rgb", subfiletype=1)
+    for name in ("camera.jpg", "scan.tif", "deep.tif"):
+        assert decode(tmp_path / name).pixels.shape == (12, 16, 3)
+    np.testing.assert_array_equal(decode(tmp_path / "scan.tif").pixels * 255, COLOURS)

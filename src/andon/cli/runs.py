@@ -253,14 +253,17 @@ def predict(
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
+    from andon.core.listing import PassedBy
     from andon.core.own_output import check_save
     from andon.core.progress import default_progress
     from andon.runs.folder import read_recipe
+    from andon.runs.inputs import list_inputs
     from andon.runs.loading import load
-    from andon.runs.predict import check_errors, check_unreadable, list_inputs, predict_files
+    from andon.runs.predict import check_errors, check_unreadable, predict_files
 
     check_save(images, save)
-    records = list_inputs(images)
+    passed = PassedBy()
+    records = list_inputs(images, passed)
     if (run / "recipe.yaml").is_file():
         read_recipe(run)
     detector = load(run, runtime)
@@ -272,6 +275,7 @@ def predict(
                 "run": str(run),
                 "threshold": detector.fitted().image.value,
                 "predictions": [one.to_json() for one in found],
+                "passed_by": passed.to_json(),
             }
         )
     else:
@@ -297,10 +301,12 @@ def _predict_archive(
     where: Cluster | None,
     as_json: bool,
 ) -> None:
+    from andon.core.listing import PassedBy
     from andon.core.progress import default_progress
     from andon.runs.predict import check_errors, check_unreadable
     from andon.runs.scoring import predict_archive
 
+    passed = PassedBy()
     new, verdicts = predict_archive(
         run,
         images,
@@ -309,9 +315,18 @@ def _predict_archive(
         maps=maps,
         cluster=where,
         progress=default_progress(),
+        passed=passed,
     )
     if as_json:
-        print_json({"run": str(run), "out": str(out), "new": new, "verdicts": verdicts})
+        print_json(
+            {
+                "run": str(run),
+                "out": str(out),
+                "new": new,
+                "verdicts": verdicts,
+                "passed_by": passed.to_json(),
+            }
+        )
     else:
         print(f"{_counts(verdicts)}; {new} of them new, in {out}")
     check_errors(verdicts, f"{out} says why")

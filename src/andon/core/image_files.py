@@ -1,4 +1,4 @@
-"""Image files: names, natural order, decoding to arrays. Pillow and tifffile are imported here.
+"""Image files: decoding to arrays. Pillow and tifffile are imported here.
 
 Formats and value ranges: docs/reference/data.md, "Images".
 """
@@ -18,14 +18,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from andon.core.errors import ConfigError, DataError
+from andon.core.listing import JPEG_SUFFIXES
 from andon.core.memory_budget import machine_memory
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""Suffixes of image files, in lower case."""
-IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
-"""Files and folders of operating systems, in lower case."""
-WITH_EXIF = frozenset({".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+WITH_EXIF = JPEG_SUFFIXES | {".tif", ".tiff", ".webp"}
 """Suffixes of the formats in which cameras write EXIF."""
+NEW_SUBFILE_TYPE, REDUCED_OR_MASK = 254, 0b101
+"""TIFF tag that says what a page is, and its bits for a reduced copy and for a transparency mask."""
 EXIF_FOLDER, DATE_TIME_ORIGINAL = 0x8769, 0x9003
 """EXIF tags."""
 CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
@@ -74,37 +73,6 @@ class Decoded:
     """Factor by which width and height were divided while decoding."""
 
 
-def is_image(path: Path) -> bool:
-    """Whether the name has an image suffix and is neither hidden nor a system file (`thumbs.db`)."""
-    return (
-        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
-    )
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Images directly inside `folder`, in natural order. Empty files are included; `decode` reports them."""
-    return sorted(
-        (p for p in folder.iterdir() if is_image(p) and p.is_file()), key=lambda p: natural_key(p.name)
-    )
-
-
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key for natural order: `img2` before `img10`."""
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for ch in name + "\0":
-        if ch.isascii() and ch.isdigit():
-            digits += ch
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        if ch != "\0":
-            parts.append((1, ch.lower()))
-    parts.append((2, name))
-    return tuple(parts)
-
-
 @cache
 def _default_limit() -> int:
     """Pixels for which a quarter of this machine's memory suffices, within `FEWEST_PIXELS` and `MAX_PIXELS`."""
@@ -149,6 +117,7 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
                 f"{path} is empty (0 bytes): copy it again or remove it, or pass --skip-unreadable"
             )
         with open_image(path) as opened:
+            _check_pages(opened, path)
             reduction = _reduce(opened) if reduce else 1
             _check_size(path, *opened.size)  # before anything is decoded
             mode = _stored_mode(opened)
@@ -170,6 +139,33 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
         raise DataError(
             f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
         ) from error
+
+
+def _check_pages(opened: Image.Image, path: Path | str) -> None:
+    """Raise `DataError` for a stack or an animation; smaller copies of the first page, which cameras add, are none."""
+    count = getattr(opened, "n_frames", 1)
+    if count > 1 and opened.format in ("TIFF", "MPO"):
+        first = opened.size
+        count = 1 + sum(_is_page(opened, first, k) for k in range(1, count))
+        opened.seek(0)
+    if count > 1:
+        raise _several_pages(path, count)
+
+
+def _is_page(opened: Image.Image, first: tuple[int, int], number: int) -> bool:
+    """Whether page `number` is an image of its own, not a copy that is smaller than the `first` page or a transparency mask."""
+    opened.seek(number)
+    if opened.format == "MPO":
+        return opened.size[0] >= first[0] or opened.size[1] >= first[1]
+    tags = getattr(opened, "tag_v2", {})
+    return not int(tags.get(NEW_SUBFILE_TYPE, 0)) & REDUCED_OR_MASK
+
+
+def _several_pages(path: Path | str, count: int) -> DataError:
+    return DataError(
+        f"{path} holds {count} pages (a stack or an animation), of which none is chosen silently: save each as a file of "
+        "its own"
+    )
 
 
 def _stored_mode(opened: Image.Image) -> str:
@@ -236,6 +232,7 @@ def _to_float(image: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.
 def from_pillow(image: Image.Image) -> npt.NDArray[np.float32]:
     """(H, W, 3) float32 in [0, 1] of an opened image, as `decode` reads it from a file. Raises `DataError`."""
     where = Path("this picture")
+    _check_pages(image, where)
     _check_size(where, *image.size)
     try:
         return _to_float(image, where, 16)
@@ -290,6 +287,8 @@ def _tiff_values(path: Path) -> npt.NDArray[np.generic]:
 
     with tifffile.TiffFile(path) as opened:
         series = opened.series[0]
+        if len(opened.series) > 1:
+            raise _several_pages(path, len(opened.series))
         _check_count(path, series.size // (series.shape[-1] if series.ndim == 3 else 1))
         return np.asarray(series.asarray())
 
@@ -341,6 +340,7 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
     """
     try:
         with open_image(path) as opened:
+            _check_pages(opened, path)
             _check_count(path, opened.width * opened.height)
             opened.load()
             values = np.asarray(opened)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from andon.core.errors import DataError
-from andon.core.image_files import IGNORED, is_image, natural_key
+from andon.core.listing import entries, images_below, is_image, natural_key
 from andon.core.own_output import is_own, note
 from andon.datasets.findings import FindingsLog
 
@@ -59,21 +58,18 @@ def has_images(folder: Path) -> bool:
     return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
 
 
+def holds_images(folder: Path) -> bool:
+    """Whether there is an image in `folder` or in the folders in it."""
+    return any(True for _ in images_below(folder))
+
+
 def natural_order(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Paths of one folder, sorted by stem (natural order), then by name."""
     return tuple(sorted(paths, key=lambda path: (natural_key(path.stem), path.name)))
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in IGNORED:
-                    yield entry
-    except OSError as error:
-        raise DataError(
-            f"folder {folder} cannot be listed ({error.strerror}): check path and permissions"
-        ) from error
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries(folder) if not entry.name.startswith(".")]
 
 
 def _trouble(entry: os.DirEntry[str]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from andon.core.errors import DataError
-from andon.core.image_files import natural_key
+from andon.core.listing import natural_key
 from andon.core.records import Group, Record, Split
 from andon.datasets.dataset import Records
 from andon.datasets.exclusion import find_excluded

@@ -17,7 +17,7 @@ from andon.core.records import Record
 from andon.datasets import Dataset
 from andon.exporting.latency import Effort, Latency
 from andon.runs.folder import read_recipe
-from andon.runs.predict import list_inputs
+from andon.runs.inputs import list_inputs
 from andon.runs.source import run_data
 
 if TYPE_CHECKING:

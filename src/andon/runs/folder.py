@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image
+from andon.core.listing import is_image
 from andon.core.text import from_cell
 
 if TYPE_CHECKING:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image, natural_key, point_cloud_beside
-from andon.core.own_output import files_below
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
 from andon.core.text import safe_cell
@@ -44,42 +41,6 @@ class FilePrediction:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
-
-
-def list_inputs(inputs: Sequence[Path]) -> list[Record]:
-    """Records of the named images and of all images below the named folders, in natural order, without those andon drew.
-
-    Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` for a path that is
-    not there or a folder without images.
-    """
-    records: list[Record] = []
-    for path in inputs:
-        if path.is_dir():
-            found = sorted(
-                (p for p in files_below(path) if is_image(p)),
-                key=lambda p: natural_key(str(p)),
-            )
-            if not found:
-                raise DataError(
-                    f"{path} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
-                )
-            records += [
-                Record(image=p, id=p.relative_to(path).as_posix(), depth=point_cloud_beside(p)) for p in found
-            ]
-        elif path.is_file():
-            records.append(Record(image=path, id=path.name, depth=point_cloud_beside(path)))
-        else:
-            raise DataError(f"{path} does not exist: check the path")
-    return _with_unique_ids(records)
-
-
-def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
-    """Images of one name in several folders get their whole path as id, so that one's heat map does not replace the other's."""
-    counts = Counter(record.id for record in records)
-    return [
-        record if counts[record.id] == 1 else replace(record, id="/".join(record.image.resolve().parts[1:]))
-        for record in records
-    ]
 
 
 def predict_files(

@@ -20,12 +20,13 @@ from typing import BinaryIO, Protocol
 
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image, natural_key, point_cloud_beside
-from andon.core.own_output import check_save, pass_by
+from andon.core.listing import PassedBy
+from andon.core.own_output import check_save
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.text import from_cell, safe_cell
 from andon.detectors._saving import detector_folder
+from andon.runs.inputs import no_images, walk_archive
 from andon.runs.predict import FilePrediction, file_predictions
 
 COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
@@ -152,31 +153,6 @@ def _lock(stream: BinaryIO, path: Path) -> None:
         ) from error
 
 
-def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
-    """Records of the named images and of those below the named folders: folder by folder, in natural order.
-
-    Names are read as they are needed. The id is the path below the folder, or the whole path where several inputs are given."""
-    for path in inputs:
-        for picture in _pictures(path) if path.is_dir() else [path]:
-            if len(inputs) > 1:
-                place = "/".join(picture.resolve().parts[1:])
-            else:
-                place = picture.relative_to(path).as_posix() if path.is_dir() else picture.name
-            yield Record(image=picture, id=place, depth=point_cloud_beside(picture))
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Images of a folder, then those of the folders in it, without those that andon drew."""
-    if pass_by(folder):
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: natural_key(entry.name))
-    yield from (folder / entry.name for entry in found if is_image(Path(entry.name)) and entry.is_file())
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _pictures(folder / entry.name)
-
-
 def predict_archive(
     run: Path,
     inputs: Sequence[Path],
@@ -186,18 +162,21 @@ def predict_archive(
     maps: bool = False,
     cluster: Workers | None = None,
     progress: Progress | None = None,
+    passed: PassedBy | None = None,
 ) -> tuple[int, Counter[str]]:
     """Predict every image that has no line in the table `out`; heat maps and masks go to `save`.
 
-    Returns the number of new lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the
-    order they end. An image that cannot be read gets its line, with the verdict `unreadable`.
+    What is passed by is counted in `passed`. Returns the number of new lines, and all lines by verdict. With a `cluster` its
+    workers predict, and lines stand in the order they end. An image that cannot be read gets its line, with
+    the verdict `unreadable`.
     """
     from andon.detectors._saving import load_detector
 
+    passed = PassedBy() if passed is None else passed
     _check_places(inputs, save)
     detector = load_detector(run)
     with open_table(out, detector_key(run)) as table:
-        before, records = table.verdicts.total(), _without_line(inputs, table)
+        before, records = table.verdicts.total(), _without_line(inputs, table, passed)
         found = (
             file_predictions(detector, records, save=save, maps=maps)
             if cluster is None
@@ -211,15 +190,13 @@ def predict_archive(
         except KeyboardInterrupt:
             raise InterruptedRun("stopped; the same command continues") from None
         if not table.verdicts:
-            raise DataError(
-                f"{', '.join(map(str, inputs))} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
-            )
+            raise no_images(inputs[0], passed)
         return table.verdicts.total() - before, table.verdicts
 
 
-def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
+def _without_line(inputs: Sequence[Path], table: Table, passed: PassedBy) -> Iterator[Record]:
     """Images that have no line yet, each once."""
-    for record in list_archive(inputs):
+    for record in walk_archive(inputs, passed):
         path = str(record.image)
         if "\n" in path or "\r" in path:
             raise DataError(f"{path!r} has a line break in its name: rename it")

@@ -18,7 +18,7 @@ from andon.datasets.labelled_anomalies import without_copies
 from andon.detectors._saving import detector_folder, read_description
 from andon.metrics import Metric, UndefinedMetricWarning, image_metrics
 from andon.runs.folder import read_scores
-from andon.runs.predict import list_inputs
+from andon.runs.inputs import list_inputs
 from andon.runs.source import Source, run_data
 from andon.thresholds.calibration import Calibration, good_threshold
 from andon.thresholds.costs import CostThreshold, cheapest
