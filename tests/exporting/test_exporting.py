@@ -256,10 +256,9 @@ def test_foreign_networks_are_refused(network, tmp_path):
         open_model(tmp_path / "later.onnx")
 
 
-def test_commands(own_run, dataset_folder, cli, network, detector):
+@pytest.mark.usefixtures("exported_once")
+def test_commands(own_run, dataset_folder, cli):
     stain = dataset_folder / "test"
-    assert cli("predict", own_run, stain, "--runtime", "onnx").code == 2  # not exported yet
-    (own_run / "model.onnx").write_bytes(network.read_bytes())
     by_torch = json.loads(cli("predict", own_run, stain, "--json").out)["predictions"]
     by_onnx = json.loads(cli("predict", own_run, stain, "--runtime", "onnx", "--json").out)["predictions"]
     assert [a["verdict"] for a in by_torch] == [a["verdict"] for a in by_onnx]
@@ -269,9 +268,9 @@ def test_commands(own_run, dataset_folder, cli, network, detector):
     assert cli("export", own_run, "--int8", "--format", "openvino").code == 2
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_latency_command(own_run, network, dataset_folder, cli, monkeypatch):
     monkeypatch.setattr("andon.exporting.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))
-    (own_run / "model.onnx").write_bytes(network.read_bytes())
     by_torch = cli("latency", own_run, "--cycle-ms", "0.001", "--json")
     assert "the cycle is 0.001 ms" in by_torch.err
     stages = json.loads(by_torch.out)["stages"]

@@ -103,7 +103,10 @@ Model = Annotated[
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option(help="torch, onnx or openvino; default: the runtime MODEL was made for."),
+    typer.Option(
+        metavar="RUNTIME",
+        help="torch, onnx, openvino or auto; default: auto, the fastest that is installed and answers as torch does.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Track = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,9 +47,12 @@ from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.experiments.cluster import Cluster
+    from andon.runs.loading import Answering
     from andon.runs.predict import FilePrediction
 
 app = typer.Typer()
+STOPPED = 130
+"""Exit code of a stream that ends by Ctrl-C."""
 
 
 @app.command()
@@ -226,7 +230,13 @@ def evaluate(
 @app.command()
 def predict(
     run: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images or folders of images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Images or folders of images; - reads paths from standard input, one a line, and answers each at once.",
+        ),
+    ],
     save: Annotated[
         Path | None, typer.Option(help="Folder for heat maps, masks and predictions.csv.")
     ] = None,
@@ -244,45 +254,78 @@ def predict(
     """Judge each image: good (OK) or not (NG); a score of 1 is the threshold.
 
     Use --out for archives of any size: each result is appended to the table, and after an interruption the same command
-    continues it. --save then writes heat maps and masks, but no predictions.csv.
+    continues it. --save then writes heat maps and masks, but no predictions.csv. With - for IMAGES each path read from standard
+    input is answered by one line of JSON.
     """
     if out is not None:
-        if runtime is not None or not run.is_dir():
-            raise UsageError("--out continues tables of run folders, executed by torch: leave --runtime out")
-        _predict_archive(run, images, out, save, maps, skip_unreadable, cluster(ray, cores), as_json)
+        _predict_archive(run, images, out, save, maps, skip_unreadable, runtime, cluster(ray, cores), as_json)
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
+    if Path("-") in images:
+        _predict_stream(run, images, save, maps, runtime)
+        return
     from andon.core.listing import PassedBy
     from andon.core.own_output import check_save
     from andon.core.progress import default_progress
-    from andon.runs.folder import read_recipe
     from andon.runs.inputs import list_inputs
-    from andon.runs.loading import load
     from andon.runs.predict import check_errors, check_unreadable, predict_files
 
     check_save(images, save)
     passed = PassedBy()
     records = list_inputs(images, passed)
-    if (run / "recipe.yaml").is_file():
-        read_recipe(run)
-    detector = load(run, runtime)
-    found = predict_files(detector, records, save=save, maps=maps, progress=default_progress())
-    verdicts = Counter(one.verdict for one in found)
+    found = _open(run, runtime)
+    answers = predict_files(found.predictor, records, save=save, maps=maps, progress=default_progress())
+    verdicts = Counter(one.verdict for one in answers)
     if as_json:
         print_json(
             {
                 "run": str(run),
-                "threshold": detector.fitted().image.value,
-                "predictions": [one.to_json() for one in found],
+                "runtime": found.runtime,
+                "threshold": found.predictor.fitted().image.value,
+                "predictions": [one.to_json() for one in answers],
                 "passed_by": passed.to_json(),
             }
         )
     else:
-        _show_predictions(found, verdicts)
-    check_errors(verdicts, next((f"{one.path}: {one.reason}" for one in found if one.verdict == "ERROR"), ""))
+        _show_predictions(answers, verdicts)
+    say(found.describe())
+    check_errors(
+        verdicts, next((f"{one.path}: {one.reason}" for one in answers if one.verdict == "ERROR"), "")
+    )
     if not skip_unreadable:
-        check_unreadable(verdicts, next((one.reason for one in found if one.verdict == "unreadable"), ""))
+        check_unreadable(verdicts, next((one.reason for one in answers if one.verdict == "unreadable"), ""))
+
+
+def _open(run: Path, runtime: str | None) -> Answering:
+    """What answers for a run, network or packed file; a run is checked to be finished."""
+    from andon.core.progress import default_progress
+    from andon.runs.folder import read_recipe
+    from andon.runs.loading import open_predictor
+
+    if (run / "recipe.yaml").is_file():
+        read_recipe(run)
+    return open_predictor(run, runtime, progress=default_progress())
+
+
+def _predict_stream(
+    run: Path, images: list[Path], save: Path | None, maps: bool, runtime: str | None
+) -> None:
+    from andon.runs.stream import answer_lines
+
+    if len(images) > 1:
+        raise UsageError("- reads the paths from standard input: leave other pictures out")
+
+    def write(line: str) -> None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    try:
+        found = _open(run, runtime)
+        say(found.describe())
+        answer_lines(found.predictor, sys.stdin.buffer, write, save=save, maps=maps)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
 
 
 def _show_predictions(found: list[FilePrediction], verdicts: Counter[str]) -> None:
@@ -298,21 +341,29 @@ def _predict_archive(
     save: Path | None,
     maps: bool,
     skip_unreadable: bool,
+    runtime: str | None,
     where: Cluster | None,
     as_json: bool,
 ) -> None:
     from andon.core.listing import PassedBy
     from andon.core.progress import default_progress
     from andon.runs.predict import check_errors, check_unreadable
-    from andon.runs.scoring import predict_archive
+    from andon.runs.scoring import check_places, predict_archive
 
+    if not run.is_dir():
+        raise UsageError("--out continues tables of run folders: give the folder made by `andon fit`")
+    if where is not None and runtime not in (None, "torch"):
+        raise UsageError("--ray answers by torch: leave --runtime out")
+    check_places(images, save)
     passed = PassedBy()
+    found = _open(run, runtime if where is None else "torch")
     new, verdicts = predict_archive(
         run,
         images,
         out,
         save=save,
         maps=maps,
+        predictor=found.predictor,
         cluster=where,
         progress=default_progress(),
         passed=passed,
@@ -322,6 +373,7 @@ def _predict_archive(
             {
                 "run": str(run),
                 "out": str(out),
+                "runtime": found.runtime,
                 "new": new,
                 "verdicts": verdicts,
                 "passed_by": passed.to_json(),
@@ -329,6 +381,7 @@ def _predict_archive(
         )
     else:
         print(f"{_counts(verdicts)}; {new} of them new, in {out}")
+    say(found.describe())
     check_errors(verdicts, f"{out} says why")
     if not skip_unreadable:
         check_unreadable(

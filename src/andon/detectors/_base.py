@@ -164,6 +164,11 @@ class Detector(Predictor, nn.Module):
         return None if self.config.tile.size is None else self.config.tile.tiling()
 
     @property
+    def runtime(self) -> str:
+        """PyTorch, with its version."""
+        return f"torch {torch.__version__}"
+
+    @property
     def stated_rule(self) -> str:
         """In words: how the image score follows, whether or not images are cut into tiles."""
         return self.score_rule if self.tiling is None else self.tiling.score_rule

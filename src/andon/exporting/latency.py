@@ -219,16 +219,15 @@ def describe_machine(device: torch.device | None = None, *, runtime: str | None 
     """Processor, threads and torch version (or another runtime that executes the network) in one line."""
     system = f"{platform.system()} {platform.machine()}"
     if runtime is not None:
-        return f"{_processor()}, {os.cpu_count()} cores, {runtime}, {system}"
+        return f"{processor()}, {os.cpu_count()} cores, {runtime}, {system}"
     import torch
 
-    name = (
-        torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
-    )
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else processor()
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {system}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
             return next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))

@@ -6,6 +6,7 @@ RUN/training.json    loss curves, time and steps of each stage
 RUN/checkpoints/     only while a fit is unfinished
 RUN/report.json ...  written by `evaluate`
 RUN/model.onnx ...   written by `export`
+RUN/runtime/         the network by which `predict` answers, see `andon.runs.kept`
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ OWN = (
     "model.xml",
     "model.bin",
     "model-int8.onnx",
+    "runtime/network.onnx",
+    "runtime/network.json",
     "checkpoints/*.safetensors",
     "figures/*.png",
     "heatmaps/**/*.png",

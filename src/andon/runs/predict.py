@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
 from andon.core.files import writing_errors
+from andon.core.images import AHEAD
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Prediction, Record
 from andon.core.text import safe_cell
@@ -67,16 +68,28 @@ def predict_files(
 
 
 def file_predictions(
-    predictor: Predictor, records: Iterable[Record], *, save: Path | None = None, maps: bool = False
+    predictor: Predictor,
+    records: Iterable[Record],
+    *,
+    save: Path | None = None,
+    maps: bool = False,
+    at_once: bool = False,
 ) -> Iterator[FilePrediction]:
     """Verdicts in the order of the records, one at a time; heat maps and masks are in `save` before their verdict is given.
 
-    Records are drawn as they are needed, and only a few batches of images are held. An image that cannot be read has the
+    Records are drawn as they are needed, and only a few batches of images are held; with `at_once` each image is answered before
+    the next record is drawn. An image that cannot be read has the
     verdict `unreadable`, one without a finite score `ERROR`; neither has a heat map. A JPEG above the limit of pixels is
     decoded at a fraction of its size, which `reason` says.
     """
     calibration = predictor.fitted()
-    for outcome in predictor.outcomes(records, keep_pictures=save is not None, reduce=True):
+    for outcome in predictor.outcomes(
+        records,
+        batch_size=1 if at_once else None,
+        ahead=0 if at_once else AHEAD,
+        keep_pictures=save is not None,
+        reduce=True,
+    ):
         assert outcome.record is not None
         path = str(outcome.record.image)
         if isinstance(outcome, Unreadable):

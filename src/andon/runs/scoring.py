@@ -28,6 +28,7 @@ from andon.core.text import from_cell, safe_cell
 from andon.detectors._saving import detector_folder
 from andon.runs.inputs import no_images, walk_archive
 from andon.runs.predict import FilePrediction, file_predictions
+from andon.runtime.predictor import Predictor
 
 COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
 """The prediction, and the beginning of the hash of the detector that made it."""
@@ -160,25 +161,26 @@ def predict_archive(
     *,
     save: Path | None = None,
     maps: bool = False,
+    predictor: Predictor | None = None,
     cluster: Workers | None = None,
     progress: Progress | None = None,
     passed: PassedBy | None = None,
 ) -> tuple[int, Counter[str]]:
     """Predict every image that has no line in the table `out`; heat maps and masks go to `save`.
 
-    What is passed by is counted in `passed`. Returns the number of new lines, and all lines by verdict. With a `cluster` its
-    workers predict, and lines stand in the order they end. An image that cannot be read gets its line, with
-    the verdict `unreadable`.
+    `predictor` is the run's, by PyTorch unless it is given. What is passed by is counted in `passed`. Returns the number of new
+    lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the order they end. An image that
+    cannot be read gets its line, with the verdict `unreadable`.
     """
     from andon.detectors._saving import load_detector
 
     passed = PassedBy() if passed is None else passed
-    _check_places(inputs, save)
-    detector = load_detector(run)
+    check_places(inputs, save)
+    predictor = predictor or load_detector(run)
     with open_table(out, detector_key(run)) as table:
         before, records = table.verdicts.total(), _without_line(inputs, table, passed)
         found = (
-            file_predictions(detector, records, save=save, maps=maps)
+            file_predictions(predictor, records, save=save, maps=maps)
             if cluster is None
             else cluster.file_predictions(run, records, save=save, maps=maps)
         )
@@ -205,7 +207,7 @@ def _without_line(inputs: Sequence[Path], table: Table, passed: PassedBy) -> Ite
             yield record
 
 
-def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
+def check_places(inputs: Sequence[Path], save: Path | None) -> None:
     """Raise `DataError` for an input that is not there, `OutputError` where heat maps would be taken for images."""
     for path in inputs:
         if not path.exists():

@@ -123,6 +123,11 @@ class Predictor(ABC):
         """How images are cut into tiles; None where they are analysed as a whole."""
 
     @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """What executes the network: torch, onnx or openvino, with the version."""
+
+    @property
     def needs_points(self) -> bool:
         """Whether images have six channels: colours, then the x, y, z of each pixel in metres."""
         return False
