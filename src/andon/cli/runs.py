@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from andon.cli.learned import show_learned
 from andon.cli.options import (
     Category,
     Cores,
@@ -35,7 +36,6 @@ from andon.cli.options import (
     Track,
     cluster,
     print_json,
-    print_origins,
     print_table,
     say,
     show_report,
@@ -54,9 +54,13 @@ app = typer.Typer()
 STOPPED = 130
 """Exit code of a stream that ends by Ctrl-C."""
 
+WITH_ADD = ("data", "add", "skip_unreadable", "device", "as_json")
+"""Parameters of `fit` that go together with `--add`."""
+
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: DataArgument,
     detector: DetectorName = None,
     category: Category = None,
@@ -68,6 +72,14 @@ def fit(
     region: Region = None,
     tile: Tile = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
+    add: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Add the good images of FOLDER to a finished run, given in the place of DATA; the result is that of one fit "
+            "on all images.",
+        ),
+    ] = None,
     layout: Layout = "auto",
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -77,12 +89,25 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Learn from good images and set the thresholds."""
+    if add is not None:
+        refused = [
+            option.opts[0]
+            for option in context.command.params
+            if option.name not in WITH_ADD
+            and getattr(context.get_parameter_source(str(option.name)), "name", "") == "COMMANDLINE"
+        ]
+        if refused:
+            raise UsageError(
+                f"--add keeps the settings and the folder of the run: leave out {', '.join(refused)}"
+            )
+        _add(Path(data), add, skip_unreadable=skip_unreadable, device=device, as_json=as_json)
+        return
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
     from andon.datasets.value_range import sampled_range
     from andon.detectors._recipes import choose_recipe, resolve, with_own_changes
     from andon.runs.fit import fit_run
-    from andon.runs.folder import check_output, read_recipe
+    from andon.runs.folder import check_output
     from andon.runs.source import Source
 
     settings = with_tile(with_labelled(settings, labelled), tile)
@@ -114,70 +139,33 @@ def fit(
         device=device,
         progress=default_progress(),
         dataset=found,
+        keep_features=True,
     )
-    from andon.datasets.sessions import sessions_of
-    from andon.report.evaluation import label_notes
-    from andon.thresholds.oddest import oddest
-    from andon.thresholds.session_rates import session_rates
-
     show(out)
-    calibration = fitted.fitted()
-    odd = oddest(calibration)
-    sessions_found = sessions_of(dataset, cross_fitted=fitted.cross_fitted)
-    rates = session_rates(calibration)
-    skipped = read_recipe(out)["data"].get("skipped", {})
-    if as_json:
-        print_json(
-            {
-                "run": str(out),
-                "detector": fitted.name,
-                "recipe": chosen.name,
-                "category": dataset.category,
-                "train": len(dataset.train),
-                "validation": len(dataset.validation),
-                "labelled": len(dataset.labelled),
-                "label_use": fitted.label_use if dataset.labelled else "",
-                "excluded": list(dataset.excluded),
-                "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
-                "region": read_recipe(out)["data"].get("region"),
-                "skipped": skipped,
-                "weights": [dict(line) for line in fitted.used_weights],
-                "data_licence": dataset.licence,
-                "oddest_good_images": None if odd is None else odd.to_json(),
-                "thresholds": {
-                    "image": calibration.image.to_json(),
-                    "pixel": calibration.pixel.to_json(),
-                    "source": calibration.source,
-                    "folds": calibration.folds,
-                },
-            }
+    show_learned(out, fitted, dataset, chosen.name, as_json=as_json)
+
+
+def _add(run: Path, folder: Path, *, skip_unreadable: bool, device: str, as_json: bool) -> None:
+    """`andon fit --add FOLDER RUN`."""
+    from andon.core.progress import default_progress
+    from andon.runs.add import add_to_run
+    from andon.runs.folder import read_recipe
+    from andon.thresholds.history import FILE
+
+    recipe = read_recipe(run)
+    changed = (run / "detector" / FILE).is_file()
+    found = add_to_run(
+        run, folder, skip_unreadable=skip_unreadable, device=device, progress=default_progress()
+    )
+    for image, reason in found.left_out.items():
+        say(f"andon: warning: {image} {reason} and is not added")
+    if found.read_again:
+        say(f"andon: warning: {run} kept no features, so the pictures it had learned from were read again")
+    if changed:
+        say(
+            "andon: warning: thresholds that were changed since the fit no longer apply: set them again with `andon threshold`"
         )
-        return
-    print(dataset.summary(all_learned=fitted.cross_fitted))
-    for note in label_notes(fitted, len(dataset.labelled)):
-        print(f"note: {note}")
-    if skipped:
-        print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
-    if calibration.region is not None:
-        print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
-    if dataset.excluded:
-        print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
-    print_origins(fitted.used_weights, dataset.licence)
-    if calibration.folds:
-        print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
-    print(f"image threshold: {calibration.image.describe()}")
-    if calibration.source != "train":
-        print(f"sessions: {sessions_found.describe()}")
-    if rates is not None:
-        print(rates.describe())
-    if calibration.source == "train":
-        print(
-            "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
-        )
-    if odd is not None:
-        print(f"{odd.describe()}; --exclude NAME leaves a picture out")
-    following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
-    print(f"learned, saved in {out}; next: {following}")
+    show_learned(run, found.detector, found.dataset, recipe["name"], found.added, as_json=as_json)
 
 
 @app.command()

@@ -5,6 +5,8 @@ What lies in the folder is described in `andon.runs.folder`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ from andon.datasets.dataset import file_digest
 from andon.datasets.sessions import sessions_of
 from andon.detectors._recipes import Recipe, create
 from andon.runs.folder import (
+    FEATURES,
     check_output,
     clear,
     make_folder,
@@ -51,14 +54,20 @@ def fit_run(
     device: str = "auto",
     progress: Progress | None = None,
     dataset: Dataset | None = None,
+    keep_features: bool = False,
+    earlier: Path | None = None,
 ) -> tuple[Detector, Dataset]:
     """Fit the recipe on the data and write the run folder; `dataset` is what `source` opens, where it is open already.
+
+    With `keep_features`, features of the good images are written into the folder for `add_to_run`, unless they take more than
+    `STORED_ROOM`; those in the file `earlier` are not extracted again.
 
     Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
     images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
     other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be
     replaced is still there if the fault was found before learning.
     """
+    from andon.nn.stored_features import StoredFeatures
     from andon.nn.training import Trainer, check_device
 
     check_output(run, overwrite=overwrite, resume=resume)
@@ -91,6 +100,10 @@ def fit_run(
     if overwrite and not resume and run.exists():
         for record in used:
             decode(record.image)  # an old run is not given up for images that cannot be learned from
+    kept = None
+    if keep_features and detector.closed_form and detector.cross_fitted:
+        key = _features_key(description)
+        kept = StoredFeatures(key) if earlier is None else StoredFeatures.read(earlier, key)
     trainer = Trainer(
         seed=recipe.seed,
         device=device,
@@ -98,6 +111,7 @@ def fit_run(
         checkpoints=run / "checkpoints",
         resume=resume,
         progress=progress or NoProgress(),
+        features=kept,
     )
     if overwrite and not resume:
         clear(run)
@@ -116,6 +130,8 @@ def fit_run(
         )
         write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
         detector.save(run / "detector")
+        if kept is not None:
+            kept.write(run / FEATURES)
     except (InterruptedRun, KeyboardInterrupt) as error:
         raise InterruptedRun(
             f"{error or 'stopped'}; run the same command with --resume to continue"
@@ -194,6 +210,13 @@ def describe(
         "versions": {name: metadata.version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
     }
+
+
+def _features_key(description: Mapping[str, Any]) -> str:
+    """sha256 (hex) of what features depend on beside the image."""
+    parts = {name: description[name] for name in ("detector", "config", "seed", "weights")}
+    text = json.dumps(parts | {"region": description["data"].get("region")}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 RUN/recipe.yaml      resolved settings, seed, versions, data fingerprint, weights
 RUN/detector/        detector.json and state.safetensors, thresholds.json where they were changed
 RUN/training.json    loss curves, time and steps of each stage
+RUN/features.safetensors   features of the good images, for images that are added later
 RUN/checkpoints/     only while a fit is unfinished
+RUN/.adding/         only while images are added
 RUN/report.json ...  written by `evaluate`
 RUN/model.onnx ...   written by `export`
 RUN/runtime/         the network by which `predict` answers, see `andon.runs.kept`
@@ -15,7 +17,7 @@ import contextlib
 import csv
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +30,15 @@ from andon.core.text import from_cell
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
 
-OWN = (
-    "recipe.yaml",
-    "training.json",
+FEATURES = "features.safetensors"
+ADDING = ".adding"
+"""Folder in which the new state of a run is prepared while images are added."""
+FITTED = ("detector/state.safetensors", "detector/detector.json", "training.json", "recipe.yaml", FEATURES)
+"""Files that a fit writes."""
+FOLLOWING = (
     "report.json",
     "report.html",
     "predictions.csv",
-    "detector/detector.json",
-    "detector/state.safetensors",
     "detector/thresholds.json",
     "model.onnx",
     "model.xml",
@@ -43,7 +46,6 @@ OWN = (
     "model-int8.onnx",
     "runtime/network.onnx",
     "runtime/network.json",
-    "checkpoints/*.safetensors",
     "figures/*.png",
     "heatmaps/**/*.png",
     "masks/**/*.png",
@@ -52,6 +54,13 @@ OWN = (
     "masks/.written-by-andon",
     "maps/.written-by-andon",
     "figures/.written-by-andon",
+)
+"""Files made from what was learned: another fit makes them wrong."""
+OWN = (
+    *FITTED,
+    *FOLLOWING,
+    "checkpoints/*.safetensors",
+    f"{ADDING}/**/*",
     "tensorboard/events.out.tfevents.*",
     "**/.*.part",
 )
@@ -82,19 +91,21 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         )
 
 
-def clear(run: Path) -> None:
-    """Remove the files andon wrote into a run folder, and folders that are empty then."""
-    for path in list(_own_files(run)):
+def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
+    """Remove the files andon wrote into a run folder, or those of them that fit `patterns`, and folders that are empty then."""
+    for path in list(_own_files(run, patterns)):
         path.unlink()
-    tops = {run / pattern.split("/")[0] for pattern in OWN if "/" in pattern and not pattern.startswith("*")}
+    tops = {
+        run / pattern.split("/")[0] for pattern in patterns if "/" in pattern and not pattern.startswith("*")
+    }
     inside = sorted(
         (path for top in tops for path in top.rglob("*") if path.is_dir()), reverse=True
     )  # deepest first
     remove_empty([*inside, *tops, run])
 
 
-def _own_files(run: Path) -> Iterator[Path]:
-    return (path for pattern in OWN for path in run.glob(pattern) if path.is_file())
+def _own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
+    return (path for pattern in patterns for path in run.glob(pattern) if path.is_file())
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from andon.core.errors import DataError
 from andon.datasets import Dataset, open_dataset
+from andon.datasets.added import with_added
 from andon.datasets.labelled_anomalies import Labelled, move_labelled
 from andon.runs.folder import read_recipe
 
@@ -65,7 +66,7 @@ def run_data(run: Path, data: str | None = None) -> Dataset:
 def open_data(run: Path, recipe: Mapping[str, Any], other: Source | None = None) -> Dataset:
     """The data set that the run of `recipe` was fitted on, read as then, or the `other` one.
 
-    Images that were excluded may be gone since. Raises DataError where the data set is no longer there.
+    Images that were excluded or added may be gone since. Raises DataError where the data set is no longer there.
     """
     split = {"seed": recipe["seed"], "hold_out": recipe["hold_out"]}
     if other is not None:
@@ -77,4 +78,7 @@ def open_data(run: Path, recipe: Mapping[str, Any], other: Source | None = None)
         exclude=recipe.get("exclude", ()),
         exclude_missing=True,
     )
-    return found.pooled() if "folds" in recipe["data"] else found
+    if "folds" not in recipe["data"]:
+        return found
+    added = {name: Path(file) for name, file in recipe["data"].get("added", {}).items()}
+    return with_added(found.pooled(), added, recipe.get("sessions", "auto"))

@@ -1,0 +1,94 @@
+"""What `andon fit` prints about what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from andon.cli.options import print_json, print_origins
+
+if TYPE_CHECKING:
+    from andon.datasets import Dataset
+    from andon.detectors._base import Detector
+
+
+def show_learned(
+    out: Path, fitted: Detector, dataset: Dataset, recipe: str, added: Sequence[str] = (), *, as_json: bool
+) -> None:
+    """Images, thresholds and the oddest good images of the run in `out`, as text or one JSON document.
+
+    `added` are the ids of images that were added to an earlier run.
+    """
+    from andon.datasets.findings import first_few, plural
+    from andon.datasets.sessions import sessions_of
+    from andon.report.evaluation import label_notes
+    from andon.runs.folder import FEATURES, read_recipe
+    from andon.thresholds.oddest import oddest
+    from andon.thresholds.session_rates import session_rates
+
+    calibration = fitted.fitted()
+    odd = oddest(calibration)
+    sessions_found = sessions_of(dataset, cross_fitted=fitted.cross_fitted)
+    rates = session_rates(calibration)
+    data = read_recipe(out)["data"]
+    skipped = data.get("skipped", {})
+    kept = (out / FEATURES).stat().st_size if (out / FEATURES).is_file() else 0
+    if as_json:
+        print_json(
+            {
+                "run": str(out),
+                "detector": fitted.name,
+                "recipe": recipe,
+                "category": dataset.category,
+                "train": len(dataset.train),
+                "validation": len(dataset.validation),
+                "labelled": len(dataset.labelled),
+                "label_use": fitted.label_use if dataset.labelled else "",
+                "excluded": list(dataset.excluded),
+                "added": list(added),
+                "kept_features_bytes": kept,
+                "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
+                "region": data.get("region"),
+                "skipped": skipped,
+                "weights": [dict(line) for line in fitted.used_weights],
+                "data_licence": dataset.licence,
+                "oddest_good_images": None if odd is None else odd.to_json(),
+                "thresholds": {
+                    "image": calibration.image.to_json(),
+                    "pixel": calibration.pixel.to_json(),
+                    "source": calibration.source,
+                    "folds": calibration.folds,
+                },
+            }
+        )
+        return
+    print(dataset.summary(all_learned=fitted.cross_fitted))
+    if added:
+        print(f"added: {plural(len(added), 'picture')} ({first_few(added)})")
+    for note in label_notes(fitted, len(dataset.labelled)):
+        print(f"note: {note}")
+    if skipped:
+        print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
+    if calibration.region is not None:
+        print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
+    if dataset.excluded:
+        print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
+    print_origins(fitted.used_weights, dataset.licence)
+    if calibration.folds:
+        print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
+    print(f"image threshold: {calibration.image.describe()}")
+    if calibration.source != "train":
+        print(f"sessions: {sessions_found.describe()}")
+    if rates is not None:
+        print(rates.describe())
+    if calibration.source == "train":
+        print(
+            "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
+        )
+    if odd is not None:
+        print(f"{odd.describe()}; --exclude NAME leaves a picture out")
+    if kept:
+        print(f"features kept for pictures that are added later (`andon fit --add`): {kept / 1e6:.3g} MB")
+    following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
+    print(f"learned, saved in {out}; next: {following}")
