@@ -209,7 +209,7 @@ def beside(folder: Path, write) -> Path:
 
 BAD_DATA = {
     "missing folder": (lambda f: f, ["does not exist: check the path"]),
-    "folder without pictures": (empty, ["no folders and no pictures", "expected"]),
+    "folder without pictures": (empty, ["holds no pictures", "`andon fit FOLDER`"]),
     "one picture": (single, ["1 picture", "at least 2", "add pictures"]),
     "a file": (lambda f: write_picture(f.with_suffix(".png"), texture(0)), ["is a file"]),
     "no picture inside": (lambda f: beside(f, lambda p: p.write_text("text")), ["bad.png", "cannot be read"]),

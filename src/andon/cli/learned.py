@@ -51,6 +51,8 @@ def show_learned(
                 "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
                 "region": data.get("region"),
                 "skipped": skipped,
+                "warnings": [*dataset.findings.errors, *dataset.findings.warnings],
+                "guesses": list(dataset.findings.guesses),
                 "weights": [dict(line) for line in fitted.used_weights],
                 "data_licence": dataset.licence,
                 "oddest_good_images": None if odd is None else odd.to_json(),

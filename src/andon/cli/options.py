@@ -79,6 +79,18 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(metavar="IMAGE", help="Leave a good image out, by id, file name or path. May be repeated."),
 ]
+Good = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Folder of good images, where its name does not say so. May be repeated."
+    ),
+]
+Bad = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Folder of defective images, where its name does not say so. May be repeated."
+    ),
+]
 Region = Annotated[
     Path | None,
     typer.Option(

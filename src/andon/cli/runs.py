@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,14 @@ import typer
 
 from andon.cli.learned import show_learned
 from andon.cli.options import (
+    Bad,
     Category,
     Cores,
     DataArgument,
     DetectorName,
     Device,
     Exclude,
+    Good,
     Json,
     Labelled,
     Layout,
@@ -69,6 +72,8 @@ def fit(
     labelled: Labelled = None,
     sessions: Sessions = None,
     exclude: Exclude = None,
+    good: Good = None,
+    bad: Bad = None,
     region: Region = None,
     tile: Tile = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
@@ -111,10 +116,16 @@ def fit(
     from andon.runs.source import Source
 
     settings = with_tile(with_labelled(settings, labelled), tile)
-    given = {"region": None if region is None else str(region), "sessions": sessions, "exclude": exclude}
+    given = {
+        "region": None if region is None else str(region),
+        "sessions": sessions,
+        "exclude": exclude,
+        "good": good,
+        "bad": bad,
+    }
     changes = parse_assignments(settings) | {name: value for name, value in given.items() if value}
     named, changes = with_own_changes(choose_recipe(detector, recipe), changes)
-    source = Source(data, category, layout)
+    source = Source(data, category, layout, named.good, named.bad)
     found = source.open(
         seed=named.seed,
         hold_out=named.hold_out,
@@ -123,8 +134,11 @@ def fit(
         exclude=named.exclude,
     )  # what is wrong is said before torch is imported
     findings = found.findings + sampled_range(found.train)
+    found = replace(found, findings=findings)
     for finding in findings.errors + findings.warnings:
         say(f"andon: warning: {finding}")
+    for guess in findings.guesses:
+        say(f"andon: {guess}")
     out = out or Path("runs") / named.detector / found.category
     check_output(out, overwrite=overwrite, resume=resume)
     show = tracker(track)
@@ -176,6 +190,8 @@ def evaluate(
     ] = None,
     category: Category = None,
     layout: Layout = "auto",
+    good: Good = None,
+    bad: Bad = None,
     gate: Annotated[
         bool | None,
         typer.Option(
@@ -200,7 +216,10 @@ def evaluate(
 
     if pixel_metrics not in (None, "auto", "exact", "histogram"):
         raise ConfigError(f"--pixel-metrics {pixel_metrics!r} is unknown: choose auto, exact or histogram")
-    source = Source(data, category, layout) if data is not None else None
+    told = (tuple(good or ()), tuple(bad or ()))
+    if any(told) and data is None:
+        raise ConfigError("--good and --bad belong to --data; a run repeats those it was fitted with")
+    source = Source(data, category, layout, *told) if data is not None else None
     show = tracker(track)
     report = evaluate_run(
         run,

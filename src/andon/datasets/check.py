@@ -25,7 +25,7 @@ from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
 from andon.datasets.findings import Findings, FindingsLog, first_few, plural
 from andon.datasets.masks import has_pixel_truth, load_ground_truth, mask_values
-from andon.datasets.open import list_categories, open_dataset
+from andon.datasets.open import list_categories, open_dataset, unread_categories
 from andon.datasets.value_range import range_warnings
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
@@ -76,7 +76,7 @@ def check_dataset(
             findings += Findings(errors=(str(error),))
             continue
         findings += _check(dataset, workers, progress or NoProgress())
-    return findings
+    return findings + (Findings() if category else unread_categories(data, layout))
 
 
 def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Findings:

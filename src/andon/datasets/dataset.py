@@ -90,8 +90,9 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The findings, one line each: errors, warnings, notes."""
-        return self.findings.errors + self.findings.warnings + self.findings.notes
+        """The findings, one line each: errors, warnings, guesses, notes."""
+        found = self.findings
+        return found.errors + found.warnings + found.guesses + found.notes
 
     @property
     def excluded(self) -> tuple[str, ...]:

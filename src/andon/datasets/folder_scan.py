@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from andon.core.listing import entries, images_below, is_image, natural_key
 from andon.core.own_output import is_own, note
 from andon.datasets.findings import FindingsLog
+from andon.datasets.folder_names import MASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,17 @@ def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:
 def has_images(folder: Path) -> bool:
     """Whether `folder` directly contains an image."""
     return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
+
+
+def image_folders(folder: Path, log: FindingsLog) -> list[tuple[Path, tuple[Path, ...]]]:
+    """`folder` and the folders in it that hold images, without masks, each with its images in natural order."""
+    for path in (folder, *folders_in(folder)):
+        scan(path, log)  # says what is wrong with single files
+    return [
+        (inside, natural_order(list(listed)))
+        for inside, listed in groupby(images_below(folder), key=lambda path: path.parent)
+        if not any(part.lower() in MASKS for part in inside.relative_to(folder).parts)
+    ]
 
 
 def holds_images(folder: Path) -> bool:

@@ -228,8 +228,8 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
                 f"{run} holds no run to continue: leave --resume out, or give the folder of the interrupted run"
             )
         return False
-    before = {"sessions": "auto", "exclude": []} | read_settings(file)
-    for key in ("detector", "config", "seed", "hold_out", "precision", "sessions", "exclude"):
+    before = {"sessions": "auto", "exclude": [], "good": [], "bad": []} | read_settings(file)
+    for key in ("detector", "config", "seed", "hold_out", "precision", "sessions", "exclude", "good", "bad"):
         if before.get(key) != description[key]:
             raise ConfigError(
                 f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew"
