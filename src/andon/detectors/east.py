@@ -9,7 +9,8 @@ the density in closed form: no student, no flow, no epochs. Two distances of eac
 - *neighbour*: the distance to the nearest patch of a coreset of good images, wherever in the image it was, as in PatchCore (arXiv
   2106.08265).
 
-Each distance is standardised by its mean and deviation over cells of good images. Formulas: ``docs/reference/models/east.md``;
+Each distance is standardised by its mean and deviation over cells of good images. Each training image is read twice, as it is and
+in other light, shifted by a few pixels and compressed, since a line changes so too. Formulas: ``docs/reference/models/east.md``;
 what was tried: ``docs/results/east.md``.
 """
 
@@ -30,6 +31,7 @@ from andon.core.records import Record
 from andon.detectors._base import Analysis, weight_lines
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
+from andon.layers.augment import disturbed
 from andon.layers.coreset import greedy_centres
 from andon.layers.gaussians import PositionGaussians, mahalanobis
 from andon.layers.neighbours import nearest
@@ -66,6 +68,8 @@ class EASTConfig(ClosedFormConfig):
     """Added to the diagonal of each covariance, in units of the mean variance of the common one."""
     bank: Count = 1000
     """Patches in the coreset, at most."""
+    copies: bool = True
+    """Learn from a copy of each training image too: in other light, shifted, and every other one compressed."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
 
@@ -77,7 +81,7 @@ class _Seen:
     gaussians: PositionGaussians | None
     """Sums over all of them; None where the score needs no Gaussian."""
     patches: Mapping[int, Tensor]
-    """(n, d) patches drawn from each image, by its position."""
+    """(n, d) patches drawn from each image and its copy, by its position."""
 
 
 class EAST(ClosedForm):
@@ -154,7 +158,7 @@ class EAST(ClosedForm):
         covariances = PositionGaussians.bytes_needed(
             height * width // self.config.block**2, size, copied=True
         )
-        features = min(4 * images * size * height * width, ROOM)
+        features = min(4 * (1 + self.config.copies) * images * size * height * width, ROOM)
         require_memory(
             covariances * (self.config.score != "neighbour") + features + 12 * CANDIDATES * size,
             self.config.memory_gib,
@@ -175,7 +179,7 @@ class EAST(ClosedForm):
         for fold in folds:
             left_out = set(fold)
             rest = [k for k in everything if k not in left_out]
-            sums = None if seen.gaussians is None else seen.gaussians.without(features.batches(fold))
+            sums = None if seen.gaussians is None else self._without(seen.gaussians, features, fold)
             self._learn_from(features, sums, seen.patches, rest, trainer)
             yield
         self._learn_from(features, seen.gaussians, seen.patches, everything, trainer)
@@ -193,15 +197,21 @@ class EAST(ClosedForm):
         with trainer.timed("features"):
             for batch in features.batches(chosen, "reading features"):
                 if gaussians is not None:
-                    gaussians.add(batch)
-                for row in batch:
+                    gaussians.add(batch.flatten(0, 1))
+                for row in batch:  # (V, P, d)
                     k = chosen[len(patches)]
-                    inspected = row[self._inspected(features.records[k]).to(row.device)]
+                    inspected = row[:, self._inspected(features.records[k]).to(row.device)].flatten(0, 1)
                     if drawn < len(inspected):
                         order = torch.randperm(len(inspected), generator=seeded(trainer.seed, "patches", k))
                         inspected = inspected[order[:drawn].to(row.device)]
                     patches[k] = inspected
         return _Seen(gaussians, patches)
+
+    def _without(
+        self, gaussians: PositionGaussians, features: KeptFeatures, left_out: Sequence[int]
+    ) -> PositionGaussians:
+        """The sums without these images and their copies."""
+        return gaussians.without(batch.flatten(0, 1) for batch in features.batches(left_out))
 
     def _learn_from(
         self,
@@ -232,14 +242,14 @@ class EAST(ClosedForm):
         Mean and deviation of the Gaussian distance are those of their cells.
         """
         held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
-        rest = gaussians.without(features.batches(held))
+        rest = self._without(gaussians, features, held)
 
         def some(x: Tensor) -> Tensor:
             """(..., P, d) to the cells (..., p, d) of every `SOME_BLOCKS`-th block."""
             blocks = x.reshape(*x.shape[:-2], -1, rest.group, x.shape[-1])
             return blocks[..., ::SOME_BLOCKS, :, :].flatten(-3, -2)
 
-        cells = torch.cat([some(batch) for batch in features.batches(held)])
+        cells = torch.cat([some(self.as_extracted(batch)) for batch in features.batches(held)])
         seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
         seen = some(seen[..., None])[..., 0]
         mean = some(rest.mean.float())
@@ -275,6 +285,14 @@ class EAST(ClosedForm):
     def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images to the vectors of their cells (B, P, d), block by block."""
         return self._in_blocks(self.embedding(self.extractor(images)))
+
+    def extract_good(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) training images to the cells (B, V, P, d) of each and of its copy."""
+        views = [images, disturbed(images)] if self.config.copies else [images]
+        return torch.stack([self.extract(view) for view in views], 1)
+
+    def as_extracted(self, features: Tensor) -> Tensor:
+        return features[:, 0]
 
     def _in_blocks(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, P, C), block by block."""
