@@ -100,7 +100,7 @@ def disturbed(images: Tensor) -> Tensor:
 
 def _disturbed(image: Tensor) -> Tensor:
     content = image.mul(255).round().byte().permute(1, 2, 0).cpu().contiguous().numpy()
-    generator = torch.Generator().manual_seed(zlib.crc32(content))
+    generator = torch.Generator().manual_seed(zlib.crc32(content.tobytes()))
     brighter = (image * _uniform(generator, 1 - GAIN, 1 + GAIN)).clamp(0, 1)
     _, height, width = image.shape
     most = [max(1, round(SHIFT * side)) for side in (height, width)]
