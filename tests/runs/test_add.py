@@ -173,7 +173,7 @@ def test_what_cannot_work_gets_one_line(cli, before, data, tmp_path):
     empty.mkdir()
     for arguments, message in (
         ((data / "new", tmp_path), "is not a run folder"),
-        ((empty, before), "is no data set that is known"),
+        ((empty, before), "holds no pictures that can be read"),
         ((data / "all/cloth", before), "give the folder in which its good pictures lie"),
         ((tmp_path / "known", before), "has no new picture: each of 1 picture is known"),
         ((tmp_path / "damaged", before), "x.png"),
