@@ -107,7 +107,7 @@ def test_tables_of_others_are_left_alone(tiny_run, pictures, tmp_path):
         with pytest.raises(OutputError, match=r"is no table of|line 2 of .* is damaged"):
             predict_archive(tiny_run, [pictures], table)
         assert table.read_bytes() == content
-    table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,0123456789ab\n")
+    table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,,0123456789ab\n")
     with pytest.raises(OutputError, match="answers of another detector"):
         predict_archive(tiny_run, [pictures], table)
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from andon.experiments.cluster import Cluster
     from andon.runs.loading import Answering
     from andon.runs.predict import FilePrediction
+    from andon.runs.unlike import UnlikeCounts
 
 app = typer.Typer()
 STOPPED = 130
@@ -252,6 +253,9 @@ def predict(
         typer.Option(help="CSV table with one line per image; repeating the command continues it."),
     ] = None,
     maps: Maps = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse images unlike the training images (verdict ERROR).")
+    ] = False,
     skip_unreadable: SkipUnreadable = False,
     runtime: Runtime = None,
     ray: Ray = None,
@@ -265,24 +269,32 @@ def predict(
     input is answered by one line of JSON.
     """
     if out is not None:
-        _predict_archive(run, images, out, save, maps, skip_unreadable, runtime, cluster(ray, cores), as_json)
+        _predict_archive(
+            run, images, out, save, maps, strict, skip_unreadable, runtime, cluster(ray, cores), as_json
+        )
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
     if Path("-") in images:
-        _predict_stream(run, images, save, maps, runtime)
+        _predict_stream(run, images, save, maps, strict, runtime)
         return
     from andon.core.listing import PassedBy
     from andon.core.own_output import check_save
     from andon.core.progress import default_progress
     from andon.runs.inputs import list_inputs
     from andon.runs.predict import check_errors, check_unreadable, predict_files
+    from andon.runs.unlike import UnlikeCounts
 
     check_save(images, save)
     passed = PassedBy()
     records = list_inputs(images, passed)
-    found = _open(run, runtime)
-    answers = predict_files(found.predictor, records, save=save, maps=maps, progress=default_progress())
+    found, unlike = _open(run, runtime), UnlikeCounts()
+    answers = predict_files(
+        found.predictor, records, save=save, maps=maps, strict=strict, progress=default_progress()
+    )
+    for one in answers:
+        unlike.add(one.path, one.notes)
+    _warn_of(unlike)
     verdicts = Counter(one.verdict for one in answers)
     if as_json:
         print_json(
@@ -316,7 +328,7 @@ def _open(run: Path, runtime: str | None) -> Answering:
 
 
 def _predict_stream(
-    run: Path, images: list[Path], save: Path | None, maps: bool, runtime: str | None
+    run: Path, images: list[Path], save: Path | None, maps: bool, strict: bool, runtime: str | None
 ) -> None:
     from andon.runs.stream import answer_lines
 
@@ -330,9 +342,14 @@ def _predict_stream(
     try:
         found = _open(run, runtime)
         say(found.describe())
-        answer_lines(found.predictor, sys.stdin.buffer, write, save=save, maps=maps)
+        answer_lines(found.predictor, sys.stdin.buffer, write, save=save, maps=maps, strict=strict)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+
+
+def _warn_of(unlike: UnlikeCounts) -> None:
+    for line in unlike.warnings():
+        say(f"andon: warning: {line}")
 
 
 def _show_predictions(found: list[FilePrediction], verdicts: Counter[str]) -> None:
@@ -347,6 +364,7 @@ def _predict_archive(
     out: Path,
     save: Path | None,
     maps: bool,
+    strict: bool,
     skip_unreadable: bool,
     runtime: str | None,
     where: Cluster | None,
@@ -356,13 +374,14 @@ def _predict_archive(
     from andon.core.progress import default_progress
     from andon.runs.predict import check_errors, check_unreadable
     from andon.runs.scoring import check_places, predict_archive
+    from andon.runs.unlike import UnlikeCounts
 
     if not run.is_dir():
         raise UsageError("--out continues tables of run folders: give the folder made by `andon fit`")
     if where is not None and runtime not in (None, "torch"):
         raise UsageError("--ray answers by torch: leave --runtime out")
     check_places(images, save)
-    passed = PassedBy()
+    passed, unlike = PassedBy(), UnlikeCounts()
     found = _open(run, runtime if where is None else "torch")
     new, verdicts = predict_archive(
         run,
@@ -370,11 +389,14 @@ def _predict_archive(
         out,
         save=save,
         maps=maps,
+        strict=strict,
+        unlike=unlike,
         predictor=found.predictor,
         cluster=where,
         progress=default_progress(),
         passed=passed,
     )
+    _warn_of(unlike)
     if as_json:
         print_json(
             {

@@ -72,6 +72,13 @@ class Decoded:
     reduction: int = 1
     """Factor by which width and height were divided while decoding."""
 
+    @property
+    def bits(self) -> int:
+        """Bits of a stored value: 8, 16 or 32 (float)."""
+        if self.mode == "F":
+            return 32
+        return 16 if self.mode.startswith("I") or ";16" in self.mode else 8
+
 
 @cache
 def _default_limit() -> int:

@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from andon.core.appearance import look_at
 from andon.core.errors import ConfigError
 from andon.core.images import as_float, to_tensor
 from andon.core.records import Record
@@ -205,6 +206,7 @@ class Detector(Predictor, nn.Module):
                 with_region(records, area) for records in (train, validation, test, labelled)
             )
         trainer = trainer if trainer is not None else Trainer()
+        seen = look_at([*train, *validation])
         fold_of: tuple[int, ...] = ()
         if self.cross_fitted:
             train, validation = sorted([*train, *validation], key=lambda record: record.id), ()
@@ -236,6 +238,7 @@ class Detector(Predictor, nn.Module):
                 held_out = bool(validation)
                 source = "validation" if held_out else "train"
                 self.calibrate(validation if held_out else train, source=source, labelled=labelled)
+        self.calibration = replace(self.fitted(), seen=seen)
         return self
 
     def cross_fit(
@@ -304,7 +307,10 @@ class Detector(Predictor, nn.Module):
     def _set_thresholds(
         self, good: GoodResults, source: str, labelled: Sequence[Record], folds: int = 0
     ) -> None:
-        self.calibration = calibrate_on_good(self.config, good, source=source, folds=folds)
+        seen = None if self.calibration is None else self.calibration.seen
+        self.calibration = replace(
+            calibrate_on_good(self.config, good, source=source, folds=folds), seen=seen
+        )
         if self.config.threshold == "labels":
             self.calibration = calibrate_on_labelled(self.calibration, good, self.scan(labelled))
 

@@ -184,7 +184,7 @@ def _compare(
     scores: list[tuple[float, float]] = []
     shown, changed = 0.0, 0
     with progress.task("measuring what 8 bits cost", len(records)) as bar:
-        for a, b in zip(before.stream(records), after.stream(records), strict=True):
+        for a, b in zip(before.judged(records), after.judged(records), strict=True):
             scores.append((a.raw_score, b.raw_score))
             shown, changed = max(shown, abs(a.score - b.score)), changed + (a.is_anomalous != b.is_anomalous)
             bar.advance()

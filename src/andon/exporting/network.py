@@ -211,7 +211,7 @@ def compare_all(
     tried = [*(picture[None] for picture in pictures), *noise(detector)]
     found = [_Difference() for _ in models]
     for images in tried:
-        for expected in (predictions := detector.predict(list(images))):
+        for expected in (predictions := list(detector.judged(list(images)))):
             if expected.error:
                 raise ExportError(
                     f"the {detector.name} has no finite answer to compare with: {expected.error}"

@@ -103,7 +103,7 @@ def pack(
     checks, pictures = [], []
     for k, record in enumerate(chosen):
         pixels = as_uint8(read_image(record))
-        found, name = detector.predict(pixels), f"checks/{k:03d}.png"
+        found, name = next(detector.judged([pixels], ahead=0)), f"checks/{k:03d}.png"
         if found.error:
             raise DataError(f"{record.image}: {found.error}: a check picture needs a score, leave it out")
         checks.append(
@@ -283,7 +283,7 @@ class Packed:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""
         display, largest = predictor.fitted().score_display, 0.0
         for check in self.checks():
-            found = predictor.predict(self.picture(check))
+            found = next(predictor.judged([self.picture(check)], ahead=0))
             expected = float(display(np.float32(check.raw_score)))
             difference = abs(found.score - expected) / max(1.0, abs(expected))
             if found.error or not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:

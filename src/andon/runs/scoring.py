@@ -14,7 +14,6 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -28,6 +27,7 @@ from andon.core.text import from_cell, safe_cell
 from andon.detectors._saving import detector_folder
 from andon.runs.inputs import no_images, walk_archive
 from andon.runs.predict import FilePrediction, file_predictions
+from andon.runs.unlike import UnlikeCounts
 from andon.runtime.predictor import Predictor
 
 COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
@@ -40,7 +40,7 @@ class Workers(Protocol):
     """Machines that predict in place of this process: `andon.experiments.cluster.Cluster`."""
 
     def file_predictions(
-        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool
+        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, strict: bool
     ) -> Iterator[FilePrediction]:
         """One prediction for each record, in the order they end."""
 
@@ -102,7 +102,7 @@ class Table:
 
     def add(self, one: FilePrediction) -> None:
         """Add the line of an image that has none."""
-        values = asdict(one) | {"reason": " ".join(one.reason.split()), "detector": self.detector}
+        values = one.row() | {"reason": " ".join(one.reason.split()), "detector": self.detector}
         with writing_errors(self.path):
             self.stream.write(_line([values[name] for name in COLUMNS]))
             self.stream.flush()
@@ -162,6 +162,8 @@ def predict_archive(
     save: Path | None = None,
     maps: bool = False,
     predictor: Predictor | None = None,
+    strict: bool = False,
+    unlike: UnlikeCounts | None = None,
     cluster: Workers | None = None,
     progress: Progress | None = None,
     passed: PassedBy | None = None,
@@ -170,7 +172,8 @@ def predict_archive(
 
     `predictor` is the run's, by PyTorch unless it is given. What is passed by is counted in `passed`. Returns the number of new
     lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the order they end. An image that
-    cannot be read gets its line, with the verdict `unreadable`.
+    cannot be read gets its line, with the verdict `unreadable`. With `strict` one that is unlike the training images has the
+    verdict `ERROR`. New images unlike them are counted in `unlike`.
     """
     from andon.detectors._saving import load_detector
 
@@ -180,14 +183,16 @@ def predict_archive(
     with open_table(out, detector_key(run)) as table:
         before, records = table.verdicts.total(), _without_line(inputs, table, passed)
         found = (
-            file_predictions(predictor, records, save=save, maps=maps)
+            file_predictions(predictor, records, save=save, maps=maps, strict=strict)
             if cluster is None
-            else cluster.file_predictions(run, records, save=save, maps=maps)
+            else cluster.file_predictions(run, records, save=save, maps=maps, strict=strict)
         )
         try:
             with (progress or NoProgress()).task("predicting", 0, done=before) as task:
                 for one in found:
                     table.add(one)
+                    if unlike is not None:
+                        unlike.add(one.path, one.notes)
                     task.advance()
         except KeyboardInterrupt:
             raise InterruptedRun("stopped; the same command continues") from None

@@ -20,6 +20,7 @@ def answer_lines(
     *,
     save: Path | None = None,
     maps: bool = False,
+    strict: bool = False,
 ) -> None:
     """Predict the image whose path is in each of `lines`; `write` gets its answer, a JSON object in one line, at once.
 

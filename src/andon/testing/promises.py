@@ -148,7 +148,7 @@ def predicts_at_the_size_of_the_image(trial: Trial) -> None:
     """An image of another size than the training images has a map of its own size."""
     path = trial.folder() / "wide.png"
     Image.open(trial.records["good"][0].image).resize((97, 40)).save(path)
-    shape = trial.detector.predict(path).anomaly_map.shape
+    shape = next(trial.detector.judged([path])).anomaly_map.shape
     _require(shape == (40, 97), f"the map of an image of shape (40, 97) has shape {shape}")
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.appearance import TrainingImages
 from andon.core.errors import DataError
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion, inspected_pixels
@@ -55,13 +56,16 @@ class Calibration:
     """From here up to `image` a person is to look at the part; None = there is no such band."""
     region: InspectionRegion | None = None
     """Which pixels are looked at; None = all."""
+    seen: TrainingImages | None = None
+    """What the training images looked like; None where it is not known."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
         area = {} if self.region is None else {"inspected": self.region.to_json()}
-        plain = asdict(replace(self, region=None))
-        del plain["region"]
-        return plain | area
+        seen = {} if self.seen is None else {"seen": self.seen.to_json()}
+        plain = asdict(replace(self, region=None, seen=None))
+        del plain["region"], plain["seen"]
+        return plain | area | seen
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
@@ -82,6 +86,7 @@ class Calibration:
             within=tuple(data.get("within", ())),
             look=Threshold.from_json(data["look"]) if data.get("look") else None,
             region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
+            seen=TrainingImages.from_json(data["seen"]) if data.get("seen") else None,
         )
 
     def image_threshold_from(self, chosen: Sequence[int]) -> float | None:
