@@ -25,9 +25,10 @@ def answer_lines(
     """Predict the image whose path is in each of `lines`; `write` gets its answer, a JSON object in one line, at once.
 
     Keys are those of `FilePrediction`. A path that cannot be read has the verdict `unreadable`; empty lines are passed over. Heat
-    maps and masks go to `save`, under the whole path.
+    maps and masks go to `save`, under the whole path. With `strict` an image unlike the training images has the verdict `ERROR`.
     """
-    for one in file_predictions(predictor, _records(lines), save=save, maps=maps, at_once=True):
+    answers = file_predictions(predictor, _records(lines), save=save, maps=maps, at_once=True, strict=strict)
+    for one in answers:
         write(json.dumps(one.to_json()) + "\n")
 
 
