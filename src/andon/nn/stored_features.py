@@ -20,7 +20,7 @@ from andon.core.files import writing
 from andon.core.records import Record
 from andon.datasets.dataset import file_digest
 
-STORED_ROOM = 512 * 2**20
+STORED_ROOM = 2**30
 """Bytes of features that a run keeps; where those of all images take more, none are kept."""
 
 
