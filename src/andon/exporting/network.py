@@ -29,6 +29,7 @@ from andon.core.region import InspectionRegion
 from andon.core.version import VERSION
 from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
+from andon.exporting.resizing import resized
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
 from andon.thresholds.display import AffineDisplay
@@ -134,27 +135,6 @@ def places(new: int, old: int, device: torch.device) -> Tensor:
     twice = 2 * torch.arange(new, dtype=torch.int64, device=device) + 1
     sides = torch.scalar_tensor(2 * new, dtype=torch.int64, device=device)
     return torch.div(twice * old, sides, rounding_mode="floor")
-
-
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, h, w) in [0, 1]: `andon.core.images.resize` as two products, the same in every runtime.
-
-    Runtimes disagree about antialiased resizing as an operator; about products of matrices they agree.
-    """
-    (height, width), (h, w) = images.shape[1:3], size
-    rows = shrinking(height, h, images.device) @ images.float().flatten(2)  # (B, h, W·3)
-    planes = rows.reshape(-1, h, width, 3).permute(0, 3, 1, 2)
-    return planes @ shrinking(width, w, images.device).T / 255
-
-
-def shrinking(before: int, after: int, device: torch.device) -> Tensor:
-    """(after, before): weights of each old pixel in each new one, bilinear, antialiased, half-pixel centres."""
-    scale = torch.scalar_tensor(before, dtype=torch.float32, device=device) / after
-    centres = (torch.arange(after, dtype=torch.float32, device=device) + 0.5) * scale
-    places = torch.arange(before, dtype=torch.float32, device=device) + 0.5
-    reach = scale.clamp_min(1.0)  # a new pixel looks at all the old ones it covers
-    weights = (1 - (places[None] - centres[:, None]).abs() / reach).clamp_min(0)
-    return weights / weights.sum(1, keepdim=True)
 
 
 def displayed(raw: Tensor, display: AffineDisplay) -> Tensor:

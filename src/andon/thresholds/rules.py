@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from andon.core.errors import DataError
 from andon.metrics.parts import largest_per_object
@@ -121,6 +120,8 @@ def conformal(
     is 1 / (n + 1) > alpha; by default DataError says how many are missing. Also DataError for no scores and
     for an infinite k-th score.
     """
+    from scipy import special  # takes long to import, and answers do without
+
     if not 0 < alpha < 1:
         raise ValueError(
             f"alpha is {alpha}; it is a false-reject rate and must lie between 0 and 1, e.g. 0.05"
