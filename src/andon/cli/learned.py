@@ -1,4 +1,4 @@
-"""What `andon fit` prints about what was learned."""
+"""`andon fit --add`, and what `andon fit` prints about what was learned."""
 
 from __future__ import annotations
 
@@ -6,11 +6,54 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from andon.cli.options import print_json, print_origins
+import typer
+
+from andon.cli.options import print_json, print_origins, say
+from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.datasets import Dataset
     from andon.detectors._base import Detector
+
+WITH_ADD = ("data", "add", "skip_unreadable", "device", "as_json")
+"""Parameters of `fit` that go together with `--add`."""
+
+
+def check_with_add(context: typer.Context) -> None:
+    """Raise `UsageError` for options on the command line that do not go together with `--add`."""
+    refused = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in WITH_ADD
+        and getattr(context.get_parameter_source(str(option.name)), "name", "") == "COMMANDLINE"
+    ]
+    if refused:
+        raise UsageError(
+            f"--add keeps the settings and the folder of the run: leave out {', '.join(refused)}"
+        )
+
+
+def add_images(run: Path, folder: Path, *, skip_unreadable: bool, device: str, as_json: bool) -> None:
+    """`andon fit --add FOLDER RUN`."""
+    from andon.core.progress import default_progress
+    from andon.runs.add import add_to_run
+    from andon.runs.folder import read_recipe
+    from andon.thresholds.history import FILE
+
+    recipe = read_recipe(run)
+    changed = (run / "detector" / FILE).is_file()
+    found = add_to_run(
+        run, folder, skip_unreadable=skip_unreadable, device=device, progress=default_progress()
+    )
+    for image, reason in found.left_out.items():
+        say(f"andon: warning: {image} {reason} and is not added")
+    if found.read_again:
+        say(f"andon: warning: {run} kept no features, so the pictures it had learned from were read again")
+    if changed:
+        say(
+            "andon: warning: thresholds that were changed since the fit no longer apply: set them again with `andon threshold`"
+        )
+    show_learned(run, found.detector, found.dataset, recipe["name"], found.added, as_json=as_json)
 
 
 def show_learned(
@@ -23,6 +66,7 @@ def show_learned(
     from andon.datasets.findings import first_few, plural
     from andon.datasets.sessions import sessions_of
     from andon.report.evaluation import label_notes
+    from andon.runs.choose import Choice
     from andon.runs.folder import FEATURES, read_recipe
     from andon.thresholds.oddest import oddest
     from andon.thresholds.session_rates import session_rates
@@ -34,6 +78,7 @@ def show_learned(
     data = read_recipe(out)["data"]
     skipped = data.get("skipped", {})
     kept = (out / FEATURES).stat().st_size if (out / FEATURES).is_file() else 0
+    choice = Choice.from_json(data["choice"]) if "choice" in data else None
     if as_json:
         print_json(
             {
@@ -48,6 +93,7 @@ def show_learned(
                 "excluded": list(dataset.excluded),
                 "added": list(added),
                 "kept_features_bytes": kept,
+                "choice": None if choice is None else choice.to_json(),
                 "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
                 "region": data.get("region"),
                 "skipped": skipped,
@@ -66,6 +112,8 @@ def show_learned(
         )
         return
     print(dataset.summary(all_learned=fitted.cross_fitted))
+    if choice is not None:
+        print(choice.describe())
     if added:
         print(f"added: {plural(len(added), 'picture')} ({first_few(added)})")
     for note in label_notes(fitted, len(dataset.labelled)):

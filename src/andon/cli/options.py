@@ -67,6 +67,14 @@ Labelled = Annotated[
         "them, complementary for seeds 0 and 1.",
     ),
 ]
+LabelledOrFolder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|half|FOLDER",
+        help="N or half: anomalous test images to train with instead, chosen by the seed (half: complementary for seeds 0 and "
+        "1). FOLDER: at least 8 labelled images of defects that are not in the test; they choose among variants of east.",
+    ),
+]
 Sessions = Annotated[
     str | None,
     typer.Option(
@@ -160,8 +168,15 @@ def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]
     from andon.core.errors import UsageError
 
     if labelled is not None and labelled != "half" and not labelled.isdecimal():
-        raise UsageError(f"--labelled takes a number of pictures, or half; not {labelled!r}")
+        raise UsageError(
+            f"--labelled takes a number of pictures, half, or for `andon fit` a folder of pictures of defects; not {labelled!r}"
+        )
     return [*(settings or []), *([] if labelled is None else [f"labelled={labelled}"])]
+
+
+def is_folder(labelled: str) -> bool:
+    """Whether `--labelled` names a folder of anomalous images."""
+    return labelled != "half" and not labelled.isdecimal() and Path(labelled).is_dir()
 
 
 def with_tile(settings: list[str], tile: int | None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from andon.cli.learned import show_learned
+from andon.cli.learned import add_images, check_with_add, show_learned
 from andon.cli.options import (
     Bad,
     Category,
@@ -21,7 +21,7 @@ from andon.cli.options import (
     Exclude,
     Good,
     Json,
-    Labelled,
+    LabelledOrFolder,
     Layout,
     Maps,
     Model,
@@ -38,6 +38,7 @@ from andon.cli.options import (
     Tile,
     Track,
     cluster,
+    is_folder,
     print_json,
     print_table,
     say,
@@ -58,9 +59,6 @@ app = typer.Typer()
 STOPPED = 130
 """Exit code of a stream that ends by Ctrl-C."""
 
-WITH_ADD = ("data", "add", "skip_unreadable", "device", "as_json")
-"""Parameters of `fit` that go together with `--add`."""
-
 
 @app.command()
 def fit(
@@ -70,7 +68,7 @@ def fit(
     category: Category = None,
     recipe: RecipeName = None,
     settings: Settings = None,
-    labelled: Labelled = None,
+    labelled: LabelledOrFolder = None,
     sessions: Sessions = None,
     exclude: Exclude = None,
     good: Good = None,
@@ -96,17 +94,8 @@ def fit(
 ) -> None:
     """Learn from good images and set the thresholds."""
     if add is not None:
-        refused = [
-            option.opts[0]
-            for option in context.command.params
-            if option.name not in WITH_ADD
-            and getattr(context.get_parameter_source(str(option.name)), "name", "") == "COMMANDLINE"
-        ]
-        if refused:
-            raise UsageError(
-                f"--add keeps the settings and the folder of the run: leave out {', '.join(refused)}"
-            )
-        _add(Path(data), add, skip_unreadable=skip_unreadable, device=device, as_json=as_json)
+        check_with_add(context)
+        add_images(Path(data), add, skip_unreadable=skip_unreadable, device=device, as_json=as_json)
         return
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
@@ -116,7 +105,8 @@ def fit(
     from andon.runs.folder import check_output
     from andon.runs.source import Source
 
-    settings = with_tile(with_labelled(settings, labelled), tile)
+    choose_by = Path(labelled) if labelled is not None and is_folder(labelled) else None
+    settings = with_tile(with_labelled(settings, None if choose_by else labelled), tile)
     given = {
         "region": None if region is None else str(region),
         "sessions": sessions,
@@ -155,32 +145,10 @@ def fit(
         progress=default_progress(),
         dataset=found,
         keep_features=True,
+        choose_by=choose_by,
     )
     show(out)
     show_learned(out, fitted, dataset, chosen.name, as_json=as_json)
-
-
-def _add(run: Path, folder: Path, *, skip_unreadable: bool, device: str, as_json: bool) -> None:
-    """`andon fit --add FOLDER RUN`."""
-    from andon.core.progress import default_progress
-    from andon.runs.add import add_to_run
-    from andon.runs.folder import read_recipe
-    from andon.thresholds.history import FILE
-
-    recipe = read_recipe(run)
-    changed = (run / "detector" / FILE).is_file()
-    found = add_to_run(
-        run, folder, skip_unreadable=skip_unreadable, device=device, progress=default_progress()
-    )
-    for image, reason in found.left_out.items():
-        say(f"andon: warning: {image} {reason} and is not added")
-    if found.read_again:
-        say(f"andon: warning: {run} kept no features, so the pictures it had learned from were read again")
-    if changed:
-        say(
-            "andon: warning: thresholds that were changed since the fit no longer apply: set them again with `andon threshold`"
-        )
-    show_learned(run, found.detector, found.dataset, recipe["name"], found.added, as_json=as_json)
 
 
 @app.command()

@@ -69,6 +69,8 @@ class Detector(Predictor, nn.Module):
     """Names of own buffers that take the size of what was learned, so that a saved state may bring any size."""
     closed_form: ClassVar[bool] = False
     """Whether learning costs so little that it can be repeated without each fold of the good images (`cross_fit`)."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Changes of settings by name, the default (none) first, among which labelled anomalous images may choose."""
     fewest_images: ClassVar[int] = 1
     """Good images that `learn` needs."""
     one_at_a_time: ClassVar[bool] = False

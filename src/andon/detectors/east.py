@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -100,6 +100,12 @@ class EAST(ClosedForm):
     common_: Tensor
     """Share of the common covariance in use."""
     sized_by_learning = frozenset({"mean_", "whitening_", "bank_"})
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        "high-resolution": {"extractor.image_size": 512},
+        "low-resolution": {"extractor.image_size": 256},
+        "neighbour": {"score": "neighbour"},
+    }
     fewest_images = 3
     reads_again = True
 

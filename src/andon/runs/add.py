@@ -84,7 +84,9 @@ def add_to_run(
         )
         described = read_settings(staged / "recipe.yaml")
         described["data"]["added"] = {name: str(file) for name, file in (earlier | files).items()}
-        described["data"] |= {key: settings["data"][key] for key in ("skipped",) if key in settings["data"]}
+        described["data"] |= {
+            key: settings["data"][key] for key in ("skipped", "choice") if key in settings["data"]
+        }
         write_text(staged / "recipe.yaml", to_yaml(described))
         _put_in_place(staged, run)
     except (InterruptedRun, KeyboardInterrupt):

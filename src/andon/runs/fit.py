@@ -27,6 +27,7 @@ from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
 from andon.datasets.sessions import sessions_of
 from andon.detectors._recipes import Recipe, create
+from andon.runs.choose import choose
 from andon.runs.folder import (
     FEATURES,
     check_output,
@@ -56,11 +57,13 @@ def fit_run(
     dataset: Dataset | None = None,
     keep_features: bool = False,
     earlier: Path | None = None,
+    choose_by: Path | None = None,
 ) -> tuple[Detector, Dataset]:
     """Fit the recipe on the data and write the run folder; `dataset` is what `source` opens, where it is open already.
 
     With `keep_features`, features of the good images are written into the folder for `add_to_run`, unless they take more than
-    `STORED_ROOM`; those in the file `earlier` are not extracted again.
+    `STORED_ROOM`; those in the file `earlier` are not extracted again. Labelled anomalous images in the folder `choose_by`
+    choose among the variants of the detector.
 
     Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
     images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
@@ -89,9 +92,14 @@ def fit_run(
     region = read_region(recipe.region) if recipe.region is not None else None
     if region is not None:
         region.check([*train, *validation, *dataset.labelled])
+    choice = None
+    if choose_by is not None:
+        recipe, choice = choose(recipe, dataset, choose_by, device=device, progress=progress)
     detector = create(recipe)
     used = [*train, *validation, *dataset.labelled]
     description = describe(recipe, source, dataset, used, detector, skipped, region)
+    if choice is not None:
+        description["data"]["choice"] = choice.to_json()
     finished = resume and _check_resume(run, description)
     if finished:
         from andon.detectors._saving import load_detector
