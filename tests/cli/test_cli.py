@@ -299,7 +299,7 @@ def test_what_a_detector_cannot_use_gets_one_line_and_leaves_nothing(cli, tmp_pa
 
 
 @pytest.mark.filterwarnings(
-    "ignore::andon.core.image_files.AlphaWarning", "ignore::andon.thresholds.display.DegenerateRangeWarning"
+    "ignore::andon.core.deep_images.AlphaWarning", "ignore::andon.thresholds.display.DegenerateRangeWarning"
 )
 def test_unusual_pictures_are_learned_from(cli, tmp_path):
     """16-bit, palette, transparent, CMYK and turned pictures beside ordinary ones."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import zlib
 from functools import cache
 from pathlib import Path
 
@@ -18,10 +16,9 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from andon.core import image_files
+from andon.core.deep_images import AlphaWarning
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import (
-    AlphaWarning,
-    DepthWarning,
     decode,
     from_pillow,
     read_day,
@@ -130,48 +127,6 @@ def test_big_endian_sixteen_bit(tmp_path):
     deep = np.linspace(0, 65535, 12 * 16).round().astype(">u2").reshape(12, 16)
     tifffile.imwrite(tmp_path / "a.tif", deep, byteorder=">")
     np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels[:, :, 0], deep / 65535, atol=1e-7)
-
-
-def test_sixteen_bit_colour_tiff(tmp_path):
-    deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
-    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
-    np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels, deep / 65535, atol=1 / 255)
-
-
-def test_a_sixteen_bit_colour_png_loses_nothing_silently(tmp_path):
-    deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
-    (tmp_path / "a.png").write_bytes(png(deep))
-    with pytest.warns(DepthWarning, match="save them as 16-bit RGB TIFF"):
-        found = decode(tmp_path / "a.png")
-    assert found.mode == "RGB;16B"
-    np.testing.assert_allclose(found.pixels, deep / 65535, atol=1 / 255)
-
-
-def png(colours: np.ndarray) -> bytes:
-    """A 16-bit colour PNG; Pillow cannot write one."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    height, width, _ = colours.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
-
-
-def test_twelve_bits_in_sixteen(tmp_path):
-    deep = np.linspace(0, 4095, 12 * 16).round().astype(np.uint16).reshape(12, 16)
-    path = write_picture(tmp_path / "a.png", deep)
-    np.testing.assert_allclose(decode(path, bit_depth=12).pixels[:, :, 0], deep / 4095, atol=1e-6)
-    deep[3, 3] = 5000
-    path = write_picture(tmp_path / "b.png", deep)
-    with pytest.raises(DataError, match=r"b\.png holds values from 0 to 5000, outside 0 to 4095"):
-        decode(path, bit_depth=12)
 
 
 def test_float_tiff_is_read_in_the_unit_interval_only(tmp_path):

@@ -63,6 +63,7 @@ def show_learned(
 
     `added` are the ids of images that were added to an earlier run.
     """
+    from andon.core.deep_images import describe_bit_depth
     from andon.datasets.findings import first_few, plural
     from andon.datasets.sessions import sessions_of
     from andon.report.evaluation import label_notes
@@ -72,7 +73,8 @@ def show_learned(
     from andon.thresholds.session_rates import session_rates
 
     calibration = fitted.fitted()
-    odd = oddest(calibration)
+    odd, seen = oddest(calibration), calibration.seen
+    deep = seen is not None and seen.largest is not None
     sessions_found = sessions_of(dataset, cross_fitted=fitted.cross_fitted)
     rates = session_rates(calibration)
     data = read_recipe(out)["data"]
@@ -97,7 +99,12 @@ def show_learned(
                 "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
                 "region": data.get("region"),
                 "skipped": skipped,
-                "warnings": [*dataset.findings.errors, *dataset.findings.warnings],
+                "warnings": [
+                    *dataset.findings.errors,
+                    *dataset.findings.warnings,
+                    *(seen.warnings() if seen else []),
+                ],
+                "bit_depth": calibration.bit_depth if deep else None,
                 "guesses": list(dataset.findings.guesses),
                 "weights": [dict(line) for line in fitted.used_weights],
                 "data_licence": dataset.licence,
@@ -122,6 +129,8 @@ def show_learned(
         print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
     if calibration.region is not None:
         print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
+    if seen is not None and seen.largest is not None:
+        print(describe_bit_depth(seen.bit_depth, seen.largest))
     if dataset.excluded:
         print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
     print_origins(fitted.used_weights, dataset.licence)

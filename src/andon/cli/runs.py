@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,7 +98,6 @@ def fit(
         return
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
-    from andon.datasets.value_range import sampled_range
     from andon.detectors._recipes import choose_recipe, resolve, with_own_changes
     from andon.runs.fit import fit_run
     from andon.runs.folder import check_output
@@ -124,8 +122,7 @@ def fit(
         sessions=named.sessions,
         exclude=named.exclude,
     )  # what is wrong is said before torch is imported
-    findings = found.findings + sampled_range(found.train)
-    found = replace(found, findings=findings)
+    findings = found.findings
     for finding in findings.errors + findings.warnings:
         say(f"andon: warning: {finding}")
     for guess in findings.guesses:

@@ -7,19 +7,25 @@ training images, widened by `MARGINS`. Needs no PyTorch.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.deep_images import bit_depth_of, is_deep_png, is_deep_tiff
 from andon.core.errors import DataError
+from andon.core.image_files import open_image
 from andon.core.images import prefetch, read_decoded
 from andon.core.records import Note, Record
 
 MEASURED = 60
 """Training images that are measured, evenly taken."""
+LEAST_USED = 0.25
+"""Largest value of a data set, as a share of the full range, below which a warning is given."""
 GRID = 64
 """Rows and columns of the pixels that are measured."""
 GOLDEN = 0.618034
@@ -29,6 +35,10 @@ SIZE_FACTOR, PROPORTION_FACTOR = 1.25, 1.05
 """How far the side of an image, or width over height, may lie outside the range of the training images."""
 FEW = 3
 """Margins are widened by (1 + FEW / number of training images)."""
+
+
+class RangeWarning(UserWarning):
+    """Images use little of the range of their values."""
 
 
 class Trait(NamedTuple):
@@ -167,6 +177,12 @@ class TrainingImages:
     """Smallest and largest width over height."""
     bits: tuple[int, ...]
     """Each number of bits that occurs."""
+    bit_depth: int = 16
+    """Bits that the values of files with more than 8 bits use."""
+    largest: int | None = None
+    """Largest stored value of such files; None where there are none."""
+    brightest: float = 1.0
+    """Largest value of all measured images, in [0, 1]."""
 
     @classmethod
     def of(cls, found: Sequence[Appearance]) -> TrainingImages:
@@ -195,7 +211,12 @@ class TrainingImages:
             highest=Appearance(**data["highest"]),
             proportions=(float(low), float(high)),
             bits=tuple(int(value) for value in data["bits"]),
+            **{name: data[name] for name in ("bit_depth", "largest", "brightest") if name in data},
         )
+
+    def warnings(self) -> list[str]:
+        """Messages about images that use little of their range."""
+        return range_warnings(self.brightest, self.count)
 
     def differences(self, image: Appearance, *, tiled: bool = False) -> tuple[Note, ...]:
         """How an image is unlike the training images, at most one note of each code; empty where it is like them.
@@ -249,20 +270,79 @@ def _scale(name: str, value: float) -> float:
     return float(np.log(value + (0.003 if name == "sharpness" else 0.03)))
 
 
-def look_at(records: Sequence[Record]) -> TrainingImages | None:
-    """What up to `MEASURED` of the records look like, evenly taken.
+def range_warnings(brightest: float, count: int) -> list[str]:
+    """A warning where the largest value in [0, 1] of all images is below `LEAST_USED`, else nothing."""
+    if brightest >= LEAST_USED:
+        return []
+    return [
+        f"the brightest value of {count} pictures is {brightest:.1%} of the range: expose longer, or open the aperture, so that "
+        "little is lost in noise"
+    ]
 
-    Images that cannot be read are left out; None where none can.
+
+def with_bit_depth(records: Sequence[Record], bit_depth: int) -> Sequence[Record]:
+    """The records with `bit_depth` set."""
+    return [replace(record, bit_depth=bit_depth) for record in records]
+
+
+def look_at(records: Sequence[Record], bit_depth: int | Literal["auto"] = "auto") -> TrainingImages | None:
+    """What up to `MEASURED` of the records look like, evenly taken, and how many bits their values use.
+
+    Of files with more than 8 bits per value all are read, and with `auto` the fewest bits that hold them are taken. Warns by a
+    `RangeWarning` where little of the range is used. Images that cannot be read are left out; None where none can.
     """
-    places = np.linspace(0, len(records) - 1, min(MEASURED, len(records))).round().astype(int)
-    found = [one for one in prefetch(_measured, (records[k] for k in places)) if one is not None]
-    return TrainingImages.of(found) if found else None
+    even = set(np.linspace(0, len(records) - 1, min(MEASURED, len(records))).round().astype(int))
+    chosen = [record for k, record in enumerate(records) if k in even or _may_be_deep(record.image)]
+    looks = [look for look in prefetch(_look, chosen) if look is not None]
+    if not looks:
+        return None
+    largest = max((look.largest for look in looks if look.largest is not None), default=None)
+    bits = bit_depth if bit_depth != "auto" else 16 if largest is None else bit_depth_of(largest)
+    scaled = [look.at(bits) for look in looks]
+    found = replace(
+        TrainingImages.of([look.appearance for look in scaled]),
+        bit_depth=bits,
+        largest=largest,
+        brightest=max(look.brightest for look in scaled),
+    )
+    for said in found.warnings():
+        warnings.warn(said, RangeWarning, stacklevel=2)
+    return found
 
 
-def _measured(record: Record) -> Appearance | None:
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen of one image."""
+
+    appearance: Appearance
+    brightest: float
+    largest: int | None
+
+    def at(self, bit_depth: int) -> _Look:
+        """As read with `bit_depth`, if the file has more than 8 bits."""
+        if self.largest is None:
+            return self
+        factor = 65535 / (2**bit_depth - 1)
+        seen = self.appearance
+        brighter = {name: factor * getattr(seen, name) for name in ("brightness", "highlights")}
+        return _Look(replace(seen, **brighter), factor * self.brightest, self.largest)
+
+
+def _may_be_deep(path: Path) -> bool:
+    """Whether a file has more than 8 bits per value, by its header; True for one that Pillow cannot open."""
+    try:
+        with open_image(path) as opened:
+            return is_deep_png(opened) or is_deep_tiff(opened) or opened.mode.startswith("I")
+    except Exception:  # who learns from it names it
+        return True
+
+
+def _look(record: Record) -> _Look | None:
     with contextlib.suppress(DataError):  # who learns from it names it
-        decoded = read_decoded(record)
+        decoded = read_decoded(replace(record, bit_depth=16))
         shape = (decoded.pixels.shape[0], decoded.pixels.shape[1])
         inside = None if record.region is None else record.region.resized(shape)
-        return measure(decoded.pixels, decoded.bits, inside, decoded.reduction)
+        found = measure(decoded.pixels, decoded.bits, inside, decoded.reduction)
+        shown = decoded.pixels if inside is None else decoded.pixels[inside]
+        return _Look(found, float(shown.max(initial=0)), decoded.largest)
     return None

@@ -51,7 +51,7 @@ def read_decoded(record: Record, *, with_points: bool = False, reduce: bool = Fa
 
     With `reduce` a JPEG above the limit of pixels is decoded at 1/2, 1/4 or 1/8 of its width and height.
     """
-    decoded = decode(record.image, reduce=reduce)
+    decoded = decode(record.image, bit_depth=record.bit_depth, reduce=reduce)
     if not with_points:
         return decoded
     pixels = decoded.pixels
@@ -66,7 +66,7 @@ def read_image(record: Record, *, with_points: bool = False) -> npt.NDArray[np.f
 
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:
     """(H, W, 3) in [0, 1] of a record's image; pixels outside the inspected region get the fill colour."""
-    pixels = decode(record.image).pixels
+    pixels = read_image(record)
     return pixels if record.region is None else record.region.filled(pixels, record.image)
 
 

@@ -53,6 +53,8 @@ class Record:
     """Other columns of a manifest."""
     region: InspectionRegion | None = field(default=None, compare=False, hash=False, repr=False)
     """Inspected pixels, None for all. Detectors set it on the records passed to them."""
+    bit_depth: int = field(default=16, compare=False, hash=False, repr=False)
+    """Bits that the values use where the file has more than 8. Detectors set it on the records passed to them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,12 @@ def file_digest(path: Path) -> str:
         ) from error
 
 
+def content_key(record: Record) -> str:
+    """What tells apart the pixels of an image: the hash of its file, and the bit depth unless it is that of the file."""
+    digest = file_digest(record.image)
+    return digest if record.bit_depth == 16 else f"{digest}-bits{record.bit_depth}"
+
+
 @lru_cache(maxsize=200_000)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as stream:

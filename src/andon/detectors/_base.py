@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from andon.core.appearance import look_at
+from andon.core.appearance import look_at, with_bit_depth
 from andon.core.errors import ConfigError
 from andon.core.images import as_float, to_tensor
 from andon.core.records import Record
@@ -208,7 +208,11 @@ class Detector(Predictor, nn.Module):
                 with_region(records, area) for records in (train, validation, test, labelled)
             )
         trainer = trainer if trainer is not None else Trainer()
-        seen = look_at([*train, *validation])
+        seen = look_at([*train, *validation], self.config.bit_depth)
+        if seen is not None:
+            train, validation, test, labelled = (
+                with_bit_depth(records, seen.bit_depth) for records in (train, validation, test, labelled)
+            )
         fold_of: tuple[int, ...] = ()
         if self.cross_fitted:
             train, validation = sorted([*train, *validation], key=lambda record: record.id), ()

@@ -92,7 +92,8 @@ def export_int8(
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         whole, small = Path(scratch) / "whole.onnx", Path(scratch) / "small.onnx"
         export(detector, whole)
-        with detector.cut(dataset.train[:CALIBRATED], Trainer(device="cpu"), "calibration") as good:
+        train = [detector.as_learned(record) for record in dataset.train[:CALIBRATED]]
+        with detector.cut(train, Trainer(device="cpu"), "calibration") as good:
             tile = detector.tiling
             size = detector.input_size if tile is None else (tile.size, tile.size)
             convolutions = _quantise(whole, small, good[:CALIBRATED], size)

@@ -153,7 +153,7 @@ def predict_latency(
         if sum(pixels.nbytes for pixels in decoded) > HELD:
             break
         if isinstance(image, Record):
-            pixels = read_image(image, with_points=detector.needs_points)
+            pixels = read_image(detector.as_learned(image), with_points=detector.needs_points)
             decoded.append(pixels if detector.needs_points else as_uint8(pixels))
         else:
             decoded.append(image)

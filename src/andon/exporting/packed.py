@@ -102,7 +102,7 @@ def pack(
     }
     checks, pictures = [], []
     for k, record in enumerate(chosen):
-        pixels = as_uint8(read_image(record))
+        pixels = as_uint8(read_image(detector.as_learned(record)))
         found, name = next(detector.judged([pixels], ahead=0)), f"checks/{k:03d}.png"
         if found.error:
             raise DataError(f"{record.image}: {found.error}: a check picture needs a score, leave it out")

@@ -1,6 +1,6 @@
 """Features of the good images of a run, kept in a file for a later fit with further images.
 
-The file is safetensors: one float32 tensor for each image, named by the hash of the image's file, and in its metadata the size
+The file is safetensors: one float32 tensor for each image, named by `content_key`, and in its metadata the size
 of the image and the hash of the tensor. What is damaged, or was made by other weights or settings, is extracted again.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from andon.core.errors import OutputError
 from andon.core.files import writing
 from andon.core.records import Record
-from andon.datasets.dataset import file_digest
+from andon.datasets.dataset import content_key
 
 STORED_ROOM = 2**30
 """Bytes of features that a run keeps; where those of all images take more, none are kept."""
@@ -55,7 +55,7 @@ class StoredFeatures:
 
     def find(self, record: Record) -> tuple[Tensor, tuple[int, int]] | None:
         """Features of an image on the CPU and its size (H, W); None where they are not known."""
-        key = file_digest(record.image)
+        key = content_key(record)
         if key not in self._kept and self._file is not None and key in self._earlier:
             height, width, sha = self._earlier[key]
             try:
@@ -71,7 +71,7 @@ class StoredFeatures:
 
     def keep(self, record: Record, features: Tensor, size: tuple[int, int]) -> None:
         """Keep the features of an image (H, W), as long as there is room."""
-        key = file_digest(record.image)
+        key = content_key(record)
         if not self.complete or key in self._kept:
             return
         self._left -= features.nbytes

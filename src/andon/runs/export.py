@@ -21,6 +21,7 @@ from andon.runs.inputs import list_inputs
 from andon.runs.source import run_data
 
 if TYPE_CHECKING:
+    from andon.detectors._base import Detector
     from andon.exporting.network import Exported
 
 EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
@@ -53,7 +54,7 @@ def export_run(
             raise
         notes.append(f"compared on synthetic pictures alone ({error})")
     else:
-        pictures = [as_uint8(pixels) for pixels in good_images(dataset)]
+        pictures = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
     if int8_limit is None:
         found = export(
             detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
@@ -122,12 +123,12 @@ def _test_images(run: Path) -> list[Record]:
     return list(dataset.test) or _good(dataset)
 
 
-def good_images(dataset: Dataset) -> list[npt.NDArray[np.float32]]:
-    """(H, W, 3) in [0, 1] of some good images, those that were not learned from first."""
+def good_images(dataset: Dataset, detector: Detector) -> list[npt.NDArray[np.float32]]:
+    """(H, W, 3) in [0, 1] of some good images as the detector reads them, those that were not learned from first."""
     found: list[npt.NDArray[np.float32]] = []
     for record in _good(dataset)[:COMPARED]:
         if sum(pixels.nbytes for pixels in found) < HELD:
-            found.append(read_image(record))
+            found.append(read_image(detector.as_learned(record)))
     return found
 
 

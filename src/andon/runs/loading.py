@@ -125,7 +125,7 @@ def _open_run(run: Path, runtime: str, threads: int | None, progress: Progress |
         if model is None:
             check_possible(run)
             detector = _detector(run, threads)
-            keep(run, detector, _good_images(run), progress=progress)
+            keep(run, detector, _good_images(run, detector), progress=progress)
             model = kept_model(run, runtime, threads=threads)
     except UsageError as error:
         if runtime != "auto":
@@ -136,12 +136,12 @@ def _open_run(run: Path, runtime: str, threads: int | None, progress: Progress |
     return Answering(model or detector or _detector(run, threads))
 
 
-def _good_images(run: Path) -> Sequence[npt.NDArray[np.float32]]:
+def _good_images(run: Path, detector: Detector) -> Sequence[npt.NDArray[np.float32]]:
     """Some good images of the run, those that were not learned from first; none where they cannot be found."""
     from andon.runs.export import good_images
     from andon.runs.source import run_data
 
     try:
-        return good_images(run_data(run))
+        return good_images(run_data(run), detector)
     except DataError:
         return ()

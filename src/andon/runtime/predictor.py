@@ -269,11 +269,11 @@ class Predictor(ABC):
         record, reduction, region = None, 1, None if self.calibration is None else self.calibration.region
         try:
             if not isinstance(image, str | Path | Record):
-                pixels: Pixels = as_pixels(image, with_points=self.needs_points)
+                depth = 16 if self.calibration is None else self.calibration.bit_depth
+                pixels: Pixels = as_pixels(image, with_points=self.needs_points, bit_depth=depth)
                 bits = 8 if pixels.dtype == np.uint8 else 0
             else:
-                record = as_record(image)
-                record = record if region is None else replace(record, region=region)
+                record = self.as_learned(as_record(image))
                 region = record.region
                 decoded = read_decoded(record, with_points=self.needs_points, reduce=reduce)
                 pixels, reduction, bits = decoded.pixels, decoded.reduction, decoded.bits
@@ -292,6 +292,13 @@ class Predictor(ABC):
             )
         size = (pixels.shape[0], pixels.shape[1])
         return _Loaded(record, region, size, prepared, picture, reduction, fault, notes)
+
+    def as_learned(self, record: Record) -> Record:
+        """The record with the inspected region and the bit depth that were learned, where they were."""
+        if self.calibration is None:
+            return record
+        region = record.region if self.calibration.region is None else self.calibration.region
+        return replace(record, region=region, bit_depth=self.calibration.bit_depth)
 
     def _notes(
         self, pixels: Pixels, bits: int, region: InspectionRegion | None, reduction: int

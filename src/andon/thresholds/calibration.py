@@ -59,6 +59,11 @@ class Calibration:
     seen: TrainingImages | None = None
     """What the training images looked like; None where it is not known."""
 
+    @property
+    def bit_depth(self) -> int:
+        """Bits that the values of files with more than 8 bits use."""
+        return 16 if self.seen is None else self.seen.bit_depth
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
         area = {} if self.region is None else {"inspected": self.region.to_json()}
