@@ -134,7 +134,7 @@ def _blend(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def read_image(path: Path, bit_depth: int) -> Pixels:
+def read_image(path: Path, bit_depth: int = 16) -> Pixels:
     """(H, W, 3) pixels of an image file, decoded as for the evaluation. Raises `DataError` if it is unreadable."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AlphaWarning)  # already warned when the image was evaluated
