@@ -95,14 +95,16 @@ def by_rate(
             f"{known}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
         )
 
-    def at(values: Sequence[float], share: float) -> Threshold:
-        return good_threshold(values, share, parts=parts, folds=found.folds)
+    def at(values: Sequence[float], share: float, least: float) -> Threshold:
+        return good_threshold(values, share, parts=parts, folds=found.folds, least=least)
+
+    unit, pixel_unit = found.score_display.floor, found.pixel_display.floor
 
     changed = replace(
         found,
-        image=at(scores, rate),
-        pixel=at(maxima, rate),
-        look=None if look is None else at(scores, look),
+        image=at(scores, rate, unit),
+        pixel=at(maxima, rate, pixel_unit),
+        look=None if look is None else at(scores, look, unit),
     )
     rule = f"at most {100 * rate:g} % of good pictures rejected, from {len(scores)} good pictures"
     rule += "" if look is None else f"; at most {100 * look:g} % looked at or rejected"
