@@ -3,11 +3,11 @@
     python benchmarks/latency.py prepare FOLDER
     python benchmarks/latency.py measure FOLDER [--threads 2] [--rounds 15] > table.md
 
-`prepare` writes detectors and exported networks into FOLDER, which takes minutes, and `measure` times `predict` on a photograph of
+`prepare` writes detectors and exported networks into FOLDER, which takes minutes. `measure` times `predict` on a photograph of
 384 x 512 px, batch 1, float32: resizing, network, map at the size of the picture, thresholds. Weights do not change the cost, so
-those of recipes whose weights are not at hand are random; closed-form detectors are learned from photographs. Thresholds come from
-a few of them. Prints Markdown: median and fastest milliseconds of each runtime, how many times slower than EAST at 256 px the
-medians are, multiply-adds, parameters.
+those of recipes whose weights are not at hand are random; closed-form detectors are learned from photographs. Thresholds come
+from a few of them. Prints Markdown: median and fastest milliseconds of each runtime, how many times slower than EAST at 256 px
+the medians are, multiply-adds, parameters.
 """
 
 from __future__ import annotations

@@ -53,6 +53,13 @@ def test_eight_bit_values_are_exact(tmp_path):
     np.testing.assert_array_equal(pixels, COLOURS.astype(np.float32) / np.float32(255))
 
 
+def test_values_stay_bytes_where_that_loses_nothing(tmp_path):
+    grey = decode(write_picture(tmp_path / "grey.png", RAMP), eight_bits=True).pixels
+    np.testing.assert_array_equal(grey, np.repeat(RAMP[:, :, None], 3, axis=2))
+    deep = decode(write_picture(tmp_path / "deep.png", RAMP.astype(np.uint16) * 257), eight_bits=True).pixels
+    assert deep.dtype == np.float32
+
+
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "jpg"])
 def test_grey_becomes_three_equal_channels(tmp_path, suffix):
     path = write_picture(
@@ -166,6 +173,9 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     path = write_picture(tmp_path / "a.png", COLOURS, exif=exif)
     pixels = decode(path).pixels
     np.testing.assert_array_equal(np.round(pixels * 255), TURNED[orientation])
+    stored = decode(path, eight_bits=True).pixels
+    assert stored.dtype == np.uint8
+    np.testing.assert_array_equal(stored, TURNED[orientation])
     assert read_size(path) == pixels.shape[:2]
     np.testing.assert_array_equal(read_mask(path), COLOURS.max(axis=2))  # masks are never turned
 

@@ -53,8 +53,8 @@ FARTHEST = 100.0
 class Decoded:
     """A decoded image."""
 
-    pixels: npt.NDArray[np.float32]
-    """(H, W, 3) float32 in [0, 1]."""
+    pixels: npt.NDArray[Any]
+    """(H, W, 3) float32 in [0, 1], or uint8 where that was asked for."""
     mode: str
     """Pillow mode of the file; `RGB;16` for colours with 16 bits."""
     reduction: int = 1
@@ -99,13 +99,14 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
     return Image.open(source, formats=FORMATS)
 
 
-def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
+def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits: bool = False) -> Decoded:
     """Read an image as (H, W, 3) float32 in [0, 1], with its EXIF orientation applied.
 
     Grey images are repeated to three channels. Values of more than 8 bits are divided by `2**bit_depth - 1` (`bit_depth` is 12
     for many industrial cameras). Transparent pixels are composited on black with an `AlphaWarning`. With `reduce` a JPEG above
-    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height. Raises `DataError`, which names the file, when it
-    cannot be read, is above `max_pixels`, or holds values above those of `bit_depth`.
+    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height. With `eight_bits` images that have no more bits are
+    uint8, as stored. Raises `DataError`, which names the file, when it cannot be read, is above `max_pixels`, or holds values
+    above those of `bit_depth`.
     """
     try:
         if path.stat().st_size == 0:
@@ -121,11 +122,13 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
             if deep_images.is_deep_png(opened):
                 return _deep(deep_images.png_values(lambda: open_image(path)), path, bit_depth)
             mode = opened.mode
-            image = ImageOps.exif_transpose(opened)
-            image.load()
+            ImageOps.exif_transpose(opened, in_place=True)
         if mode.startswith("I"):
-            return _deep(np.asarray(image)[:, :, None], path, bit_depth, mode)
-        return Decoded(_to_float(image, path), mode, reduction)
+            return _deep(np.asarray(opened)[:, :, None], path, bit_depth, mode)
+        if eight_bits and mode in {"L", "RGB"}:
+            colours = opened if mode == "RGB" else opened.convert("RGB")
+            return Decoded(np.array(colours), mode, reduction)
+        return Decoded(_to_float(opened, path), mode, reduction)
     except (DataError, ConfigError, AlphaWarning):
         raise
     except FileNotFoundError as error:

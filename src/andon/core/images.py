@@ -46,12 +46,15 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
     return points if record.region is None else record.region.without_points(points)
 
 
-def read_decoded(record: Record, *, with_points: bool = False, reduce: bool = False) -> Decoded:
+def read_decoded(
+    record: Record, *, with_points: bool = False, reduce: bool = False, eight_bits: bool = False
+) -> Decoded:
     """A record's image as stored; `with_points` its pixels are (H, W, 6), the colours followed by x, y, z in metres.
 
-    With `reduce` a JPEG above the limit of pixels is decoded at 1/2, 1/4 or 1/8 of its width and height.
+    With `reduce` a JPEG above the limit of pixels is decoded at 1/2, 1/4 or 1/8 of its width and height. With `eight_bits`
+    images that have no more bits are uint8.
     """
-    decoded = decode(record.image, bit_depth=record.bit_depth, reduce=reduce)
+    decoded = decode(record.image, bit_depth=record.bit_depth, reduce=reduce, eight_bits=eight_bits)
     if not with_points:
         return decoded
     pixels = decoded.pixels

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from andon.core.errors import DataError
 from andon.core.files import writing_errors
 from andon.core.images import AHEAD
@@ -19,7 +21,6 @@ from andon.runs.unlike import refused
 from andon.runtime.predictor import Predictor, Unreadable
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from andon.thresholds.calibration import Calibration
@@ -113,7 +114,7 @@ def file_predictions(
             continue
         if save is not None:
             _save(prediction, calibration, save, maps, outcome.picture)
-        marked = float(prediction.mask.mean())
+        marked = np.count_nonzero(prediction.mask) / prediction.mask.size
         reason = "" if outcome.reduction == 1 else f"read at 1/{outcome.reduction} of its width and height"
         score, raw_score = prediction.score, prediction.raw_score
         yield FilePrediction(path, prediction.verdict, score, raw_score, marked, reason, notes)

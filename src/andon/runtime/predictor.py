@@ -117,7 +117,7 @@ class Predictor(ABC):
     tile_batch: int = BATCH
     """Tiles of one image that pass through the network at a time."""
     self_contained: bool = False
-    """Whether the network takes images of any size, resizes them, and fills pixels that are not inspected."""
+    """Whether the network takes images of 8 bits and any size, resizes them, and fills pixels that are not inspected."""
     warned: frozenset[str] = frozenset()
     """Codes of the notes that `stream` has warned of, each once."""
 
@@ -275,7 +275,9 @@ class Predictor(ABC):
             else:
                 record = self.as_learned(as_record(image))
                 region = record.region
-                decoded = read_decoded(record, with_points=self.needs_points, reduce=reduce)
+                decoded = read_decoded(
+                    record, with_points=self.needs_points, reduce=reduce, eight_bits=self.self_contained
+                )
                 pixels, reduction, bits = decoded.pixels, decoded.reduction, decoded.bits
             fault = _unknown_colours(pixels)
             if fault:
