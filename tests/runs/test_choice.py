@@ -28,7 +28,7 @@ GOOD = np.arange(100.0)
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`cloth`, and `bad` with eight stained images that are not in it."""
     root = tmp_path_factory.mktemp("choice")
-    write_dataset(root / "cloth", train=6, good=1, bad=2)
+    write_dataset(root / "cloth", train=5, good=1, bad=1)
     for k in range(8):
         pixels = texture(400 + k)
         pixels[10 + k : 26 + k, 20:40] = (230, 20, 20)
@@ -67,7 +67,12 @@ def test_the_choice_is_in_the_run_and_in_its_report(data, tmp_path, monkeypatch)
     monkeypatch.setattr("andon.runs.choose._auroc", lambda good, bad: float(bad.mean()))
     monkeypatch.setattr(Report, "save", lambda *_, **__: None)
     folder = shutil.copytree(data / "cloth", tmp_path / "cloth")
-    settings = TINY["east"] | {"extractor.taps": ["layer1"], "extractor.image_size": 32, "bank": 20}
+    settings = TINY["east"] | {
+        "extractor.taps": ["layer1"],
+        "extractor.image_size": 32,
+        "bank": 20,
+        "copies": False,
+    }
     recipe = resolve(load_recipe("east/starter"), settings)
     fitted = fit_run(tmp_path / "run", Source(str(folder)), recipe, device="cpu", choose_by=data / "bad")
     stored = read_recipe(tmp_path / "run")
