@@ -115,6 +115,14 @@ def test_what_followed_from_the_old_state_is_gone_and_the_rest_is_there(after, d
     assert len(dataset.train) == OLD + NEW
 
 
+def test_images_added_one_by_one_are_learned_from_once(run, data, tmp_path, after):
+    for k in range(NEW):
+        image = write_picture(tmp_path / f"day{k}/{2 * k:03d}b.png", texture(300 + k))
+        found = add_to_run(run, image.parent, device="cpu")
+        assert len(found.dataset.train) == OLD + k + 1
+    assert load_detector(run).calibration == load_detector(after).calibration
+
+
 # An old run stays whole -----------------------------------------------------------------------------------------
 
 
@@ -169,6 +177,7 @@ def test_known_and_test_images_are_named_and_left_out(data):
 def test_what_cannot_work_gets_one_line(cli, before, data, tmp_path):
     write_picture(tmp_path / "known/x.png", texture(0))
     write_picture(tmp_path / "damaged/x.png", texture(0)).write_bytes(b"no image")
+    write_picture(tmp_path / "defect/x.png", texture(9))
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments, message in (
@@ -177,6 +186,7 @@ def test_what_cannot_work_gets_one_line(cli, before, data, tmp_path):
         ((data / "all/cloth", before), "give the folder in which its good pictures lie"),
         ((tmp_path / "known", before), "has no new picture: each of 1 picture is known"),
         ((tmp_path / "damaged", before), "x.png"),
+        ((tmp_path / "defect", before), "confirm with --good defect"),
         (
             (data / "new", before, "--set", "bank=3"),
             "keeps the settings and the folder of the run: leave out --set",

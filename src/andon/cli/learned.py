@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from andon.datasets import Dataset
     from andon.detectors._base import Detector
 
-WITH_ADD = ("data", "add", "skip_unreadable", "device", "as_json")
+WITH_ADD = ("data", "add", "good", "skip_unreadable", "device", "as_json")
 """Parameters of `fit` that go together with `--add`."""
 
 
@@ -33,7 +33,9 @@ def check_with_add(context: typer.Context) -> None:
         )
 
 
-def add_images(run: Path, folder: Path, *, skip_unreadable: bool, device: str, as_json: bool) -> None:
+def add_images(
+    run: Path, folder: Path, *, good: Sequence[str], skip_unreadable: bool, device: str, as_json: bool
+) -> None:
     """`andon fit --add FOLDER RUN`."""
     from andon.core.progress import default_progress
     from andon.runs.add import add_to_run
@@ -43,7 +45,7 @@ def add_images(run: Path, folder: Path, *, skip_unreadable: bool, device: str, a
     recipe = read_recipe(run)
     changed = (run / "detector" / FILE).is_file()
     found = add_to_run(
-        run, folder, skip_unreadable=skip_unreadable, device=device, progress=default_progress()
+        run, folder, good=good, skip_unreadable=skip_unreadable, device=device, progress=default_progress()
     )
     for image, reason in found.left_out.items():
         say(f"andon: warning: {image} {reason} and is not added")

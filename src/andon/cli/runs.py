@@ -94,7 +94,9 @@ def fit(
     """Learn from good images and set the thresholds."""
     if add is not None:
         check_with_add(context)
-        add_images(Path(data), add, skip_unreadable=skip_unreadable, device=device, as_json=as_json)
+        add_images(
+            Path(data), add, good=good or (), skip_unreadable=skip_unreadable, device=device, as_json=as_json
+        )
         return
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress

@@ -7,7 +7,7 @@ learned from before are taken from the run (`features.safetensors`), so the netw
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ def add_to_run(
     run: Path,
     folder: Path,
     *,
+    good: Sequence[str] = (),
     skip_unreadable: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
@@ -59,15 +60,16 @@ def add_to_run(
     """Learn from the good images in `folder` too, and from all those the run has learned from; equals one fit on all of them.
 
     Images whose content is known already are left out. What was made from the old state (report, exported networks, changed
-    thresholds) is removed. Until everything is learned the run stays as it was. Raises `ConfigError` for a detector or
-    setting for which images cannot be added, `DataError` for images that are missing or changed, or none to add.
+    thresholds) is removed; until everything is learned the run stays as it was. `good` confirms folders that are named like
+    those of bad parts. Raises `ConfigError` for a detector or setting for which images cannot be added, `DataError` for images
+    that are missing or changed, or none to add.
     """
     settings = read_recipe(run)
     recipe = _recipe(run, settings)
     dataset = _learned_from(run, settings)
-    files, left_out = _to_add(folder, dataset, skip_unreadable=skip_unreadable)
+    files, left_out = _to_add(folder, dataset, good, skip_unreadable=skip_unreadable)
     earlier = {name: Path(file) for name, file in settings["data"].get("added", {}).items()}
-    whole = with_added(dataset, earlier | files, recipe.sessions)
+    whole = with_added(dataset, files, recipe.sessions)
     read_again = not (run / FEATURES).is_file()
     staged = run / ADDING
     shutil.rmtree(staged, ignore_errors=True)
@@ -136,10 +138,10 @@ def _learned_from(run: Path, settings: Mapping[str, Any]) -> Dataset:
 
 
 def _to_add(
-    folder: Path, dataset: Dataset, *, skip_unreadable: bool
+    folder: Path, dataset: Dataset, good: Sequence[str], *, skip_unreadable: bool
 ) -> tuple[dict[str, Path], dict[Path, str]]:
     """Images of the folder by their new id, and those that are left out with the reason. Raises `DataError` for none to add."""
-    found = open_dataset(folder, hold_out=False, sessions="none")
+    found = open_dataset(folder, hold_out=False, sessions="none", good=good)
     if found.layout != "flat":
         raise DataError(
             f"--add takes a folder of good pictures, {folder} is a data set ({found.layout}): give the folder in which its "
