@@ -68,7 +68,6 @@ ROWS = {
     "the neighbour alone": Row("east/lite0", {"score": "neighbour"}, "disturbed copies (EAST)"),
     "PatchCore 1 %, 256 px": Row("patchcore/lite0", {}, "disturbed copies (EAST)"),
     "PaDiM, regularised, 256 px": Row("padim/lite0", {}, "disturbed copies (EAST)"),
-    "SPADE, 256 px": Row("spade/lite0", {}, "disturbed copies (EAST)"),
 }
 CURVE = {"EAST": Row("east/lite0"), "PatchCore 1 %, 256 px": Row("patchcore/lite0", {}, "EAST")}
 
