@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import multiprocessing
@@ -28,6 +29,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +194,10 @@ def _work(requests: multiprocessing.connection.Connection) -> None:
     from andon.cli.main import main
 
     while True:
-        arguments = requests.recv()
+        try:
+            arguments = requests.recv()
+        except EOFError:  # the end
+            return
         out, err, code = io.StringIO(), io.StringIO(), 0
         sys.argv = ["andon", *arguments]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -273,7 +278,7 @@ class Trials:
         rng = random.Random(0)
         self.good = root / "good"
         self.good.mkdir()
-        for k in range(8):
+        for k in range(12):
             Image.fromarray(pixels(rng)).save(self.good / f"{k}.png")
         self.run = root / "run"
         for arguments in (
@@ -283,7 +288,7 @@ class Trials:
             answer = worker.run(*arguments, patience=600)
             assert answer.code == 0, answer.err
         self.pack = (root / "good.andon").read_bytes()
-        self.recipe = (self.run / "recipe.yaml").read_text()
+        self.recipe = resources.files("andon").joinpath("recipes/efficientad_ast/starter.yaml").read_text()
 
     def images(self, worker: Worker, folder: Path, rng: random.Random, count: int, tally: Tally) -> None:
         """check, predict, and sometimes fit."""
@@ -359,22 +364,29 @@ class Trials:
             tally.take(worker.run("predict", path, self.good / "0.png", "--json"), path)
 
     def _other_member(self, rng: random.Random) -> bytes:
-        """The packed file with one member changed."""
+        """The packed file with one member changed, and mostly with the hash that belongs to it."""
+        with zipfile.ZipFile(io.BytesIO(self.pack)) as pack:
+            members = {name: pack.read(name) for name in pack.namelist()}
+        changed = rng.choice(
+            [name for name in members if not name.startswith("checks/")] + ["checks/000.png"]
+        )
+        text = changed.endswith((".json", ".yaml"))
+        data = members[changed]
+        members[changed] = mangled_text(data.decode(), rng).encode() if text else damaged(data, rng)
+        if changed != "manifest.json" and rng.random() < 0.8:
+            manifest = json.loads(members["manifest.json"])
+            found = members[changed]
+            manifest["members"][changed] = {"size": len(found), "sha256": hashlib.sha256(found).hexdigest()}
+            members["manifest.json"] = json.dumps(manifest).encode()
         stream = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(self.pack)) as pack, zipfile.ZipFile(stream, "w") as new:
-            names = pack.namelist()
-            changed = rng.choice(names)
-            for name in names:
-                data = pack.read(name)
-                if name == changed:
-                    text = name.endswith(".json")
-                    data = mangled_text(data.decode(), rng).encode() if text else damaged(data, rng)
-                new.writestr(name, data)
+        with zipfile.ZipFile(stream, "w") as new:
+            for name, content in members.items():
+                new.writestr(name, content)
         return stream.getvalue()
 
     def manifests(self, worker: Worker, folder: Path, rng: random.Random, count: int, tally: Tally) -> None:
         """Manifests of a data set: check."""
-        for k in range(8):
+        for k in range(12):
             self._copy(folder / "images", k)
         rows = "\n".join(f"images/{k}.png,{'train' if k < 5 else 'test'},{int(k > 6)}" for k in range(8))
         text = f"image,split,label\n{rows}\n"
