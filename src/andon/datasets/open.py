@@ -124,9 +124,8 @@ def _open(path: Path, category: str | None, layout: str, options: Options) -> Da
             dataset = candidate.read(found[name], name, options)
             if not candidate.listed:
                 unread = unread_files(dataset, found[name])
-                dataset = replace(dataset, findings=dataset.findings + unread)
-            if category is None:
-                dataset = replace(dataset, findings=dataset.findings + _beside(path, found))
+                beside = _beside(path, found) if category is None else Findings()
+                dataset = replace(dataset, findings=dataset.findings + unread + beside)
             return dataset
         seen += found
     if category is not None and (path / category).is_dir():
