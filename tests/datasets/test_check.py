@@ -11,7 +11,8 @@ from conftest import texture, write_picture
 from PIL import Image
 from trees import SIDE, loco_tree, mvtec_tree, write_image, write_images, write_mask
 
-from andon.datasets import Findings, check_dataset, open_dataset
+from andon.core.errors import DataError
+from andon.datasets import Findings, check_dataset, load_ground_truth, open_dataset
 
 
 @pytest.fixture
@@ -73,6 +74,14 @@ def test_masks_that_are_not_black_and_white(bottle: Path) -> None:
     smooth[4:8, 4:8], smooth[4, 4:8] = 255, 128
     write_mask(bottle / "ground_truth/crack/001_mask.png", smooth)
     assert "001_mask.png holds 2 values besides 0 (128, 255)" in only_error(check_dataset(bottle))
+
+
+def test_a_mask_is_refused_by_the_words_of_the_evaluation(bottle: Path) -> None:
+    write_mask(bottle / "ground_truth/crack/001_mask.png", np.full((SIDE, SIDE), 255, np.uint8))
+    (record,) = (r for r in open_dataset(bottle).test if r.id.endswith("crack/001"))
+    with pytest.raises(DataError, match="seems inverted") as refused:
+        load_ground_truth(record, (SIDE, SIDE))
+    assert only_error(check_dataset(bottle)) == str(refused.value)
 
 
 def test_empty_masks_are_a_warning(bottle: Path) -> None:

@@ -32,7 +32,6 @@ CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
 """Begin of EXIF's `2024:05:31 12:00:00`."""
 MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
-
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of Pillow that are tried, whatever the suffix; the content of a file says which one it is."""
 
@@ -43,7 +42,6 @@ FEWEST_PIXELS = 24_000_000
 BYTES_PER_PIXEL = 64
 """Memory that a prediction with heat map takes for each pixel of its image, rounded up."""
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, before anything is decoded
-
 
 FARTHEST = 100.0
 """Coordinates in metres from which a point counts as missing; cameras mark missing points by large numbers, too."""
@@ -336,7 +334,7 @@ def read_day(path: Path) -> str | None:
 def read_mask(path: Path) -> npt.NDArray[np.integer]:
     """(H, W) values of a mask file as stored: palette indices are kept, EXIF orientation is not applied.
 
-    Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read.
+    Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read or holds NaN.
     """
     try:
         with open_image(path) as opened:
@@ -348,6 +346,8 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"mask {path} cannot be read ({_reason(error)}): replace or remove it") from error
+    if not np.isfinite(values).all():
+        raise DataError(f"mask {path} holds values that are no finite numbers: save it as 8-bit PNG")
     if values.ndim == 3:
         colours = 1 if values.shape[2] == 2 else 3  # without alpha
         values = values[:, :, :colours].max(axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from pathlib import Path
 from andon.core.appearance import range_warnings
 from andon.core.deep_images import AlphaWarning, bit_depth_of, describe_bit_depth
 from andon.core.errors import DataError
-from andon.core.image_files import decode, read_mask, read_points
+from andon.core.image_files import decode, read_points
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
 from andon.datasets.findings import Findings, FindingsLog, first_few, plural
-from andon.datasets.masks import has_pixel_truth, load_ground_truth, mask_values
+from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.open import list_categories, open_dataset, unread_categories
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
@@ -99,7 +99,7 @@ def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
     except DataError as error:
         return _FileCheck(errors=(str(error),))
     height, width = decoded.pixels.shape[:2]
-    errors = list(_mask_errors(record, dataset))
+    errors = []
     has_truth = True
     try:
         has_truth = has_pixel_truth(record, load_ground_truth(record, (height, width), dataset.saturation))
@@ -114,24 +114,8 @@ def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
         brightest=float(decoded.pixels.max()),
         largest=decoded.largest,
         has_truth=has_truth,
-        errors=tuple(dict.fromkeys(errors)),
+        errors=tuple(errors),
     )
-
-
-def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
-    """Errors of a binary mask: further values come from interpolation or lossy compression."""
-    if record.mask_kind != "single" or dataset.saturation is not None:
-        return
-    path = record.masks[0]
-    try:
-        values = mask_values(read_mask(path))
-    except DataError:
-        return  # reported by `load_ground_truth`
-    if len(values) > 1:
-        yield (
-            f"mask {path} holds {len(values)} values besides 0 ({first_few([str(value) for value in values])}): "
-            "save it black and white, without loss (PNG)"
-        )
 
 
 def _check_counts(dataset: Dataset, log: FindingsLog) -> None:

@@ -159,7 +159,7 @@ def predict_latency(
             decoded.append(image)
     device = detector.device()
     return measure(
-        lambda k: detector.predict(decoded[k % len(decoded)]),
+        lambda k: next(detector.judged([decoded[k % len(decoded)]], ahead=0)),
         scope="predict",
         machine=describe_machine(device),
         synchronise=synchroniser(device),
@@ -190,7 +190,7 @@ def stage_latency(
             marks.append((stage, time.perf_counter()))
 
         mark("")
-        next(predictor.stream([turn[k % len(turn)]], ahead=0, mark=mark))
+        next(predictor.judged([turn[k % len(turn)]], ahead=0, mark=mark))
         calls.append(marks)
 
     total = measure(call, scope="total", machine=machine, synchronise=wait, effort=effort)
