@@ -11,6 +11,7 @@ import pytest
 from conftest import texture, write_picture
 
 from andon.detectors._saving import load_detector
+from andon.runs.stream import answer_lines
 from andon.runtime.model import FORMAT, Model
 from andon.runtime.predictor import UnlikeTrainingWarning
 from andon.runtime.sessions import Outputs
@@ -74,6 +75,15 @@ def test_archives(cli, tiny_run, mixed, tmp_path, strict):
         rows = list(csv.DictReader(stream))
     assert [row["notes"] for row in rows] == ["", "grey", "grey", "grey", "size"]
     assert [row["verdict"] == "ERROR" for row in rows] == [False, *4 * [strict]]
+
+
+def test_a_stream_warns_at_the_first_of_each_kind(detector, mixed):
+    written: list[str] = []
+    lines = [str(path).encode() + b"\n" for path in sorted(mixed.glob("*.png"))]
+    answer_lines(detector, lines, written.append, strict=True, warn=written.append)
+    answers = [json.loads(line) for line in written if line.startswith("{")]
+    assert [answer["verdict"] == "ERROR" for answer in answers] == [False, *4 * [True]]
+    assert [k for k, line in enumerate(written) if "unlike the training pictures (" in line] == [2, 6]
 
 
 def test_python(tiny_run, mixed):

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from andon.experiments.cluster import Cluster
     from andon.runs.loading import Answering
     from andon.runs.predict import FilePrediction
-    from andon.runs.unlike import UnlikeCounts
 
 app = typer.Typer()
 STOPPED = 130
@@ -261,7 +260,8 @@ def predict(
     )
     for one in answers:
         unlike.add(one.path, one.notes)
-    _warn_of(unlike)
+    for line in unlike.warnings():
+        _warn(line)
     verdicts = Counter(one.verdict for one in answers)
     if as_json:
         print_json(
@@ -309,14 +309,15 @@ def _predict_stream(
     try:
         found = _open(run, runtime)
         say(found.describe())
-        answer_lines(found.predictor, sys.stdin.buffer, write, save=save, maps=maps, strict=strict)
+        answer_lines(
+            found.predictor, sys.stdin.buffer, write, save=save, maps=maps, strict=strict, warn=_warn
+        )
     except KeyboardInterrupt:
         sys.exit(STOPPED)
 
 
-def _warn_of(unlike: UnlikeCounts) -> None:
-    for line in unlike.warnings():
-        say(f"andon: warning: {line}")
+def _warn(line: str) -> None:
+    say(f"andon: warning: {line}")
 
 
 def _show_predictions(found: list[FilePrediction], verdicts: Counter[str]) -> None:
@@ -363,7 +364,8 @@ def _predict_archive(
         progress=default_progress(),
         passed=passed,
     )
-    _warn_of(unlike)
+    for line in unlike.warnings():
+        _warn(line)
     if as_json:
         print_json(
             {

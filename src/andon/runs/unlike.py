@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from andon.core.records import Note
@@ -15,6 +15,13 @@ class _Kind:
     note: Note
     count: int = 1
 
+    def describe(self) -> str:
+        more = f" and {self.count - 1} more" if self.count > 1 else ""
+        return (
+            f"{self.path}{more}: unlike the training pictures ({self.note.text}): verdicts may be wrong, --strict refuses such "
+            "pictures"
+        )
+
 
 class UnlikeCounts:
     """How many images are unlike the training images, by the code of the note."""
@@ -22,22 +29,20 @@ class UnlikeCounts:
     def __init__(self) -> None:
         self._kinds: dict[str, _Kind] = {}
 
-    def add(self, path: str, notes: Iterable[Note]) -> None:
-        """Count the notes of one image."""
+    def add(self, path: str, notes: Iterable[Note]) -> list[str]:
+        """Count the notes of one image; returns a line for each code that is new."""
+        new = []
         for note in notes:
             if note.code in self._kinds:
                 self._kinds[note.code].count += 1
             else:
                 self._kinds[note.code] = _Kind(path, note)
+                new.append(self._kinds[note.code].describe())
+        return new
 
-    def warnings(self) -> Iterator[str]:
+    def warnings(self) -> list[str]:
         """One line for each code, which names the first image and counts the others."""
-        for kind in self._kinds.values():
-            more = f" and {kind.count - 1} more" if kind.count > 1 else ""
-            yield (
-                f"{kind.path}{more}: unlike the training pictures ({kind.note.text}): verdicts may be wrong, --strict refuses "
-                "such pictures"
-            )
+        return [kind.describe() for kind in self._kinds.values()]
 
 
 def refused(found: RawPrediction) -> RawPrediction:
