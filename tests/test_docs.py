@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,21 +109,40 @@ def test_the_public_list_is_complete():
         assert getattr(andon, name).__name__ == name
 
 
+@cache
+def root():
+    return get_command(app)
+
+
+def command_of(page: Path, call: str) -> tuple[Any, list[str]]:
+    """The command that a line names, and its arguments as a shell splits them."""
+    command, words = root(), shlex.split(call, comments=True)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"{page.name}: no command {call!r}"
+        command = command.commands[words.pop(0)]
+    return command, words
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_documented_commands_exist(page):
-    """Each `andon ...` in a code block or in backticks names a command and options that there are."""
-    root = get_command(app)
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.S)
-    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(andon [^`]+)`", text)
-    for line in lines:
-        for call in re.findall(r"(?:^|&& |\$ )andon ([^&#|]+)", line):
-            command, words = root, call.split()
-            while hasattr(command, "commands") and words and not words[0].startswith("-"):
-                assert words[0] in command.commands, f"{page.name}: no command {call!r}"
-                command = command.commands[words.pop(0)]
-            known = {"--help"} | {option for p in command.params for option in p.opts}
-            assert {w for w in words if w.startswith("--")} <= known, f"{page.name}: {call!r}"
+def test_documented_commands_parse(page):
+    """Each `andon ...` in a code block is a command line that andon accepts: arguments, options, kinds of values."""
+    blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ")
+    for call in re.findall(r"(?:^|&& |\$ )andon ([^&|\n]+)", lines, re.M):
+        command, words = command_of(page, call)
+        try:
+            command.make_context("andon", words)
+        except Exception as error:
+            raise AssertionError(f"{page.name}: {call!r}") from error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_documented_options_exist(page):
+    """Each `andon ...` in backticks names a command and options that there are."""
+    for call in re.findall(r"`andon ([^`&#|]+)[^`]*`", page.read_text(encoding="utf-8")):
+        command, words = command_of(page, call)
+        known = {"--help"} | {option for p in command.params for option in p.opts}
+        assert {w for w in words if w.startswith("--")} <= known, f"{page.name}: {call!r}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
