@@ -186,7 +186,7 @@ def test_what_cannot_work_gets_one_line(cli, before, data, tmp_path):
         ((data / "all/cloth", before), "give the folder in which its good pictures lie"),
         ((tmp_path / "known", before), "has no new picture: each of 1 picture is known"),
         ((tmp_path / "damaged", before), "x.png"),
-        ((tmp_path / "defect", before), "confirm with --good defect"),
+        ((tmp_path / "defect", before), "--good defect`"),
         (
             (data / "new", before, "--set", "bank=3"),
             "keeps the settings and the folder of the run: leave out --set",

@@ -234,6 +234,9 @@ def predict(
     continues it. --save then writes heat maps and masks, but no predictions.csv. With - for IMAGES each path read from standard
     input is answered by one line of JSON.
     """
+    from andon.core.mistaken import check_order
+
+    check_order(run, images)
     if out is not None:
         _predict_archive(
             run, images, out, save, maps, strict, skip_unreadable, runtime, cluster(ray, cores), as_json

@@ -188,7 +188,7 @@ def resolve(text: str, base: Path, where: str, *, allow_outside: bool) -> Path:
     parts = PurePosixPath(text.replace("\\", "/"))
     if not allow_outside and (windows.anchor or parts.is_absolute() or ".." in parts.parts):
         raise DataError(
-            f"{where}: {text!r} may lie outside {base}: use a path below it, or allow_outside=True "
-            "(--allow-outside)"
+            f"{where}: {text!r} may lie outside {base}: use a path below it, or from Python "
+            "andon.open_dataset(..., allow_outside=True)"
         )
     return base / (text if windows.drive else parts)

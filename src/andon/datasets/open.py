@@ -10,6 +10,7 @@ from shlex import quote
 
 from andon.core.errors import DataError, nearest
 from andon.core.listing import BROKEN, FILE, FORMAT, HIDDEN, OWN, PassedBy, images_below
+from andon.core.mistaken import check_no_run
 from andon.datasets.dataset import Dataset
 from andon.datasets.embedded_cache import (
     PREFIX,
@@ -188,12 +189,13 @@ def _existing(path: str | Path) -> Path:
     if not _exists(folder):
         beside = [other.name for other in folders_in(folder.parent)]
         hint = f"; {nearest(folder.name, beside)}" if beside else ""
-        raise DataError(f"{folder} does not exist: check the path{hint}")
+        raise DataError(f"{folder} does not exist: check the path{hint}, then `andon data check FOLDER`")
     if folder.is_file() and folder.suffix.lower() not in {".csv", ".json", ".jsonl"}:
         raise DataError(
-            f"{folder} is a file: give the folder that holds the pictures (unpack archives first), or a "
-            "manifest"
+            f"{folder} is a file: give the folder that holds the pictures (unpack archives first), or a manifest, as in "
+            f"`andon fit {quote(str(folder.parent))}`"
         )
+    check_no_run(folder)
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise DataError(f"{folder} may not be read: check its permissions")
     return folder

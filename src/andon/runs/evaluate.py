@@ -48,7 +48,7 @@ def evaluate_run(
         path = recipe["data"]["path"] if data is None else data.path
         raise DataError(
             f"{path} has no test pictures, so nothing can be measured: the thresholds stand, "
-            f"use `andon predict {run} IMAGES`"
+            f"use `andon predict {run} IMAGES`, or give good and bad pictures: `andon evaluate {run} --data FOLDER`"
         )
     from andon.detectors._saving import load_detector  # torch takes seconds to import
     from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate

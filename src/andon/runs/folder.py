@@ -19,12 +19,14 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.files import writing_errors
 from andon.core.listing import is_image
+from andon.core.mistaken import how_to_make
 from andon.core.text import from_cell
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         hint = "--resume continues it, " if unfinished else ""
         state = "holds an unfinished run" if unfinished else "is not empty"
         raise OutputError(
-            f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder"
+            f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder: "
+            f"`andon fit ... --out {quote(f'{run}-2')}`"
         )
     if (run / "recipe.yaml").is_file():
         return
@@ -125,7 +128,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
     """recipe.yaml of a finished run. Raises `DataError` when the folder holds none."""
     file = run / "recipe.yaml"
     if not file.is_file():
-        raise DataError(f"{run} is not a run folder (no recipe.yaml): give one made by `andon fit`")
+        raise DataError(f"{run} is not a run folder (no recipe.yaml): {how_to_make(run)}")
     if (run / "checkpoints").is_dir() and not (run / "detector").is_dir():
         raise DataError(
             f"{run} holds an unfinished run: continue it with `andon fit ... --out {run} --resume`"

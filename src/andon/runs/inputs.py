@@ -11,6 +11,7 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.image_files import point_cloud_beside
 from andon.core.listing import PassedBy, images_below
+from andon.core.mistaken import check_no_run
 from andon.core.records import Record
 
 
@@ -41,8 +42,9 @@ def walk_inputs(inputs: Sequence[Path], passed: PassedBy | None = None) -> Itera
     """
     passed = PassedBy() if passed is None else passed
     for path in inputs:
+        check_no_run(path)
         if not path.exists():
-            raise DataError(f"{path} does not exist: check the path")
+            raise DataError(f"{path} does not exist: check the path, as in `andon predict RUN IMAGES`")
         if not path.is_dir():
             yield Record(image=path, id=path.name, depth=point_cloud_beside(path))
             continue
@@ -67,5 +69,6 @@ def no_images(path: Path, passed: PassedBy) -> DataError:
     """The error of a folder without images, which says what it holds instead."""
     what = "".join(f" ({line})" for line in passed.lines())
     return DataError(
-        f"{path} holds no pictures that can be read{what}: give a folder with png, jpg, bmp, tif or webp files"
+        f"{path} holds no pictures that can be read{what}: give a folder with png, jpg, bmp, tif or webp files, as in "
+        "`andon predict RUN IMAGES`"
     )

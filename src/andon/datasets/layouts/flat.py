@@ -23,7 +23,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if options.names.is_bad(folder.name):
         raise DataError(
             f"{folder} is named like a folder of bad parts, and andon learns from good ones: give the folder of good parts, or "
-            f"confirm with --good {quote(folder.name)}"
+            f"confirm that these are good: `andon fit {quote(str(folder))} --good {quote(folder.name)}`"
         )
     log = FindingsLog()
     listing = scan(folder, log)
