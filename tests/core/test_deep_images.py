@@ -16,7 +16,7 @@ from PIL import Image
 from andon.core.appearance import RangeWarning, look_at
 from andon.core.deep_images import AlphaWarning, bit_depth_of
 from andon.core.errors import DataError
-from andon.core.image_files import decode, from_pillow
+from andon.core.image_files import _tiff_values, decode, from_pillow
 from andon.core.records import Record
 from andon.core.tiling import Tiling, cut_records
 
@@ -85,6 +85,15 @@ def test_every_bit_of_a_tiff_is_read(tmp_path, channels, how):
     found = decode(tmp_path / "a.tif")
     np.testing.assert_allclose(found.pixels, in_colour(values), atol=2e-7)
     assert found.bits == 16
+
+
+def test_pixels_of_planes_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.moveaxis(deep(3), 2, 0), photometric="rgb", planarconfig="separate"
+    )
+    monkeypatch.setenv("ANDON_MAX_PIXELS", "100")
+    with pytest.raises(DataError, match="has 192 pixels"):
+        _tiff_values(tmp_path / "a.tif")
 
 
 def test_transparency_is_said(tmp_path):

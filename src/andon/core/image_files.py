@@ -34,7 +34,6 @@ MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of Pillow that are tried, whatever the suffix; the content of a file says which one it is."""
-
 MAX_PIXELS = 500_000_000
 """Largest default of `max_pixels`."""
 FEWEST_PIXELS = 24_000_000
@@ -42,7 +41,6 @@ FEWEST_PIXELS = 24_000_000
 BYTES_PER_PIXEL = 64
 """Memory that a prediction with heat map takes for each pixel of its image, rounded up."""
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, before anything is decoded
-
 FARTHEST = 100.0
 """Coordinates in metres from which a point counts as missing; cameras mark missing points by large numbers, too."""
 
@@ -249,14 +247,13 @@ def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.
 def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     """Read a TIFF that Pillow does not support or reads with half its bits, such as 16-bit RGB."""
     try:
-        values, orientation = _tiff_values(path), _tiff_orientation(path)
+        values, orientation = np.atleast_3d(_tiff_values(path)), _tiff_orientation(path)
     except (DataError, ConfigError):
         raise
     except Exception as error:  # tifffile raises many kinds for damaged files
         raise DataError(
             f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
         ) from error
-    values = values[:, :, None] if values.ndim == 2 else values
     if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (3, 4):
         values = np.moveaxis(values, 0, 2)  # one plane after the other
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.dtype not in (np.uint8, np.uint16):
@@ -279,7 +276,8 @@ def _tiff_values(path: Path) -> npt.NDArray[Any]:
         series = opened.series[0]
         if len(opened.series) > 1:
             raise _several_pages(path, len(opened.series))
-        _check_count(path, series.size // (series.shape[-1] if series.ndim == 3 else 1))
+        channels = min(series.shape[0], series.shape[-1])  # planes may come first
+        _check_count(path, series.size // (channels if series.ndim == 3 else 1))
         return np.asarray(series.asarray())
 
 
@@ -287,8 +285,7 @@ def _tiff_orientation(path: Path) -> int:
     import tifffile
 
     with tifffile.TiffFile(path) as opened:
-        tag = opened.pages.first.tags.get(ORIENTATION)
-        return 1 if tag is None else int(tag.value)
+        return int(getattr(opened.pages.first.tags.get(ORIENTATION), "value", 1))
 
 
 def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:

@@ -314,9 +314,8 @@ class Detector(Predictor, nn.Module):
         self, good: GoodResults, source: str, labelled: Sequence[Record], folds: int = 0
     ) -> None:
         seen = None if self.calibration is None else self.calibration.seen
-        self.calibration = replace(
-            calibrate_on_good(self.config, good, source=source, folds=folds), seen=seen
-        )
+        found = calibrate_on_good(self.config, good, source=source, folds=folds)
+        self.calibration = replace(found, seen=seen)
         if self.config.threshold == "labels":
             self.calibration = calibrate_on_labelled(self.calibration, good, self.scan(labelled))
 
