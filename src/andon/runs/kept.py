@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -28,7 +28,6 @@ import numpy.typing as npt
 from andon.core.errors import AndonError, ConfigError, DataError, OutputError
 from andon.core.files import write_json
 from andon.core.images import as_uint8
-from andon.core.progress import NoProgress, Progress
 from andon.core.version import VERSION
 from andon.detectors._saving import detector_folder, read_description
 from andon.exporting.installed import check_installed
@@ -118,30 +117,29 @@ def keep(
     detector: Detector,
     images: Sequence[npt.NDArray[np.float32]] = (),
     *,
-    progress: Progress | None = None,
+    step: Callable[[str], object] = lambda following: None,
 ) -> None:
     """Export the detector of a run into its folder, where that was not done, and measure the runtimes of this machine.
 
     They are compared with the detector on `images` (H, W, 3) in [0, 1] and on images of noise. Raises what `check_possible`
-    raises, `ConfigError` for a detector that cannot be exported and for images of more than 8 bits.
+    raises, `ConfigError` for a detector that cannot be exported and for images of more than 8 bits. `step` is called with what
+    follows the export.
     """
     check_possible(run)
     path, digest = run / NETWORK, detector_digest(run)
-    with (progress or NoProgress()).task("preparing the network for fast runtimes, once", 2) as task:
-        kept, content = read_kept(run), _content(run)
-        if kept is None or content is None or hashlib.sha256(content).hexdigest() != kept.sha256:
-            try:
-                _check_bits(images)
-                _export(detector, path)
-            except ConfigError as error:
-                path.unlink(missing_ok=True)
-                _write(run, Kept(VERSION, digest, "", str(error)))
-                raise
-            kept = Kept(VERSION, digest, hashlib.sha256(path.read_bytes()).hexdigest())
-        task.advance()
-        proof = _prove(detector, path, [as_uint8(pixels) for pixels in images])
-        _write(run, Kept(VERSION, digest, kept.sha256, "", {**kept.proofs, this_machine(): proof}))
-        task.advance()
+    kept, content = read_kept(run), _content(run)
+    if kept is None or content is None or hashlib.sha256(content).hexdigest() != kept.sha256:
+        try:
+            _check_bits(images)
+            _export(detector, path)
+        except ConfigError as error:
+            path.unlink(missing_ok=True)
+            _write(run, Kept(VERSION, digest, "", str(error)))
+            raise
+        kept = Kept(VERSION, digest, hashlib.sha256(path.read_bytes()).hexdigest())
+    step("comparing runtimes")
+    proof = _prove(detector, path, [as_uint8(pixels) for pixels in images])
+    _write(run, Kept(VERSION, digest, kept.sha256, "", {**kept.proofs, this_machine(): proof}))
 
 
 def _export(detector: Detector, path: Path) -> None:

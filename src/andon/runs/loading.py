@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import ConfigError, DataError, UsageError
-from andon.core.progress import Progress
+from andon.core.progress import NoProgress, Progress
 from andon.runtime.sessions import RUNTIMES, known_runtime
 
 if TYPE_CHECKING:
@@ -118,14 +118,17 @@ def _open_run(run: Path, runtime: str, threads: int | None, progress: Progress |
 
     read_description(
         detector_folder(run)
-    )  # no detector, or a changed one, is said before PyTorch is imported
+    )  # raises for no detector, or a changed one, before PyTorch is imported
     detector: Detector | None = None
     try:
         model = kept_model(run, runtime, threads=threads)
         if model is None:
             check_possible(run)
-            detector = _detector(run, threads)
-            keep(run, detector, _good_images(run, detector), progress=progress)
+            with (progress or NoProgress()).task("preparing the network for fast runtimes, once", 3) as task:
+                detector = _detector(run, threads)
+                task.advance(note="exporting")
+                keep(run, detector, _good_images(run, detector), step=lambda what: task.advance(note=what))
+                task.advance()
             model = kept_model(run, runtime, threads=threads)
     except UsageError as error:
         if runtime != "auto":

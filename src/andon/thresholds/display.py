@@ -101,16 +101,26 @@ class AffineDisplay:
         """
         values = _floats(raw)
         # 1 + (x - threshold) / span, not (x - typical) / span: exactly 1 at the threshold.
-        shown = (1.0 + (values.astype(np.float64) - self.threshold) / self.span).astype(values.dtype)
+        exact = np.array(values, np.float64)
+        exact -= self.threshold  # in place: maps of large images are not held three times
+        exact /= self.span
+        exact += 1.0
+        shown = exact.astype(values.dtype)
         just_below = np.nextafter(values.dtype.type(1), values.dtype.type(0))
-        return np.where(values < self.threshold, np.minimum(shown, just_below), shown)
+        np.copyto(shown, just_below, where=(values < self.threshold) & (shown >= 1))
+        return shown
 
     def inverse(self, shown: npt.ArrayLike) -> Values:
         """Raw scores of display units. `inverse(shown) >= threshold` is the same decision as `shown >= 1`."""
         values = _floats(shown)
-        raw = (self.threshold + (values.astype(np.float64) - 1.0) * self.span).astype(values.dtype)
+        exact = np.array(values, np.float64)
+        exact -= 1.0
+        exact *= self.span
+        exact += self.threshold
+        raw = exact.astype(values.dtype)
         just_below = np.nextafter(values.dtype.type(self.threshold), values.dtype.type(-np.inf))
-        return np.where(values < 1, np.minimum(raw, just_below), raw)
+        np.copyto(raw, just_below, where=(values < 1) & (raw > just_below))
+        return raw
 
 
 def _floats(values: npt.ArrayLike) -> Values:
