@@ -150,6 +150,17 @@ def test_a_file_that_differs_is_not_handed_out(detector, network, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_threads_wait_as_those_of_torch(network, monkeypatch):
+    key = "session.intra_op.allow_spinning"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    options = open_model(network, "onnx").session._session.get_session_options()
+    assert options.get_session_config_entry(key) == "0"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    options = open_model(network, "onnx").session._session.get_session_options()
+    with pytest.raises(RuntimeError, match=key):
+        options.get_session_config_entry(key)
+
+
 def test_runs_without_torch(network, tmp_path, detector):
     """In a process where torch cannot be imported."""
     picture = write_picture(tmp_path / "picture.png", texture(7, 72))

@@ -87,18 +87,14 @@ def _open_onnx(path: Path, threads: int | None) -> tuple[Session, dict[str, Any]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = threads or 0
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(_spins())))
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":  # as for PyTorch's threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises kinds of its own for damaged files
         raise _damaged(path, error) from error
     found = session.get_modelmeta().custom_metadata_map.get(METADATA)
     return OnnxSession(session, f"onnx {onnxruntime.__version__}"), _description(path, found)
-
-
-def _spins() -> bool:
-    """Whether threads of ONNX Runtime spin while they wait, which on a busy machine takes many times as long as the network."""
-    return os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE"
 
 
 def _open_openvino(path: Path, threads: int | None) -> tuple[Session, dict[str, Any]]:
