@@ -37,7 +37,6 @@ from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
 from andon.nn.sanity_checks import fingerprints
 from andon.nn.training import Trainer
-from andon.nn.weights import WeightFile
 from andon.runtime.predictor import Predictor, RawBatch, RawPrediction
 from andon.thresholds.calibration import GoodResults, calibrate_on_good, calibrate_on_labelled
 
@@ -392,9 +391,3 @@ def raw_batch(found: Analysis) -> RawBatch:
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:
     return np.asarray(values.float().cpu().numpy())
-
-
-def weight_lines(*backbones: Backbone) -> tuple[dict[str, str], ...]:
-    """Origin lines of the weights some backbones use, each once."""
-    files: dict[str, WeightFile] = {b.weights.name: b.weights for b in backbones}
-    return tuple(file.describe() for file in files.values())

@@ -28,7 +28,7 @@ from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
 from andon.core.records import Record
-from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
 from andon.layers.augment import disturbed
@@ -36,7 +36,7 @@ from andon.layers.coreset import greedy_centres
 from andon.layers.gaussians import PositionGaussians, mahalanobis
 from andon.layers.neighbours import nearest
 from andon.layers.patches import ConcatEmbedding
-from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer, seeded
 
