@@ -29,6 +29,7 @@ from andon.core.image_files import decode, read_mask
 from andon.core.records import Record
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.embedded import CATEGORIES, generate
+from andon.datasets.embedded.generation import loco_defects
 from andon.metrics import auroc
 
 Floats = npt.NDArray[np.float32]
@@ -36,7 +37,6 @@ Floats = npt.NDArray[np.float32]
 TEXTURES = ("fabric", "brushed_metal")
 ALIGNED = ("pcb",)
 """Parts that lie the same way in every picture: the proxy is M2."""
-TRAY = "pin_tray"
 GRID = 4
 """Pixels between two patches."""
 MARGIN = 10
@@ -195,7 +195,7 @@ def measure(data: Dataset) -> Difficulty:
     kinds = np.array([kind_of(record) for record in records])
     groups = np.array([record.group for record in records])
     by_type = {}
-    for names in (kinds, groups) if data.category == TRAY else (kinds,):
+    for names in (kinds, groups) if loco_defects(data.category) else (kinds,):
         for kind in dict.fromkeys(names[labels == 1]):
             chosen = (labels == 0) | (names == kind)
             by_type[str(kind)] = auroc(scores[chosen], labels[chosen])
@@ -211,14 +211,13 @@ def measure(data: Dataset) -> Difficulty:
 
 
 def kind_of(record: Record) -> str:
-    """Defect type; on the tray, whose folders are groups, by the values of the masks."""
-    if record.label == 0 or record.group not in {"logical", "structural"}:
+    """Defect type; where folders are groups of types, by the values of the masks."""
+    rows = loco_defects(record.category) if record.label else ()
+    if not rows:
         return record.defect_type
-    from andon.datasets.embedded.pin_tray_defects import TRAY_DEFECTS
-
     values = {int(read_mask(path).max()) for path in record.masks}
-    names = [row.name for row in TRAY_DEFECTS if row.pixel_value in values]
-    return names[0] if len(names) == 1 else "displaced"
+    names = [row.name for row in rows if row.pixel_value in values]
+    return names[0] if len(names) == 1 else next(row.name for row in rows if row.pixel_value is None)
 
 
 def pixel_auroc(maps: Floats, records: Sequence[Record], shape: tuple[int, ...]) -> float:
@@ -245,11 +244,11 @@ def complaints(found: Sequence[Difficulty]) -> list[str]:
             lines.append(f"{name}: global statistics reach {one.naive['B4']:.3f}, must be at most 0.70")
         if name in TEXTURES and one.image < 0.95:
             lines.append(f"{name}: proxy {one.image:.3f}, must be at least 0.95")
-        if name != TRAY and one.image - best < 0.10:
+        if not loco_defects(name) and one.image - best < 0.10:
             lines.append(
                 f"{name}: proxy {one.image:.3f} less than 0.10 above the best naive score {best:.3f}"
             )
-        if name == TRAY:
+        if loco_defects(name):
             logical, structural = one.by_type["logical"], one.by_type["structural"]
             if structural < logical + 0.15:
                 lines.append(

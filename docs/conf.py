@@ -13,7 +13,7 @@ from andon.core.version import VERSION
 DOCS = Path(__file__).parent.resolve()
 ROOT = DOCS.parent
 PAGES = {
-    ROOT / name: DOCS / page for name, page in (("README.md", "index.md"), ("CHANGELOG.md", "changelog.md"))
+    ROOT / name: DOCS / page for name, page in (("README.md", "start.md"), ("CHANGELOG.md", "changelog.md"))
 }
 PAGES[ROOT / "CONTRIBUTING.md"] = DOCS / "contributing.md"
 """Files of the repository root that are pages here."""

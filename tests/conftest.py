@@ -73,6 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDON_HOME", str(folder))
         patch.delenv("ANDON_OFFLINE", raising=False)
+        patch.setenv("ANDON_RUNTIME", "torch")  # exporting each run before it answers costs seconds
         patch.setattr("andon.datasets.penalty_images.PROCEDURAL", 8)  # drawing more costs seconds
         patch.setattr("andon.exporting.latency.QUICK", Effort(1, 0.0, calls=5, seconds=0.0))
         yield folder
@@ -194,8 +195,10 @@ def packed(tiny_run: Path, network: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def exported_once(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting the tiny run copies `network` instead of writing it again, which costs seconds."""
+    from andon.core.files import write_bytes
+
     monkeypatch.setattr(
-        "andon.exporting.network._write_onnx", lambda detector, path: shutil.copy(network, path)
+        "andon.exporting.network._write_onnx", lambda detector, path: write_bytes(path, network.read_bytes())
     )
 
 

@@ -11,7 +11,9 @@ from andon.detectors._registry import detector_class, own_names
 from andon.testing import Check, Trial, checks
 
 SMALL = "padim"
-"""The detector whose exported network is checked in the default run; the others take longer to export."""
+"""The detector on which the checks of `LONG` are in the default run."""
+LONG = {"exports_to_onnx", "judges_alike_images_alike"}
+"""Checks that export a network or fit once more."""
 
 
 def pairs() -> list[object]:
@@ -23,7 +25,7 @@ def pairs() -> list[object]:
             id=f"{name}-{check}",
             marks=[
                 pytest.mark.xdist_group("network" if name == SMALL else name),
-                *([pytest.mark.slow] if check.name == "exports_to_onnx" and name != SMALL else []),
+                *([pytest.mark.slow] if check.name in LONG and name != SMALL else []),
             ],
         )
         for name in own_names()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import tomllib
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import check_command, check_options, command_of, names, root
 from conftest import ROOT
 from PIL import Image
 from tiny import TINY
-from typer.main import get_command
 
 import andon
-from andon.cli.main import app
 from andon.detectors._recipes import load_recipe, recipe_names, resolve
 
 SOURCE = ROOT / "src" / "andon"
@@ -29,6 +29,8 @@ ROOMS = [
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
 OF_THE_LINE = {"core", "thresholds", "runtime", "exporting", "line"}
 """Rooms from which `line` imports: a line computer learns nothing."""
+FOREIGN = {"--help", "--head", "--force-reinstall", "--false-rejects"}
+"""Options of every command, of other programs, and an earlier name of an option."""
 
 
 @cache
@@ -119,20 +121,44 @@ def test_the_public_list_is_complete():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_documented_commands_exist(page):
-    """Each `andon ...` in a code block or in backticks names a command and options that there are."""
-    root = get_command(app)
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", text, re.S)
-    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(andon [^`]+)`", text)
-    for line in lines:
-        for call in re.findall(r"(?:^|&& |\$ )andon ([^&#|]+)", line):
-            command, words = root, call.split()
-            while hasattr(command, "commands") and words and not words[0].startswith("-"):
-                assert words[0] in command.commands, f"{page.name}: no command {call!r}"
-                command = command.commands[words.pop(0)]
-            known = {"--help"} | {option for p in command.params for option in p.opts}
-            assert {w for w in words if w.startswith("--")} <= known, f"{page.name}: {call!r}"
+def test_documented_commands_parse(page):
+    """Each `andon ...` in a code block is a command line that andon accepts: arguments, options, kinds of values."""
+    blocks = re.findall(r"```(?:sh|bash|console)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ")
+    for call in re.findall(r"(?:^|&& |\$ )andon ([^&|\n]+)", lines, re.M):
+        command, words = command_of(page.name, shlex.split(call, comments=True))
+        try:
+            command.make_context("andon", words)
+        except Exception as error:
+            raise AssertionError(f"{page.name}: {call!r}") from error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_documented_options_exist(page):
+    """Each `andon ...` in backticks names a command and options that there are."""
+    for call in re.findall(r"`andon ([^`&#|]+)[^`]*`", page.read_text(encoding="utf-8")):
+        command, words = command_of(page.name, shlex.split(call, comments=True))
+        check_options(command, words, f"{page.name}: {call!r}")
+
+
+def test_commands_and_options_in_messages_exist():
+    """Each `andon ...` in backticks and each --option in the code, in messages above all, names what there is."""
+    known = {option for command in all_commands(root()) for p in command.params for option in names(p)}
+    calls = set()
+    for file in sorted(SOURCE.rglob("*.py")):
+        text = re.sub(r'"\n\s*f?"', "", file.read_text(encoding="utf-8"))  # texts over several lines
+        calls |= {(call, file.name) for call in re.findall(r"`andon ([^`]+)`", text)}
+        assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) <= known | FOREIGN, file.name
+    assert len(calls) > 30
+    for call, where in calls:
+        check_command(call, where)
+
+
+def all_commands(command):
+    """The command and, of a group, those in it."""
+    yield command
+    for inside in getattr(command, "commands", {}).values():
+        yield from all_commands(inside)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

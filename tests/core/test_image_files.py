@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import zlib
 from functools import cache
 from pathlib import Path
 
@@ -18,14 +16,11 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from andon.core import image_files
+from andon.core.deep_images import AlphaWarning
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import (
-    AlphaWarning,
-    DepthWarning,
     decode,
-    is_image,
-    list_images,
-    natural_key,
+    from_pillow,
     read_day,
     read_mask,
     read_points,
@@ -56,6 +51,13 @@ def test_eight_bit_values_are_exact(tmp_path):
     assert pixels.dtype == np.float32
     assert pixels.shape == (12, 16, 3)
     np.testing.assert_array_equal(pixels, COLOURS.astype(np.float32) / np.float32(255))
+
+
+def test_values_stay_bytes_where_that_loses_nothing(tmp_path):
+    grey = decode(write_picture(tmp_path / "grey.png", RAMP), eight_bits=True).pixels
+    np.testing.assert_array_equal(grey, np.repeat(RAMP[:, :, None], 3, axis=2))
+    deep = decode(write_picture(tmp_path / "deep.png", RAMP.astype(np.uint16) * 257), eight_bits=True).pixels
+    assert deep.dtype == np.float32
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "jpg"])
@@ -134,48 +136,6 @@ def test_big_endian_sixteen_bit(tmp_path):
     np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels[:, :, 0], deep / 65535, atol=1e-7)
 
 
-def test_sixteen_bit_colour_tiff(tmp_path):
-    deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
-    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
-    np.testing.assert_allclose(decode(tmp_path / "a.tif").pixels, deep / 65535, atol=1 / 255)
-
-
-def test_a_sixteen_bit_colour_png_loses_nothing_silently(tmp_path):
-    deep = (COLOURS.astype(np.uint16) * 257) ^ 0x0055
-    (tmp_path / "a.png").write_bytes(png(deep))
-    with pytest.warns(DepthWarning, match="save them as 16-bit RGB TIFF"):
-        found = decode(tmp_path / "a.png")
-    assert found.mode == "RGB;16B"
-    np.testing.assert_allclose(found.pixels, deep / 65535, atol=1 / 255)
-
-
-def png(colours: np.ndarray) -> bytes:
-    """A 16-bit colour PNG; Pillow cannot write one."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    height, width, _ = colours.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
-
-
-def test_twelve_bits_in_sixteen(tmp_path):
-    deep = np.linspace(0, 4095, 12 * 16).round().astype(np.uint16).reshape(12, 16)
-    path = write_picture(tmp_path / "a.png", deep)
-    np.testing.assert_allclose(decode(path, bit_depth=12).pixels[:, :, 0], deep / 4095, atol=1e-6)
-    deep[3, 3] = 5000
-    path = write_picture(tmp_path / "b.png", deep)
-    with pytest.raises(DataError, match=r"b\.png holds values from 0 to 5000, outside 0 to 4095"):
-        decode(path, bit_depth=12)
-
-
 def test_float_tiff_is_read_in_the_unit_interval_only(tmp_path):
     values = (RAMP / 255).astype(np.float32)
     tifffile.imwrite(tmp_path / "a.tif", values)
@@ -213,6 +173,9 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     path = write_picture(tmp_path / "a.png", COLOURS, exif=exif)
     pixels = decode(path).pixels
     np.testing.assert_array_equal(np.round(pixels * 255), TURNED[orientation])
+    stored = decode(path, eight_bits=True).pixels
+    assert stored.dtype == np.uint8
+    np.testing.assert_array_equal(stored, TURNED[orientation])
     assert read_size(path) == pixels.shape[:2]
     np.testing.assert_array_equal(read_mask(path), COLOURS.max(axis=2))  # masks are never turned
 
@@ -435,43 +398,31 @@ def test_masks_keep_their_values(tmp_path):
     ]
 
 
-# Names ------------------------------------------------------------------------------------------------------------
+# Pages ------------------------------------------------------------------------------------------------------------
 
 
-def test_natural_order():
-    names = ["img10.png", "img2.png", "IMG1.png", "img02.png", "b", "img2b.png", "10", "a", "9"]
-    ordered = ["9", "10", "a", "b", "IMG1.png", "img02.png", "img2.png", "img2b.png", "img10.png"]
-    assert sorted(names, key=natural_key) == ordered
-    assert natural_key("img2.png") < natural_key("img10.png")
-    assert natural_key("IMG1") < natural_key("img2")
+def test_stacks_and_animations_are_refused_by_name(tmp_path):
+    first, other = Image.fromarray(COLOURS), Image.fromarray(COLOURS[::-1].copy())
+    for name in ("stack.tif", "animated.webp", "animated.png"):
+        first.save(tmp_path / name, save_all=True, append_images=[other])
+        refused(tmp_path / name, "2 pages")
+        with pytest.raises(DataError, match="2 pages"):
+            read_mask(tmp_path / name)
+    first.save(tmp_path / "stereo.jpg", format="MPO", save_all=True, append_images=[other])
+    refused(tmp_path / "stereo.jpg", "2 pages")
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((3, 12, 16, 3), np.uint16), photometric="rgb")
+    refused(tmp_path / "deep.tif", "3 pages")
+    with Image.open(tmp_path / "stack.tif") as opened, pytest.raises(DataError, match="2 pages"):
+        from_pillow(opened)
 
 
-NAMES = st.text(
-    st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=12
-) | st.text("ab01２.", max_size=8)
-
-
-@given(a=NAMES, b=NAMES, c=NAMES)
-@settings(deadline=None, max_examples=300)
-def test_natural_key_is_a_total_order(a, b, c):
-    x, y, z = natural_key(a), natural_key(b), natural_key(c)
-    assert (x == y) == (a == b)
-    assert (x < y) + (y < x) + (x == y) == 1
-    if x <= y and y <= z:
-        assert x <= z
-
-
-@given(a=st.integers(0, 10**12), b=st.integers(0, 10**12), zeros=st.integers(0, 3))
-@settings(deadline=None, max_examples=100)
-def test_numbers_are_compared_as_numbers(a, b, zeros):
-    left, right = f"part-{'0' * zeros}{a}.png", f"part-{b}.png"
-    if a != b:
-        assert (natural_key(left) < natural_key(right)) == (a < b)
-
-
-def test_listing_leaves_out_what_is_no_image(tmp_path):
-    for name in ("b10.PNG", "b2.jpeg", ".hidden.png", "notes.txt", "Thumbs.db", "zero.tif"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["b2.jpeg", "b10.PNG", "zero.tif"]
-    assert not is_image(Path("._photo.png"))
+def test_smaller_copies_are_no_pages(tmp_path):
+    first = Image.fromarray(COLOURS)
+    first.save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=[first.resize((8, 6))])
+    for name, kind in (("scan.tif", np.uint8), ("deep.tif", np.uint16)):
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            writer.write(COLOURS.astype(kind), photometric="rgb")
+            writer.write(COLOURS[::2, ::2].astype(kind), photometric="rgb", subfiletype=1)
+    for name in ("camera.jpg", "scan.tif", "deep.tif"):
+        assert decode(tmp_path / name).pixels.shape == (12, 16, 3)
+    np.testing.assert_array_equal(decode(tmp_path / "scan.tif").pixels * 255, COLOURS)

@@ -124,7 +124,7 @@ def test_tiles_are_files_with_the_same_pixels_and_pictures_are_decoded_once(tmp_
         tifffile.imwrite(tmp_path / "deep.tif", pixels, photometric="rgb")
     path = tmp_path / "deep.tif" if deep else write_picture(tmp_path / "wide.png", texture(0, 130)[:100])
     opened: list[Path] = []
-    monkeypatch.setattr(andon.core.images, "decode", lambda p: opened.append(p) or decode(p))
+    monkeypatch.setattr(andon.core.images, "decode", lambda p, **how: opened.append(p) or decode(p, **how))
     record = Record(path, "wide", label=0)
     (tmp_path / "tiles").mkdir()
     (found,) = cut_records([record], TileConfig(size=SIDE).tiling(), 300, 0, tmp_path / "tiles")

@@ -18,18 +18,14 @@ from scipy import ndimage
 from andon.core.errors import DataError, OutputError
 from andon.datasets import check_dataset, load_ground_truth, open_dataset
 from andon.datasets.embedded import CATEGORIES, PROFILES, VERSION, generate, render
-from andon.datasets.embedded.generation import (
-    TRAY,
-    TRAY_DEFECTS,
-    category_module,
-    defects_config,
-    planned_images,
-)
+from andon.datasets.embedded.generation import category_module, loco_defects, planned_images
+from andon.datasets.embedded.loco_defects import defects_config
 from andon.datasets.embedded.random_streams import streams
 from andon.datasets.embedded.rendering import draw_photometry
 from andon.metrics import auroc
 
 SIZE = 128
+LOCO = tuple(name for name in CATEGORIES if loco_defects(name))
 DEFECTIVE = [(name, defect) for name in CATEGORIES for defect in category_module(name).DEFECTS]
 
 
@@ -40,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder_of(root: Path, category: str) -> Path:
-    return root / ("embedded_loco" if category == TRAY else "embedded_ad") / category
+    return root / ("embedded_loco" if category in LOCO else "embedded_ad") / category
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -63,8 +59,8 @@ def pixels(path: Path) -> npt.NDArray[np.uint8]:
 def test_the_readers_find_the_counts_of_the_profile(root: Path, category: str) -> None:
     data = open_dataset(folder_of(root, category))
     tiny, types = PROFILES["tiny"], len(category_module(category).DEFECTS)
-    assert data.layout == ("mvtec_loco" if category == TRAY else "mvtec_ad")
-    held_out = tiny.validation if category == TRAY else 0
+    assert data.layout == ("mvtec_loco" if category in LOCO else "mvtec_ad")
+    held_out = tiny.validation if category in LOCO else 0
     assert len(data.train) + len(data.validation) == tiny.train + held_out
     assert (data.test.labels.count(0), data.test.labels.count(1)) == (tiny.good, tiny.defective * types)
     assert all(record.masks for record in data.test if record.label)
@@ -76,10 +72,10 @@ def test_modes_sizes_and_values(root: Path, category: str) -> None:
     folder = folder_of(root, category)
     for path in folder.rglob("*.png"):
         with Image.open(path) as image:
-            assert image.size == ((SIZE * 5 // 4 if category == TRAY else SIZE), SIZE)
+            assert image.size == ((SIZE * 5 // 4 if category == "pin_tray" else SIZE), SIZE)
             is_mask = "ground_truth" in path.parts
             assert image.mode == ("L" if is_mask else category_module(category).MODE)
-        if is_mask and category != TRAY:
+        if is_mask and category not in LOCO:
             assert set(np.unique(pixels(path))) == {0, 255} and path.stem.endswith("_mask")
 
 
@@ -101,44 +97,50 @@ def test_the_description_lists_every_file(root: Path) -> None:
 
 
 def test_profiles_have_the_promised_sizes() -> None:
-    """116, 700 and 1,810 images in all; a tray has nine defect types."""
+    """184, 1,080 and 2,750 images in all; sets with logical defects have nine defect types and a validation folder."""
+    types = {"fabric": 4, "brushed_metal": 4, "bolt": 4, "pcb": 5, **dict.fromkeys(LOCO, 9)}
+    assert types == {name: len(category_module(name).DEFECTS) for name in CATEGORIES}
     totals = {}
     for name, profile in PROFILES.items():
-        types = {"fabric": 4, "brushed_metal": 4, "bolt": 4, "pcb": 5, TRAY: len(TRAY_DEFECTS)}
-        totals[name] = (
-            sum(profile.train + profile.good + profile.defective * n for n in types.values())
-            + profile.validation
-        )
-    assert totals == {"tiny": 116, "small": 700, "standard": 1810}
+        totals[name] = sum(len(list(planned_images(category, profile))) for category in CATEGORIES)
+    assert totals == {"tiny": 184, "small": 1080, "standard": 2750}
 
 
-# The tray -----------------------------------------------------------------------------------------------------------
+# Logical defects ----------------------------------------------------------------------------------------------------
 
 
-def test_trays_are_numbered_per_group() -> None:
-    rows = [one for one in planned_images(TRAY, PROFILES["tiny"]) if one.defect]
-    names = [row.name for row in TRAY_DEFECTS]
-    assert list(dict.fromkeys(one.defect for one in rows)) == names
-    assert names[-1] == "displaced" and len(names) == 9
+@pytest.mark.parametrize("category", LOCO)
+def test_images_are_numbered_per_group(category: str) -> None:
+    planned = [one for one in planned_images(category, PROFILES["tiny"]) if one.defect]
+    rows = loco_defects(category)
+    assert list(dict.fromkeys(one.defect for one in planned)) == [row.name for row in rows]
+    assert [row.pixel_value for row in rows] == [*range(255, 247, -1), None]
     for group, types in (("logical", 6), ("structural", 3)):
-        numbers = [one.image for one in rows if f"/{group}_anomalies/" in one.image]
+        assert [row.group for row in rows].count(group) == types
+        numbers = [one.image for one in planned if f"/{group}_anomalies/" in one.image]
         assert numbers == [
-            f"embedded_loco/{TRAY}/test/{group}_anomalies/{n:03d}.png" for n in range(2 * types)
+            f"embedded_loco/{category}/test/{group}_anomalies/{n:03d}.png" for n in range(2 * types)
         ]
-    assert rows[0].masks == f"embedded_loco/{TRAY}/ground_truth/logical_anomalies/000/"
+    assert planned[0].masks == f"embedded_loco/{category}/ground_truth/logical_anomalies/000/"
 
 
-def test_saturation_scales_with_the_area_of_a_pin() -> None:
-    for size, pin in ((256, 200), (128, 50), (512, 800)):
-        rows = {row["defect_name"]: row for row in json.loads(defects_config(size))}
-        assert [row["pixel_value"] for row in rows.values()] == list(range(255, 247, -1))
-        for name, pins in (("missing_pin", 1), ("additional_pin", 1), ("two_additional_pins", 2)):
-            assert rows[name]["saturation_threshold"] == pins * pin and not rows[name]["relative_saturation"]
-        assert rows["scratch"]["saturation_threshold"] == 1.0 and rows["scratch"]["relative_saturation"]
+@pytest.mark.parametrize("category", LOCO)
+def test_saturation_scales_with_the_area(category: str) -> None:
+    for size, scale in ((256, 1.0), (128, 0.25), (512, 4.0)):
+        rows = {row["defect_name"]: row for row in json.loads(defects_config(loco_defects(category), size))}
+        for row in loco_defects(category):
+            if row.pixel_value is None:
+                assert row.name not in rows
+                continue
+            assert rows[row.name]["pixel_value"] == row.pixel_value
+            assert rows[row.name]["relative_saturation"] == (row.area == 0)
+            expected = row.area * scale or 1.0
+            assert rows[row.name]["saturation_threshold"] == pytest.approx(expected, abs=0.5)
 
 
-def test_every_tray_mask_has_one_listed_value(root: Path) -> None:
-    folder = folder_of(root, TRAY)
+@pytest.mark.parametrize("category", LOCO)
+def test_every_mask_has_one_listed_value(root: Path, category: str) -> None:
+    folder = folder_of(root, category)
     listed = {
         row["pixel_value"]: row["defect_name"]
         for row in json.loads((folder / "defects_config.json").read_text())
@@ -148,26 +150,36 @@ def test_every_tray_mask_has_one_listed_value(root: Path) -> None:
         values = np.unique(pixels(path))
         assert values[0] == 0 and len(values) == 2
         by_image.setdefault(path.parent.as_posix(), []).append(listed[int(values[1])])
-    drawn = [one for one in planned_images(TRAY, PROFILES["tiny"]) if one.defect]
-    expected = [one.defect for one in sorted(drawn, key=lambda one: one.image)]
+    planned = [one for one in planned_images(category, PROFILES["tiny"]) if one.defect]
+    expected = [one.defect for one in sorted(planned, key=lambda one: one.image)]
     found = [
-        names[0] if len(names) == 1 else "displaced" if names == ["missing_pin", "additional_pin"] else "?"
+        names[0] if len(names) == 1 else TWO_AT_ONCE.get((category, *names), "?")
         for names in by_image.values()
     ]
     assert found == expected
 
 
-def test_the_ideal_map_is_perfect_at_every_limit(root: Path) -> None:
+TWO_AT_ONCE = {
+    ("pin_tray", "missing_pin", "additional_pin"): "displaced",
+    ("screw_kit", "missing_screw", "additional_washer"): "washer_for_screw",
+    ("terminal_block", "missing_wire", "additional_wire"): "wrong_terminal",
+}
+"""{(category, defect types of the masks): defect type} of defects that are two others."""
+
+
+@pytest.mark.parametrize("category", LOCO)
+def test_the_ideal_map_is_perfect_at_every_limit(root: Path, category: str) -> None:
     """Marking exactly the union saturates every defect with no false positive pixel: AU-sPRO 1 at every limit."""
-    data = open_dataset(folder_of(root, TRAY))
+    data = open_dataset(folder_of(root, category))
+    areas = {row.name: row.area for row in loco_defects(category)}
     for record in data.test:
-        truth = load_ground_truth(record, (SIZE, SIZE * 5 // 4), data.saturation)
+        with Image.open(record.image) as image:
+            truth = load_ground_truth(record, (image.height, image.width), data.saturation)
         assert len(truth.defects) == len(record.masks)
         for defect in truth.defects:
             found = np.count_nonzero(defect.mask & truth.union)
             assert min(1.0, found / defect.saturation_area) == 1.0
-            absolute = defect.defect_name in {"missing_pin", "additional_pin", "two_additional_pins"}
-            assert (defect.saturation_area < found) == absolute
+            assert (defect.saturation_area < found) == bool(areas[str(defect.defect_name)])
 
 
 # Streams ------------------------------------------------------------------------------------------------------------
@@ -265,8 +277,8 @@ def test_light_and_sensor_tell_nothing_about_defects(category: str) -> None:
 # Masks and twins --------------------------------------------------------------------------------------------------
 
 
-LOGICAL = {row.name for row in TRAY_DEFECTS if row.group == "logical"}
-OBJECTS = ("bolt", "pcb", TRAY)
+RULED = {(name, row.name) for name in LOCO for row in loco_defects(name) if row.group == "logical"}
+TEXTURES = ("fabric", "brushed_metal")
 HALO = 3
 """Pixels around a mask that blur reaches."""
 
@@ -274,12 +286,12 @@ HALO = 3
 @pytest.mark.parametrize(("category", "defect"), DEFECTIVE)
 def test_masks_mark_the_visible_difference(category: str, defect: str) -> None:
     """At 256 px, for which the numbers of docs/reference/data.md are stated."""
-    by_rule = category == TRAY and defect in LOGICAL  # the mask follows from a rule; shadows reach beyond it
+    by_rule = (category, defect) in RULED  # the mask follows from a rule; shadows reach beyond it
     for index in range(2):
         rendered = drawn(category, defect, index)
         mask, seen = union(rendered), levels(rendered)
         assert seen.any()
-        if category in OBJECTS:  # the smallest change is 45 % of a needle of 17 x 1.4 px: 11 px
+        if category not in TEXTURES:  # the smallest change is 45 % of a needle of 17 x 1.4 px: 11 px
             assert (seen >= 25).sum() >= 11
             for _, part in rendered.masks:
                 assert ((seen >= 25) & ndimage.binary_dilation(part, iterations=HALO)).any()

@@ -10,14 +10,14 @@ from scipy import ndimage
 
 from andon.datasets.embedded import Rendered, pcb, pcb_layout, pin_tray, render
 from andon.datasets.embedded.generation import category_module
-from andon.datasets.embedded.pin_tray_defects import TRAY_DEFECTS, TrayDefect
+from andon.datasets.embedded.loco_defects import LocoDefect
 from andon.datasets.embedded.random_streams import streams
 
 BoolArray = npt.NDArray[np.bool_]
 
 OBJECTS = ("bolt", "pcb", "pin_tray")
-LOGICAL = tuple(row.name for row in TRAY_DEFECTS if row.group == "logical")
-PIXEL_VALUES = {row.name: row.pixel_value for row in TRAY_DEFECTS}
+LOGICAL = tuple(row.name for row in pin_tray.LOCO_DEFECTS if row.group == "logical")
+PIXEL_VALUES = {row.name: row.pixel_value for row in pin_tray.LOCO_DEFECTS}
 
 
 def hues(rendered: Rendered) -> tuple[BoolArray, BoolArray]:
@@ -128,9 +128,9 @@ def test_blue_appears_only_as_a_wrong_colour() -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in TRAY_DEFECTS if row.pixel_value is not None], ids=lambda row: row.name
+    "row", [row for row in pin_tray.LOCO_DEFECTS if row.pixel_value is not None], ids=lambda row: row.name
 )
-def test_tray_masks_carry_their_value(row: TrayDefect) -> None:
+def test_tray_masks_carry_their_value(row: LocoDefect) -> None:
     name = row.name
     assert [value for value, _ in drawn("pin_tray", name).masks] == [PIXEL_VALUES[name]]
 

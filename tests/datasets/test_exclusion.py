@@ -72,7 +72,7 @@ def test_ambiguous_unknown_and_test_images_are_refused(tmp_path: Path) -> None:
     for name in ("part/test/crack/000", ""):
         with pytest.raises(DataError, match="is none of the 15 good pictures"):
             open_dataset(folder, exclude=[name])
-    assert open_dataset(folder, exclude=["gone.png"], exclude_missing=True).excluded == ()
+    assert open_dataset(folder, exclude=["gone.png"], lenient=True).excluded == ()
 
 
 def test_all_images_excluded(tmp_path: Path) -> None:

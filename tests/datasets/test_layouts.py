@@ -224,14 +224,20 @@ def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no folders and no pictures, expected manifest"):
+    with pytest.raises(DataError, match="holds no pictures that can be read: give the folder"):
         open_dataset(tmp_path)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("text")
-    with pytest.raises(DataError, match=r"holds docs, expected .*train/good"):
+    with pytest.raises(DataError, match=r"no pictures that can be read \(passed by: 1 x file .*a\.txt"):
         open_dataset(tmp_path)
-    with pytest.raises(DataError, match=r"docs is no data set"):
+    with pytest.raises(DataError, match=r"docs holds no pictures"):
         open_dataset(tmp_path, "docs")
+
+
+def test_folders_of_no_known_layout(tmp_path: Path) -> None:
+    write_images(tmp_path / "a" / "b" / "c", 2)
+    with pytest.raises(DataError, match=r"holds a, expected .*train/good.*`andon data check .* --good NAME"):
+        open_dataset(tmp_path)
 
 
 def test_train_without_images(tmp_path: Path) -> None:
@@ -245,7 +251,9 @@ def test_layout_by_name(tmp_path: Path) -> None:
     assert open_dataset(folder, layout="mvtec_ad").layout == "mvtec_ad"
     with pytest.raises(DataError, match=r"unknown layout 'mvtec'; did you mean .*mvtec_ad"):
         open_dataset(folder, layout="mvtec")
-    with pytest.raises(DataError, match=r"expected normal/ and defect/ folders \(folders\)$"):
+    with pytest.raises(
+        DataError, match=r"expected normal/ and defect/ folders \(folders\); leave --layout out"
+    ):
         open_dataset(folder, layout="folders")
     with pytest.raises(DataError, match="unknown layout"):
         list_categories(folder, layout="nope")

@@ -145,6 +145,11 @@ def test_manifests_side_by_side_are_categories(tmp_path: Path) -> None:
     assert open_dataset(tmp_path, "b").train[0].category == "b"
 
 
+def test_folders_that_a_manifest_lists_are_not_called_unread(parts: Path) -> None:
+    with_manifest(parts, "image,label\n" + "\n".join(f"good/{n:03d}.png,good" for n in range(10)))
+    assert not any("not read" in warning for warning in open_dataset(parts).findings.warnings)
+
+
 def test_manifest_wins_over_other_layouts(parts: Path) -> None:
     assert open_dataset(parts).layout == "folders"  # "bad one" beside good/
     with_manifest(parts, "image,label\ngood/000.png,0\ngood/001.png,0\n")

@@ -104,6 +104,64 @@ def test_value_that_the_config_does_not_list(tmp_path: Path) -> None:
         load_ground_truth(record_with(write_mask(tmp_path / "n.png", mixed)), SHAPE, TABLE)
 
 
+def grey_edges() -> np.ndarray:
+    values = np.zeros(SHAPE, np.uint8)
+    values[4:8, 4:8], values[4, 4:8] = 255, 128
+    return values
+
+
+def most_of_it(*hole: slice) -> np.ndarray:
+    values = np.full(SHAPE, 255, np.uint8)
+    values[hole] = 0
+    return values
+
+
+@pytest.mark.parametrize("kind", ["single", "channels"])
+def test_grey_edges_are_refused(tmp_path: Path, kind: MaskKind) -> None:
+    mask = write_mask(tmp_path / "m.png", grey_edges())
+    with pytest.raises(
+        DataError, match=r"m\.png holds 2 values besides 0 \(128, 255\): save it black and white"
+    ):
+        load_ground_truth(record_with(mask, kind=kind), SHAPE)
+
+
+@pytest.mark.parametrize("kind", ["soft", "classes"])
+def test_further_values_mean_something_in_other_masks(tmp_path: Path, kind: MaskKind) -> None:
+    mask = write_mask(tmp_path / "m.png", grey_edges())
+    assert load_ground_truth(record_with(mask, kind=kind), SHAPE).union.sum() == 16
+
+
+@pytest.mark.parametrize(
+    "values", [most_of_it(slice(0, 1), slice(0, 20)), most_of_it(slice(3, 12), slice(3, 12))]
+)
+def test_inverted_masks_are_refused(tmp_path: Path, values: np.ndarray) -> None:
+    """Nearly all of the image, or more than half of it with the whole border."""
+    mask = write_mask(tmp_path / "m.png", values)
+    with pytest.raises(DataError, match=r"m\.png marks \d+ % of its picture, so it seems inverted"):
+        load_ground_truth(record_with(mask), SHAPE)
+
+
+def test_a_mask_in_the_transparency_is_refused(tmp_path: Path) -> None:
+    values = np.full((*SHAPE, 4), 255, np.uint8)
+    values[:, :, 3] = np.pad(np.full((4, 4), 255, np.uint8), 6)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"marks 100 % of its picture.*transparency is not read"):
+        load_ground_truth(record_with(tmp_path / "m.png"), SHAPE)
+
+
+@pytest.mark.parametrize("values", [most_of_it(slice(0, 3)), most_of_it(slice(0, 16), slice(0, 3))])
+def test_large_defects_are_not_inverted_masks(tmp_path: Path, values: np.ndarray) -> None:
+    """Most of the image, but not all of its border."""
+    truth = load_ground_truth(record_with(write_mask(tmp_path / "m.png", values)), SHAPE)
+    assert truth.union.sum() == 13 * 16
+
+
+def test_masks_with_values_that_are_no_numbers(tmp_path: Path) -> None:
+    Image.fromarray(np.full(SHAPE, np.nan, np.float32)).save(tmp_path / "m.tif")
+    with pytest.raises(DataError, match="no finite numbers"):
+        load_ground_truth(record_with(tmp_path / "m.tif"), SHAPE)
+
+
 def test_size_mismatch_names_both_files_and_sizes(tmp_path: Path) -> None:
     mask = write_mask(tmp_path / "m.png", size=(20, 16))
     with pytest.raises(DataError, match=r"m\.png is 20 x 16 pixels but picture\.png is 16 x 16"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.distance import cdist, mahalanobis
 from tiny import TINY
 
@@ -15,6 +16,7 @@ from andon.core.records import Record
 from andon.datasets import open_dataset
 from andon.detectors._recipes import load_recipe, resolve
 from andon.detectors.east import EAST, SHARES, EASTConfig
+from andon.layers.augment import disturbed
 from andon.layers.gaussians import PositionGaussians
 from andon.nn.training import Trainer
 
@@ -39,11 +41,12 @@ def fitted(records: tuple[list, list]) -> EAST:
 
 @pytest.fixture(scope="module")
 def features(fitted: EAST, records: tuple[list, list]) -> torch.Tensor:
-    """(N, P, d) of all good images."""
+    """(2 N, P, d) of all good images, and of their disturbed copies."""
     from andon.core.images import load_batch
 
     with torch.inference_mode():
-        return fitted.extract(load_batch(records[0], fitted.input_size).image)
+        images = load_batch(records[0], fitted.input_size).image
+        return torch.cat([fitted.extract(images), fitted.extract(disturbed(images))])
 
 
 def test_a_gaussian_has_the_mean_of_its_cell_and_the_covariance_of_its_block(
@@ -93,7 +96,7 @@ class Features:
         self.records = [Record(Path("none.png"), "none")] * len(x)
 
     def batches(self, chosen: list[int]) -> list[torch.Tensor]:
-        return [self.x[list(chosen)]]
+        return [self.x[list(chosen), None]]
 
 
 def test_the_share_is_the_one_of_the_largest_held_out_likelihood():
@@ -142,8 +145,6 @@ def test_learning_without_cross_fitting_gives_the_same_detector(records: tuple[l
 
 
 def test_a_region_leaves_the_rest_out_of_the_statistics(records: tuple[list, list], tmp_path):
-    from PIL import Image
-
     mask = np.zeros((128, 128), np.uint8)
     mask[:, :64] = 255
     Image.fromarray(mask).save(tmp_path / "region.png")
@@ -151,6 +152,23 @@ def test_a_region_leaves_the_rest_out_of_the_statistics(records: tuple[list, lis
     prediction = next(iter(found.scan(records[1][:1])))
     assert np.isfinite(prediction.raw_map).all()
     assert float(found.statistics_[1, 1]) > 1e-3  # cells that are all alike would have no spread
+
+
+def test_copies_make_the_score_bear_other_light(records: tuple[list, list], fitted: EAST):
+    plain = EAST(tiny(copies=False)).fit(records[0], trainer=Trainer(seed=3))
+    good = [record.image for record in records[1] if record.label == 0]
+
+    def rise(detector: EAST) -> float:
+        changes = []
+        for path in good:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+            lighter = image.point(lambda v: min(255, round(1.1 * v)))
+            first, second = detector.predict([image, lighter])
+            changes.append(second.score - first.score)
+        return float(np.median(changes))
+
+    assert rise(fitted) < 0.5 * rise(plain)
 
 
 def test_what_cannot_work_is_said(records: tuple[list, list]):

@@ -384,7 +384,9 @@ def test_penalty_pictures_are_the_centre_of_twice_the_size(pictures, share, grey
 def test_pictures_beyond_the_memory_are_decoded_again(pictures, monkeypatch):
     opened: list[Path] = []
     real = package.core.images.decode
-    monkeypatch.setattr("andon.core.images.decode", lambda path: opened.append(path) or real(path))
+    monkeypatch.setattr(
+        "andon.core.images.decode", lambda path, **how: opened.append(path) or real(path, **how)
+    )
     store = CachedImages(pictures, (64, 64), limit=2 * 3 * 64 * 64 * 4)
     first, second = store([0, 1, 2]), store([0, 1, 2])
     assert torch.equal(first, second)

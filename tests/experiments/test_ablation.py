@@ -84,6 +84,7 @@ def test_rows_of_other_recipes_stand_alone():
     assert jobs[-3].settings == {
         "score": "both",
         "common": None,
+        "copies": True,
         "extractor.image_size": 384,
         "precision": "32-true",
     }

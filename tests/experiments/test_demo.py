@@ -10,6 +10,7 @@ from made_results import make_result
 from andon.cli.demo import FLASH
 from andon.core.files import write_json
 from andon.datasets import open_dataset
+from andon.datasets.embedded import CATEGORIES
 from andon.experiments.sweep import Job, _identity
 
 
@@ -44,9 +45,7 @@ def test_demo_all_makes_every_run_and_continues(cli, tmp_path, monkeypatch):
     outcome = cli("demo", "--all", "--out", tmp_path, "--json")
     assert outcome.code == 0, outcome.err
     first = list(made)
-    assert {job.category for job in first} == {
-        *("cookies", "fabric", "brushed_metal", "bolt", "pcb", "pin_tray")
-    }
+    assert {job.category for job in first} == {"cookies", *CATEGORIES}
     assert first[0].category == "cookies"
     assert {job.recipe.split("/")[0] for job in first} >= {"east", "patchcore", "efficientad_ast"}
     assert len(first) == json.loads(outcome.out)["runs"]

@@ -29,9 +29,8 @@ from andon.exporting.network import (
     compare,
     displayed,
     export,
-    resized,
-    shrinking,
 )
+from andon.exporting.resizing import resized, windows
 from andon.runs.loading import load
 from andon.runtime import open_model
 from andon.thresholds.display import AffineDisplay
@@ -56,7 +55,9 @@ def test_resizing_is_that_of_training(height, width, size, seed):
 
 
 def test_resizing_to_the_same_size_changes_nothing():
-    assert torch.equal(shrinking(32, 32, torch.device("cpu")), torch.eye(32))
+    places, weights = windows(32, 32, torch.device("cpu"))
+    whole = torch.zeros(2, 16, 32).scatter_add_(2, places[:, None].expand(weights.shape), weights)
+    assert torch.equal(whole.flatten(0, 1), torch.eye(32))
 
 
 @given(
@@ -85,7 +86,7 @@ def test_network_answers_as_the_detector(detector, network, size, batch):
     pictures = np.stack([np.resize(texture(k, 512)[: size[0], : size[1]], (*size, 3)) for k in range(batch)])
     model = open_model(network)
     found = model.scan(list(pictures), batch_size=batch)
-    for raw, expected in zip(found, detector.predict(list(pictures)), strict=True):
+    for raw, expected in zip(found, detector.judged(list(pictures)), strict=True):
         answer = model.judge(raw)
         assert answer.anomaly_map.shape == size
         assert answer.score == pytest.approx(expected.score, abs=1e-4)
@@ -116,7 +117,7 @@ def test_lite0_answers_alike_in_every_runtime(tmp_path):
         pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
         model = open_model(tmp_path / "cloth.onnx", runtime)
         for pixels, anomalous in ((texture(0), False), (scratched, True)):
-            answer, expected = model.predict(pixels), detector.predict(pixels)
+            answer, expected = (next(found.judged([pixels])) for found in (model, detector))
             assert answer.is_anomalous == expected.is_anomalous == anomalous
             assert answer.score == pytest.approx(expected.score, abs=1e-3)
             np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-2)
@@ -149,9 +150,20 @@ def test_a_file_that_differs_is_not_handed_out(detector, network, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_threads_wait_as_those_of_torch(network, monkeypatch):
+    key = "session.intra_op.allow_spinning"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    options = open_model(network, "onnx").session._session.get_session_options()
+    assert options.get_session_config_entry(key) == "0"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    options = open_model(network, "onnx").session._session.get_session_options()
+    with pytest.raises(RuntimeError, match=key):
+        options.get_session_config_entry(key)
+
+
 def test_runs_without_torch(network, tmp_path, detector):
     """In a process where torch cannot be imported."""
-    picture = write_picture(tmp_path / "picture.png", texture(7, 90))
+    picture = write_picture(tmp_path / "picture.png", texture(7, 72))
     script = (
         "import sys\n"
         "for name in ('torch', 'timm', 'torchvision', 'matplotlib'): sys.modules[name] = None\n"
@@ -256,10 +268,9 @@ def test_foreign_networks_are_refused(network, tmp_path):
         open_model(tmp_path / "later.onnx")
 
 
-def test_commands(own_run, dataset_folder, cli, network, detector):
+@pytest.mark.usefixtures("exported_once")
+def test_commands(own_run, dataset_folder, cli):
     stain = dataset_folder / "test"
-    assert cli("predict", own_run, stain, "--runtime", "onnx").code == 2  # not exported yet
-    (own_run / "model.onnx").write_bytes(network.read_bytes())
     by_torch = json.loads(cli("predict", own_run, stain, "--json").out)["predictions"]
     by_onnx = json.loads(cli("predict", own_run, stain, "--runtime", "onnx", "--json").out)["predictions"]
     assert [a["verdict"] for a in by_torch] == [a["verdict"] for a in by_onnx]
@@ -269,9 +280,9 @@ def test_commands(own_run, dataset_folder, cli, network, detector):
     assert cli("export", own_run, "--int8", "--format", "openvino").code == 2
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_latency_command(own_run, network, dataset_folder, cli, monkeypatch):
     monkeypatch.setattr("andon.exporting.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))
-    (own_run / "model.onnx").write_bytes(network.read_bytes())
     by_torch = cli("latency", own_run, "--cycle-ms", "0.001", "--json")
     assert "the cycle is 0.001 ms" in by_torch.err
     stages = json.loads(by_torch.out)["stages"]

@@ -232,12 +232,12 @@ def test_a_machine_that_computes_otherwise_is_refused(packed):
     checks[3]["raw_score"] += 0.01 * detector.fitted().score_display.span
     moved = Packed(packed, found.manifest, found.members | {"checks.json": json.dumps(checks).encode()})
     with pytest.raises(ProofError, match=r"checks/003\.png scores"):
-        moved.prove(detector, "torch")
+        moved.prove(detector)
     checks = json.loads(found.members["checks.json"])
     checks[2]["is_anomalous"] = not checks[2]["is_anomalous"]
     moved = Packed(packed, found.manifest, found.members | {"checks.json": json.dumps(checks).encode()})
     with pytest.raises(ProofError, match=r"checks/002\.png"):
-        moved.prove(detector, "torch")
+        moved.prove(detector)
 
 
 def test_too_few_pictures(own_run, tmp_path, dataset_folder):
@@ -268,9 +268,9 @@ def test_commands(packed, tiny_run, tmp_path, cli, dataset_folder):
         for runtime in ((), ("--runtime", "torch"), ("--runtime", "onnx"))
     ]
     assert [len(found) for found in answers] == [8, 8, 8]
-    assert answers[0] == answers[1]
-    assert [a["verdict"] for a in answers[0]] == [a["verdict"] for a in answers[2]]
-    assert [a["score"] for a in answers[0]] == pytest.approx([a["score"] for a in answers[2]], abs=1e-3)
+    assert answers[0] == answers[2]  # without PyTorch where that is possible
+    assert [a["verdict"] for a in answers[0]] == [a["verdict"] for a in answers[1]]
+    assert [a["score"] for a in answers[0]] == pytest.approx([a["score"] for a in answers[1]], abs=1e-3)
 
 
 def test_the_same_members_make_the_same_file(packed):

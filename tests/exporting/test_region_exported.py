@@ -77,7 +77,7 @@ def test_exported_networks_hold_the_region(name, records, tmp_path):
             changed = np.where(AREA.at((side, side))[:, :, None], pixels, 255 - pixels)
             for x, y in zip(*(model.session(p[None]) for p in (pixels, changed)), strict=True):
                 np.testing.assert_array_equal(x, y)
-            assert model.predict(changed).verdict == detector.predict(pixels).verdict
+            assert next(model.judged([changed])).verdict == next(detector.judged([pixels])).verdict
         compare(detector, model, path, [texture(9)])
         with pytest.raises(DataError, match="the region was drawn for 64 x 64"):
             model.predict(texture(0)[:32])

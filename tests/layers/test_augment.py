@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from andon.layers.augment import random_view
+from andon.layers.augment import GAIN, disturbed, random_view
 
 
 @given(seed=st.integers(0, 2**31), height=st.integers(8, 40), width=st.integers(8, 40))
@@ -31,3 +31,19 @@ def test_grey_stays_grey_and_global_randomness_is_untouched():
     view = random_view(torch.full((1, 3, 12, 12), 0.5), torch.Generator().manual_seed(3))[0]
     assert torch.allclose(view[0], view[1])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_disturbed_copy_depends_on_its_image_alone():
+    images = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+    copies = disturbed(images)
+    assert copies.shape == images.shape
+    assert 0 <= copies.min() <= copies.max() <= 1
+    assert torch.equal(disturbed(images[1:2])[0], copies[1])
+    assert not torch.equal(copies, images)
+
+
+def test_a_disturbed_copy_changes_light_and_place_no_further_than_said():
+    grey = torch.linspace(0.2, 0.8, 20)[:, None, None, None].expand(20, 3, 24, 24)
+    factors = (disturbed(grey) / grey).flatten(1)
+    assert ((factors - 1).abs() < GAIN + 0.02).all()  # rounding of JPEG
+    assert factors.mean(1).std() > GAIN / 4

@@ -62,11 +62,11 @@ def test_archive(ad_2: Path, tiny_run: Path, tmp_path: Path) -> None:
         + [f"anomaly_images_thresholded/cloth/{stem}.png" for stem in stems]
     )
     assert done.images == {"cloth": 4}
-    pixels = np.concatenate([detector.predict(record).raw_map.ravel() for record in data.validation])
+    pixels = np.concatenate([found.raw_map.ravel() for found in detector.scan(data.validation)])
     expected = pixels.astype(np.float64).mean() + 3 * pixels.astype(np.float64).std()
     assert done.thresholds["cloth"] == pytest.approx(expected, rel=1e-5)
     for stem in stems:
-        alone = detector.predict(ad_2 / "cloth" / f"{stem}.png")
+        alone = next(detector.judged([ad_2 / "cloth" / f"{stem}.png"]))
         shown = tifffile.imread(io.BytesIO(files[f"anomaly_images/cloth/{stem}.tiff"]))
         assert shown.dtype == np.float16 and shown.shape == (SIDE, 96)
         np.testing.assert_allclose(shown, alone.anomaly_map, atol=5e-3, rtol=2e-3)

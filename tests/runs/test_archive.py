@@ -20,8 +20,9 @@ from andon.core.errors import DataError, OutputError
 from andon.core.text import from_cell
 from andon.detectors._saving import load_detector
 from andon.runs import scoring as archive
-from andon.runs.predict import FilePrediction, list_inputs, predict_files
-from andon.runs.scoring import COLUMNS, detector_key, list_archive, open_table, predict_archive
+from andon.runs.inputs import PassedByWarning, list_inputs, walk_archive
+from andon.runs.predict import FilePrediction, predict_files
+from andon.runs.scoring import COLUMNS, detector_key, open_table, predict_archive
 
 HEADER = ",".join(COLUMNS) + "\n"
 
@@ -106,7 +107,7 @@ def test_tables_of_others_are_left_alone(tiny_run, pictures, tmp_path):
         with pytest.raises(OutputError, match=r"is no table of|line 2 of .* is damaged"):
             predict_archive(tiny_run, [pictures], table)
         assert table.read_bytes() == content
-    table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,0123456789ab\n")
+    table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,,0123456789ab\n")
     with pytest.raises(OutputError, match="answers of another detector"):
         predict_archive(tiny_run, [pictures], table)
 
@@ -130,9 +131,13 @@ def test_order_and_ids(tmp_path):
     for name in ("b10.png", "b2.png", "a/c.jpg", "a/z/d.PNG", "notes.txt", ".hidden.png"):
         (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "x" / name).write_bytes(b"x")
-    assert [r.id for r in list_archive([tmp_path / "x"])] == ["b2.png", "b10.png", "a/c.jpg", "a/z/d.PNG"]
-    assert [r.id for r in list_archive([tmp_path / "x" / "b2.png"])] == ["b2.png"]
-    several = [r.id for r in list_archive([tmp_path / "x", tmp_path / "x" / "a"])]
+    with pytest.warns(PassedByWarning, match="passed by"):
+        found = [r.id for r in walk_archive([tmp_path / "x"])]
+    (tmp_path / "x" / "notes.txt").unlink()
+    (tmp_path / "x" / ".hidden.png").unlink()
+    assert found == ["b2.png", "b10.png", "a/c.jpg", "a/z/d.PNG"]
+    assert [r.id for r in walk_archive([tmp_path / "x" / "b2.png"])] == ["b2.png"]
+    several = [r.id for r in walk_archive([tmp_path / "x", tmp_path / "x" / "a"])]
     assert len(set(several)) == 4
     assert several[0].endswith("x/b2.png")
 

@@ -25,37 +25,42 @@ def days(own_dataset: Path) -> Path:
     return own_dataset
 
 
-def test_a_run_keeps_its_sessions_and_exclusions(days, tmp_path, cli, capsys):
+def test_a_run_keeps_its_sessions_exclusions_and_names_of_folders(days, tmp_path, cli, capsys):
     run = tmp_path / "run"
+    (days / "train/good").rename(days / "train/Serie A")
     command = (
         "fit",
         days,
         "--out",
         run,
+        "--good",
+        "serie a",
         "--exclude",
         "day1_005.png",
         "--exclude",
-        "train/good/day2/day2_011",
+        "train/Serie A/day2/day2_011",
         *FIT,
     )
     done = cli(*command)
     assert done.code == 0, done.err
     assert (
-        "left out on request: 2 (cloth/train/good/day1/day1_005, cloth/train/good/day2/day2_011)" in done.out
+        "left out on request: 2 (cloth/train/Serie A/day1/day1_005, cloth/train/Serie A/day2/day2_011)"
+        in done.out
     )
     assert "sessions: whole sessions were held out (1 of 3: day" in done.out
     recipe = read_recipe(run)
-    assert recipe["exclude"] == ["cloth/train/good/day1/day1_005", "cloth/train/good/day2/day2_011"]
+    assert recipe["exclude"] == ["cloth/train/Serie A/day1/day1_005", "cloth/train/Serie A/day2/day2_011"]
     assert recipe["sessions"] == "auto"
+    assert recipe["good"] == ["serie a"]
     assert recipe["data"]["sessions"]["pictures"] == {"day0": 4, "day1": 3, "day2": 3}
     held = recipe["data"]["sessions"]["held_out"]
     data = run_data(run)
     assert {record.session for record in data.validation} == set(held)
     other = cli(*command, "--sessions", "none", "--resume")
     assert "was started with another sessions" in other.complaint()
-    assert "another exclude" in cli(*command[:6], *FIT, "--resume").complaint()
+    assert "another exclude" in cli(*command[:8], *FIT, "--resume").complaint()
     for name in ("day1/day1_005.png", "day2/day2_011.png"):  # removed for good after fitting
-        (days / "train/good" / name).unlink()
+        (days / "train/Serie A" / name).unlink()
     shown = cli("evaluate", run, "--json")
     report = json.loads(shown.out)
     assert report["protocol"]["excluded"] == recipe["exclude"]

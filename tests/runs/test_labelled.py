@@ -28,7 +28,7 @@ from andon.thresholds.rules import labelled_f1
 @pytest.mark.parametrize("count", ["five", "-2", "1.5"])
 def test_what_is_no_number_of_pictures_is_said(cli, dataset_folder, tmp_path, count):
     outcome = cli("fit", dataset_folder, f"--labelled={count}", "--out", tmp_path / "run")
-    assert f"takes a number of pictures, or half; not {count!r}" in outcome.complaint()
+    assert f"a folder of pictures of defects; not {count!r}" in outcome.complaint()
     assert not (tmp_path / "run").exists()
 
 

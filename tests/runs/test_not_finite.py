@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import texture
 
 from andon.core.errors import DataError
 from andon.datasets import open_dataset
@@ -62,7 +63,7 @@ def test_scores_and_maps(detector, bad):
 
 @pytest.mark.parametrize("bad", BAD)
 def test_arrays(detector, bad):
-    pixels = np.full((64, 64, 3), 0.5, np.float32)
+    pixels = texture(0).astype(np.float32) / 255
     spoilt = pixels.copy()
     spoilt[3, 3, 1] = bad
     before, found, after = detector.predict([pixels, spoilt, pixels])
@@ -81,7 +82,7 @@ def test_exported_networks(detector, bad):
         return Outputs(np.array([bad], np.float32), np.array([bad], np.float32), maps)
 
     description = {"format": FORMAT, "detector": "x", "calibration": detector.fitted().to_json()}
-    found = Model(session, description).predict(np.zeros((16, 16, 3), np.uint8))
+    found = Model(session, description).predict(texture(0))
     assert (found.verdict, found.is_anomalous) == ("ERROR", True)
 
 

@@ -16,13 +16,13 @@ import andon.report.maps
 import andon.runs.predict
 from andon.core.errors import DataError, OutputError
 from andon.core.image_files import decode
-from andon.core.own_output import OwnOutputWarning
+from andon.core.listing import PassedBy
 from andon.datasets.findings import FindingsLog
 from andon.datasets.folder_scan import scan
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
-from andon.runs.predict import list_inputs, predict_files
-from andon.runs.scoring import list_archive
+from andon.runs.inputs import PassedByWarning, list_inputs, walk_archive
+from andon.runs.predict import predict_files
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,10 @@ def test_folders_are_searched_in_natural_order(tmp_path):
     for name in ("b10.png", "b2.png", "deep/a.PNG", "notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    records = list_inputs([tmp_path, tmp_path / "notes.txt"])
+    passed = PassedBy()
+    with pytest.warns(PassedByWarning):
+        records = list_inputs([tmp_path, tmp_path / "notes.txt"], passed)
+    assert passed.counts == {"no_picture": 1, "hidden": 1}
     assert [record.id for record in records] == ["b2.png", "b10.png", "deep/a.PNG", "notes.txt"]
 
 
@@ -53,7 +56,7 @@ def test_bad_inputs_are_named(tmp_path):
     with pytest.raises(DataError, match=r"absent\.png does not exist"):
         list_inputs([tmp_path / "absent.png"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures: give a folder with png"):
+    with pytest.raises(DataError, match="holds no pictures that can be read: give a folder with png"):
         list_inputs([tmp_path / "empty"])
 
 
@@ -179,10 +182,11 @@ def test_place_that_cannot_be_written(detector, dataset_folder, tmp_path):
 def test_own_output_is_no_input(detector, tmp_path, cli, tiny_run):
     image = write_picture(tmp_path / "line" / "a.png", texture(0))
     predict_files(detector, list_inputs([image]), save=tmp_path / "line" / "found", maps=True)
-    for listed in (list_inputs, list_archive):
-        with pytest.warns(OwnOutputWarning, match="was written by andon") as said:
-            assert [record.image for record in listed([tmp_path / "line"])] == [image]
-        assert len(said) == 3
+    for listed in (list_inputs, walk_archive):
+        passed = PassedBy()
+        with pytest.warns(PassedByWarning, match="passed by"):
+            assert [record.image for record in listed([tmp_path / "line"], passed)] == [image]
+        assert passed.counts == {"own_output": 3, "no_picture": 1}
     log = FindingsLog()
     assert scan(tmp_path / "line" / "found", log).folders == ()
     assert len(log.notes) == 3

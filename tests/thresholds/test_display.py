@@ -11,8 +11,9 @@ from andon.metrics import auroc
 from andon.thresholds.display import (
     AffineDisplay,
     DegenerateRangeWarning,
+    smallest_unit,
 )
-from andon.thresholds.rules import conformal
+from andon.thresholds.rules import conformal, with_room
 
 
 def test_display_is_0_at_typical_and_1_at_the_threshold():
@@ -44,6 +45,26 @@ def test_display_with_a_threshold_below_typical_says_so():
     assert display(1.9) < 1 < display(2.1)
     with pytest.raises(ValueError, match="finite"):
         AffineDisplay(0.0, np.inf)
+
+
+def test_a_unit_is_not_smaller_than_what_good_images_differ_by():
+    cells = np.float32([0.2, 0.5, 2.2])
+    assert smallest_unit([7.0], cells) == pytest.approx(0.2)  # a score alone says nothing
+    assert smallest_unit([7.0, 7.0, 7.0, 7.0, 7.0, 7.0], cells) == pytest.approx(0.2)
+    assert smallest_unit(np.arange(11.0), cells) == pytest.approx(0.05 * 8)
+    assert smallest_unit([*np.arange(20.0), 1e6]) == pytest.approx(0.05 * 16)  # one odd image changes nothing
+    assert smallest_unit([0.0] * 8, np.zeros(5)) == 1
+
+
+def test_one_good_score_gives_a_readable_scale_and_room_for_rounding():
+    floor = smallest_unit([7.0], [0.0, 5.0])
+    threshold = with_room(conformal([7.0], on_small="max"), [7.0], least=floor).value
+    assert threshold == pytest.approx(7 + 0.002 * 0.5, rel=1e-6)
+    display = AffineDisplay.fit([7.0], threshold, floor)
+    assert "one unit is 0.5" in display.note
+    assert display(threshold) == 1
+    assert display(7.0) == pytest.approx(0.998, abs=1e-5)
+    assert display(9.0) == pytest.approx(5, abs=0.01)
 
 
 def test_display_does_not_change_the_ranking():

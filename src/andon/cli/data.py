@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from andon.cli.options import (
+    Bad,
     Category,
     DataArgument,
     Exclude,
+    Good,
     Json,
     Layout,
     Sessions,
@@ -20,6 +22,10 @@ from andon.cli.options import (
     say,
 )
 from andon.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from andon.datasets import Dataset
+    from andon.datasets.findings import Findings
 
 app = typer.Typer(
     help="Generate embedded data sets, list and fetch published ones, check any data set.",
@@ -61,17 +67,33 @@ def data_check(
     layout: Layout = "auto",
     sessions: Sessions = None,
     exclude: Exclude = None,
+    good: Good = None,
+    bad: Bad = None,
     as_json: Json = False,
 ) -> None:
     """Check every file of a data set and list its sessions; exit code 2 if there are errors."""
     from andon.datasets import check_dataset, list_categories, open_dataset
+    from andon.datasets.open import unread_categories
     from andon.datasets.sessions import sessions_of
 
-    names = [category] if category is not None else list_categories(data, layout)
-    results = {}
+    names = (
+        [category] if category is not None else list_categories(data, layout, good=good or (), bad=bad or ())
+    )
+    results: dict[str, tuple[Dataset, Findings]] = {}
     for name in names:
-        dataset = open_dataset(data, name or None, layout, sessions=sessions or "auto", exclude=exclude or ())
-        results[dataset.category] = (dataset, check_dataset(dataset))
+        dataset = open_dataset(
+            data,
+            name,
+            layout,
+            sessions=sessions or "auto",
+            exclude=exclude or (),
+            good=good or (),
+            bad=bad or (),
+        )
+        findings = check_dataset(dataset)
+        if category is None and not results:
+            findings += unread_categories(data, layout, good=good or (), bad=bad or ())
+        results[dataset.category] = (dataset, findings)
     if as_json:
         print_json(
             {
@@ -79,6 +101,7 @@ def data_check(
                     "summary": d.summary(),
                     "errors": f.errors,
                     "warnings": f.warnings,
+                    "guesses": f.guesses,
                     "notes": f.notes,
                     "sessions": sessions_of(d).to_json(),
                 }

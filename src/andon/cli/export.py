@@ -37,8 +37,7 @@ def export(
     The network is run and compared with the detector before the file is written.
     """
     from andon.core.progress import default_progress
-    from andon.runs.export import export_run
-    from andon.runs.loading import EXPORTED
+    from andon.runs.export import EXPORTED, export_run
 
     if form not in EXPORTED:
         raise ConfigError(f"--format {form!r} is unknown: choose one of {', '.join(EXPORTED)}")
@@ -96,11 +95,12 @@ def verify(
     """Verify that a packed detector is complete and gives the same scores on this machine as where it was made."""
     from dataclasses import asdict
 
-    from andon.exporting.packed import read_pack, runtime_name
+    from andon.exporting.packed import read_pack
+    from andon.runs.loading import known_choice
 
     found = read_pack(packed)
-    predictor = found.open(runtime)
-    proof = found.prove(predictor, runtime_name(predictor))
+    predictor = found.open(known_choice(runtime) or "auto")
+    proof = found.prove(predictor)
     if as_json:
         print_json({"packed": str(packed), **asdict(proof)})
         return
@@ -125,9 +125,10 @@ def latency(
     as_json: Json = False,
 ) -> None:
     """Measure the latency of each stage on this machine, from file to verdict, one image after the other."""
+    from andon.core.progress import default_progress
     from andon.runs.export import run_latency
 
-    found = run_latency(run, images or (), runtime=runtime, threads=threads)
+    found = run_latency(run, images or (), runtime=runtime, threads=threads, progress=default_progress())
     slow = cycle_ms is not None and found["total"].p99 > cycle_ms
     if slow:
         say(

@@ -67,6 +67,14 @@ Labelled = Annotated[
         "them, complementary for seeds 0 and 1.",
     ),
 ]
+LabelledOrFolder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|half|FOLDER",
+        help="N or half: anomalous test images to train with instead, chosen by the seed (half: complementary for seeds 0 and "
+        "1). FOLDER: at least 8 labelled images of defects that are not in the test; they choose among variants of east.",
+    ),
+]
 Sessions = Annotated[
     str | None,
     typer.Option(
@@ -78,6 +86,18 @@ Sessions = Annotated[
 Exclude = Annotated[
     list[str] | None,
     typer.Option(metavar="IMAGE", help="Leave a good image out, by id, file name or path. May be repeated."),
+]
+Good = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Folder of good images, where its name does not say so. May be repeated."
+    ),
+]
+Bad = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Folder of defective images, where its name does not say so. May be repeated."
+    ),
 ]
 Region = Annotated[
     Path | None,
@@ -103,7 +123,10 @@ Model = Annotated[
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option(help="torch, onnx or openvino; default: the runtime MODEL was made for."),
+    typer.Option(
+        metavar="RUNTIME",
+        help="torch, onnx, openvino or auto; default: auto, the fastest that is installed and answers as torch does.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Track = Annotated[
@@ -145,8 +168,15 @@ def with_labelled(settings: list[str] | None, labelled: str | None) -> list[str]
     from andon.core.errors import UsageError
 
     if labelled is not None and labelled != "half" and not labelled.isdecimal():
-        raise UsageError(f"--labelled takes a number of pictures, or half; not {labelled!r}")
+        raise UsageError(
+            f"--labelled takes a number of pictures, half, or for `andon fit` a folder of pictures of defects; not {labelled!r}"
+        )
     return [*(settings or []), *([] if labelled is None else [f"labelled={labelled}"])]
+
+
+def is_folder(labelled: str) -> bool:
+    """Whether `--labelled` names a folder of anomalous images."""
+    return labelled != "half" and not labelled.isdecimal() and Path(labelled).is_dir()
 
 
 def with_tile(settings: list[str], tile: int | None) -> list[str]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from andon.cli.learned import add_images, check_with_add, show_learned
 from andon.cli.options import (
+    Bad,
     Category,
     Cores,
     DataArgument,
     DetectorName,
     Device,
     Exclude,
+    Good,
     Json,
-    Labelled,
+    LabelledOrFolder,
     Layout,
     Maps,
     Model,
@@ -33,8 +37,8 @@ from andon.cli.options import (
     Tile,
     Track,
     cluster,
+    is_folder,
     print_json,
-    print_origins,
     print_table,
     say,
     show_report,
@@ -46,24 +50,38 @@ from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.experiments.cluster import Cluster
+    from andon.runs.loading import Answering
     from andon.runs.predict import FilePrediction
 
 app = typer.Typer()
+STOPPED = 130
+"""Exit code of a stream that ends by Ctrl-C."""
 
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: DataArgument,
     detector: DetectorName = None,
     category: Category = None,
     recipe: RecipeName = None,
     settings: Settings = None,
-    labelled: Labelled = None,
+    labelled: LabelledOrFolder = None,
     sessions: Sessions = None,
     exclude: Exclude = None,
+    good: Good = None,
+    bad: Bad = None,
     region: Region = None,
     tile: Tile = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/DETECTOR/CATEGORY.")] = None,
+    add: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Add the good images of FOLDER to a finished run, given in the place of DATA; the result is that of one fit "
+            "on all images.",
+        ),
+    ] = None,
     layout: Layout = "auto",
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -73,19 +91,31 @@ def fit(
     as_json: Json = False,
 ) -> None:
     """Learn from good images and set the thresholds."""
+    if add is not None:
+        check_with_add(context)
+        add_images(
+            Path(data), add, good=good or (), skip_unreadable=skip_unreadable, device=device, as_json=as_json
+        )
+        return
     from andon.core.config import parse_assignments
     from andon.core.progress import default_progress
-    from andon.datasets.value_range import sampled_range
     from andon.detectors._recipes import choose_recipe, resolve, with_own_changes
     from andon.runs.fit import fit_run
-    from andon.runs.folder import check_output, read_recipe
+    from andon.runs.folder import check_output
     from andon.runs.source import Source
 
-    settings = with_tile(with_labelled(settings, labelled), tile)
-    given = {"region": None if region is None else str(region), "sessions": sessions, "exclude": exclude}
+    choose_by = Path(labelled) if labelled is not None and is_folder(labelled) else None
+    settings = with_tile(with_labelled(settings, None if choose_by else labelled), tile)
+    given = {
+        "region": None if region is None else str(region),
+        "sessions": sessions,
+        "exclude": exclude,
+        "good": good,
+        "bad": bad,
+    }
     changes = parse_assignments(settings) | {name: value for name, value in given.items() if value}
     named, changes = with_own_changes(choose_recipe(detector, recipe), changes)
-    source = Source(data, category, layout)
+    source = Source(data, category, layout, named.good, named.bad)
     found = source.open(
         seed=named.seed,
         hold_out=named.hold_out,
@@ -93,9 +123,11 @@ def fit(
         sessions=named.sessions,
         exclude=named.exclude,
     )  # what is wrong is said before torch is imported
-    findings = found.findings + sampled_range(found.train)
+    findings = found.findings
     for finding in findings.errors + findings.warnings:
         say(f"andon: warning: {finding}")
+    for guess in findings.guesses:
+        say(f"andon: {guess}")
     out = out or Path("runs") / named.detector / found.category
     check_output(out, overwrite=overwrite, resume=resume)
     show = tracker(track)
@@ -110,70 +142,11 @@ def fit(
         device=device,
         progress=default_progress(),
         dataset=found,
+        keep_features=True,
+        choose_by=choose_by,
     )
-    from andon.datasets.sessions import sessions_of
-    from andon.report.evaluation import label_notes
-    from andon.thresholds.oddest import oddest
-    from andon.thresholds.session_rates import session_rates
-
     show(out)
-    calibration = fitted.fitted()
-    odd = oddest(calibration)
-    sessions_found = sessions_of(dataset, cross_fitted=fitted.cross_fitted)
-    rates = session_rates(calibration)
-    skipped = read_recipe(out)["data"].get("skipped", {})
-    if as_json:
-        print_json(
-            {
-                "run": str(out),
-                "detector": fitted.name,
-                "recipe": chosen.name,
-                "category": dataset.category,
-                "train": len(dataset.train),
-                "validation": len(dataset.validation),
-                "labelled": len(dataset.labelled),
-                "label_use": fitted.label_use if dataset.labelled else "",
-                "excluded": list(dataset.excluded),
-                "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
-                "region": read_recipe(out)["data"].get("region"),
-                "skipped": skipped,
-                "weights": [dict(line) for line in fitted.used_weights],
-                "data_licence": dataset.licence,
-                "oddest_good_images": None if odd is None else odd.to_json(),
-                "thresholds": {
-                    "image": calibration.image.to_json(),
-                    "pixel": calibration.pixel.to_json(),
-                    "source": calibration.source,
-                    "folds": calibration.folds,
-                },
-            }
-        )
-        return
-    print(dataset.summary(all_learned=fitted.cross_fitted))
-    for note in label_notes(fitted, len(dataset.labelled)):
-        print(f"note: {note}")
-    if skipped:
-        print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
-    if calibration.region is not None:
-        print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
-    if dataset.excluded:
-        print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
-    print_origins(fitted.used_weights, dataset.licence)
-    if calibration.folds:
-        print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
-    print(f"image threshold: {calibration.image.describe()}")
-    if calibration.source != "train":
-        print(f"sessions: {sessions_found.describe()}")
-    if rates is not None:
-        print(rates.describe())
-    if calibration.source == "train":
-        print(
-            "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
-        )
-    if odd is not None:
-        print(f"{odd.describe()}; --exclude NAME leaves a picture out")
-    following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
-    print(f"learned, saved in {out}; next: {following}")
+    show_learned(out, fitted, dataset, chosen.name, as_json=as_json)
 
 
 @app.command()
@@ -184,6 +157,8 @@ def evaluate(
     ] = None,
     category: Category = None,
     layout: Layout = "auto",
+    good: Good = None,
+    bad: Bad = None,
     gate: Annotated[
         bool | None,
         typer.Option(
@@ -208,7 +183,10 @@ def evaluate(
 
     if pixel_metrics not in (None, "auto", "exact", "histogram"):
         raise ConfigError(f"--pixel-metrics {pixel_metrics!r} is unknown: choose auto, exact or histogram")
-    source = Source(data, category, layout) if data is not None else None
+    told = (tuple(good or ()), tuple(bad or ()))
+    if any(told) and data is None:
+        raise ConfigError("--good and --bad belong to --data; a run repeats those it was fitted with")
+    source = Source(data, category, layout, *told) if data is not None else None
     show = tracker(track)
     report = evaluate_run(
         run,
@@ -226,7 +204,13 @@ def evaluate(
 @app.command()
 def predict(
     run: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Images or folders of images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Images or folders of images; - reads paths from standard input, one a line, and answers each at once.",
+        ),
+    ],
     save: Annotated[
         Path | None, typer.Option(help="Folder for heat maps, masks and predictions.csv.")
     ] = None,
@@ -235,6 +219,9 @@ def predict(
         typer.Option(help="CSV table with one line per image; repeating the command continues it."),
     ] = None,
     maps: Maps = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse images unlike the training images (verdict ERROR).")
+    ] = False,
     skip_unreadable: SkipUnreadable = False,
     runtime: Runtime = None,
     ray: Ray = None,
@@ -244,41 +231,96 @@ def predict(
     """Judge each image: good (OK) or not (NG); a score of 1 is the threshold.
 
     Use --out for archives of any size: each result is appended to the table, and after an interruption the same command
-    continues it. --save then writes heat maps and masks, but no predictions.csv.
+    continues it. --save then writes heat maps and masks, but no predictions.csv. With - for IMAGES each path read from standard
+    input is answered by one line of JSON.
     """
+    from andon.core.mistaken import check_order
+
+    check_order(run, images)
     if out is not None:
-        if runtime is not None or not run.is_dir():
-            raise UsageError("--out continues tables of run folders, executed by torch: leave --runtime out")
-        _predict_archive(run, images, out, save, maps, skip_unreadable, cluster(ray, cores), as_json)
+        _predict_archive(
+            run, images, out, save, maps, strict, skip_unreadable, runtime, cluster(ray, cores), as_json
+        )
         return
     if ray is not None:
         raise UsageError("--ray answers for archives: say with --out which table the lines go to")
+    if Path("-") in images:
+        _predict_stream(run, images, save, maps, strict, runtime)
+        return
+    from andon.core.listing import PassedBy
     from andon.core.own_output import check_save
     from andon.core.progress import default_progress
-    from andon.runs.folder import read_recipe
-    from andon.runs.loading import load
-    from andon.runs.predict import check_errors, check_unreadable, list_inputs, predict_files
+    from andon.runs.inputs import list_inputs
+    from andon.runs.predict import check_errors, check_unreadable, predict_files
+    from andon.runs.unlike import UnlikeCounts
 
     check_save(images, save)
-    records = list_inputs(images)
-    if (run / "recipe.yaml").is_file():
-        read_recipe(run)
-    detector = load(run, runtime)
-    found = predict_files(detector, records, save=save, maps=maps, progress=default_progress())
-    verdicts = Counter(one.verdict for one in found)
+    passed = PassedBy()
+    records = list_inputs(images, passed)
+    found, unlike = _open(run, runtime), UnlikeCounts()
+    answers = predict_files(
+        found.predictor, records, save=save, maps=maps, strict=strict, progress=default_progress()
+    )
+    for one in answers:
+        unlike.add(one.path, one.notes)
+    for line in unlike.warnings():
+        _warn(line)
+    verdicts = Counter(one.verdict for one in answers)
     if as_json:
         print_json(
             {
                 "run": str(run),
-                "threshold": detector.fitted().image.value,
-                "predictions": [one.to_json() for one in found],
+                "runtime": found.runtime,
+                "threshold": found.predictor.fitted().image.value,
+                "predictions": [one.to_json() for one in answers],
+                "passed_by": passed.to_json(),
             }
         )
     else:
-        _show_predictions(found, verdicts)
-    check_errors(verdicts, next((f"{one.path}: {one.reason}" for one in found if one.verdict == "ERROR"), ""))
+        _show_predictions(answers, verdicts)
+    say(found.describe())
+    check_errors(
+        verdicts, next((f"{one.path}: {one.reason}" for one in answers if one.verdict == "ERROR"), "")
+    )
     if not skip_unreadable:
-        check_unreadable(verdicts, next((one.reason for one in found if one.verdict == "unreadable"), ""))
+        check_unreadable(verdicts, next((one.reason for one in answers if one.verdict == "unreadable"), ""))
+
+
+def _open(run: Path, runtime: str | None) -> Answering:
+    """What answers for a run, network or packed file; a run is checked to be finished."""
+    from andon.core.progress import default_progress
+    from andon.runs.folder import read_recipe
+    from andon.runs.loading import open_predictor
+
+    if (run / "recipe.yaml").is_file():
+        read_recipe(run)
+    return open_predictor(run, runtime, progress=default_progress())
+
+
+def _predict_stream(
+    run: Path, images: list[Path], save: Path | None, maps: bool, strict: bool, runtime: str | None
+) -> None:
+    from andon.runs.stream import answer_lines
+
+    if len(images) > 1:
+        raise UsageError("- reads the paths from standard input: leave other pictures out")
+
+    def write(line: str) -> None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+    try:
+        found = _open(run, runtime)
+        say(found.describe())
+        answer_lines(
+            found.predictor, sys.stdin.buffer, write, save=save, maps=maps, strict=strict, warn=_warn
+        )
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+def _warn(line: str) -> None:
+    say(f"andon: warning: {line}")
 
 
 def _show_predictions(found: list[FilePrediction], verdicts: Counter[str]) -> None:
@@ -293,27 +335,54 @@ def _predict_archive(
     out: Path,
     save: Path | None,
     maps: bool,
+    strict: bool,
     skip_unreadable: bool,
+    runtime: str | None,
     where: Cluster | None,
     as_json: bool,
 ) -> None:
+    from andon.core.listing import PassedBy
     from andon.core.progress import default_progress
     from andon.runs.predict import check_errors, check_unreadable
-    from andon.runs.scoring import predict_archive
+    from andon.runs.scoring import check_places, predict_archive
+    from andon.runs.unlike import UnlikeCounts
 
+    if not run.is_dir():
+        raise UsageError("--out continues tables of run folders: give the folder made by `andon fit`")
+    if where is not None and runtime not in (None, "torch"):
+        raise UsageError("--ray answers by torch: leave --runtime out")
+    check_places(images, save)
+    passed, unlike = PassedBy(), UnlikeCounts()
+    found = _open(run, runtime if where is None else "torch")
     new, verdicts = predict_archive(
         run,
         images,
         out,
         save=save,
         maps=maps,
+        strict=strict,
+        unlike=unlike,
+        predictor=found.predictor,
         cluster=where,
         progress=default_progress(),
+        passed=passed,
     )
+    for line in unlike.warnings():
+        _warn(line)
     if as_json:
-        print_json({"run": str(run), "out": str(out), "new": new, "verdicts": verdicts})
+        print_json(
+            {
+                "run": str(run),
+                "out": str(out),
+                "runtime": found.runtime,
+                "new": new,
+                "verdicts": verdicts,
+                "passed_by": passed.to_json(),
+            }
+        )
     else:
         print(f"{_counts(verdicts)}; {new} of them new, in {out}")
+    say(found.describe())
     check_errors(verdicts, f"{out} says why")
     if not skip_unreadable:
         check_unreadable(

@@ -23,13 +23,14 @@ ROUNDING = 1e-4
 """By how much floats may leave [0, 1], as they do after resizing."""
 
 
-def as_pixels(image: Any, *, with_points: bool = False) -> Pixels:
+def as_pixels(image: Any, *, with_points: bool = False, bit_depth: int = 16) -> Pixels:
     """(H, W, 3) of an array or a Pillow image, uint8 or float32; grey ones repeated. `with_points`: (H, W, 6) float32.
 
-    NaN and infinite values stay as they are. Raises `DataError` for everything else.
+    Values of more than 8 bits in a Pillow image use `bit_depth` bits. NaN and infinite values stay as they are. Raises
+    `DataError` for everything else.
     """
     if isinstance(image, Image.Image) and not with_points:
-        return from_pillow(ImageOps.exif_transpose(image))
+        return from_pillow(ImageOps.exif_transpose(image), bit_depth)
     if not isinstance(image, np.ndarray):
         raise _refused(f"a {type(image).__module__}.{type(image).__qualname__}", with_points)
     what = f"an array of shape {image.shape} and type {image.dtype}"

@@ -1,4 +1,4 @@
-"""Image files: names, natural order, decoding to arrays. Pillow and tifffile are imported here.
+"""Image files: decoding to arrays. Pillow and tifffile are imported here.
 
 Formats and value ranges: docs/reference/data.md, "Images".
 """
@@ -7,35 +7,33 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from andon.core import deep_images
+from andon.core.deep_images import AlphaWarning, Values
 from andon.core.errors import ConfigError, DataError
+from andon.core.listing import JPEG_SUFFIXES
 from andon.core.memory_budget import machine_memory
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-"""Suffixes of image files, in lower case."""
-IGNORED = frozenset({"thumbs.db", "__macosx", ".ds_store"})
-"""Files and folders of operating systems, in lower case."""
-WITH_EXIF = frozenset({".jpg", ".jpeg", ".tif", ".tiff", ".webp"})
+WITH_EXIF = JPEG_SUFFIXES | {".tif", ".tiff", ".webp"}
 """Suffixes of the formats in which cameras write EXIF."""
-EXIF_FOLDER, DATE_TIME_ORIGINAL = 0x8769, 0x9003
+NEW_SUBFILE_TYPE, REDUCED_OR_MASK = 254, 0b101
+"""TIFF tag that says what a page is, and its bits for a reduced copy and for a transparency mask."""
+ORIENTATION, EXIF_FOLDER, DATE_TIME_ORIGINAL = 274, 0x8769, 0x9003
 """EXIF tags."""
 CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
 """Begin of EXIF's `2024:05:31 12:00:00`."""
 MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
-
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of Pillow that are tried, whatever the suffix; the content of a file says which one it is."""
-
 MAX_PIXELS = 500_000_000
 """Largest default of `max_pixels`."""
 FEWEST_PIXELS = 24_000_000
@@ -43,66 +41,29 @@ FEWEST_PIXELS = 24_000_000
 BYTES_PER_PIXEL = 64
 """Memory that a prediction with heat map takes for each pixel of its image, rounded up."""
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, before anything is decoded
-
-
 FARTHEST = 100.0
 """Coordinates in metres from which a point counts as missing; cameras mark missing points by large numbers, too."""
-
-
-class AlphaWarning(UserWarning):
-    """An image has transparent pixels; they were composited on black."""
-
-
-class DepthWarning(UserWarning):
-    """A PNG holds 16 bits per colour, of which 8 are read."""
-
-
-DEEP_PNG = ";16B"
-"""End of the mode of a PNG with 16 bits per colour."""
-HALVED = "PNG with 16 bits per colour are read with 8: save them as 16-bit RGB TIFF to keep all"
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A decoded image."""
 
-    pixels: npt.NDArray[np.float32]
-    """(H, W, 3) float32 in [0, 1]."""
+    pixels: npt.NDArray[Any]
+    """(H, W, 3) float32 in [0, 1], or uint8 where that was asked for."""
     mode: str
-    """Pillow mode of the file; it ends with `DEEP_PNG` where that mode holds 8 of 16 bits."""
+    """Pillow mode of the file; `RGB;16` for colours with 16 bits."""
     reduction: int = 1
     """Factor by which width and height were divided while decoding."""
+    largest: int | None = None
+    """Largest stored value, without alpha, of a file with more than 8 bits; None for others."""
 
-
-def is_image(path: Path) -> bool:
-    """Whether the name has an image suffix and is neither hidden nor a system file (`thumbs.db`)."""
-    return (
-        path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.name.lower() not in IGNORED
-    )
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Images directly inside `folder`, in natural order. Empty files are included; `decode` reports them."""
-    return sorted(
-        (p for p in folder.iterdir() if is_image(p) and p.is_file()), key=lambda p: natural_key(p.name)
-    )
-
-
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key for natural order: `img2` before `img10`."""
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for ch in name + "\0":
-        if ch.isascii() and ch.isdigit():
-            digits += ch
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        if ch != "\0":
-            parts.append((1, ch.lower()))
-    parts.append((2, name))
-    return tuple(parts)
+    @property
+    def bits(self) -> int:
+        """Bits of a stored value: 8, 16 or 32 (float)."""
+        if self.mode == "F":
+            return 32
+        return 16 if self.mode.startswith("I") or ";16" in self.mode else 8
 
 
 @cache
@@ -134,14 +95,14 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
     return Image.open(source, formats=FORMATS)
 
 
-def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
+def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits: bool = False) -> Decoded:
     """Read an image as (H, W, 3) float32 in [0, 1], with its EXIF orientation applied.
 
-    Grey images are repeated to three channels. 16-bit values are divided by `2**bit_depth - 1` (`bit_depth` is 12 for many
-    industrial cameras); of a 16-bit colour PNG 8 bits are read, with a `DepthWarning`. Transparent pixels are composited on black
-    with an `AlphaWarning`. With `reduce` a JPEG above
-    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height. Raises `DataError`, which names the file, when it
-    cannot be read or is above `max_pixels`.
+    Grey images are repeated to three channels. Values of more than 8 bits are divided by `2**bit_depth - 1` (`bit_depth` is 12
+    for many industrial cameras). Transparent pixels are composited on black with an `AlphaWarning`. With `reduce` a JPEG above
+    `max_pixels` is decoded at 1/2, 1/4 or 1/8 of its width and height. With `eight_bits` images that have no more bits are
+    uint8, as stored. Raises `DataError`, which names the file, when it cannot be read, is above `max_pixels`, or holds values
+    above those of `bit_depth`.
     """
     try:
         if path.stat().st_size == 0:
@@ -149,13 +110,22 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
                 f"{path} is empty (0 bytes): copy it again or remove it, or pass --skip-unreadable"
             )
         with open_image(path) as opened:
+            _check_pages(opened, path)
             reduction = _reduce(opened) if reduce else 1
             _check_size(path, *opened.size)  # before anything is decoded
-            mode = _stored_mode(opened)
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-        return Decoded(_to_float(image, path, bit_depth), mode, reduction)
-    except (DataError, ConfigError, AlphaWarning, DepthWarning):
+            if deep_images.is_deep_tiff(opened):
+                return _decode_tiff(path, bit_depth)
+            if deep_images.is_deep_png(opened):
+                return _deep(deep_images.png_values(lambda: open_image(path)), path, bit_depth)
+            mode = opened.mode
+            ImageOps.exif_transpose(opened, in_place=True)
+        if mode.startswith("I"):
+            return _deep(np.asarray(opened)[:, :, None], path, bit_depth, mode)
+        if eight_bits and mode in {"L", "RGB"}:
+            colours = opened if mode == "RGB" else opened.convert("RGB")
+            return Decoded(np.array(colours), mode, reduction)
+        return Decoded(_to_float(opened, path), mode, reduction)
+    except (DataError, ConfigError, AlphaWarning):
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: check the path") from error
@@ -172,14 +142,37 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False) -> Decoded:
         ) from error
 
 
-def _stored_mode(opened: Image.Image) -> str:
-    """Pillow's mode, or the raw one with a `DepthWarning` for a PNG that Pillow reads with half its bits."""
-    tiles = getattr(opened, "tile", None) if opened.format == "PNG" else None
-    raw = tiles[0].args if tiles else None
-    if not isinstance(raw, str) or opened.mode.startswith("I") or not raw.endswith(DEEP_PNG):
-        return opened.mode
-    warnings.warn(HALVED, DepthWarning, stacklevel=3)  # without the name, so that it is said once
-    return raw
+def _check_pages(opened: Image.Image, path: Path | str) -> None:
+    """Raise `DataError` for a stack or an animation; smaller copies of the first page, which cameras add, are none."""
+    count = getattr(opened, "n_frames", 1)
+    if count > 1 and opened.format in ("TIFF", "MPO"):
+        first = opened.size
+        count = 1 + sum(_is_page(opened, first, k) for k in range(1, count))
+        opened.seek(0)
+    if count > 1:
+        raise _several_pages(path, count)
+
+
+def _is_page(opened: Image.Image, first: tuple[int, int], number: int) -> bool:
+    """Whether page `number` is an image of its own, not a copy that is smaller than the `first` page or a transparency mask."""
+    opened.seek(number)
+    if opened.format == "MPO":
+        return opened.size[0] >= first[0] or opened.size[1] >= first[1]
+    tags = getattr(opened, "tag_v2", {})
+    return not int(tags.get(NEW_SUBFILE_TYPE, 0)) & REDUCED_OR_MASK
+
+
+def _several_pages(path: Path | str, count: int) -> DataError:
+    return DataError(
+        f"{path} holds {count} pages (a stack or an animation), of which none is chosen silently: save each as a file of "
+        "its own"
+    )
+
+
+def _deep(values: Values, path: Path, bit_depth: int, mode: str = "RGB;16") -> Decoded:
+    """Of values (H, W, 1 to 4) with more than 8 bits."""
+    colours = values[:, :, :1] if values.shape[2] < 3 else values[:, :, :3]
+    return Decoded(deep_images.colours_of(values, path, bit_depth), mode, largest=int(colours.max()))
 
 
 def _reduce(opened: Image.Image) -> int:
@@ -214,17 +207,15 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _to_float(image: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float32)
-        scaled = _scale_float(values, path) if image.mode == "F" else _scale_deep(values, path, bit_depth)
-        return np.repeat(scaled[:, :, None], 3, axis=2)
+def _to_float(image: Image.Image, path: Path) -> npt.NDArray[np.float32]:
+    if image.mode == "F":
+        return np.repeat(_scale_float(np.asarray(image), path)[:, :, None], 3, axis=2)
     if image.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
         image.mode == "P" and "transparency" in image.info
     ):
         rgba = image.convert("RGBA")
         if rgba.getchannel("A").getextrema() != (255, 255):
-            warnings.warn(f"{path} has transparent pixels: shown on black", AlphaWarning, stacklevel=3)
+            deep_images.warn_of_alpha(path)
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     if image.mode != "RGB":
         image = image.convert("RGB")
@@ -233,12 +224,15 @@ def _to_float(image: Image.Image, path: Path, bit_depth: int) -> npt.NDArray[np.
     return values
 
 
-def from_pillow(image: Image.Image) -> npt.NDArray[np.float32]:
+def from_pillow(image: Image.Image, bit_depth: int = 16) -> npt.NDArray[np.float32]:
     """(H, W, 3) float32 in [0, 1] of an opened image, as `decode` reads it from a file. Raises `DataError`."""
     where = Path("this picture")
+    _check_pages(image, where)
     _check_size(where, *image.size)
     try:
-        return _to_float(image, where, 16)
+        if image.mode.startswith("I"):
+            return deep_images.colours_of(np.asarray(image)[:, :, None], where, bit_depth)
+        return _to_float(image, where)
     except OSError as error:
         raise DataError(f"this picture cannot be read ({_reason(error)}): open it again") from error
 
@@ -250,48 +244,48 @@ def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.
     return values
 
 
-def _scale_deep(values: npt.NDArray[np.float32], path: Path, bit_depth: int) -> npt.NDArray[np.float32]:
-    """16-bit values divided by `2**bit_depth - 1`. Raises `DataError` for values above that."""
-    full = float(2**bit_depth - 1)
-    if values.min() < 0 or values.max() > full:
-        raise DataError(
-            f"{path} holds values from {values.min():.0f} to {values.max():.0f}, outside 0 to {full:.0f}: "
-            "save it as 8- or 16-bit"
-        )
-    return values / np.float32(full)
-
-
 def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
-    """Read a TIFF that Pillow does not support, such as 16-bit RGB."""
+    """Read a TIFF that Pillow does not support or reads with half its bits, such as 16-bit RGB."""
     try:
-        values = _tiff_values(path)
+        values, orientation = np.atleast_3d(_tiff_values(path)), _tiff_orientation(path)
     except (DataError, ConfigError):
         raise
     except Exception as error:  # tifffile raises many kinds for damaged files
         raise DataError(
             f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
         ) from error
-    if values.ndim == 2:
-        values = values[:, :, None].repeat(3, axis=2)
-    if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype not in (np.uint8, np.uint16):
+    if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (3, 4):
+        values = np.moveaxis(values, 0, 2)  # one plane after the other
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path} is a TIFF of shape {values.shape} and type {values.dtype}: save it as 8- or 16-bit RGB"
         )
     _check_size(path, values.shape[1], values.shape[0])
-    colours = values[:, :, :3].astype(np.float32)
-    if values.dtype == np.uint8:
-        return Decoded(colours / np.float32(255), "RGB")
-    return Decoded(_scale_deep(colours, path, bit_depth), "RGB;16")
+    found = deep_images.upright(values, orientation)
+    if found.dtype == np.uint8:
+        colours = found[:, :, :3].astype(np.float32) / np.float32(255)
+        return Decoded(np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours, "RGB")
+    return _deep(found, path, bit_depth)
 
 
-def _tiff_values(path: Path) -> npt.NDArray[np.generic]:
+def _tiff_values(path: Path) -> npt.NDArray[Any]:
     """Values of the first series of a TIFF; its size is checked before anything is decoded."""
     import tifffile
 
     with tifffile.TiffFile(path) as opened:
         series = opened.series[0]
-        _check_count(path, series.size // (series.shape[-1] if series.ndim == 3 else 1))
+        if len(opened.series) > 1:
+            raise _several_pages(path, len(opened.series))
+        channels = min(series.shape[0], series.shape[-1])  # planes may come first
+        _check_count(path, series.size // (channels if series.ndim == 3 else 1))
         return np.asarray(series.asarray())
+
+
+def _tiff_orientation(path: Path) -> int:
+    import tifffile
+
+    with tifffile.TiffFile(path) as opened:
+        return int(getattr(opened.pages.first.tags.get(ORIENTATION), "value", 1))
 
 
 def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
@@ -313,7 +307,7 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with open_image(path) as opened:
             width, height = opened.size
-            if opened.getexif().get(274, 1) in {5, 6, 7, 8}:
+            if opened.getexif().get(ORIENTATION, 1) in {5, 6, 7, 8}:
                 width, height = height, width
             return height, width
     except Exception:  # `decode` names the file, or reads it with tifffile
@@ -337,10 +331,11 @@ def read_day(path: Path) -> str | None:
 def read_mask(path: Path) -> npt.NDArray[np.integer]:
     """(H, W) values of a mask file as stored: palette indices are kept, EXIF orientation is not applied.
 
-    Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read.
+    Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read or holds NaN.
     """
     try:
         with open_image(path) as opened:
+            _check_pages(opened, path)
             _check_count(path, opened.width * opened.height)
             opened.load()
             values = np.asarray(opened)
@@ -348,6 +343,8 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"mask {path} cannot be read ({_reason(error)}): replace or remove it") from error
+    if not np.isfinite(values).all():
+        raise DataError(f"mask {path} holds values that are no finite numbers: save it as 8-bit PNG")
     if values.ndim == 3:
         colours = 1 if values.shape[2] == 2 else 3  # without alpha
         values = values[:, :, :colours].max(axis=2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -46,22 +46,30 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
     return points if record.region is None else record.region.without_points(points)
 
 
+def read_decoded(
+    record: Record, *, with_points: bool = False, reduce: bool = False, eight_bits: bool = False
+) -> Decoded:
+    """A record's image as stored; `with_points` its pixels are (H, W, 6), the colours followed by x, y, z in metres.
+
+    With `reduce` a JPEG above the limit of pixels is decoded at 1/2, 1/4 or 1/8 of its width and height. With `eight_bits`
+    images that have no more bits are uint8.
+    """
+    decoded = decode(record.image, bit_depth=record.bit_depth, reduce=reduce, eight_bits=eight_bits)
+    if not with_points:
+        return decoded
+    pixels = decoded.pixels
+    points = points_of(record, (pixels.shape[0], pixels.shape[1]))
+    return replace(decoded, pixels=np.concatenate([pixels, points], axis=2))
+
+
 def read_image(record: Record, *, with_points: bool = False) -> npt.NDArray[np.float32]:
     """(H, W, 3) in [0, 1] of a record's image as stored; `with_points` (H, W, 6), followed by x, y, z in metres."""
-    pixels = decode(record.image).pixels
-    if not with_points:
-        return pixels
-    return np.concatenate([pixels, points_of(record, (pixels.shape[0], pixels.shape[1]))], axis=2)
-
-
-def read_reduced(record: Record) -> Decoded:
-    """A record's image as stored; a JPEG above the limit of pixels at 1/2, 1/4 or 1/8 of its width and height."""
-    return decode(record.image, reduce=True)
+    return read_decoded(record, with_points=with_points).pixels
 
 
 def read_pixels(record: Record) -> npt.NDArray[np.float32]:
     """(H, W, 3) in [0, 1] of a record's image; pixels outside the inspected region get the fill colour."""
-    pixels = decode(record.image).pixels
+    pixels = read_image(record)
     return pixels if record.region is None else record.region.filled(pixels, record.image)
 
 

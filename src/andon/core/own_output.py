@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from andon.core.errors import OutputError
@@ -12,10 +11,6 @@ from andon.core.files import write_text
 MARKER = ".written-by-andon"
 """File in a folder of heat maps, masks, maps or figures."""
 CONTENT = "Images in this folder and below were drawn by andon; andon does not read them as input.\n"
-
-
-class OwnOutputWarning(UserWarning):
-    """A folder of images that andon drew was passed by."""
 
 
 def mark(folder: Path) -> None:
@@ -29,31 +24,9 @@ def is_own(folder: Path) -> bool:
     return (folder / MARKER).is_file()
 
 
-def pass_by(folder: Path) -> bool:
-    """Whether andon drew the images of `folder`; warns that they are passed by if so."""
-    if not is_own(folder):
-        return False
-    warnings.warn(note(folder), OwnOutputWarning, stacklevel=2)
-    return True
-
-
 def note(folder: Path) -> str:
     """What is said about a folder that is passed by."""
     return f"{folder} was written by andon and is passed by: remove {MARKER} in it to read its pictures"
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Files in `folder` and the folders in it, in no order; those that andon drew are passed by with a warning.
-
-    Linked folders are not followed.
-    """
-    if pass_by(folder):
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            yield from files_below(path)
-        elif path.is_file():
-            yield path
 
 
 def check_save(inputs: Sequence[Path], save: Path | None) -> None:

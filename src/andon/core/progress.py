@@ -15,7 +15,7 @@ from andon.core.text import printable
 
 T = TypeVar("T")
 
-LINE_EVERY = 20.0
+LINE_EVERY = 10.0
 """Seconds between two lines where stderr is not a terminal."""
 QUIET_FOR = 2.0
 """Seconds before anything is shown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,8 @@ class Record:
     """Other columns of a manifest."""
     region: InspectionRegion | None = field(default=None, compare=False, hash=False, repr=False)
     """Inspected pixels, None for all. Detectors set it on the records passed to them."""
+    bit_depth: int = field(default=16, compare=False, hash=False, repr=False)
+    """Bits that the values use where the file has more than 8. Detectors set it on the records passed to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,15 @@ class Batch:
     """Original (H, W) of each image, before resizing."""
 
 
+class Note(NamedTuple):
+    """How an image is unlike the training images."""
+
+    code: str
+    """Short and stable, e.g. `size`."""
+    text: str
+    """In words, with the values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Result of a detector for one image.
@@ -121,6 +132,8 @@ class Prediction:
     """Whether the score is in the band between two thresholds in which a person decides."""
     error: str = ""
     """Why there is no verdict: a value on the way to it is NaN or infinite. Empty otherwise."""
+    notes: tuple[Note, ...] = ()
+    """How the image is unlike the training images; empty where it is like them."""
 
     @property
     def verdict(self) -> str:

@@ -268,4 +268,5 @@ def _tile_of(record: Record, file: Path, top: int, left: int) -> Record:
         mask_kind="none",
         depth=None,
         region=None,
+        bit_depth=16,  # as `save_exactly` writes it
     )

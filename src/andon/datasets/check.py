@@ -5,28 +5,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from andon.core.appearance import range_warnings
+from andon.core.deep_images import AlphaWarning, bit_depth_of, describe_bit_depth
 from andon.core.errors import DataError
-from andon.core.image_files import (
-    DEEP_PNG,
-    HALVED,
-    AlphaWarning,
-    DepthWarning,
-    decode,
-    read_mask,
-    read_points,
-)
+from andon.core.image_files import decode, read_points
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, file_digest
 from andon.datasets.findings import Findings, FindingsLog, first_few, plural
-from andon.datasets.masks import has_pixel_truth, load_ground_truth, mask_values
-from andon.datasets.open import list_categories, open_dataset
-from andon.datasets.value_range import range_warnings
+from andon.datasets.masks import has_pixel_truth, load_ground_truth
+from andon.datasets.open import list_categories, open_dataset, unread_categories
 
 MIN_TRAIN, MIN_VALIDATION = 10, 5
 """A warning is given below these numbers of good images."""
@@ -40,8 +33,10 @@ class _FileCheck:
     size: tuple[int, int] | None = None
     """(H, W), None where the image cannot be read."""
     mode: str = ""
-    largest: float = 0.0
-    """Largest value, in [0, 1]."""
+    brightest: float = 0.0
+    """Largest value in [0, 1], where those of 16-bit files use all bits."""
+    largest: int | None = None
+    """Largest stored value of a file with more than 8 bits."""
     has_truth: bool = True
     errors: tuple[str, ...] = ()
 
@@ -76,7 +71,7 @@ def check_dataset(
             findings += Findings(errors=(str(error),))
             continue
         findings += _check(dataset, workers, progress or NoProgress())
-    return findings
+    return findings + (Findings() if category else unread_categories(data, layout))
 
 
 def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Findings:
@@ -84,7 +79,6 @@ def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Finding
     threads = workers or min(8, os.cpu_count() or 1)
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         warnings.simplefilter("ignore", AlphaWarning)
-        warnings.simplefilter("ignore", DepthWarning)
         found = pool.map(lambda record: _check_files(record, dataset), records)
         checks = list(track(progress, found, f"Checking {dataset.category}", len(records)))
     log = FindingsLog()
@@ -93,7 +87,7 @@ def _check(dataset: Dataset, workers: int | None, progress: Progress) -> Finding
     _check_duplicates(records, checks, log)
     _check_truth(records, checks, log)
     _check_kinds(checks, log)
-    log.warnings += range_warnings([check.largest for check in checks if check.size])
+    _check_bit_depth(records, checks, log)
     log.notes.insert(0, dataset.summary())
     return dataset.findings + log.findings()
 
@@ -105,7 +99,7 @@ def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
     except DataError as error:
         return _FileCheck(errors=(str(error),))
     height, width = decoded.pixels.shape[:2]
-    errors = list(_mask_errors(record, dataset))
+    errors = []
     has_truth = True
     try:
         has_truth = has_pixel_truth(record, load_ground_truth(record, (height, width), dataset.saturation))
@@ -117,26 +111,11 @@ def _check_files(record: Record, dataset: Dataset) -> _FileCheck:
         digest=digest,
         size=(height, width),
         mode=decoded.mode,
-        largest=float(decoded.pixels.max()),
+        brightest=float(decoded.pixels.max()),
+        largest=decoded.largest,
         has_truth=has_truth,
-        errors=tuple(dict.fromkeys(errors)),
+        errors=tuple(errors),
     )
-
-
-def _mask_errors(record: Record, dataset: Dataset) -> Iterator[str]:
-    """Errors of a binary mask: further values come from interpolation or lossy compression."""
-    if record.mask_kind != "single" or dataset.saturation is not None:
-        return
-    path = record.masks[0]
-    try:
-        values = mask_values(read_mask(path))
-    except DataError:
-        return  # reported by `load_ground_truth`
-    if len(values) > 1:
-        yield (
-            f"mask {path} holds {len(values)} values besides 0 ({first_few([str(value) for value in values])}): "
-            "save it black and white, without loss (PNG)"
-        )
 
 
 def _check_counts(dataset: Dataset, log: FindingsLog) -> None:
@@ -182,11 +161,30 @@ def _check_truth(records: Sequence[Record], checks: Sequence[_FileCheck], log: F
 def _check_kinds(checks: Sequence[_FileCheck], log: FindingsLog) -> None:
     sizes = Counter(f"{check.size[1]} x {check.size[0]}" for check in checks if check.size)
     modes = Counter(check.mode for check in checks if check.size)
-    halved = sum(count for mode, count in modes.items() if mode.endswith(DEEP_PNG))
-    if halved:
-        log.warnings.append(f"{plural(halved, 'picture')}: {HALVED}")
     for what, kinds in (("sizes", sizes), ("pixel modes", modes)):
         if len(kinds) > 1:
             log.notes.append(
                 f"{len(kinds)} {what}: {first_few([f'{kind} ({count})' for kind, count in kinds.most_common()])}"
             )
+
+
+def _check_bit_depth(records: Sequence[Record], checks: Sequence[_FileCheck], log: FindingsLog) -> None:
+    """Note how many bits the good images use; log an error for test images above, a warning where little of the range is used."""
+    read = [(record, check) for record, check in zip(records, checks, strict=True) if check.size]
+    learned = [
+        check.largest for record, check in read if record.split != "test" and check.largest is not None
+    ]
+    bits = bit_depth_of(max(learned)) if learned else 16
+    if learned:
+        log.notes.append(describe_bit_depth(bits, max(learned)))
+    above = {record.id: check.largest for record, check in read if (check.largest or 0) >= 2**bits}
+    if above:
+        log.errors.append(
+            f"{plural(len(above), 'picture')} with values above the {bits} bits of the training pictures, which are not read: "
+            f"{first_few(list(above))}; fit with --set bit_depth={bit_depth_of(max(value or 0 for value in above.values()))}"
+        )
+    scale = 65535 / (2**bits - 1)
+    brightest = max(
+        (check.brightest * (scale if check.largest is not None else 1) for _, check in read), default=1
+    )
+    log.warnings += range_warnings(brightest, len(read))

@@ -90,8 +90,9 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The findings, one line each: errors, warnings, notes."""
-        return self.findings.errors + self.findings.warnings + self.findings.notes
+        """The findings, one line each: errors, warnings, guesses, notes."""
+        found = self.findings
+        return found.errors + found.warnings + found.guesses + found.notes
 
     @property
     def excluded(self) -> tuple[str, ...]:
@@ -138,6 +139,12 @@ def file_digest(path: Path) -> str:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): check that it is there and readable"
         ) from error
+
+
+def content_key(record: Record) -> str:
+    """What tells apart the pixels of an image: the hash of its file, and the bit depth unless it is that of the file."""
+    digest = file_digest(record.image)
+    return digest if record.bit_depth == 16 else f"{digest}-bits{record.bit_depth}"
 
 
 @lru_cache(maxsize=200_000)

@@ -22,10 +22,19 @@ class Findings:
     """Information."""
     excluded: tuple[str, ...] = ()
     """Ids of good images that were left out on request."""
+    guesses: tuple[str, ...] = ()
+    """What was concluded from names of folders."""
+    told: tuple[Path, ...] = field(default=(), repr=False)
+    """Images that are not read, for a reason that a message says."""
 
     def lines(self) -> list[str]:
-        """All messages as `error: ...`, `warning: ...`, `note: ...`, in this order."""
-        ranks = (("error", self.errors), ("warning", self.warnings), ("note", self.notes))
+        """All messages as `error: ...`, `warning: ...`, `guess: ...`, `note: ...`, in this order."""
+        ranks = (
+            ("error", self.errors),
+            ("warning", self.warnings),
+            ("guess", self.guesses),
+            ("note", self.notes),
+        )
         return [f"{rank}: {message}" for rank, messages in ranks for message in messages]
 
     def __add__(self, other: Findings) -> Findings:
@@ -34,6 +43,8 @@ class Findings:
             self.warnings + other.warnings,
             self.notes + other.notes,
             self.excluded + other.excluded,
+            self.guesses + other.guesses,
+            self.told + other.told,
         )
 
 
@@ -45,11 +56,14 @@ class FindingsLog:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
+    told: list[Path] = field(default_factory=list)
 
     def findings(self) -> Findings:
         """The collected messages in order, without duplicates."""
-        ranks = (self.errors, self.warnings, self.notes, self.excluded)
-        return Findings(*(tuple(dict.fromkeys(rank)) for rank in ranks))
+        ranks = (self.errors, self.warnings, self.notes, self.excluded, self.guesses)
+        errors, warnings, notes, excluded, guesses = (tuple(dict.fromkeys(rank)) for rank in ranks)
+        return Findings(errors, warnings, notes, excluded, guesses, tuple(self.told))
 
 
 def first_few(items: Sequence[str | Path], limit: int = NAMED) -> str:

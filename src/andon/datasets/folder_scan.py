@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-from andon.core.errors import DataError
-from andon.core.image_files import IGNORED, is_image, natural_key
+from andon.core.listing import entries, images_below, is_image, natural_key
 from andon.core.own_output import is_own, note
 from andon.datasets.findings import FindingsLog
+from andon.datasets.folder_names import MASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +60,29 @@ def has_images(folder: Path) -> bool:
     return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
 
 
+def image_folders(folder: Path, log: FindingsLog) -> list[tuple[Path, tuple[Path, ...]]]:
+    """`folder` and the folders in it that hold images, without masks, each with its images in natural order."""
+    for path in (folder, *folders_in(folder)):
+        scan(path, log)  # says what is wrong with single files
+    return [
+        (inside, natural_order(list(listed)))
+        for inside, listed in groupby(images_below(folder), key=lambda path: path.parent)
+        if not any(part.lower() in MASKS for part in inside.relative_to(folder).parts)
+    ]
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there is an image in `folder` or in the folders in it."""
+    return any(True for _ in images_below(folder))
+
+
 def natural_order(paths: Sequence[Path]) -> tuple[Path, ...]:
     """Paths of one folder, sorted by stem (natural order), then by name."""
     return tuple(sorted(paths, key=lambda path: (natural_key(path.stem), path.name)))
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in IGNORED:
-                    yield entry
-    except OSError as error:
-        raise DataError(
-            f"folder {folder} cannot be listed ({error.strerror}): check path and permissions"
-        ) from error
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries(folder) if not entry.name.startswith(".")]
 
 
 def _trouble(entry: os.DirEntry[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from andon.core.errors import DataError, nearest
 from andon.core.records import Split
-from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, is_bad, is_good
+from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, meaning
 
 COLUMNS = ("image", "split", "label", "category", "defect_type", "mask", "object_id", "session")
 SUFFIXES = (".csv", ".json", ".jsonl")
@@ -171,10 +171,9 @@ def _label(text: str, where: str) -> int | None:
     if not text:
         return None
     text = text.removesuffix(".0")  # pandas writes integers of a column with gaps so
-    if is_good(text):
-        return 0
-    if is_bad(text):
-        return 1
+    found = meaning(text)
+    if found is not None:
+        return {"good": 0, "bad": 1}[found]
     raise DataError(
         f"{where}: unknown label {text!r}, must be 0 or good, 1 or bad, or empty where it is not known"
     )
@@ -189,7 +188,7 @@ def resolve(text: str, base: Path, where: str, *, allow_outside: bool) -> Path:
     parts = PurePosixPath(text.replace("\\", "/"))
     if not allow_outside and (windows.anchor or parts.is_absolute() or ".." in parts.parts):
         raise DataError(
-            f"{where}: {text!r} may lie outside {base}: use a path below it, or allow_outside=True "
-            "(--allow-outside)"
+            f"{where}: {text!r} may lie outside {base}: use a path below it, or from Python "
+            "andon.open_dataset(..., allow_outside=True)"
         )
     return base / (text if windows.drive else parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +90,41 @@ class MaskFolders:
                 matched.update(choices)
                 mask_files[image] = self._mask_files(choices[0])
         orphans = [path for path in found.images if path not in matched]
-        orphans += [path for path in found.folders if path not in matched and has_images(path)]
+        orphans += [
+            path
+            for path in found.folders
+            if path not in matched and path not in self._used and has_images(path)
+        ]
         if orphans:
             self.log.errors.append(
                 f"{len(orphans)} masks without a picture in {defects}: {first_few(orphans)}"
             )
         return mask_files
+
+    def files_below(
+        self, groups: Sequence[tuple[Path, Sequence[Path]]], defects: Path, *, only: bool = False
+    ) -> dict[Path, MaskFiles]:
+        """Mask files of images in `defects` and in the folders in it, given as folders with their images.
+
+        Folders inside have mask folders of their own or share that of `defects`, as long as no two of their images have
+        one name.
+        """
+        found: dict[Path, MaskFiles] = {}
+        shared: list[Path] = []
+        for folder, listed in groups:
+            if folder != defects and self._folder_of(folder, only=False) is not None:
+                found |= self.files_of(listed, folder)
+            else:
+                shared += listed
+        found |= self.files_of(shared, defects, only=only)
+        stems = Counter(path.stem for path in shared)
+        twins = [path for path in shared if len(groups) > 1 and stems[path.stem] > 1 and path in found]
+        if twins:
+            self.log.errors.append(
+                f"masks of {defects} belong to several pictures of one name ({first_few(twins)}): put them into folders like "
+                "those of the pictures"
+            )
+        return {path: files for path, files in found.items() if path not in twins}
 
     def report_unused(self) -> None:
         """Log mask folders that belong to no folder of images. To be called after all images are paired."""

@@ -18,9 +18,12 @@ from andon.core.errors import DataError
 from andon.core.image_files import read_mask
 from andon.core.records import Defect, GroundTruth, Record
 from andon.core.region import inspected_pixels
+from andon.datasets.findings import first_few
 
 SOFT_ABOVE = 127
 """Larger values are anomalous in masks with grey edges (MTD)."""
+LARGEST_SHARE = 0.9
+"""Share of an image from which on a mask is refused, since it seems inverted."""
 CONFIG_KEYS = {"defect_name", "pixel_value", "saturation_threshold", "relative_saturation"}
 
 
@@ -48,7 +51,8 @@ def load_ground_truth(
     outside the inspected region are not. With `saturation` each file must hold one value besides 0, which selects the
     entry; without it a defect saturates at its own area. An anomalous image without a mask, or with an empty one, has no
     defects here: see `has_pixel_truth`. Raises `DataError` when a mask cannot be read, differs in size from the image, is
-    not empty for an image labelled good, or holds a value that `saturation` does not list.
+    not empty for an image labelled good, holds several values (grey edges), seems inverted, or holds a value that `saturation`
+    does not list.
     """
     defects = []
     for path in record.masks:
@@ -68,6 +72,8 @@ def load_ground_truth(
                 f"mask {path} marks {area} pixels of {record.image}, which is labelled good: correct "
                 "label or mask"
             )
+        if record.mask_kind in ("single", "channels"):
+            _check_black_and_white(path, values, mask, saturation is not None)
         inspected = inspected_pixels(record, shape)
         if inspected is not None:
             mask &= inspected
@@ -75,6 +81,25 @@ def load_ground_truth(
         if area:
             defects.append(_defect(record, path, values, mask, area, saturation))
     return GroundTruth(tuple(defects), (shape[0], shape[1]))
+
+
+def _check_black_and_white(
+    path: Path, values: npt.NDArray[np.integer], mask: npt.NDArray[np.bool_], named: bool
+) -> None:
+    """Raise `DataError` for a mask with further values, unless they are `named`, and for one that seems inverted."""
+    found = mask_values(values)
+    if len(found) > 1 and not named:
+        raise DataError(
+            f"mask {path} holds {len(found)} values besides 0 ({first_few([str(value) for value in found])}): "
+            "save it black and white, without loss (PNG)"
+        )
+    share = float(mask.mean())
+    frame = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    if share > LARGEST_SHARE or (share > 0.5 and all(side.all() for side in frame)):
+        raise DataError(
+            f"mask {path} marks {100 * share:.0f} % of its picture, so it seems inverted (every value but 0 marks a defect, "
+            "transparency is not read): save it white on black, or remove it where the whole picture is defective"
+        )
 
 
 def has_pixel_truth(record: Record, truth: GroundTruth) -> bool:

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from andon.core.errors import DataError
 from andon.core.files import writing
-from andon.core.image_files import list_images
+from andon.core.listing import list_images
 from andon.core.paths import cache_dir
 from andon.core.records import Record
 

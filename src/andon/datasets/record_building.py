@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from andon.core.errors import DataError
-from andon.core.image_files import natural_key
+from andon.core.listing import natural_key
 from andon.core.records import Group, Record, Split
 from andon.datasets.dataset import Records
 from andon.datasets.exclusion import find_excluded
 from andon.datasets.findings import FindingsLog, first_few, plural
-from andon.datasets.folder_names import MASKS
-from andon.datasets.folder_scan import folders_in, scan
+from andon.datasets.folder_names import FolderNames
+from andon.datasets.folder_scan import image_folders
 from andon.datasets.layouts import Options
 from andon.datasets.mask_pairing import NO_MASKS, MaskFiles, separate_masks
 from andon.datasets.sessions import with_sessions
@@ -55,12 +56,26 @@ def chosen_good(records: Sequence[Record], options: Options, log: FindingsLog) -
 
     Raises `DataError` for a name to exclude that is unknown or ambiguous, where none is left, or for sessions not found.
     """
-    excluded = find_excluded(records, options.exclude, strict=not options.exclude_missing)
+    excluded = find_excluded(records, options.exclude, strict=not options.lenient)
     log.excluded += sorted(excluded)
+    log.told += [record.image for record in records if record.id in excluded]
     kept = [record for record in records if record.id not in excluded]
     if not kept:
         raise DataError(f"all {plural(len(records), 'good picture')} are excluded: leave some to learn from")
     return with_sessions(kept, options.sessions, log)
+
+
+def say_guess(
+    names: FolderNames, log: FindingsLog, *, good: Sequence[Path] = (), bad: Sequence[Path] = ()
+) -> None:
+    """Log what was concluded from names of folders that are neither told nor documented."""
+    for kind, other, folders in (("good", "bad", good), ("bad", "good", bad)):
+        guessed = dict.fromkeys(folder.name for folder in folders if names.is_guess(folder.name))
+        log.guesses += [
+            f"the folder {name!r} is read as {kind} parts, by its name: --{kind} {quote(name)} confirms it, "
+            f"--{other} {quote(name)} says the opposite"
+            for name in guessed
+        ]
 
 
 def of_split(records: Sequence[Record], split: Split) -> list[Record]:
@@ -73,18 +88,28 @@ def good_folder_records(
     root: Path,
     category: str,
     split: Split,
+    names: FolderNames,
     *,
     mask_files: Mapping[Path, MaskFiles] | None = None,
     log: FindingsLog,
 ) -> list[Record]:
-    """Records of the images in a folder of good ones, then of those in its sub-folders, each of which is a session."""
-    records = folder_records(
-        folder, scan(folder, log).images, root, category, split, mask_files=mask_files, log=log
-    )
-    for session in folders_in(folder):
-        if session.name.lower() not in MASKS:
-            found = folder_records(session, scan(session, log).images, root, category, split, log=log)
-            records += [replace(record, session=session.name) for record in found]
+    """Records of the images in a folder of good ones, then of those in the folders in it, each of which is a session.
+
+    The images in folders named like anomalous ones are left out, with an error.
+    """
+    records: list[Record] = []
+    for inside, listed in image_folders(folder, log):
+        way = inside.relative_to(folder)
+        if any(names.is_bad(part) for part in way.parts):
+            log.told += listed
+            log.errors.append(
+                f"{inside} holds {plural(len(listed), 'picture')} and is named like a folder of bad parts, inside a folder of "
+                "good ones: left out, move it, or say --good NAME"
+            )
+            continue
+        found = folder_records(inside, listed, root, category, split, mask_files=mask_files, log=log)
+        session = way.as_posix() if way.parts else None
+        records += [replace(record, session=session) for record in found]
     return records
 
 

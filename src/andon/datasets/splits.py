@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
@@ -95,7 +96,7 @@ def hold_out(
     if len(records) < needs:
         raise DataError(
             f"{base} has {plural(len(records), 'picture')} of good parts, setting some aside for {into} needs at "
-            f"least {needs}: add pictures"
+            f"least {needs}: add pictures, then look with `andon data check {quote(str(base))}`"
         )
     if len(set(keys)) < 2:
         raise DataError(

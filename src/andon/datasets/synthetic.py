@@ -19,10 +19,11 @@ from PIL import Image
 from scipy import ndimage
 
 from andon.core.files import writing
-from andon.core.image_files import decode, read_size
+from andon.core.image_files import read_size
+from andon.core.images import read_image
 from andon.core.paths import cache_dir
 from andon.core.records import Record
-from andon.datasets.dataset import file_digest
+from andon.datasets.dataset import content_key
 from andon.datasets.masks import load_ground_truth
 from andon.datasets.penalty_images import procedural_image
 
@@ -49,15 +50,15 @@ def synthetic_anomalies(good: Sequence[Record], *, seed: int, most: int = MOST) 
     if not good:
         return []
     chosen = list(good[:most])
-    content = "|".join([str(VERSION), str(seed), *(file_digest(record.image) for record in chosen)])
+    content = "|".join([str(VERSION), str(seed), *(content_key(record) for record in chosen)])
     folder = cache_dir() / "synthetic" / hashlib.sha256(content.encode()).hexdigest()[:16]
     records = []
     for k, record in enumerate(chosen):
         kind = KINDS[k % len(KINDS)]
         image, mask = folder / f"{k:03d}.png", folder / f"{k:03d}_mask.png"
         if not (image.is_file() and mask.is_file()):
-            donor = decode(chosen[(k + 1) % len(chosen)].image).pixels
-            made, where = add_anomaly(decode(record.image).pixels, donor, kind, seed=[seed, k])
+            donor = read_image(chosen[(k + 1) % len(chosen)])
+            made, where = add_anomaly(read_image(record), donor, kind, seed=[seed, k])
             _write(image, np.asarray(np.round(made * 255), np.uint8))
             _write(mask, where.astype(np.uint8) * 255)
         records.append(

@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from andon.core.appearance import look_at, with_bit_depth
 from andon.core.errors import ConfigError
 from andon.core.images import as_float, to_tensor
 from andon.core.records import Record
@@ -36,7 +37,6 @@ from andon.metrics import PixelRanking, auroc
 from andon.nn.backbones import Backbone
 from andon.nn.sanity_checks import fingerprints
 from andon.nn.training import Trainer
-from andon.nn.weights import WeightFile
 from andon.runtime.predictor import Predictor, RawBatch, RawPrediction
 from andon.thresholds.calibration import GoodResults, calibrate_on_good, calibrate_on_labelled
 
@@ -68,6 +68,8 @@ class Detector(Predictor, nn.Module):
     """Names of own buffers that take the size of what was learned, so that a saved state may bring any size."""
     closed_form: ClassVar[bool] = False
     """Whether learning costs so little that it can be repeated without each fold of the good images (`cross_fit`)."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Changes of settings by name, the default (none) first, among which labelled anomalous images may choose."""
     fewest_images: ClassVar[int] = 1
     """Good images that `learn` needs."""
     one_at_a_time: ClassVar[bool] = False
@@ -164,6 +166,11 @@ class Detector(Predictor, nn.Module):
         return None if self.config.tile.size is None else self.config.tile.tiling()
 
     @property
+    def runtime(self) -> str:
+        """PyTorch, with its version."""
+        return f"torch {torch.__version__}"
+
+    @property
     def stated_rule(self) -> str:
         """In words: how the image score follows, whether or not images are cut into tiles."""
         return self.score_rule if self.tiling is None else self.tiling.score_rule
@@ -200,6 +207,11 @@ class Detector(Predictor, nn.Module):
                 with_region(records, area) for records in (train, validation, test, labelled)
             )
         trainer = trainer if trainer is not None else Trainer()
+        seen = look_at([*train, *validation], self.config.bit_depth)
+        if seen is not None:
+            train, validation, test, labelled = (
+                with_bit_depth(records, seen.bit_depth) for records in (train, validation, test, labelled)
+            )
         fold_of: tuple[int, ...] = ()
         if self.cross_fitted:
             train, validation = sorted([*train, *validation], key=lambda record: record.id), ()
@@ -231,6 +243,7 @@ class Detector(Predictor, nn.Module):
                 held_out = bool(validation)
                 source = "validation" if held_out else "train"
                 self.calibrate(validation if held_out else train, source=source, labelled=labelled)
+        self.calibration = replace(self.fitted(), seen=seen)
         return self
 
     def cross_fit(
@@ -299,7 +312,9 @@ class Detector(Predictor, nn.Module):
     def _set_thresholds(
         self, good: GoodResults, source: str, labelled: Sequence[Record], folds: int = 0
     ) -> None:
-        self.calibration = calibrate_on_good(self.config, good, source=source, folds=folds)
+        seen = None if self.calibration is None else self.calibration.seen
+        found = calibrate_on_good(self.config, good, source=source, folds=folds)
+        self.calibration = replace(found, seen=seen)
         if self.config.threshold == "labels":
             self.calibration = calibrate_on_labelled(self.calibration, good, self.scan(labelled))
 
@@ -376,9 +391,3 @@ def raw_batch(found: Analysis) -> RawBatch:
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:
     return np.asarray(values.float().cpu().numpy())
-
-
-def weight_lines(*backbones: Backbone) -> tuple[dict[str, str], ...]:
-    """Origin lines of the weights some backbones use, each once."""
-    files: dict[str, WeightFile] = {b.weights.name: b.weights for b in backbones}
-    return tuple(file.describe() for file in files.values())

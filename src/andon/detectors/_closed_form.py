@@ -42,6 +42,14 @@ class ClosedForm(Detector):
     def analyse_features(self, features: Tensor) -> Analysis:
         """`analyse` of images with these features (B, ...)."""
 
+    def extract_good(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) training images to what `estimate` reads (B, ...): `extract`, and maybe features of copies."""
+        return self.extract(images)
+
+    def as_extracted(self, features: Tensor) -> Tensor:
+        """The part of `extract_good` (B, ...) that `extract` gives."""
+        return features
+
     def begin(self, images: int, trainer: Trainer) -> None:
         """What comes before any of so many images is read: draws that `extract` depends on, checks of memory."""
 
@@ -68,7 +76,7 @@ class ClosedForm(Detector):
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         self.begin(len(train), trainer)
         features = KeptFeatures(
-            train, self.extract, self.input_size, trainer, room=ROOM if self.reads_again else 0
+            train, self.extract_good, self.input_size, trainer, room=ROOM if self.reads_again else 0
         )
         self.estimate(features, range(len(train)), trainer)
 
@@ -82,7 +90,7 @@ class ClosedForm(Detector):
             count = max(fold_of) + 1
             folds = [[k for k, fold in enumerate(part_folds) if fold == number] for number in range(count)]
             self.begin(len(parts), trainer)
-            features = KeptFeatures(parts, self.extract, self.input_size, trainer, room=ROOM)
+            features = KeptFeatures(parts, self.extract_good, self.input_size, trainer, room=ROOM)
             with trainer.timed("features"):
                 features.keep()
             with trainer.progress.task("cross-fitting", count + 1) as bar, trainer.silent():
@@ -102,7 +110,7 @@ class ClosedForm(Detector):
         done = 0
         for batch in features.batches(chosen):
             with trainer.timed("calibration"):
-                raw = raw_batch(self.analyse_features(batch))
+                raw = raw_batch(self.analyse_features(self.as_extracted(batch)))
                 found = []
                 for row in range(len(batch)):
                     k = chosen[done + row]

@@ -22,6 +22,8 @@ class DetectorConfig(Config):
     """Share of good images the threshold may reject (alpha of the conformal rule)."""
     few_images: Literal["max", "error"] = "max"
     """When there are too few held-out images for that rate: use their maximum and say which rate it gives, or refuse."""
+    bit_depth: Literal["auto", 10, 12, 14, 16] = "auto"
+    """Bits that the values of 16-bit files use; `auto`: the fewest of 10, 12, 14 and 16 that hold the good images."""
     tile: TileConfig = TileConfig()
     """Large images in overlapping tiles at their own resolution."""
 

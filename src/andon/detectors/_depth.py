@@ -22,9 +22,9 @@ from andon.core.errors import ConfigError
 from andon.core.images import View, load_depth
 from andon.core.records import Record
 from andon.datasets.depth import network_planes
-from andon.detectors._base import Detector, DetectorConfig, weight_lines
+from andon.detectors._base import Detector, DetectorConfig
 from andon.layers.adapter import FeatureAdapter
-from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.feature_cache import FeatureCache
 from andon.nn.training import Trainer
 

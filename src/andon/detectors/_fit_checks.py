@@ -65,8 +65,8 @@ def check_folds(detector: Detector, good: Sequence[Record], fold_of: Sequence[in
         parts = len({record.object_id or record.id for record in good})
         raise DataError(
             f"{plural(len(good), 'good picture')} of {plural(parts, 'part')} cannot give cross-fitted thresholds, since "
-            f"{detector.name} needs {detector.fewest_images} to learn from and a fold leaves {left}: add good pictures, or use "
-            "threshold_scores=held_out"
+            f"{detector.name} needs {detector.fewest_images} to learn from and a fold leaves {left}: add good pictures, or "
+            "hold one out: `andon fit ... --set threshold_scores=held_out`"
         )
 
 

@@ -52,6 +52,10 @@ class RecipeSettings(Config):
     """How sessions of good images are told apart: `auto`, `exif`, `none`, or a pattern with one group for file names."""
     exclude: tuple[str, ...] = ()
     """Good images that are left out, each by id, file name or path."""
+    good: tuple[str, ...] = ()
+    """Names of folders of good images, where their names do not say so."""
+    bad: tuple[str, ...] = ()
+    """Names of folders of anomalous images, where their names do not say so."""
     gate: bool = False
     """Also evaluate behind SPADE's gate: pixels count only in images that are flagged as a whole."""
     pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
 from andon.core.files import write_bytes, write_json
+from andon.core.mistaken import how_to_make
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.history import read_changes, with_changes
 
@@ -118,4 +119,4 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def _missing(folder: str | Path, error: FileNotFoundError) -> DataError:
     name = Path(str(error.filename)).name
-    return DataError(f"{folder} holds no detector ({name} is missing): give a folder made by `andon fit`")
+    return DataError(f"{folder} holds no detector ({name} is missing): {how_to_make(Path(folder))}")

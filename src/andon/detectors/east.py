@@ -9,7 +9,8 @@ the density in closed form: no student, no flow, no epochs. Two distances of eac
 - *neighbour*: the distance to the nearest patch of a coreset of good images, wherever in the image it was, as in PatchCore (arXiv
   2106.08265).
 
-Each distance is standardised by its mean and deviation over cells of good images. Formulas: ``docs/reference/models/east.md``;
+Each distance is standardised by its mean and deviation over cells of good images. Each training image is read twice, as it is and
+in other light, shifted by a few pixels and compressed, since a line changes so too. Formulas: ``docs/reference/models/east.md``;
 what was tried: ``docs/results/east.md``.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,14 +28,15 @@ from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
 from andon.core.records import Record
-from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
+from andon.layers.augment import disturbed
 from andon.layers.coreset import greedy_centres
 from andon.layers.gaussians import PositionGaussians, mahalanobis
 from andon.layers.neighbours import nearest
 from andon.layers.patches import ConcatEmbedding
-from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer, seeded
 
@@ -66,6 +68,8 @@ class EASTConfig(ClosedFormConfig):
     """Added to the diagonal of each covariance, in units of the mean variance of the common one."""
     bank: Count = 1000
     """Patches in the coreset, at most."""
+    copies: bool = True
+    """Learn from a copy of each training image too: in other light, shifted, and every other one compressed."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
 
@@ -77,7 +81,7 @@ class _Seen:
     gaussians: PositionGaussians | None
     """Sums over all of them; None where the score needs no Gaussian."""
     patches: Mapping[int, Tensor]
-    """(n, d) patches drawn from each image, by its position."""
+    """(n, d) patches drawn from each image and its copy, by its position."""
 
 
 class EAST(ClosedForm):
@@ -96,6 +100,12 @@ class EAST(ClosedForm):
     common_: Tensor
     """Share of the common covariance in use."""
     sized_by_learning = frozenset({"mean_", "whitening_", "bank_"})
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        "high-resolution": {"extractor.image_size": 512},
+        "low-resolution": {"extractor.image_size": 256},
+        "neighbour": {"score": "neighbour"},
+    }
     fewest_images = 3
     reads_again = True
 
@@ -154,7 +164,7 @@ class EAST(ClosedForm):
         covariances = PositionGaussians.bytes_needed(
             height * width // self.config.block**2, size, copied=True
         )
-        features = min(4 * images * size * height * width, ROOM)
+        features = min(4 * (1 + self.config.copies) * images * size * height * width, ROOM)
         require_memory(
             covariances * (self.config.score != "neighbour") + features + 12 * CANDIDATES * size,
             self.config.memory_gib,
@@ -164,21 +174,25 @@ class EAST(ClosedForm):
 
     def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
         seen = self._read(features, chosen, trainer)
-        self._learn_from(features, seen.gaussians, seen.patches, chosen, trainer)
+        if seen.gaussians is not None:
+            self._choose_share(features, seen.gaussians, chosen)
+        self._learn_from(seen.gaussians, seen.patches, chosen, trainer)
 
     def estimate_without(
         self, features: KeptFeatures, folds: Sequence[Sequence[int]], trainer: Trainer
     ) -> Iterator[None]:
-        """The sums of each fold are taken away from those of all images."""
+        """The sums of each fold are taken away from those of all images; share and standardisation of all images stay."""
         everything = range(len(features))
         seen = self._read(features, everything, trainer)
+        if seen.gaussians is not None:
+            self._choose_share(features, seen.gaussians, everything)
         for fold in folds:
             left_out = set(fold)
             rest = [k for k in everything if k not in left_out]
-            sums = None if seen.gaussians is None else seen.gaussians.without(features.batches(fold))
-            self._learn_from(features, sums, seen.patches, rest, trainer)
+            sums = None if seen.gaussians is None else self._without(seen.gaussians, features, fold)
+            self._learn_from(sums, seen.patches, rest, trainer)
             yield
-        self._learn_from(features, seen.gaussians, seen.patches, everything, trainer)
+        self._learn_from(seen.gaussians, seen.patches, everything, trainer)
 
     def _read(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> _Seen:
         """Sums and patches of the chosen images."""
@@ -193,19 +207,24 @@ class EAST(ClosedForm):
         with trainer.timed("features"):
             for batch in features.batches(chosen, "reading features"):
                 if gaussians is not None:
-                    gaussians.add(batch)
-                for row in batch:
+                    gaussians.add(batch.flatten(0, 1))
+                for row in batch:  # (V, P, d)
                     k = chosen[len(patches)]
-                    inspected = row[self._inspected(features.records[k]).to(row.device)]
+                    inspected = row[:, self._inspected(features.records[k]).to(row.device)].flatten(0, 1)
                     if drawn < len(inspected):
                         order = torch.randperm(len(inspected), generator=seeded(trainer.seed, "patches", k))
                         inspected = inspected[order[:drawn].to(row.device)]
                     patches[k] = inspected
         return _Seen(gaussians, patches)
 
+    def _without(
+        self, gaussians: PositionGaussians, features: KeptFeatures, left_out: Sequence[int]
+    ) -> PositionGaussians:
+        """The sums without these images and their copies."""
+        return gaussians.without(batch.flatten(0, 1) for batch in features.batches(left_out))
+
     def _learn_from(
         self,
-        features: KeptFeatures,
         gaussians: PositionGaussians | None,
         patches: Mapping[int, Tensor],
         chosen: Sequence[int],
@@ -214,7 +233,6 @@ class EAST(ClosedForm):
         """Learn from the chosen images, of which `gaussians` has the sums; float32 sums cannot be used afterwards."""
         if gaussians is not None:
             with trainer.timed("covariances"):
-                self._choose_share(features, gaussians, chosen)
                 self.mean_ = gaussians.mean.float()
                 self.whitening_ = gaussians.whitening(self.config.regularisation, float(self.common_))
         if self.config.score != "gaussian":
@@ -232,14 +250,14 @@ class EAST(ClosedForm):
         Mean and deviation of the Gaussian distance are those of their cells.
         """
         held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
-        rest = gaussians.without(features.batches(held))
+        rest = self._without(gaussians, features, held)
 
         def some(x: Tensor) -> Tensor:
             """(..., P, d) to the cells (..., p, d) of every `SOME_BLOCKS`-th block."""
             blocks = x.reshape(*x.shape[:-2], -1, rest.group, x.shape[-1])
             return blocks[..., ::SOME_BLOCKS, :, :].flatten(-3, -2)
 
-        cells = torch.cat([some(batch) for batch in features.batches(held)])
+        cells = torch.cat([some(self.as_extracted(batch)) for batch in features.batches(held)])
         seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
         seen = some(seen[..., None])[..., 0]
         mean = some(rest.mean.float())
@@ -275,6 +293,14 @@ class EAST(ClosedForm):
     def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images to the vectors of their cells (B, P, d), block by block."""
         return self._in_blocks(self.embedding(self.extractor(images)))
+
+    def extract_good(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) training images to the cells (B, V, P, d) of each and of its copy."""
+        views = [images, disturbed(images)] if self.config.copies else [images]
+        return torch.stack([self.extract(view) for view in views], 1)
+
+    def as_extracted(self, features: Tensor) -> Tensor:
+        return features[:, 0]
 
     def _in_blocks(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) to (B, P, C), block by block."""

@@ -25,14 +25,14 @@ from torch.nn import functional as F
 from andon.core.config import Amount, Count, Share
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
-from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.gaussians import PositionGaussians, mahalanobis
 from andon.layers.patches import ConcatEmbedding
 from andon.layers.smoothing import Smoothing
-from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.kept_features import KeptFeatures
 from andon.nn.training import Trainer, seeded
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from andon.core.config import Amount, Count
 from andon.core.memory_budget import require_memory
-from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
@@ -27,7 +27,7 @@ from andon.layers.coreset import greedy_centres, random_projection
 from andon.layers.neighbours import nearest
 from andon.layers.patches import ConcatEmbedding, PatchEmbedding
 from andon.layers.smoothing import Smoothing
-from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer, seeded
 

@@ -23,14 +23,14 @@ from andon.core.errors import ConfigError
 from andon.core.errors import nearest as nearest_name
 from andon.core.memory_budget import require_memory
 from andon.core.records import Record
-from andon.detectors._base import Analysis, weight_lines
+from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
 from andon.layers.centre_crop import crop_centre, paste_centre, resized_side
 from andon.layers.neighbours import Neighbours, merged, nearest
 from andon.layers.patches import to_grid
 from andon.layers.smoothing import Smoothing
-from andon.nn.backbones import Backbone, BackboneConfig
+from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer
 

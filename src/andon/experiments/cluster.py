@@ -82,7 +82,7 @@ class Cluster:
                 yield job, failure
 
     def file_predictions(
-        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool
+        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, strict: bool = False
     ) -> Iterator[FilePrediction]:
         """Predictions of all records, in the order their chunks end; heat maps and masks come back into `save`.
 
@@ -94,7 +94,7 @@ class Cluster:
             detector = [ray.put(content)]  # in a list, so that only workers that need it fetch it
             key = hashlib.sha256(content).hexdigest()
             task = ray.remote(num_cpus=self.cores, max_retries=RETRIES)(_predict_chunk)
-            options = (save is not None, maps, _versions())
+            options = (save is not None, maps, strict, _versions())
             room = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)) // self.cores)
             chunks = iter(lambda: list(itertools.islice(records, CHUNK)), [])
             pending = {
@@ -224,6 +224,7 @@ def _predict_chunk(
     records: Sequence[Record],
     save: bool,
     maps: bool,
+    strict: bool,
     versions: Mapping[str, str],
 ) -> tuple[str, tuple[list[FilePrediction], bytes]]:
     """Why it failed, or nothing; predictions of some images and their packed heat maps."""
@@ -234,7 +235,7 @@ def _predict_chunk(
             _DETECTOR[key] = _unpacked_detector(_ray().get(detector[0]))
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
             folder = Path(scratch) if save else None
-            found = list(file_predictions(_DETECTOR[key], records, save=folder, maps=maps))
+            found = list(file_predictions(_DETECTOR[key], records, save=folder, maps=maps, strict=strict))
             return "", (found, _pack(Path(scratch)))
     except (AndonError, OSError) as error:
         return f"{error} (on {platform.node()})", ([], b"")

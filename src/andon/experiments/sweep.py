@@ -164,7 +164,7 @@ def run_job(
     """
     run = job.folder(out)
     recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
-    source = Source(data or job.data, job.category or None, job.layout)
+    source = Source(data or job.data, job.category or None, job.layout, recipe.good, recipe.bad)
     fitted = fit_run(run, source, recipe, resume=True, device=device, progress=progress)
     evaluate_run(run, progress=progress, fitted=fitted)
     write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})

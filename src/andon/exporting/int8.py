@@ -92,7 +92,8 @@ def export_int8(
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         whole, small = Path(scratch) / "whole.onnx", Path(scratch) / "small.onnx"
         export(detector, whole)
-        with detector.cut(dataset.train[:CALIBRATED], Trainer(device="cpu"), "calibration") as good:
+        train = [detector.as_learned(record) for record in dataset.train[:CALIBRATED]]
+        with detector.cut(train, Trainer(device="cpu"), "calibration") as good:
             tile = detector.tiling
             size = detector.input_size if tile is None else (tile.size, tile.size)
             convolutions = _quantise(whole, small, good[:CALIBRATED], size)
@@ -184,7 +185,7 @@ def _compare(
     scores: list[tuple[float, float]] = []
     shown, changed = 0.0, 0
     with progress.task("measuring what 8 bits cost", len(records)) as bar:
-        for a, b in zip(before.stream(records), after.stream(records), strict=True):
+        for a, b in zip(before.judged(records), after.judged(records), strict=True):
             scores.append((a.raw_score, b.raw_score))
             shown, changed = max(shown, abs(a.score - b.score)), changed + (a.is_anomalous != b.is_anomalous)
             bar.advance()

@@ -153,13 +153,13 @@ def predict_latency(
         if sum(pixels.nbytes for pixels in decoded) > HELD:
             break
         if isinstance(image, Record):
-            pixels = read_image(image, with_points=detector.needs_points)
+            pixels = read_image(detector.as_learned(image), with_points=detector.needs_points)
             decoded.append(pixels if detector.needs_points else as_uint8(pixels))
         else:
             decoded.append(image)
     device = detector.device()
     return measure(
-        lambda k: detector.predict(decoded[k % len(decoded)]),
+        lambda k: next(detector.judged([decoded[k % len(decoded)]], ahead=0)),
         scope="predict",
         machine=describe_machine(device),
         synchronise=synchroniser(device),
@@ -190,7 +190,7 @@ def stage_latency(
             marks.append((stage, time.perf_counter()))
 
         mark("")
-        next(predictor.stream([turn[k % len(turn)]], ahead=0, mark=mark))
+        next(predictor.judged([turn[k % len(turn)]], ahead=0, mark=mark))
         calls.append(marks)
 
     total = measure(call, scope="total", machine=machine, synchronise=wait, effort=effort)
@@ -219,16 +219,15 @@ def describe_machine(device: torch.device | None = None, *, runtime: str | None 
     """Processor, threads and torch version (or another runtime that executes the network) in one line."""
     system = f"{platform.system()} {platform.machine()}"
     if runtime is not None:
-        return f"{_processor()}, {os.cpu_count()} cores, {runtime}, {system}"
+        return f"{processor()}, {os.cpu_count()} cores, {runtime}, {system}"
     import torch
 
-    name = (
-        torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else _processor()
-    )
+    name = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else processor()
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {system}"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this machine's processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
             return next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))

@@ -13,7 +13,6 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +24,12 @@ from torch.nn import functional as F
 
 from andon.core.errors import AndonError, ConfigError
 from andon.core.files import writing
+from andon.core.records import Prediction
 from andon.core.region import InspectionRegion
 from andon.core.version import VERSION
 from andon.detectors._base import Detector
+from andon.exporting.installed import check_installed
+from andon.exporting.resizing import resized
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
 from andon.thresholds.display import AffineDisplay
@@ -135,27 +137,6 @@ def places(new: int, old: int, device: torch.device) -> Tensor:
     return torch.div(twice * old, sides, rounding_mode="floor")
 
 
-def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, h, w) in [0, 1]: `andon.core.images.resize` as two products, the same in every runtime.
-
-    Runtimes disagree about antialiased resizing as an operator; about products of matrices they agree.
-    """
-    (height, width), (h, w) = images.shape[1:3], size
-    rows = shrinking(height, h, images.device) @ images.float().flatten(2)  # (B, h, W·3)
-    planes = rows.reshape(-1, h, width, 3).permute(0, 3, 1, 2)
-    return planes @ shrinking(width, w, images.device).T / 255
-
-
-def shrinking(before: int, after: int, device: torch.device) -> Tensor:
-    """(after, before): weights of each old pixel in each new one, bilinear, antialiased, half-pixel centres."""
-    scale = torch.scalar_tensor(before, dtype=torch.float32, device=device) / after
-    centres = (torch.arange(after, dtype=torch.float32, device=device) + 0.5) * scale
-    places = torch.arange(before, dtype=torch.float32, device=device) + 0.5
-    reach = scale.clamp_min(1.0)  # a new pixel looks at all the old ones it covers
-    weights = (1 - (places[None] - centres[:, None]).abs() / reach).clamp_min(0)
-    return weights / weights.sum(1, keepdim=True)
-
-
 def displayed(raw: Tensor, display: AffineDisplay) -> Tensor:
     """As `AffineDisplay`, in tensors: exactly 1 at the threshold, below 1 for everything below it."""
     shown = 1 + (raw - display.threshold) / display.span
@@ -172,13 +153,7 @@ def export(
     for missing packages, `ExportError` (and leaves no file) where the predictions differ by more than `TOLERANCE`.
     """
     _check_exportable(detector)
-    needs = ("onnx", "onnxscript", "onnxruntime" if form == "onnx" else "openvino")
-    missing = [name for name in needs if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"exporting needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            "pip install 'andon[export]'"
-        )
+    check_installed("onnxruntime" if form == "onnx" else "openvino")
     if form == "onnx":
         _write_onnx(detector, path)
     else:
@@ -192,28 +167,67 @@ def export(
         raise
 
 
+def write_network(detector: Detector, path: Path) -> None:
+    """Write a detector as .onnx, without executing it. Raises `ConfigError` for a detector that cannot be exported."""
+    _check_exportable(detector)
+    _write_onnx(detector, path)
+
+
 def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Image]) -> Exported:
     """Raise `ExportError` unless a model predicts as the detector does, on `pictures` and on images of noise."""
-    tried = [*(picture[None] for picture in pictures), *_noise(detector)]
-    largest = largest_map = 0.0
+    found = compare_all(detector, [model], path, pictures)[0]
+    if isinstance(found, ExportError):
+        raise found
+    return found
+
+
+def compare_all(
+    detector: Detector, models: Sequence[Model], path: Path, pictures: Sequence[Image]
+) -> list[Exported | ExportError]:
+    """What comes out when each model is compared with the detector, which answers once; `path` is the file of them all.
+
+    Compared are `pictures` and images of noise. Raises `ExportError` where the detector itself has no finite answer.
+    """
+    tried = [*(picture[None] for picture in pictures), *noise(detector)]
+    found = [_Difference() for _ in models]
     for images in tried:
-        raws = model.scan(list(images), batch_size=len(images))
-        for raw, expected in zip(raws, detector.predict(list(images)), strict=True):
-            found = model.judge(raw)
+        for expected in (predictions := list(detector.judged(list(images)))):
             if expected.error:
                 raise ExportError(
                     f"the {detector.name} has no finite answer to compare with: {expected.error}"
                 )
-            scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
-            worst = float((np.abs(found.anomaly_map - expected.anomaly_map) / scale).max())
-            largest_map = max(largest_map, worst)
-            largest = max(largest, abs(found.score - expected.score) / max(1.0, abs(expected.score)))
-            if max(largest, largest_map) > TOLERANCE or found.is_anomalous != expected.is_anomalous:
-                raise ExportError(
-                    f"the exported {detector.name} differs from the detector by {max(largest, largest_map):.2g} of the scale "
-                    f"between a good picture and the threshold (at most {TOLERANCE:g} is allowed): it was not written"
-                )
-    return Exported(path, model.session.name, largest, largest_map, sum(len(images) for images in tried))
+        for model, difference in zip(models, found, strict=True):
+            if difference.fits:
+                raws = model.scan(list(images), batch_size=len(images))
+                for raw, expected in zip(raws, predictions, strict=True):
+                    difference.add(model.judge(raw), expected)
+    count = sum(len(images) for images in tried)
+    return [
+        Exported(path, model.session.name, difference.score, difference.map, count)
+        if difference.fits
+        else ExportError(
+            f"the exported {detector.name} differs from the detector by {max(difference.score, difference.map):.2g} of the scale "
+            f"between a good picture and the threshold (at most {TOLERANCE:g} is allowed): it was not written"
+        )
+        for model, difference in zip(models, found, strict=True)
+    ]
+
+
+@dataclass
+class _Difference:
+    """How far predictions are from those of the detector, in display units."""
+
+    score: float = 0.0
+    map: float = 0.0
+    fits: bool = True
+
+    def add(self, found: Prediction, expected: Prediction) -> None:
+        scale = np.maximum(1, np.abs(expected.anomaly_map))  # far beyond the threshold, rounding grows
+        worst = float((np.abs(found.anomaly_map - expected.anomaly_map) / scale).max())
+        self.map = max(self.map, worst)
+        self.score = max(self.score, abs(found.score - expected.score) / max(1.0, abs(expected.score)))
+        same = found.is_anomalous == expected.is_anomalous
+        self.fits = self.fits and same and self.score <= TOLERANCE and self.map <= TOLERANCE
 
 
 def _sides(detector: Detector) -> str:
@@ -301,7 +315,7 @@ def _write_openvino(source: Path, path: Path) -> None:
         xml.replace(part)
 
 
-def _noise(detector: Detector) -> Iterator[Image]:
+def noise(detector: Detector) -> Iterator[Image]:
     """Batches of noise of other shapes than the detector's own, three at a time where it takes several."""
     rng, area = np.random.default_rng(0), detector.fitted().region
     tile = 0 if detector.tiling is None else detector.tiling.size

@@ -19,7 +19,6 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ from andon.exporting.pack_contents import (
     wrong_content,
 )
 from andon.runtime import Model
-from andon.runtime.sessions import known_runtime, open_session
+from andon.runtime.sessions import PACKAGES, known_runtime, open_session
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.history import FILE, read_changes, with_changes
 
@@ -103,8 +102,8 @@ def pack(
     }
     checks, pictures = [], []
     for k, record in enumerate(chosen):
-        pixels = as_uint8(read_image(record))
-        found, name = detector.predict(pixels), f"checks/{k:03d}.png"
+        pixels = as_uint8(read_image(detector.as_learned(record)))
+        found, name = next(detector.judged([pixels], ahead=0)), f"checks/{k:03d}.png"
         if found.error:
             raise DataError(f"{record.image}: {found.error}: a check picture needs a score, leave it out")
         checks.append(
@@ -228,11 +227,13 @@ class Packed:
             raise wrong_content(self.path, check.file) from error
 
     def open(self, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
-        """The detector (torch), or its network (onnx, openvino); by default torch where it is installed.
+        """The detector (torch), or its network (onnx, openvino, auto: one of them that is installed, torch where there is none).
 
-        Raises `ConfigError` for a runtime that is not here, `DataError` where the file holds no network.
+        By default torch where it is installed. Raises `ConfigError` for a runtime that is not here, `DataError` where the file
+        holds no network.
         """
-        chosen = runtime or ("torch" if find_spec("torch") is not None else "onnx")
+        chosen = self._automatic() if runtime == "auto" else runtime
+        chosen = chosen or ("torch" if find_spec("torch") is not None else "onnx")
         if chosen not in RUNTIMES:
             raise ConfigError(f"runtime {chosen!r} is unknown: choose one of {', '.join(RUNTIMES)}")
         with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
@@ -242,6 +243,11 @@ class Packed:
                 return self._network(Path(scratch), chosen, threads)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise wrong_content(self.path, "detector/detector.json") from error
+
+    def _automatic(self) -> str | None:
+        """The runtime that opens the file without PyTorch; None where there is none."""
+        here = [name for name, package in PACKAGES.items() if find_spec(package) is not None]
+        return here[0] if here and "model.onnx" in self.members else None
 
     def _torch(self, scratch: Path, threads: int | None) -> Detector:
         if find_spec("torch") is None:
@@ -273,21 +279,22 @@ class Packed:
         now = with_changes(fitted, read_changes(scratch)).to_json()
         return Model(found.session, found.description | {"calibration": now}, str(self.path))
 
-    def prove(self, predictor: Detector | Model, runtime: str) -> Proof:
+    def prove(self, predictor: Detector | Model) -> Proof:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""
         display, largest = predictor.fitted().score_display, 0.0
         for check in self.checks():
-            found = predictor.predict(self.picture(check))
+            found = next(predictor.judged([self.picture(check)], ahead=0))
             expected = float(display(np.float32(check.raw_score)))
             difference = abs(found.score - expected) / max(1.0, abs(expected))
             if found.error or not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:
                 raise ProofError(
-                    f"{self.path} does not answer here ({runtime}) as where it was made: {check.file} scores {found.score:.4f} "
+                    f"{self.path} does not answer here ({predictor.runtime}) as where it was made: {check.file} scores "
+                    f"{found.score:.4f} "
                     f"({_verdict(found.is_anomalous)}) instead of {expected:.4f} ({_verdict(check.is_anomalous)}); "
                     "do not use it on this machine with this runtime"
                 )
             largest = max(largest, difference)
-        return Proof(runtime, len(self.checks()), largest)
+        return Proof(predictor.runtime, len(self.checks()), largest)
 
 
 def _verdict(is_anomalous: bool) -> str:
@@ -330,10 +337,5 @@ def open_pack(path: Path, runtime: str | None = None, *, threads: int | None = N
     """
     packed = read_pack(path)
     predictor = packed.open(runtime, threads=threads)
-    packed.prove(predictor, runtime_name(predictor))
+    packed.prove(predictor)
     return predictor
-
-
-def runtime_name(predictor: Detector | Model) -> str:
-    """What executes a detector: torch, ONNX Runtime or OpenVINO, with the version."""
-    return predictor.session.name if isinstance(predictor, Model) else f"torch {version('torch')}"

@@ -1,12 +1,23 @@
-"""Augmentation of training images; all randomness comes from the given CPU generator."""
+"""Augmentation of training images; randomness comes from the given CPU generator, or from the image itself."""
 
 from __future__ import annotations
 
+import io
 import math
+import zlib
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+GAIN = 0.12
+"""Largest change of brightness in `disturbed`."""
+SHIFT = 0.01
+"""Largest shift in `disturbed`, of the image's side."""
+QUALITY = (60, 96)
+"""JPEG quality in `disturbed`, from, and below."""
 
 
 def random_view(
@@ -75,6 +86,38 @@ def some_grey(images: Tensor, share: float, generator: torch.Generator) -> Tenso
     """(B, 3, H, W) to the same shape; each image is converted to grey with probability `share`."""
     grey = torch.rand(len(images), generator=generator) < share
     return torch.stack([luma(p).expand(3, -1, -1) if g else p for p, g in zip(images, grey, strict=True)])
+
+
+def disturbed(images: Tensor) -> Tensor:
+    """What a line does to good images: other light, a shift, and compression of every other one.
+
+    (B, 3, H, W) in [0, 1] to the same shape and range. Brightness changes by a factor in 1 ± `GAIN`; the image moves by up to
+    `SHIFT` of its side, and its edge is mirrored; JPEG has a quality in `QUALITY`. Draws are seeded by the image's content, so
+    that a copy does not depend on which images it is made with.
+    """
+    return torch.stack([_disturbed(image) for image in images])
+
+
+def _disturbed(image: Tensor) -> Tensor:
+    content = image.mul(255).round().byte().permute(1, 2, 0).cpu().contiguous().numpy()
+    generator = torch.Generator().manual_seed(zlib.crc32(content.tobytes()))
+    brighter = (image * _uniform(generator, 1 - GAIN, 1 + GAIN)).clamp(0, 1)
+    _, height, width = image.shape
+    most = [max(1, round(SHIFT * side)) for side in (height, width)]
+    top, left = (int(torch.randint(2 * m + 1, (), generator=generator)) for m in most)
+    padded = F.pad(brighter[None], [most[1], most[1], most[0], most[0]], mode="reflect")[0]
+    shifted = padded[:, top : top + height, left : left + width]
+    quality = int(torch.randint(*QUALITY, (), generator=generator))
+    return _compressed(shifted, quality) if _uniform(generator, 0, 1) < 0.5 else shifted
+
+
+def _compressed(image: Tensor, quality: int) -> Tensor:
+    """(3, H, W) in [0, 1] after JPEG."""
+    pixels = image.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+    with Image.open(stream) as decoded:
+        return torch.from_numpy(np.array(decoded)).permute(2, 0, 1).to(image) / 255
 
 
 def luma(image: Tensor) -> Tensor:

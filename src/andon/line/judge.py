@@ -156,7 +156,7 @@ class Judge:
 
     def self_check(self) -> None:
         """Score the check images of the file. Raises `ProofError` where they do not come out as where it was made."""
-        self._packed.prove(self._model, self._model.session.name)
+        self._packed.prove(self._model)
 
     def judge(self, image: bytes | Pixels, thresholds: Thresholds) -> Judgement:
         """Judge an encoded image, or pixels (H, W, 3) or (H, W). ERROR with a cause for all that cannot be judged."""

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Rates: TypeAlias = npt.NDArray[np.float64]
@@ -89,6 +88,8 @@ class Curve:
 
 def exact_interval(part: int, whole: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact confidence interval of a rate observed as `part` of `whole` (Clopper and Pearson 1934); (0, 1) for 0 of 0."""
+    from scipy import special  # takes long to import, and answers do without
+
     tail = (1 - confidence) / 2
     low = float(special.betaincinv(part, whole - part + 1, tail)) if part else 0.0
     high = float(special.betaincinv(part + 1, whole - part, 1 - tail)) if part < whole else 1.0

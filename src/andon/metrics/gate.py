@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from andon.metrics.pixel_inputs import EIGHT_NEIGHBOURS, Mask, tag_set
 from andon.metrics.pixels import PixelRanking
@@ -148,6 +147,8 @@ class Gate:
 
 def _count_defects(mask: Mask, marked: Mask) -> tuple[int, int]:
     """Number of annotated defects (8-connected) of an image, and of those with a marked pixel."""
+    from scipy import ndimage  # takes long to import, and answers do without
+
     if not mask.any():
         return 0, 0
     components, count = ndimage.label(mask, EIGHT_NEIGHBOURS)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from andon.core.records import Defect
 from andon.metrics.counts import OperatingPoint
@@ -136,6 +135,8 @@ def highest_scores(scores: Map, defect: Defect) -> Map:
 
 def region_sizes(mask: Mask) -> tuple[npt.NDArray[np.int64], int]:
     """(P,) size of the 8-connected region of each pixel of the mask, and the number of regions."""
+    from scipy import ndimage  # takes long to import, and answers do without
+
     components, n_regions = ndimage.label(mask, EIGHT_NEIGHBOURS)
     region_of_pixel = components[mask]
     return np.bincount(region_of_pixel)[region_of_pixel], int(n_regions)

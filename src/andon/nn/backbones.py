@@ -334,3 +334,9 @@ def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         module(*inputs)
     return int(counter.get_total_flops()) // 2
+
+
+def weight_lines(*backbones: Backbone) -> tuple[dict[str, str], ...]:
+    """Origin lines of the weights some backbones use, each once."""
+    files: dict[str, WeightFile] = {b.weights.name: b.weights for b in backbones}
+    return tuple(file.describe() for file in files.values())

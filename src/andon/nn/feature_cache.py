@@ -117,8 +117,9 @@ class FeatureCache:
 
 
 def _area_key(record: Record) -> str:
-    """Part of the key: the inspected region, if there is one."""
-    return "" if record.region is None else f"-area{record.region.sha256[:32]}"
+    """Part of the key: the inspected region, if there is one, and the bit depth, unless it is that of the file."""
+    area = "" if record.region is None else f"-area{record.region.sha256[:32]}"
+    return area if record.bit_depth == 16 else f"{area}-bits{record.bit_depth}"
 
 
 def _image_hash(path: Path) -> str:

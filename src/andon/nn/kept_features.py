@@ -10,6 +10,7 @@ from torch import Tensor
 from andon.core.images import chunks, load_batch, prefetch
 from andon.core.progress import track
 from andon.core.records import Batch, Record
+from andon.nn.stored_features import StoredFeatures
 from andon.nn.training import Trainer
 
 BATCH = 8
@@ -36,6 +37,8 @@ class KeptFeatures:
         """(H, W) of each image that was read."""
         self._extract, self._size, self._trainer, self._room = extract, size, trainer, room
         self._kept: dict[int, Tensor] = {}
+        if trainer.features is not None:
+            self._take_stored(trainer.features)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -58,6 +61,15 @@ class KeptFeatures:
             fresh = {} if images is None else self._fresh(missing, images)
             yield torch.stack([fresh[k] if k in fresh else self._kept[k] for k in positions])
 
+    def _take_stored(self, stored: StoredFeatures) -> None:
+        """Take over features that an earlier fit kept, while there is room."""
+        for k, record in enumerate(self.records):
+            found = stored.find(record)
+            if found is not None and self._room >= found[0].nbytes:
+                features, self.sizes[k] = found
+                self._room -= features.nbytes
+                self._kept[k] = features.to(self._trainer.device)
+
     def _load(self, positions: list[int]) -> tuple[list[int], list[int], Batch | None]:
         """The positions, those without kept features, and the images of these."""
         missing = [k for k in positions if k not in self._kept]
@@ -73,4 +85,7 @@ class KeptFeatures:
         if self._room >= features.nbytes:
             self._room -= features.nbytes
             self._kept |= found
+        if self._trainer.features is not None:
+            for k, one in found.items():
+                self._trainer.features.keep(self.records[k], one, self.sizes[k])
         return found

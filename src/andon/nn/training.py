@@ -28,6 +28,7 @@ from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.nn.sanity_checks import SanityCheck
 from andon.nn.stage import EarlyStopping, Stage, StageState
+from andon.nn.stored_features import StoredFeatures
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -114,6 +115,7 @@ class Trainer:
     `checkpoints` is a folder for the state of stages (None: nothing is stored); with `resume=True` stages found there are
     continued. `selection` are the records that epochs are measured on: test records (`selection: test`), held-out good ones with
     labelled (`labels`) or synthetic (`synthetic`) anomalies, otherwise none. `labelled` are anomalous records for training.
+    `features` has those that an earlier fit kept, and keeps those of this one.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Trainer:
         progress: Progress | None = None,
         selection: tuple[Record, ...] = (),
         labelled: tuple[Record, ...] = (),
+        features: StoredFeatures | None = None,
     ) -> None:
         self.precision = best_precision() if precision == "auto" else precision
         self.fabric = Fabric(accelerator=device, devices=1, precision=self.precision)
@@ -136,6 +139,7 @@ class Trainer:
         self.progress: Progress = progress or NoProgress()
         self.selection = selection
         self.labelled = labelled
+        self.features = features
         self.stages: dict[str, Stage] = {}
         self._stop = False
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from andon.core.config import Config
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.core.files import write_text
-from andon.core.image_files import is_image, natural_key
-from andon.core.own_output import files_below
+from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
 from andon.datasets.penalty_images import VERSION as PROCEDURAL_VERSION
@@ -31,10 +30,7 @@ def image_records(folders: Sequence[Path], procedural: int) -> list[Record]:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder: give folders with pictures, or none for procedural ones")
-    found = chain.from_iterable(
-        sorted((p for p in files_below(folder) if is_image(p)), key=lambda p: natural_key(str(p)))
-        for folder in folders
-    )
+    found = chain.from_iterable(images_below(folder) for folder in folders)
     records = [Record(image=path, id=path.as_posix(), split="train") for path in found]
     if not records:
         raise DataError(f"{', '.join(map(str, folders))}: no pictures there; give another folder")

@@ -70,6 +70,8 @@ class Origin:
     """Origin and licence of the images; empty for data of the user."""
     good: tuple[Record, ...] = ()
     """Good images that were learned from or held out."""
+    selected: str = ""
+    """In words: what a variant of the detector was selected on; empty without a choice."""
 
 
 def evaluate(
@@ -125,7 +127,7 @@ def evaluate(
         dataset=origin.dataset,
         category=origin.category or records[0].category,
         seed=origin.seed,
-        selection=detector.config.selection,
+        selection=origin.selected or detector.config.selection,
         score_rule=detector.stated_rule,
         tiling=detector.tiling,
         calibration=calibration,
@@ -146,6 +148,7 @@ def evaluate(
         skipped=found.skipped,
         errors=found.errors,
         notes=(
+            *((origin.selected,) if origin.selected else ()),
             *label_notes(detector, origin.labelled),
             *good_notes(origin.excluded, origin.sessions, calibration),
             *region_notes(calibration, found.cases),

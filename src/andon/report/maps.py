@@ -20,8 +20,9 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from andon.core.deep_images import AlphaWarning
 from andon.core.files import writing
-from andon.core.image_files import AlphaWarning, decode
+from andon.core.image_files import decode
 from andon.core.own_output import mark
 from andon.core.records import Prediction, Record
 from andon.core.region import inspected_pixels
@@ -133,16 +134,16 @@ def _blend(below: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def read_image(path: Path) -> Pixels:
+def read_image(path: Path, bit_depth: int = 16) -> Pixels:
     """(H, W, 3) pixels of an image file, decoded as for the evaluation. Raises `DataError` if it is unreadable."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AlphaWarning)  # already warned when the image was evaluated
-        return (decode(path).pixels * 255).round().astype(np.uint8)
+        return (decode(path, bit_depth=bit_depth).pixels * 255).round().astype(np.uint8)
 
 
 def case_pixels(case: Case) -> Pixels:
     """(H, W, 3) pixels of a case's image, from memory if the evaluation kept them."""
-    return read_image(case.record.image) if case.pixels is None else case.pixels
+    return read_image(case.record.image, case.record.bit_depth) if case.pixels is None else case.pixels
 
 
 def full_map(case: Case, calibration: Calibration) -> Map:
@@ -197,7 +198,7 @@ def save_prediction(
     place = single_place(prediction.record)
     mask = prediction.raw_map >= np.float32(calibration.pixel.value)
     record = replace(prediction.record, region=calibration.region)
-    image = read_image(record.image) if image is None else image
+    image = read_image(record.image, calibration.bit_depth) if image is None else image
     _save_images(record, prediction.anomaly_map, mask, folder, place, image)
     if maps:
         _save_map(prediction.raw_map, folder, place)

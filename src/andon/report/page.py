@@ -174,7 +174,8 @@ def thumbnails(report: Report) -> list[Thumbnail]:
         image = ""
         if odd.name in known:
             with contextlib.suppress(DataError):
-                image = data_uri(read_image(known[odd.name].image), THUMBNAIL_SIDE)
+                read = read_image(known[odd.name].image, report.calibration.bit_depth)
+                image = data_uri(read, THUMBNAIL_SIDE)
         out.append(
             Thumbnail(odd.name, image, f"score {odd.score:.2f}{', far above the rest' if odd.apart else ''}")
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from andon.core.errors import DataError
 from andon.core.progress import Progress
 from andon.datasets.labelled_anomalies import without_copies
+from andon.runs.choose import Choice, selected_on
 from andon.runs.folder import read_recipe, read_stages
 from andon.runs.source import Source, open_data
 
@@ -39,13 +40,15 @@ def evaluate_run(
     own = fitted is not None and data is None
     dataset = fitted[1] if fitted is not None and own else open_data(run, recipe, data)
     learned = recipe["data"].get("labelled", {})
-    if learned:  # wherever they lie by now, and whatever they are called
-        dataset = replace(dataset, test=without_copies(dataset.test, set(learned.values())))
+    choice = Choice.from_json(recipe["data"]["choice"]) if "choice" in recipe["data"] else None
+    used = {*learned.values(), *(choice.images.values() if choice is not None else ())}
+    if used:  # wherever they lie by now, and whatever they are called
+        dataset = replace(dataset, test=without_copies(dataset.test, used))
     if not dataset.test:
         path = recipe["data"]["path"] if data is None else data.path
         raise DataError(
             f"{path} has no test pictures, so nothing can be measured: the thresholds stand, "
-            f"use `andon predict {run} IMAGES`"
+            f"use `andon predict {run} IMAGES`, or give good and bad pictures: `andon evaluate {run} --data FOLDER`"
         )
     from andon.detectors._saving import load_detector  # torch takes seconds to import
     from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate
@@ -64,6 +67,7 @@ def evaluate_run(
             recipe["data"].get("sessions"),
             dataset.licence,
             (*dataset.train, *dataset.validation) if data is None else (),
+            "" if choice is None else selected_on(len(choice.images)),
         ),
         saturation=dict(dataset.saturation) if dataset.saturation else None,
         gate=bool(recipe.get("gate", False)) if gate is None else gate,

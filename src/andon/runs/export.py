@@ -17,14 +17,17 @@ from andon.core.records import Record
 from andon.datasets import Dataset
 from andon.exporting.latency import Effort, Latency
 from andon.runs.folder import read_recipe
-from andon.runs.predict import list_inputs
+from andon.runs.inputs import list_inputs
 from andon.runs.source import run_data
 
 if TYPE_CHECKING:
+    from andon.detectors._base import Detector
     from andon.exporting.network import Exported
 
-COMPARED = 8
-"""Own images on which an exported network is compared with its detector."""
+EXPORTED = {"onnx": "model.onnx", "openvino": "model.xml"}
+"""Files in a run folder where `andon export` puts networks."""
+COMPARED, HELD = 8, 400_000_000
+"""Own images on which an exported network is compared with its detector, and the bytes after which no further one is read."""
 
 
 def export_run(
@@ -51,7 +54,7 @@ def export_run(
             raise
         notes.append(f"compared on synthetic pictures alone ({error})")
     else:
-        pictures = [as_uint8(read_image(record)) for record in _good(dataset)[:COMPARED]]
+        pictures = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
     if int8_limit is None:
         found = export(
             detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
@@ -102,20 +105,31 @@ def run_latency(
     runtime: str | None = None,
     threads: int | None = None,
     effort: Effort | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Latency]:
     """Milliseconds of each stage, on the images named or on test images of the run (good ones where it has none)."""
     from andon.exporting.latency import stage_latency
-    from andon.runs.loading import load
+    from andon.runs.loading import open_predictor
 
     if not images and not run.is_dir():
         raise DataError(f"{run} has no pictures of its own: name some, or a folder of them")
     records = list_inputs(images) if images else _test_images(run)
-    return stage_latency(load(run, runtime, threads=threads), records, effort=effort)
+    found = open_predictor(run, runtime, threads=threads, progress=progress)
+    return stage_latency(found.predictor, records, effort=effort)
 
 
 def _test_images(run: Path) -> list[Record]:
     dataset = run_data(run)
     return list(dataset.test) or _good(dataset)
+
+
+def good_images(dataset: Dataset, detector: Detector) -> list[npt.NDArray[np.float32]]:
+    """(H, W, 3) in [0, 1] of some good images as the detector reads them, those that were not learned from first."""
+    found: list[npt.NDArray[np.float32]] = []
+    for record in _good(dataset)[:COMPARED]:
+        if sum(pixels.nbytes for pixels in found) < HELD:
+            found.append(read_image(detector.as_learned(record)))
+    return found
 
 
 def _good(dataset: Dataset) -> list[Record]:

@@ -5,6 +5,8 @@ What lies in the folder is described in `andon.runs.folder`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,9 @@ from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
 from andon.datasets.sessions import sessions_of
 from andon.detectors._recipes import Recipe, create
+from andon.runs.choose import choose
 from andon.runs.folder import (
+    FEATURES,
     check_output,
     clear,
     make_folder,
@@ -51,14 +55,22 @@ def fit_run(
     device: str = "auto",
     progress: Progress | None = None,
     dataset: Dataset | None = None,
+    keep_features: bool = False,
+    earlier: Path | None = None,
+    choose_by: Path | None = None,
 ) -> tuple[Detector, Dataset]:
     """Fit the recipe on the data and write the run folder; `dataset` is what `source` opens, where it is open already.
+
+    With `keep_features`, features of the good images are written into the folder for `add_to_run`, unless they take more than
+    `STORED_ROOM`; those in the file `earlier` are not extracted again. Labelled anomalous images in the folder `choose_by`
+    choose among the variants of the detector.
 
     Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
     images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
     other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be
     replaced is still there if the fault was found before learning.
     """
+    from andon.nn.stored_features import StoredFeatures
     from andon.nn.training import Trainer, check_device
 
     check_output(run, overwrite=overwrite, resume=resume)
@@ -80,9 +92,14 @@ def fit_run(
     region = read_region(recipe.region) if recipe.region is not None else None
     if region is not None:
         region.check([*train, *validation, *dataset.labelled])
+    choice = None
+    if choose_by is not None:
+        recipe, choice = choose(recipe, dataset, choose_by, device=device, progress=progress)
     detector = create(recipe)
     used = [*train, *validation, *dataset.labelled]
     description = describe(recipe, source, dataset, used, detector, skipped, region)
+    if choice is not None:
+        description["data"]["choice"] = choice.to_json()
     finished = resume and _check_resume(run, description)
     if finished:
         from andon.detectors._saving import load_detector
@@ -91,6 +108,10 @@ def fit_run(
     if overwrite and not resume and run.exists():
         for record in used:
             decode(record.image)  # an old run is not given up for images that cannot be learned from
+    kept = None
+    if keep_features and detector.closed_form and detector.cross_fitted:
+        key = _features_key(description)
+        kept = StoredFeatures(key) if earlier is None else StoredFeatures.read(earlier, key)
     trainer = Trainer(
         seed=recipe.seed,
         device=device,
@@ -98,6 +119,7 @@ def fit_run(
         checkpoints=run / "checkpoints",
         resume=resume,
         progress=progress or NoProgress(),
+        features=kept,
     )
     if overwrite and not resume:
         clear(run)
@@ -116,6 +138,8 @@ def fit_run(
         )
         write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
         detector.save(run / "detector")
+        if kept is not None:
+            kept.write(run / FEATURES)
     except (InterruptedRun, KeyboardInterrupt) as error:
         raise InterruptedRun(
             f"{error or 'stopped'}; run the same command with --resume to continue"
@@ -196,6 +220,13 @@ def describe(
     }
 
 
+def _features_key(description: Mapping[str, Any]) -> str:
+    """sha256 (hex) of what features depend on beside the image."""
+    parts = {name: description[name] for name in ("detector", "config", "seed", "weights")}
+    text = json.dumps(parts | {"region": description["data"].get("region")}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
     """Whether the run is finished. Raises `ConfigError` when it was started with other settings or data."""
     file = run / "recipe.yaml"
@@ -205,8 +236,8 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
                 f"{run} holds no run to continue: leave --resume out, or give the folder of the interrupted run"
             )
         return False
-    before = {"sessions": "auto", "exclude": []} | read_settings(file)
-    for key in ("detector", "config", "seed", "hold_out", "precision", "sessions", "exclude"):
+    before = {"sessions": "auto", "exclude": [], "good": [], "bad": []} | read_settings(file)
+    for key in ("detector", "config", "seed", "hold_out", "precision", "sessions", "exclude", "good", "bad"):
         if before.get(key) != description[key]:
             raise ConfigError(
                 f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew"

@@ -3,9 +3,12 @@
 RUN/recipe.yaml      resolved settings, seed, versions, data fingerprint, weights
 RUN/detector/        detector.json and state.safetensors, thresholds.json where they were changed
 RUN/training.json    loss curves, time and steps of each stage
+RUN/features.safetensors   features of the good images, for images that are added later
 RUN/checkpoints/     only while a fit is unfinished
+RUN/.adding/         only while images are added
 RUN/report.json ...  written by `evaluate`
 RUN/model.onnx ...   written by `export`
+RUN/runtime/         the network by which `predict` answers, see `andon.runs.kept`
 """
 
 from __future__ import annotations
@@ -14,33 +17,37 @@ import contextlib
 import csv
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image
+from andon.core.listing import is_image
+from andon.core.mistaken import how_to_make
 from andon.core.text import from_cell
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
 
-OWN = (
-    "recipe.yaml",
-    "training.json",
+FEATURES = "features.safetensors"
+ADDING = ".adding"
+"""Folder in which the new state of a run is prepared while images are added."""
+FITTED = ("detector/state.safetensors", "detector/detector.json", "training.json", "recipe.yaml", FEATURES)
+"""Files that a fit writes."""
+FOLLOWING = (
     "report.json",
     "report.html",
     "predictions.csv",
-    "detector/detector.json",
-    "detector/state.safetensors",
     "detector/thresholds.json",
     "model.onnx",
     "model.xml",
     "model.bin",
     "model-int8.onnx",
-    "checkpoints/*.safetensors",
+    "runtime/network.onnx",
+    "runtime/network.json",
     "figures/*.png",
     "heatmaps/**/*.png",
     "masks/**/*.png",
@@ -49,6 +56,13 @@ OWN = (
     "masks/.written-by-andon",
     "maps/.written-by-andon",
     "figures/.written-by-andon",
+)
+"""Files made from what was learned: another fit makes them wrong."""
+OWN = (
+    *FITTED,
+    *FOLLOWING,
+    "checkpoints/*.safetensors",
+    f"{ADDING}/**/*",
     "tensorboard/events.out.tfevents.*",
     "**/.*.part",
 )
@@ -66,7 +80,8 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         hint = "--resume continues it, " if unfinished else ""
         state = "holds an unfinished run" if unfinished else "is not empty"
         raise OutputError(
-            f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder"
+            f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder: "
+            f"`andon fit ... --out {quote(f'{run}-2')}`"
         )
     if (run / "recipe.yaml").is_file():
         return
@@ -79,19 +94,21 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         )
 
 
-def clear(run: Path) -> None:
-    """Remove the files andon wrote into a run folder, and folders that are empty then."""
-    for path in list(_own_files(run)):
+def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
+    """Remove the files andon wrote into a run folder, or those of them that fit `patterns`, and folders that are empty then."""
+    for path in list(_own_files(run, patterns)):
         path.unlink()
-    tops = {run / pattern.split("/")[0] for pattern in OWN if "/" in pattern and not pattern.startswith("*")}
+    tops = {
+        run / pattern.split("/")[0] for pattern in patterns if "/" in pattern and not pattern.startswith("*")
+    }
     inside = sorted(
         (path for top in tops for path in top.rglob("*") if path.is_dir()), reverse=True
     )  # deepest first
     remove_empty([*inside, *tops, run])
 
 
-def _own_files(run: Path) -> Iterator[Path]:
-    return (path for pattern in OWN for path in run.glob(pattern) if path.is_file())
+def _own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
+    return (path for pattern in patterns for path in run.glob(pattern) if path.is_file())
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
@@ -111,7 +128,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
     """recipe.yaml of a finished run. Raises `DataError` when the folder holds none."""
     file = run / "recipe.yaml"
     if not file.is_file():
-        raise DataError(f"{run} is not a run folder (no recipe.yaml): give one made by `andon fit`")
+        raise DataError(f"{run} is not a run folder (no recipe.yaml): {how_to_make(run)}")
     if (run / "checkpoints").is_dir() and not (run / "detector").is_dir():
         raise DataError(
             f"{run} holds an unfinished run: continue it with `andon fit ... --out {run} --resume`"

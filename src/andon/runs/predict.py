@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from andon.core.errors import DataError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image, natural_key, point_cloud_beside
-from andon.core.own_output import files_below
+from andon.core.images import AHEAD
 from andon.core.progress import NoProgress, Progress
-from andon.core.records import Prediction, Record
+from andon.core.records import Note, Prediction, Record
 from andon.core.text import safe_cell
+from andon.runs.unlike import refused
 from andon.runtime.predictor import Predictor, Unreadable
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from andon.thresholds.calibration import Calibration
@@ -32,54 +32,24 @@ class FilePrediction:
 
     path: str
     verdict: str
-    """`OK`, `NG`, `look` (between two thresholds: a person decides), `ERROR` (a value on the way is NaN or infinite) or
-    `unreadable`."""
+    """`OK`, `NG`, `look` (between two thresholds: a person decides), `ERROR` (a value on the way is NaN or infinite, or the
+    image was refused) or `unreadable`."""
     score: float | None
     """0 = typical good, 1 = threshold."""
     raw_score: float | None
     area: float | None
     """Share of the image that is marked."""
     reason: str = ""
+    notes: tuple[Note, ...] = ()
+    """How the image is unlike the training images."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return asdict(self) | {"notes": [note._asdict() for note in self.notes]}
 
-
-def list_inputs(inputs: Sequence[Path]) -> list[Record]:
-    """Records of the named images and of all images below the named folders, in natural order, without those andon drew.
-
-    Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` for a path that is
-    not there or a folder without images.
-    """
-    records: list[Record] = []
-    for path in inputs:
-        if path.is_dir():
-            found = sorted(
-                (p for p in files_below(path) if is_image(p)),
-                key=lambda p: natural_key(str(p)),
-            )
-            if not found:
-                raise DataError(
-                    f"{path} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
-                )
-            records += [
-                Record(image=p, id=p.relative_to(path).as_posix(), depth=point_cloud_beside(p)) for p in found
-            ]
-        elif path.is_file():
-            records.append(Record(image=path, id=path.name, depth=point_cloud_beside(path)))
-        else:
-            raise DataError(f"{path} does not exist: check the path")
-    return _with_unique_ids(records)
-
-
-def _with_unique_ids(records: Sequence[Record]) -> list[Record]:
-    """Images of one name in several folders get their whole path as id, so that one's heat map does not replace the other's."""
-    counts = Counter(record.id for record in records)
-    return [
-        record if counts[record.id] == 1 else replace(record, id="/".join(record.image.resolve().parts[1:]))
-        for record in records
-    ]
+    def row(self) -> dict[str, Any]:
+        """Columns of a table: of the notes their codes."""
+        return asdict(self) | {"notes": " ".join(note.code for note in self.notes)}
 
 
 def predict_files(
@@ -88,17 +58,19 @@ def predict_files(
     *,
     save: Path | None = None,
     maps: bool = False,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> list[FilePrediction]:
     """Predict every image, in order; heat maps, masks and predictions.csv go to `save`.
 
     Each answer is in `save`, and its line handed to the operating system, before the next image's. An image that cannot be
-    read has the verdict `unreadable`; the others are answered.
+    read has the verdict `unreadable`; the others are answered. With `strict` one that is unlike the training images has the
+    verdict `ERROR`.
     """
     predictor.fitted()
     found: list[FilePrediction] = []
     with _table(save) as add, (progress or NoProgress()).task("predicting", len(records)) as task:
-        for one in file_predictions(predictor, records, save=save, maps=maps):
+        for one in file_predictions(predictor, records, save=save, maps=maps, strict=strict):
             add(one)
             found.append(one)
             task.advance()
@@ -106,30 +78,46 @@ def predict_files(
 
 
 def file_predictions(
-    predictor: Predictor, records: Iterable[Record], *, save: Path | None = None, maps: bool = False
+    predictor: Predictor,
+    records: Iterable[Record],
+    *,
+    save: Path | None = None,
+    maps: bool = False,
+    at_once: bool = False,
+    strict: bool = False,
 ) -> Iterator[FilePrediction]:
     """Verdicts in the order of the records, one at a time; heat maps and masks are in `save` before their verdict is given.
 
-    Records are drawn as they are needed, and only a few batches of images are held. An image that cannot be read has the
+    Records are drawn as they are needed, and only a few batches of images are held; with `at_once` each image is answered before
+    the next record is drawn. An image that cannot be read has the
     verdict `unreadable`, one without a finite score `ERROR`; neither has a heat map. A JPEG above the limit of pixels is
-    decoded at a fraction of its size, which `reason` says.
+    decoded at a fraction of its size, which `reason` says. `notes` say how an image is unlike the training images; with
+    `strict` its verdict is `ERROR`.
     """
     calibration = predictor.fitted()
-    for outcome in predictor.outcomes(records, keep_pictures=save is not None, reduce=True):
+    for outcome in predictor.outcomes(
+        records,
+        batch_size=1 if at_once else None,
+        ahead=0 if at_once else AHEAD,
+        keep_pictures=save is not None,
+        reduce=True,
+    ):
         assert outcome.record is not None
         path = str(outcome.record.image)
         if isinstance(outcome, Unreadable):
             yield FilePrediction(path, "unreadable", None, None, None, str(outcome.error))
             continue
-        prediction = predictor.judge(outcome)
+        prediction = predictor.judge(refused(outcome) if strict else outcome)
+        notes = prediction.notes
         if prediction.error:
-            yield FilePrediction(path, prediction.verdict, None, None, None, prediction.error)
+            yield FilePrediction(path, prediction.verdict, None, None, None, prediction.error, notes)
             continue
         if save is not None:
             _save(prediction, calibration, save, maps, outcome.picture)
-        marked = float(prediction.mask.mean())
+        marked = np.count_nonzero(prediction.mask) / prediction.mask.size
         reason = "" if outcome.reduction == 1 else f"read at 1/{outcome.reduction} of its width and height"
-        yield FilePrediction(path, prediction.verdict, prediction.score, prediction.raw_score, marked, reason)
+        score, raw_score = prediction.score, prediction.raw_score
+        yield FilePrediction(path, prediction.verdict, score, raw_score, marked, reason, notes)
 
 
 def check_errors(verdicts: Mapping[str, int], where: str) -> None:
@@ -137,8 +125,7 @@ def check_errors(verdicts: Mapping[str, int], where: str) -> None:
     count, total = verdicts.get("ERROR", 0), sum(verdicts.values())
     if count:
         raise DataError(
-            f"{count} of {total} pictures have no verdict (ERROR), since a value on the way to it is NaN or infinite; "
-            f"the others are answered; do not let these parts pass; {where}"
+            f"{count} of {total} pictures have no verdict (ERROR); the others are answered; do not let these parts pass; {where}"
         )
 
 
@@ -164,7 +151,7 @@ def _table(folder: Path | None) -> Iterator[Callable[[FilePrediction], None]]:
 
         def add(one: FilePrediction) -> None:
             with writing_errors(path):
-                writer.writerow({name: safe_cell(value) for name, value in asdict(one).items()})
+                writer.writerow({name: safe_cell(value) for name, value in one.row().items()})
                 stream.flush()
 
         with writing_errors(path):

@@ -14,19 +14,21 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
-from andon.core.image_files import is_image, natural_key, point_cloud_beside
-from andon.core.own_output import check_save, pass_by
+from andon.core.listing import PassedBy
+from andon.core.own_output import check_save
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.text import from_cell, safe_cell
 from andon.detectors._saving import detector_folder
+from andon.runs.inputs import no_images, walk_archive
 from andon.runs.predict import FilePrediction, file_predictions
+from andon.runs.unlike import UnlikeCounts
+from andon.runtime.predictor import Predictor
 
 COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
 """The prediction, and the beginning of the hash of the detector that made it."""
@@ -38,7 +40,7 @@ class Workers(Protocol):
     """Machines that predict in place of this process: `andon.experiments.cluster.Cluster`."""
 
     def file_predictions(
-        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool
+        self, run: Path, records: Iterator[Record], *, save: Path | None, maps: bool, strict: bool
     ) -> Iterator[FilePrediction]:
         """One prediction for each record, in the order they end."""
 
@@ -100,7 +102,7 @@ class Table:
 
     def add(self, one: FilePrediction) -> None:
         """Add the line of an image that has none."""
-        values = asdict(one) | {"reason": " ".join(one.reason.split()), "detector": self.detector}
+        values = one.row() | {"reason": " ".join(one.reason.split()), "detector": self.detector}
         with writing_errors(self.path):
             self.stream.write(_line([values[name] for name in COLUMNS]))
             self.stream.flush()
@@ -152,31 +154,6 @@ def _lock(stream: BinaryIO, path: Path) -> None:
         ) from error
 
 
-def list_archive(inputs: Sequence[Path]) -> Iterator[Record]:
-    """Records of the named images and of those below the named folders: folder by folder, in natural order.
-
-    Names are read as they are needed. The id is the path below the folder, or the whole path where several inputs are given."""
-    for path in inputs:
-        for picture in _pictures(path) if path.is_dir() else [path]:
-            if len(inputs) > 1:
-                place = "/".join(picture.resolve().parts[1:])
-            else:
-                place = picture.relative_to(path).as_posix() if path.is_dir() else picture.name
-            yield Record(image=picture, id=place, depth=point_cloud_beside(picture))
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Images of a folder, then those of the folders in it, without those that andon drew."""
-    if pass_by(folder):
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: natural_key(entry.name))
-    yield from (folder / entry.name for entry in found if is_image(Path(entry.name)) and entry.is_file())
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _pictures(folder / entry.name)
-
-
 def predict_archive(
     run: Path,
     inputs: Sequence[Path],
@@ -184,42 +161,49 @@ def predict_archive(
     *,
     save: Path | None = None,
     maps: bool = False,
+    predictor: Predictor | None = None,
+    strict: bool = False,
+    unlike: UnlikeCounts | None = None,
     cluster: Workers | None = None,
     progress: Progress | None = None,
+    passed: PassedBy | None = None,
 ) -> tuple[int, Counter[str]]:
     """Predict every image that has no line in the table `out`; heat maps and masks go to `save`.
 
-    Returns the number of new lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the
-    order they end. An image that cannot be read gets its line, with the verdict `unreadable`.
+    `predictor` is the run's, by PyTorch unless it is given. What is passed by is counted in `passed`. Returns the number of new
+    lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the order they end. An image that
+    cannot be read gets its line, with the verdict `unreadable`. With `strict` one that is unlike the training images has the
+    verdict `ERROR`. New images unlike them are counted in `unlike`.
     """
     from andon.detectors._saving import load_detector
 
-    _check_places(inputs, save)
-    detector = load_detector(run)
+    passed = PassedBy() if passed is None else passed
+    check_places(inputs, save)
+    predictor = predictor or load_detector(run)
     with open_table(out, detector_key(run)) as table:
-        before, records = table.verdicts.total(), _without_line(inputs, table)
+        before, records = table.verdicts.total(), _without_line(inputs, table, passed)
         found = (
-            file_predictions(detector, records, save=save, maps=maps)
+            file_predictions(predictor, records, save=save, maps=maps, strict=strict)
             if cluster is None
-            else cluster.file_predictions(run, records, save=save, maps=maps)
+            else cluster.file_predictions(run, records, save=save, maps=maps, strict=strict)
         )
         try:
             with (progress or NoProgress()).task("predicting", 0, done=before) as task:
                 for one in found:
                     table.add(one)
+                    if unlike is not None:
+                        unlike.add(one.path, one.notes)
                     task.advance()
         except KeyboardInterrupt:
             raise InterruptedRun("stopped; the same command continues") from None
         if not table.verdicts:
-            raise DataError(
-                f"{', '.join(map(str, inputs))} holds no pictures: give a folder with png, jpg, bmp, tif or webp files"
-            )
+            raise no_images(inputs[0], passed)
         return table.verdicts.total() - before, table.verdicts
 
 
-def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
+def _without_line(inputs: Sequence[Path], table: Table, passed: PassedBy) -> Iterator[Record]:
     """Images that have no line yet, each once."""
-    for record in list_archive(inputs):
+    for record in walk_archive(inputs, passed):
         path = str(record.image)
         if "\n" in path or "\r" in path:
             raise DataError(f"{path!r} has a line break in its name: rename it")
@@ -228,7 +212,7 @@ def _without_line(inputs: Sequence[Path], table: Table) -> Iterator[Record]:
             yield record
 
 
-def _check_places(inputs: Sequence[Path], save: Path | None) -> None:
+def check_places(inputs: Sequence[Path], save: Path | None) -> None:
     """Raise `DataError` for an input that is not there, `OutputError` where heat maps would be taken for images."""
     for path in inputs:
         if not path.exists():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from andon.core.errors import DataError
 from andon.datasets import Dataset, open_dataset
+from andon.datasets.added import with_added
 from andon.datasets.labelled_anomalies import Labelled, move_labelled
 from andon.runs.folder import read_recipe
 
@@ -20,6 +21,10 @@ class Source:
     path: str
     category: str | None = None
     layout: str = "auto"
+    good: tuple[str, ...] = ()
+    """Names of folders of good images."""
+    bad: tuple[str, ...] = ()
+    """Names of folders of anomalous images."""
 
     def open(
         self,
@@ -29,7 +34,7 @@ class Source:
         labelled: Labelled = 0,
         sessions: str = "auto",
         exclude: Sequence[str] = (),
-        exclude_missing: bool = False,
+        lenient: bool = False,
     ) -> Dataset:
         """Read the data set; without hold_out no good images are kept from training by rule.
 
@@ -43,7 +48,9 @@ class Source:
             hold_out=hold_out,
             sessions=sessions,
             exclude=exclude,
-            exclude_missing=exclude_missing,
+            good=self.good,
+            bad=self.bad,
+            lenient=lenient,
         )
         return move_labelled(found, labelled, seed)
 
@@ -53,7 +60,12 @@ def own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
     own = recipe["data"]
     if not own["path"].startswith("embedded:") and not Path(own["path"]).exists():
         raise DataError(f"the data of {run} is no longer in {own['path']}: say where it is with --data")
-    return Source(own["path"], own["category"] or None, own["layout"])
+    return Source(own["path"], own["category"] or None, own["layout"], *told_names(recipe))
+
+
+def told_names(recipe: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of folders of good and of anomalous images, as the run was told."""
+    return tuple(recipe.get("good", ())), tuple(recipe.get("bad", ()))
 
 
 def run_data(run: Path, data: str | None = None) -> Dataset:
@@ -65,16 +77,22 @@ def run_data(run: Path, data: str | None = None) -> Dataset:
 def open_data(run: Path, recipe: Mapping[str, Any], other: Source | None = None) -> Dataset:
     """The data set that the run of `recipe` was fitted on, read as then, or the `other` one.
 
-    Images that were excluded may be gone since. Raises DataError where the data set is no longer there.
+    Images that were excluded or added may be gone since. Raises DataError where the data set is no longer there.
     """
     split = {"seed": recipe["seed"], "hold_out": recipe["hold_out"]}
     if other is not None:
+        if not (other.good or other.bad):
+            good, bad = told_names(recipe)
+            return replace(other, good=good, bad=bad).open(**split, lenient=True)
         return other.open(**split)
     found = own_source(run, recipe).open(
         **split,
         labelled=recipe.get("labelled", 0),
         sessions=recipe.get("sessions", "auto"),
         exclude=recipe.get("exclude", ()),
-        exclude_missing=True,
+        lenient=True,
     )
-    return found.pooled() if "folds" in recipe["data"] else found
+    if "folds" not in recipe["data"]:
+        return found
+    added = {name: Path(file) for name, file in recipe["data"].get("added", {}).items()}
+    return with_added(found.pooled(), added, recipe.get("sessions", "auto"))

@@ -17,9 +17,9 @@ from andon.datasets.dataset import Records, file_digest
 from andon.datasets.labelled_anomalies import without_copies
 from andon.detectors._saving import detector_folder, read_description
 from andon.metrics import Metric, UndefinedMetricWarning, image_metrics
-from andon.runs.folder import read_scores
-from andon.runs.predict import list_inputs
-from andon.runs.source import Source, run_data
+from andon.runs.folder import read_recipe, read_scores
+from andon.runs.inputs import list_inputs
+from andon.runs.source import Source, run_data, told_names
 from andon.thresholds.calibration import Calibration, good_threshold
 from andon.thresholds.costs import CostThreshold, cheapest
 from andon.thresholds.history import Change, change
@@ -95,14 +95,16 @@ def by_rate(
             f"{known}; {100 * rate:g} % was asked for, that takes {smallest_n(rate):,}: add some with --good"
         )
 
-    def at(values: Sequence[float], share: float) -> Threshold:
-        return good_threshold(values, share, parts=parts, folds=found.folds)
+    def at(values: Sequence[float], share: float, least: float) -> Threshold:
+        return good_threshold(values, share, parts=parts, folds=found.folds, least=least)
+
+    unit, pixel_unit = found.score_display.floor, found.pixel_display.floor
 
     changed = replace(
         found,
-        image=at(scores, rate),
-        pixel=at(maxima, rate),
-        look=None if look is None else at(scores, look),
+        image=at(scores, rate, unit),
+        pixel=at(maxima, rate, pixel_unit),
+        look=None if look is None else at(scores, look, unit),
     )
     rule = f"at most {100 * rate:g} % of good pictures rejected, from {len(scores)} good pictures"
     rule += "" if look is None else f"; at most {100 * look:g} % looked at or rejected"
@@ -126,7 +128,8 @@ def by_cost(
     if not (escape > 0 and reject > 0 and 0 < defect_rate < 1):
         raise ConfigError("prices must be above 0, and --defect-rate a share between 0 and 1, e.g. 0.01")
     detector = _load(run)
-    dataset = Source(data).open(seed=0, hold_out=False)
+    good, bad = told_names(read_recipe(run)) if (run / "recipe.yaml").is_file() else ((), ())
+    dataset = Source(data, good=good, bad=bad).open(seed=0, hold_out=False, lenient=True)
     records = _not_learned(run, [record for record in dataset.test if record.label is not None])
     scores: tuple[list[float], list[float]] = ([], [])
     for raw in track(

@@ -46,6 +46,11 @@ class Model(Predictor):
         return str(self.description["detector"])
 
     @property
+    def runtime(self) -> str:
+        """What executes the network, with the version."""
+        return self.session.name
+
+    @property
     def tiling(self) -> Tiling | None:
         """How images are cut into tiles; None where they are analysed as a whole."""
         return self._tiling

@@ -9,6 +9,7 @@ the methods that a subclass defines.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Image as PillowImage
 
+from andon.core.appearance import measure
 from andon.core.arrays import as_pixels
 from andon.core.errors import DataError, NotFittedError
 from andon.core.image_files import point_cloud_beside
-from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_image, read_reduced
-from andon.core.records import Prediction, Record
+from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_decoded
+from andon.core.records import Note, Prediction, Record
 from andon.core.region import InspectionRegion
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
 from andon.thresholds.calibration import Calibration, not_finite
@@ -68,6 +70,8 @@ class RawPrediction:
     """Factor by which width and height of the file were divided while decoding."""
     error: str = ""
     """Why there is no verdict: a value of the input, the score or the map is NaN or infinite. Empty otherwise."""
+    notes: tuple[Note, ...] = ()
+    """How the image is unlike the training images."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,6 +100,11 @@ class _Loaded:
     reduction: int = 1
     error: str = ""
     """Why no verdict can follow from these pixels."""
+    notes: tuple[Note, ...] = ()
+
+
+class UnlikeTrainingWarning(UserWarning):
+    """An image is unlike the training images, so its verdict may be wrong."""
 
 
 class Predictor(ABC):
@@ -108,7 +117,9 @@ class Predictor(ABC):
     tile_batch: int = BATCH
     """Tiles of one image that pass through the network at a time."""
     self_contained: bool = False
-    """Whether the network takes images of any size, resizes them, and fills pixels that are not inspected."""
+    """Whether the network takes images of 8 bits and any size, resizes them, and fills pixels that are not inspected."""
+    warned: frozenset[str] = frozenset()
+    """Codes of the notes that `stream` has warned of, each once."""
 
     # What a subclass defines ---------------------------------------------------------------------------------------
 
@@ -121,6 +132,11 @@ class Predictor(ABC):
     @abstractmethod
     def tiling(self) -> Tiling | None:
         """How images are cut into tiles; None where they are analysed as a whole."""
+
+    @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """What executes the network: torch, onnx or openvino, with the version."""
 
     @property
     def needs_points(self) -> bool:
@@ -161,7 +177,8 @@ class Predictor(ABC):
         networks round values to 8 bits. Everything else is refused.
 
         The verdict is `ERROR`, with the reason in `error`, where a value of the input, the map or the score is NaN or infinite.
-        Raises `NotFittedError` before `fit`, `DataError` for what is no image or cannot be read.
+        How an image is unlike the training images is in `notes`, with an `UnlikeTrainingWarning`, once for each code. Raises
+        `NotFittedError` before `fit`, `DataError` for what is no image or cannot be read.
         """
         if isinstance(images, list | tuple):
             return list(self.stream(images))
@@ -171,6 +188,14 @@ class Predictor(ABC):
         self, images: Iterable[Image], *, ahead: int = AHEAD, mark: Mark = _no_mark
     ) -> Iterator[Prediction]:
         """As `predict` for any number of images, one result at a time; `mark` times stages where `ahead` is 0."""
+        for prediction in self.judged(images, ahead=ahead, mark=mark):
+            self._warn(prediction)
+            yield prediction
+
+    def judged(
+        self, images: Iterable[Image], *, ahead: int = AHEAD, mark: Mark = _no_mark
+    ) -> Iterator[Prediction]:
+        """As `stream`, without warnings: for images that are not a user's question."""
         self.fitted()
         for outcome in self.outcomes(images, ahead=ahead, mark=mark):
             if isinstance(outcome, Unreadable):
@@ -179,9 +204,18 @@ class Predictor(ABC):
             mark("post-processing")
             yield prediction
 
+    def _warn(self, found: Prediction) -> None:
+        for note in found.notes:
+            if note.code not in self.warned:
+                self.warned |= {note.code}
+                where = "this picture" if found.record is None else found.record.image
+                said = f"{where} is unlike the training pictures ({note.text}): its verdict may be wrong"
+                warnings.warn(said, UnlikeTrainingWarning, stacklevel=3)
+
     def judge(self, raw: RawPrediction) -> Prediction:
         """Apply the thresholds."""
-        return self.fitted().judge(raw.raw_map, raw.raw_score, raw.record, raw.error)
+        found = self.fitted().judge(raw.raw_map, raw.raw_score, raw.record, raw.error)
+        return replace(found, notes=raw.notes) if raw.notes else found
 
     def scan(
         self,
@@ -235,20 +269,21 @@ class Predictor(ABC):
         record, reduction, region = None, 1, None if self.calibration is None else self.calibration.region
         try:
             if not isinstance(image, str | Path | Record):
-                pixels: Pixels = as_pixels(image, with_points=self.needs_points)
+                depth = 16 if self.calibration is None else self.calibration.bit_depth
+                pixels: Pixels = as_pixels(image, with_points=self.needs_points, bit_depth=depth)
+                bits = 8 if pixels.dtype == np.uint8 else 0
             else:
-                record = as_record(image)
-                record = record if region is None else replace(record, region=region)
+                record = self.as_learned(as_record(image))
                 region = record.region
-                if reduce:
-                    decoded = read_reduced(record)
-                    pixels, reduction = decoded.pixels, decoded.reduction
-                else:
-                    pixels = read_image(record, with_points=self.needs_points)
+                decoded = read_decoded(
+                    record, with_points=self.needs_points, reduce=reduce, eight_bits=self.self_contained
+                )
+                pixels, reduction, bits = decoded.pixels, decoded.reduction, decoded.bits
             fault = _unknown_colours(pixels)
             if fault:
                 pixels = np.where(np.isfinite(pixels), pixels, np.float32(0)).astype(np.float32)
             picture = as_uint8(pixels[:, :, :3]) if keep_picture else None
+            notes = self._notes(pixels, bits, region, reduction)
             prepared = self._prepare(pixels, region, "this picture" if record is None else record.image, mark)
         except DataError as error:
             return Unreadable(record, error)
@@ -257,9 +292,25 @@ class Predictor(ABC):
             return Unreadable(
                 record, DataError(f"{where} does not fit into the free memory: cut it into tiles")
             )
-        return _Loaded(
-            record, region, (pixels.shape[0], pixels.shape[1]), prepared, picture, reduction, fault
-        )
+        size = (pixels.shape[0], pixels.shape[1])
+        return _Loaded(record, region, size, prepared, picture, reduction, fault, notes)
+
+    def as_learned(self, record: Record) -> Record:
+        """The record with the inspected region and the bit depth that were learned, where they were."""
+        if self.calibration is None:
+            return record
+        region = record.region if self.calibration.region is None else self.calibration.region
+        return replace(record, region=region, bit_depth=self.calibration.bit_depth)
+
+    def _notes(
+        self, pixels: Pixels, bits: int, region: InspectionRegion | None, reduction: int
+    ) -> tuple[Note, ...]:
+        """How the image is unlike the training images, where it is known what they looked like."""
+        seen = None if self.calibration is None else self.calibration.seen
+        if seen is None:
+            return ()
+        inside = None if region is None else region.resized((pixels.shape[0], pixels.shape[1]))
+        return seen.differences(measure(pixels, bits, inside, reduction), tiled=self.tiling is not None)
 
     def _prepare(self, pixels: Pixels, region: InspectionRegion | None, where: object, mark: Mark) -> Any:
         """Pixels outside the region filled, and, but for an image in tiles, what `prepare` makes of that."""
@@ -289,9 +340,8 @@ class Predictor(ABC):
             found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
             # What was computed without the bad values says nothing.
             score = np.nan if loaded.error else found.raw_score
-            yield replace(
-                found, raw_score=score, reduction=loaded.reduction, error=loaded.error or found.error
-            )
+            error = loaded.error or found.error
+            yield replace(found, raw_score=score, reduction=loaded.reduction, error=error, notes=loaded.notes)
 
     def at_full_size(
         self,

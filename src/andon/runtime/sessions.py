@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -86,6 +87,8 @@ def _open_onnx(path: Path, threads: int | None) -> tuple[Session, dict[str, Any]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = threads or 0
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":  # as for PyTorch's threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises kinds of its own for damaged files

@@ -135,6 +135,24 @@ def does_not_depend_on_the_batch(trial: Trial) -> None:
 
 
 @_promise
+def judges_alike_images_alike(trial: Trial) -> None:
+    """Learned from images that hardly differ, an image alone has the verdict that it has among others."""
+    detector, records = trial.alike
+    records = [*records, trial.records["bad"][0]]
+    together = detector.predict([*records])
+    alone = [detector.predict(record) for record in records]
+    verdicts = [[p.verdict for p in found] for found in (together, alone)]
+    _require(verdicts[0] == verdicts[1], f"verdicts are {verdicts[0]} together and {verdicts[1]} alone")
+    marked = [[bool(p.mask.any()) for p in found] for found in (together, alone)]
+    _require(marked[0] == marked[1], "an image is marked alone and not among others, or the reverse")
+    _require(
+        alone[-1].verdict == "NG", f"the verdict on an obvious defect is {alone[-1].verdict}, expected NG"
+    )
+    held = [] if detector.cross_fitted else alone[-2:-1]
+    _require(all(p.verdict == "OK" for p in held), "the good image that sets the threshold is not OK")
+
+
+@_promise
 def takes_paths_records_and_arrays(trial: Trial) -> None:
     """A file by its record, `Path` or string, and its pixels give the same score."""
     record = trial.records["bad"][1]
@@ -148,7 +166,7 @@ def predicts_at_the_size_of_the_image(trial: Trial) -> None:
     """An image of another size than the training images has a map of its own size."""
     path = trial.folder() / "wide.png"
     Image.open(trial.records["good"][0].image).resize((97, 40)).save(path)
-    shape = trial.detector.predict(path).anomaly_map.shape
+    shape = next(trial.detector.judged([path])).anomaly_map.shape
     _require(shape == (40, 97), f"the map of an image of shape (40, 97) has shape {shape}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +23,15 @@ from andon.core.records import Record
 from andon.detectors._base import Detector
 from andon.nn.stage import Stage
 from andon.nn.training import Trainer
+from andon.thresholds.display import DegenerateRangeWarning
 
 SIDE = 64
 """Side of the drawn images in pixels."""
 SEED = 1
 COUNTS = {"train": 12, "validation": 4, "good": 4, "bad": 4}
 """Drawn images; `good` and `bad` are test images."""
+ALIKE = 5
+"""Images that hardly differ, of which detectors that hold out hold out one."""
 
 
 class Trial:
@@ -79,6 +83,23 @@ class Trial:
         """A detector fitted on four training images without validation images, which one check fits again."""
         detector = self.create().fit(self.records["train"][:4])
         return FittedOnFew(detector, detector.fitted().source)
+
+    @cached_property
+    def alike(self) -> tuple[Detector, list[Record]]:
+        """A detector fitted on copies of one image and images a grey value away from it, and these images."""
+        root, pixels = self.folder(), np.asarray(Image.open(self.records["train"][0].image), np.int16)
+        records = []
+        for k in range(ALIKE):
+            noise = np.random.default_rng(k).integers(-1, 2, pixels.shape) if k % 2 else 0
+            path = root / f"{k}.png"
+            Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(path)
+            records.append(Record(image=path, id=path.stem, split="train", label=0))
+        trainer = Trainer(seed=SEED, device="cpu")
+        held = [] if self.create().cross_fitted else records[-1:]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateRangeWarning)
+            detector = self.create().fit(records[: ALIKE - len(held)], held, trainer=trainer)
+        return detector, records
 
     @cached_property
     def _fitted(self) -> _Fitted:

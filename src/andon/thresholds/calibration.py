@@ -13,13 +13,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from andon.core.appearance import TrainingImages
 from andon.core.errors import DataError
 from andon.core.records import Prediction, Record
 from andon.core.region import InspectionRegion, inspected_pixels
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.splits import UNKNOWN_SESSION
 from andon.metrics import PixelRanking
-from andon.thresholds.display import AffineDisplay
+from andon.thresholds.display import AffineDisplay, smallest_unit
 from andon.thresholds.rules import Threshold, conformal, from_labelled, labelled_f1, with_room
 
 CELLS = 2**16
@@ -55,13 +56,21 @@ class Calibration:
     """From here up to `image` a person is to look at the part; None = there is no such band."""
     region: InspectionRegion | None = None
     """Which pixels are looked at; None = all."""
+    seen: TrainingImages | None = None
+    """What the training images looked like; None where it is not known."""
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits that the values of files with more than 8 bits use."""
+        return 16 if self.seen is None else self.seen.bit_depth
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
         area = {} if self.region is None else {"inspected": self.region.to_json()}
-        plain = asdict(replace(self, region=None))
-        del plain["region"]
-        return plain | area
+        seen = {} if self.seen is None else {"seen": self.seen.to_json()}
+        plain = asdict(replace(self, region=None, seen=None))
+        del plain["region"], plain["seen"]
+        return plain | area | seen
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
@@ -82,6 +91,7 @@ class Calibration:
             within=tuple(data.get("within", ())),
             look=Threshold.from_json(data["look"]) if data.get("look") else None,
             region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
+            seen=TrainingImages.from_json(data["seen"]) if data.get("seen") else None,
         )
 
     def image_threshold_from(self, chosen: Sequence[int]) -> float | None:
@@ -91,7 +101,9 @@ class Calibration:
             return None
         scores = [self.scores[k] for k in chosen]
         parts = [self.parts[k] for k in chosen] if self.parts else ()
-        return good_threshold(scores, alpha, on_small="max", parts=parts, folds=self.folds).value
+        return good_threshold(
+            scores, alpha, on_small="max", parts=parts, folds=self.folds, least=self.score_display.floor
+        ).value
 
     def quieted(self, raw_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(H, W) with the value of a typical good pixel, displayed as 0, where the image is not inspected."""
@@ -239,17 +251,24 @@ def calibrate_on_good(settings: Settings, good: GoodResults, *, source: str, fol
     `source` says where the images come from, e.g. `validation`; `folds` how many folds they were cross-fitted in. Raises
     `DataError` where no threshold follows from them.
     """
+    cells = good.cells
+    unit, pixel_unit = smallest_unit(good.scores, cells), smallest_unit(cells)
     image, pixel = (
         good_threshold(
-            x, settings.false_reject_rate, on_small=settings.few_images, parts=good.parts, folds=folds
+            x,
+            settings.false_reject_rate,
+            on_small=settings.few_images,
+            parts=good.parts,
+            folds=folds,
+            least=least,
         )
-        for x in (good.scores, good.maxima)
+        for x, least in ((good.scores, unit), (good.maxima, pixel_unit))
     )
     return Calibration(
         image=image,
         pixel=pixel,
-        score_display=AffineDisplay.fit(good.scores, image.value),
-        pixel_display=AffineDisplay.fit(good.cells, pixel.value),
+        score_display=AffineDisplay.fit(good.scores, image.value, unit),
+        pixel_display=AffineDisplay.fit(cells, pixel.value, pixel_unit),
         scores=tuple(good.scores),
         maxima=tuple(good.maxima),
         source=source,
@@ -269,12 +288,16 @@ def good_threshold(
     on_small: Literal["max", "error"] = "error",
     parts: Sequence[str] = (),
     folds: int = 0,
+    least: float = 0.0,
 ) -> Threshold:
-    """`conformal` on float32 scores, `with_room`; `parts` names the part of each image where some have several."""
+    """`conformal` on float32 scores, `with_room` of at least that of the distance `least`.
+
+    `parts` names the part of each image where some have several.
+    """
     found = conformal(
         np.asarray(scores, np.float32), alpha, on_small=on_small, object_ids=parts or None, folds=folds
     )
-    return with_room(found, scores)
+    return with_room(found, scores, least=least)
 
 
 def calibrate_on_labelled(
@@ -298,8 +321,8 @@ def calibrate_on_labelled(
         found,
         image=image,
         pixel=pixel,
-        score_display=AffineDisplay.fit(found.scores, image.value),
-        pixel_display=AffineDisplay.fit(good.cells, pixel.value),
+        score_display=AffineDisplay.fit(found.scores, image.value, found.score_display.floor),
+        pixel_display=AffineDisplay.fit(good.cells, pixel.value, found.pixel_display.floor),
         source=f"{found.source} and {count} labelled anomalous pictures",
     )
 

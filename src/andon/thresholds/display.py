@@ -14,8 +14,26 @@ import numpy.typing as npt
 
 TINY = 1e-12
 """Smallest divisor."""
+FEW = 5
+"""Fewer good scores than this do not tell their own spread."""
+OF_SCORES, OF_CELLS = 0.05, 0.1
+"""Shares of the distance between the 10 % and 90 % quantiles of the good scores, and of the range of the map values of good
+images, that a unit has at least."""
 
 Values = npt.NDArray[np.floating[Any]]
+
+
+def smallest_unit(scores: npt.ArrayLike, cells: npt.ArrayLike = ()) -> float:
+    """Raw distance that one displayed unit has at least, from the spread of all good `scores` (n,); positive.
+
+    Few or equal scores do not tell it; then the map values `cells` of the good images do, and where they are all equal too, it
+    is 1 raw unit.
+    """
+    own, inside = (np.asarray(values, np.float64) for values in (scores, cells))
+    unit = OF_SCORES * float(np.ptp(np.quantile(own, (0.1, 0.9)))) if own.size else 0.0
+    if own.size < FEW or unit == 0:
+        unit = max(unit, OF_CELLS * float(np.ptp(inside)) if inside.size else 0.0)
+    return unit or 1.0
 
 
 class DegenerateRangeWarning(UserWarning):
@@ -26,34 +44,40 @@ class DegenerateRangeWarning(UserWarning):
 class AffineDisplay:
     """Affine map of raw scores to displayed ones: 0 = the typical good score, 1 = the threshold.
 
-    Where the threshold does not exceed the typical good score, 1 stays the threshold, the slope is that of the smallest usable
-    span, and `note` says so.
+    Where the threshold does not exceed the typical good score by `floor`, 1 stays the threshold, the slope is that of `floor`,
+    and `note` says so.
     """
 
     typical: float
     """Median of the good validation scores."""
     threshold: float
+    floor: float = 0.0
+    """Smallest raw distance of one displayed unit, see `smallest_unit`."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.typical) and np.isfinite(self.threshold)):
+        if not (np.isfinite(self.typical) and np.isfinite(self.threshold) and np.isfinite(self.floor)):
             raise ValueError(
                 f"typical score {self.typical} and threshold {self.threshold} must be finite, "
                 "check the detector on the validation pictures"
             )
 
     @classmethod
-    def fit(cls, good_scores: npt.ArrayLike, threshold: float) -> AffineDisplay:
-        """From good validation scores (n,); warns (DegenerateRangeWarning) unless their median is lower."""
-        display = cls(float(np.median(np.asarray(good_scores, dtype=np.float64))), float(threshold))
-        if display.note:
+    def fit(cls, good_scores: npt.ArrayLike, threshold: float, floor: float = 0.0) -> AffineDisplay:
+        """From good validation scores (n,); warns (DegenerateRangeWarning) unless their median is lower than the threshold."""
+        display = cls(float(np.median(np.asarray(good_scores, dtype=np.float64))), float(threshold), floor)
+        if display.threshold - display.typical < display._rounding:
             warnings.warn(display.note, DegenerateRangeWarning, stacklevel=2)
         return display
 
     @property
     def span(self) -> float:
         """Raw units per display unit, positive."""
-        smallest = max(1e-6 * max(abs(self.threshold), abs(self.typical)), TINY)
-        return max(self.threshold - self.typical, smallest)
+        return max(self.threshold - self.typical, self.floor, self._rounding)
+
+    @property
+    def _rounding(self) -> float:
+        """Raw distance that may be rounding alone."""
+        return max(1e-6 * max(abs(self.threshold), abs(self.typical)), TINY)
 
     @property
     def offset(self) -> float:
@@ -66,8 +90,8 @@ class AffineDisplay:
         if self.threshold - self.typical == self.span:
             return ""
         return (
-            f"the threshold {self.threshold:g} is not above the typical good score {self.typical:g}; "
-            "shown scores keep 1 = threshold, 0 is arbitrary"
+            f"the threshold {self.threshold:g} is not above the typical good score {self.typical:g} by what good pictures "
+            f"differ; shown scores keep 1 = threshold, one unit is {self.span:g}, 0 is arbitrary"
         )
 
     def __call__(self, raw: npt.ArrayLike) -> Values:
@@ -77,16 +101,26 @@ class AffineDisplay:
         """
         values = _floats(raw)
         # 1 + (x - threshold) / span, not (x - typical) / span: exactly 1 at the threshold.
-        shown = (1.0 + (values.astype(np.float64) - self.threshold) / self.span).astype(values.dtype)
+        exact = np.array(values, np.float64)
+        exact -= self.threshold  # in place: maps of large images are not held three times
+        exact /= self.span
+        exact += 1.0
+        shown = exact.astype(values.dtype)
         just_below = np.nextafter(values.dtype.type(1), values.dtype.type(0))
-        return np.where(values < self.threshold, np.minimum(shown, just_below), shown)
+        np.copyto(shown, just_below, where=(values < self.threshold) & (shown >= 1))
+        return shown
 
     def inverse(self, shown: npt.ArrayLike) -> Values:
         """Raw scores of display units. `inverse(shown) >= threshold` is the same decision as `shown >= 1`."""
         values = _floats(shown)
-        raw = (self.threshold + (values.astype(np.float64) - 1.0) * self.span).astype(values.dtype)
+        exact = np.array(values, np.float64)
+        exact -= 1.0
+        exact *= self.span
+        exact += self.threshold
+        raw = exact.astype(values.dtype)
         just_below = np.nextafter(values.dtype.type(self.threshold), values.dtype.type(-np.inf))
-        return np.where(values < 1, np.minimum(raw, just_below), raw)
+        np.copyto(raw, just_below, where=(values < 1) & (raw > just_below))
+        return raw
 
 
 def _floats(values: npt.ArrayLike) -> Values:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from andon.core.errors import DataError
 from andon.metrics.parts import largest_per_object
@@ -25,7 +24,7 @@ from andon.metrics.ranking import Scores, as_scores, checked, rank
 CONFIDENCE = 0.95
 """Probability with which `Guarantee.upper_rate` holds."""
 ROOM = 0.002
-"""Share of the distance from the median good score to the threshold, see `with_room`."""
+"""Share of the distance from the median good score to the threshold, or of one displayed unit, see `with_room`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +120,8 @@ def conformal(
     is 1 / (n + 1) > alpha; by default DataError says how many are missing. Also DataError for no scores and
     for an infinite k-th score.
     """
+    from scipy import special  # takes long to import, and answers do without
+
     if not 0 < alpha < 1:
         raise ValueError(
             f"alpha is {alpha}; it is a false-reject rate and must lie between 0 and 1, e.g. 0.05"
@@ -161,14 +162,16 @@ def conformal(
     return Threshold(float(value), "conformal", alpha, n=n, n_scores=given.size, guarantee=guarantee)
 
 
-def with_room(threshold: Threshold, scores: npt.ArrayLike, *, dtype: npt.DTypeLike = np.float32) -> Threshold:
-    """The threshold raised by `ROOM` of its distance to the median good score; its guarantee still holds.
+def with_room(
+    threshold: Threshold, scores: npt.ArrayLike, *, least: float = 0.0, dtype: npt.DTypeLike = np.float32
+) -> Threshold:
+    """The threshold raised by `ROOM` of its distance to the median good score, or of `least`; its guarantee still holds.
 
     The score that sets the threshold lies one rounding error below it, and runtimes round differently. The margin keeps the
     verdict of that image the same in all of them.
     """
     distance = threshold.value - float(np.median(np.asarray(scores, np.float64)))
-    return replace(threshold, value=_rounded(threshold.value + ROOM * max(distance, 0.0), dtype))
+    return replace(threshold, value=_rounded(threshold.value + ROOM * max(distance, least, 0.0), dtype))
 
 
 def worst_rate(alpha: float, n: int, folds: int) -> float:

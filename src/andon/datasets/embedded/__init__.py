@@ -1,4 +1,4 @@
-"""The embedded data sets: synthetic images of five products with exact masks (docs/reference/data.md, "Embedded sets").
+"""The embedded data sets: synthetic images with exact masks (docs/reference/data.md, "Embedded sets").
 
     from andon.datasets.embedded import generate
     generate("data", profile="tiny", size=128)

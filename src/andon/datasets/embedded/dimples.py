@@ -29,7 +29,7 @@ VERSION = 1
 """Increased whenever the same arguments give different files."""
 DEFECTS = ("bump", "dent", "hole", "stain")
 STREAM_ID = 100
-"""First element of the spawn key; the other embedded sets have 0 to 4."""
+"""First element of the spawn key; the other embedded sets have theirs in `random_streams`."""
 
 FIELD = 0.128
 """Height of the field of view, metres."""

@@ -1,10 +1,11 @@
 """Generate the embedded data sets on disk.
 
     <root>/embedded_ad/<category>/{train,test,ground_truth}/...      MVTec AD layout
-    <root>/embedded_loco/pin_tray/{train,validation,test,ground_truth}/... and defects_config.json    MVTec LOCO layout
+    <root>/embedded_loco/<category>/{train,validation,test,ground_truth}/... and defects_config.json    MVTec LOCO layout
     <root>/dataset.json                                              generator, arguments, sha256 of every file
 
-Each category is drawn by the module of its name in this package, see `Category`.
+Each category is drawn by the module of its name in this package, see `Category`. One whose module lists `LOCO_DEFECTS` has
+logical defects and the layout of MVTec LOCO AD.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from PIL import Image
 
 from andon.core.errors import DataError, OutputError, nearest
 from andon.core.files import NO_SPACE, to_json
-from andon.datasets.embedded.pin_tray_defects import STRUCTURAL_VALUES, TRAY, TRAY_DEFECTS, defects_config
+from andon.datasets.embedded.loco_defects import LocoDefect, defects_config, pixel_values
 from andon.datasets.embedded.random_streams import CATEGORY_IDS, SPLIT_IDS, Streams, streams
 from andon.datasets.embedded.rendering import Rendered, Scene, finish
 
@@ -46,7 +47,7 @@ class Profile:
 
     train: int
     validation: int
-    """Only for the tray; the MVTec AD layout has no validation folder."""
+    """Only in the layout of MVTec LOCO AD; that of MVTec AD has no validation folder."""
     good: int
     """Good images in test."""
     defective: int
@@ -91,6 +92,11 @@ def category_module(name: str) -> Category:
     return cast(Category, importlib.import_module(f"{__package__}.{name}"))
 
 
+def loco_defects(name: str) -> tuple[LocoDefect, ...]:
+    """Defect types of a category in the layout of MVTec LOCO AD; empty for one in the layout of MVTec AD."""
+    return getattr(category_module(name), "LOCO_DEFECTS", ())
+
+
 def render(
     category: str, split: str, defect: str | None, index: int, *, size: int = 256, seed: int = 0
 ) -> Rendered:
@@ -113,21 +119,23 @@ def render(
     anew = partial(streams, seed, category, split, defect_id, index)
     good = module.scene(anew(), None, size)
     rendered = finish(good if defect is None else module.scene(anew(), defect, size), good, anew, size / 256)
-    if category == TRAY and defect in STRUCTURAL_VALUES:
-        masks = tuple((STRUCTURAL_VALUES[defect], mask) for _, mask in rendered.masks)
-        return replace(rendered, masks=masks)
+    # The masks of structural defects are derived from images, scenes state those of logical ones.
+    structural = pixel_values(loco_defects(category), "structural")
+    if defect in structural:
+        return replace(rendered, masks=tuple((structural[defect], mask) for _, mask in rendered.masks))
     return rendered
 
 
 def planned_images(category: str, profile: Profile) -> Iterator[PlannedImage]:
     """All images of a category, good ones first."""
-    folder = f"{'embedded_loco' if category == TRAY else 'embedded_ad'}/{category}"
-    validation = profile.validation if category == TRAY else 0
+    loco = loco_defects(category)
+    folder = f"{'embedded_loco' if loco else 'embedded_ad'}/{category}"
+    validation = profile.validation if loco else 0
     for split, count in (("train", profile.train), ("validation", validation), ("test", profile.good)):
         for index in range(count):
             yield PlannedImage(category, split, None, index, f"{folder}/{split}/good/{index:03d}.png")
-    if category == TRAY:
-        yield from _tray_defects(folder, profile.defective)
+    if loco:
+        yield from _grouped_defects(category, loco, folder, profile.defective)
         return
     for defect in category_module(category).DEFECTS:
         for index in range(profile.defective):
@@ -135,15 +143,17 @@ def planned_images(category: str, profile: Profile) -> Iterator[PlannedImage]:
             yield PlannedImage(category, "test", defect, index, f"{image}.png", f"{mask}_mask.png")
 
 
-def _tray_defects(folder: str, count: int) -> Iterator[PlannedImage]:
-    """Anomalous trays, numbered within each of the two groups."""
+def _grouped_defects(
+    category: str, rows: Sequence[LocoDefect], folder: str, count: int
+) -> Iterator[PlannedImage]:
+    """Anomalous images of the layout of MVTec LOCO AD, numbered within each of the two groups."""
     numbers = {"logical": 0, "structural": 0}
-    for row in TRAY_DEFECTS:
+    for row in rows:
         for index in range(count):
             place = f"{row.group}_anomalies/{numbers[row.group]:03d}"
             numbers[row.group] += 1
             image, masks = f"{folder}/test/{place}.png", f"{folder}/ground_truth/{place}/"
-            yield PlannedImage(TRAY, "test", row.name, index, image, masks)
+            yield PlannedImage(category, "test", row.name, index, image, masks)
 
 
 def generate(
@@ -172,8 +182,10 @@ def generate(
         part.mkdir(parents=True)
         work = [image for name in chosen for image in planned_images(name, PROFILES[profile])]
         files = _draw_all(part, work, size, seed, workers, progress)
-        if TRAY in chosen:
-            files.update(_write(part, f"embedded_loco/{TRAY}/defects_config.json", defects_config(size)))
+        for name in chosen:
+            if rows := loco_defects(name):
+                config = defects_config(rows, size)
+                files.update(_write(part, f"embedded_loco/{name}/defects_config.json", config))
         arguments = {"profile": profile, "size": size, "seed": seed, "categories": chosen}
         _write(part, "dataset.json", _description(arguments, files))
         _publish(part, root)

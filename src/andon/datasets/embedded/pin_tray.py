@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from andon.datasets.embedded.pin_tray_defects import TRAY_DEFECTS
+from andon.datasets.embedded.damage import debris, scratch
+from andon.datasets.embedded.loco_defects import LocoDefect, pixel_values
 from andon.datasets.embedded.pin_tray_parts import (
     COLUMNS,
     HEAD_RADIUS,
@@ -27,31 +28,36 @@ from andon.datasets.embedded.pin_tray_parts import (
     draw_tray,
 )
 from andon.datasets.embedded.primitives import (
-    Blob,
-    Image,
     Mask,
-    blend,
-    box_around,
     box_grid,
-    coverage,
     disc,
     segment,
-    value_noise,
 )
 from andon.datasets.embedded.random_streams import Streams
 from andon.datasets.embedded.rendering import Scene
 
-DEFECTS: tuple[str, ...] = tuple(sorted(row.name for row in TRAY_DEFECTS))
+PIN_AREA = 200
+LOCO_DEFECTS = (
+    LocoDefect("missing_pin", "logical", 255, PIN_AREA),
+    LocoDefect("additional_pin", "logical", 254, PIN_AREA),
+    LocoDefect("two_additional_pins", "logical", 253, 2 * PIN_AREA),
+    LocoDefect("wrong_colour", "logical", 252),
+    LocoDefect("missing_separator", "logical", 251),
+    LocoDefect("broken_pin", "structural", 250),
+    LocoDefect("contamination", "structural", 249),
+    LocoDefect("scratch", "structural", 248),
+    LocoDefect("displaced", "logical", None),  # missing_pin and additional_pin
+)
+DEFECTS: tuple[str, ...] = tuple(sorted(row.name for row in LOCO_DEFECTS))
 MODE: Literal["RGB"] = "RGB"
-PIXEL_VALUES = {row.name: row.pixel_value for row in TRAY_DEFECTS if row.pixel_value is not None}
-"""Pixel value of the masks of each defect type."""
+PIXEL_VALUES = pixel_values(LOCO_DEFECTS)
 
 CLEARANCE = 3.0
 """Distance between a pin and the walls."""
 PIN_DISTANCE = 16.0
 """Smallest distance between the heads in one compartment."""
-DEBRIS, SCRATCH = (0.16, 0.13, 0.11), (0.36, 0.24, 0.15)
-"""Colours of debris and of a scratch; the scratch differs in hue from the grey needles."""
+SCRATCH = (0.36, 0.24, 0.15)
+"""Colour of a scratch; it differs in hue from the grey needles."""
 
 # Elements of the scene, each with its own random stream; compartment k draws from _FIRST_PIN + k.
 _PLACE, _TEXTURE, _LIGHT = range(3)
@@ -76,7 +82,8 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     light = _light(streams)
     canvas = draw_tray(streams.element(_TEXTURE), compartments, removed_wall, light, height, width, f)
     if defect == "scratch":
-        footprint = _scratch(canvas, rng, compartments, f)
+        surface = _tray_surface(compartments, height, width)
+        footprint = scratch(canvas, rng, _somewhere(rng, compartments), surface, SCRATCH, f)
     elif defect == "broken_pin":
         (pin,) = pins[target]
         broken = replace(pin, length=NEEDLE_LENGTH * rng.uniform(0.25, 0.55))
@@ -86,7 +93,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     for pin in (pin for group in pins for pin in group):
         draw_pin(canvas, pin, light, f)
     if defect == "contamination":
-        footprint = _contaminate(canvas, rng, compartments, f)
+        footprint = debris(canvas, rng, _somewhere(rng, compartments), f)
     return Scene(np.clip(canvas, 0, 1), footprint, channels)
 
 
@@ -229,32 +236,8 @@ def _somewhere(rng: np.random.Generator, compartments: list[Compartment]) -> tup
     return float(x), float(y)
 
 
-def _scratch(canvas: Image, rng: np.random.Generator, compartments: list[Compartment], f: float) -> Mask:
-    """Add a scratch of the plastic, below the pins. Returns its footprint."""
-    height, width = canvas.shape[:2]
-    cx, cy = _somewhere(rng, compartments)
-    length, angle = rng.uniform(25, 70) * f, rng.uniform(0, np.pi)
-    dx, dy = length / 2 * np.cos(angle), length / 2 * np.sin(angle)
+def _tray_surface(compartments: list[Compartment], height: int, width: int) -> Mask:
+    """(H, W) True on the tray inside its rim."""
     x, y = box_grid((slice(0, height), slice(0, width)))
-    distance = segment(x, y, (cx - dx, cy - dy), (cx + dx, cy + dy), 1.1 * f)
     first, last = compartments[0], compartments[-1]
-    on_tray = (x > first.left) & (x < last.right) & (y > first.top) & (y < last.bottom)
-    blend(canvas, (slice(0, height), slice(0, width)), coverage(distance) * on_tray, SCRATCH)
-    return np.asarray((distance > 0) & on_tray)
-
-
-def _contaminate(canvas: Image, rng: np.random.Generator, compartments: list[Compartment], f: float) -> Mask:
-    """Add dark debris on top of everything. Returns its footprint."""
-    height, width = canvas.shape[:2]
-    cx, cy = _somewhere(rng, compartments)
-    blob = Blob.draw(rng, cx, cy, rng.uniform(4, 8) * f, rough=0.4, aspect=rng.uniform(1, 1.3))
-    box = box_around(cx, cy, blob.reach + 2, height, width)
-    assert box is not None  # the tray lies inside the image
-    x, y = box_grid(box)
-    distance = blob.distance(x, y)
-    lumps = value_noise(rng, distance.shape[0], distance.shape[1], 3 * f, octaves=2)
-    tone = np.array(DEBRIS, np.float32) * (1 + 0.35 * lumps)[:, :, None]
-    blend(canvas, box, coverage(distance), np.clip(tone, 0.02, 0.4))
-    footprint = np.zeros((height, width), np.bool_)
-    footprint[box] = distance > 0
-    return footprint
+    return (x > first.left) & (x < last.right) & (y > first.top) & (y < last.bottom)

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CATEGORY_IDS = {"fabric": 0, "brushed_metal": 1, "bolt": 2, "pcb": 3, "pin_tray": 4}
+CATEGORY_IDS = {
+    "fabric": 0,
+    "brushed_metal": 1,
+    "bolt": 2,
+    "pcb": 3,
+    "pin_tray": 4,
+    "screw_kit": 5,
+    "terminal_block": 6,
+}
+"""First element of the spawn key of each set."""
 SPLIT_IDS = {"train": 0, "validation": 1, "test": 2}
 CHILDREN = ("scene", "photometry", "sensor", "defect")
 

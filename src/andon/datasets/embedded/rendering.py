@@ -26,7 +26,7 @@ class Scene:
     footprint: Mask | None = None
     """(H, W) geometric footprint of the defect; None for a good scene."""
     channels: tuple[tuple[int, Mask], ...] = ()
-    """Masks (pixel value, (H, W)) where a rule defines them: logical defects of the tray."""
+    """Masks (pixel value, (H, W)) where a rule defines them: logical defects."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from andon.datasets.dataset import Dataset
-from andon.datasets.folder_names import RESERVED
+from andon.datasets.folder_names import RESERVED, FolderNames
 from andon.datasets.folder_scan import folders_in
 
 
@@ -31,8 +31,10 @@ class Options:
     """How sessions are told apart (`sessions.with_sessions`)."""
     exclude: tuple[str, ...] = ()
     """Good images to leave out (`exclusion.find_excluded`)."""
-    exclude_missing: bool = False
-    """Accept names in `exclude` that no image has."""
+    names: FolderNames = field(default_factory=FolderNames)
+    """What names of folders mean."""
+    lenient: bool = False
+    """Accept names in `exclude` that no image has, and names of folders that are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Layout:
     """Categories at a path, each with the folder or file it is read from; empty where the layout does not match."""
     read: Callable[[Path, str, Options], Dataset]
     """Read one category: (folder or file, category, options)."""
+    listed: bool = False
+    """A table says which images belong to the data set; others beside them are none of its."""
 
 
 @cache
@@ -60,18 +64,18 @@ def layouts() -> dict[str, Layout]:
     return {layout.name: layout for layout in sorted(found, key=lambda layout: layout.order)}
 
 
-def by_folder(fits: Callable[[Path], bool]) -> Callable[[Path, Options], Mapping[str, Path]]:
+def by_folder(fits: Callable[[Path, Options], bool]) -> Callable[[Path, Options], Mapping[str, Path]]:
     """`find` of a layout with one folder per category: the path itself, or its sub-folders for which `fits` holds."""
 
     def find(path: Path, options: Options) -> Mapping[str, Path]:
         if not path.is_dir():
             return {}
-        if fits(path):
+        if fits(path, options):
             return {path.name: path}
         return {
             folder.name: folder
             for folder in folders_in(path)
-            if folder.name.lower() not in RESERVED and fits(folder)
+            if folder.name.lower() not in RESERVED and fits(folder, options)
         }
 
     return find

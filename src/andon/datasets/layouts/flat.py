@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 from andon.core.errors import DataError
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, first_few
-from andon.datasets.folder_scan import has_images, scan
+from andon.datasets.folder_scan import folders_in, has_images, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.record_building import chosen_good, folder_records
 from andon.datasets.splits import hold_out_validation
@@ -18,6 +20,11 @@ NAME = "flat"
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read the images directly inside `folder`."""
+    if options.names.is_bad(folder.name):
+        raise DataError(
+            f"{folder} is named like a folder of bad parts, and andon learns from good ones: give the folder of good parts, or "
+            f"confirm that these are good: `andon fit {quote(str(folder))} --good {quote(folder.name)}`"
+        )
     log = FindingsLog()
     listing = scan(folder, log)
     train = folder_records(folder, listing.images, folder.parent, category, "train", log=log)
@@ -28,9 +35,9 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     if options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder, whose="")
     log.notes.append("a folder of pictures: all are taken for good ones, there is no test")
-    unread = [path.name for path in listing.folders if has_images(path)]
-    if unread:
-        log.warnings.append(f"pictures in folders inside {folder} are not read: {first_few(unread)}")
+    beside = [path.name for path in folders_in(folder.parent) if options.names.is_bad(path.name)]
+    if beside and options.names.is_good(folder.name):
+        log.notes.append(f"give {folder.parent} to test with the pictures in {first_few(beside)}, too")
     return Dataset(
         NAME,
         folder.parent,
@@ -43,4 +50,11 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     )
 
 
-LAYOUT = Layout(name=NAME, order=14, expects="pictures of good parts", find=by_folder(has_images), read=read)
+def find(path: Path, options: Options) -> Mapping[str, Path]:
+    """The folder itself, or its sub-folders with images; among several those named like bad parts are no products."""
+    found = by_folder(lambda folder, _: has_images(folder))(path, options)
+    good = {name: folder for name, folder in found.items() if not options.names.is_bad(folder.name)}
+    return good or found
+
+
+LAYOUT = Layout(name=NAME, order=14, expects="pictures of good parts", find=find, read=read)

@@ -9,51 +9,74 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, first_few, plural
-from andon.datasets.folder_names import BAD, GOOD, MASKS, RESERVED
-from andon.datasets.folder_scan import folders_in, has_images, named, scan
+from andon.datasets.folder_names import MASKS, RESERVED, FolderNames
+from andon.datasets.folder_scan import folders_in, has_images, holds_images, image_folders, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
-from andon.datasets.record_building import chosen_good, folder_records, good_folder_records, log_missing_masks
+from andon.datasets.record_building import (
+    chosen_good,
+    folder_records,
+    good_folder_records,
+    log_missing_masks,
+    say_guess,
+)
 from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
 
 NAME = "folders"
 
 
-def fits(folder: Path) -> bool:
-    """Whether there is a folder of normal images, or of sessions of them; all names of `folder_names.GOOD` are accepted."""
+def fits(folder: Path, options: Options) -> bool:
+    """Whether there is a folder of normal images, or of sessions of them; names mean what `FolderNames` says."""
+    names = options.names
     return any(
-        has_images(good) or any(has_images(session) for session in _sessions(good))
-        for good in named(folders_in(folder), GOOD)
+        has_images(good) or any(holds_images(session) for session in _sessions(good, names))
+        for good in names.goods(folders_in(folder))
     )
 
 
-def _sessions(good: Path) -> list[Path]:
+def _sessions(good: Path, names: FolderNames) -> list[Path]:
     """Folders inside a good one whose names do not say that they are good, bad or a split themselves."""
-    return [path for path in folders_in(good) if path.name.lower() not in GOOD | BAD | RESERVED]
+    return [
+        path
+        for path in folders_in(good)
+        if not (names.is_good(path.name) or names.is_bad(path.name) or path.name.lower() in RESERVED)
+    ]
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one category. Without defective images the test split is empty."""
     log = FindingsLog()
     masks = MaskFolders(folder, log)
+    goods = options.names.goods(folders_in(folder))
+    say_guess(options.names, log, good=goods)
     train: list[Record] = []
-    for good in named(folders_in(folder), GOOD):
-        listed = scan(good, log).images
-        train += good_folder_records(
-            good, folder.parent, category, "train", mask_files=masks.files_of(listed, good), log=log
+    for good in goods:
+        found = good_folder_records(
+            good,
+            folder.parent,
+            category,
+            "train",
+            options.names,
+            mask_files=masks.files_below(image_folders(good, log), good),
+            log=log,
         )
+        several = len(goods) > 1
+        train += [
+            replace(record, session=record.session or good.name) if several else record for record in found
+        ]
     if not train:
         raise DataError(
             f"{folder} holds no usable normal pictures: all are empty or broken links, copy them again"
         )
     train = chosen_good(train, options, log)
-    test = _defects(folder, category, masks, log)
+    test = _defects(folder, category, masks, options.names, log)
     masks.report_unused()
     log_missing_masks(test, log)
 
@@ -81,44 +104,54 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     )
 
 
-def _defects(folder: Path, category: str, masks: MaskFolders, log: FindingsLog) -> list[Record]:
-    kinds = _defect_folders(folder, log)
+def _defects(
+    folder: Path, category: str, masks: MaskFolders, names: FolderNames, log: FindingsLog
+) -> list[Record]:
+    kinds = _defect_folders(folder, names, log)
     records: list[Record] = []
-    for kind in kinds:
-        listed = scan(kind, log).images
-        mask_files = masks.files_of(listed, kind, only=len(kinds) == 1)
-        records += folder_records(
-            kind,
-            listed,
-            folder.parent,
-            category,
-            "test",
-            defect_type=kind.name,
-            group="anomalous",
-            mask_files=mask_files,
-            log=log,
-        )
+    for kind, found in kinds.items():
+        mask_files = masks.files_below(found, kind, only=len(kinds) == 1)
+        for inside, listed in found:
+            records += folder_records(
+                inside,
+                listed,
+                folder.parent,
+                category,
+                "test",
+                defect_type=kind.name,
+                group="anomalous",
+                mask_files=mask_files,
+                log=log,
+            )
     return sorted(records, key=lambda record: record.defect_type)
 
 
-def _defect_folders(folder: Path, log: FindingsLog) -> list[Path]:
-    """Folders of anomalous images: `defect/` and its sub-folders, or without it all folders beside `normal/`."""
-    beside = [path for path in folders_in(folder) if path.name.lower() not in GOOD | RESERVED]
-    known = named(beside, BAD)
-    others = [path for path in beside if path not in known and has_images(path)]
-    if known:
+def _defect_folders(
+    folder: Path, names: FolderNames, log: FindingsLog
+) -> dict[Path, list[tuple[Path, tuple[Path, ...]]]]:
+    """Folders of anomalous images by defect type: `defect/` and its sub-folders, or without it all folders beside `normal/`."""
+    beside = [
+        path
+        for path in folders_in(folder)
+        if not names.is_good(path.name) and path.name.lower() not in RESERVED
+    ]
+    known = [path for path in beside if names.is_bad(path.name)]
+    if not known:
+        others = [path for path in beside if holds_images(path)]
         if others:
-            log.warnings.append(
-                f"folders beside {known[0].name} are not read: {first_few([path.name for path in others])}"
+            log.guesses.append(
+                "folders beside the normal pictures are read as defect types: "
+                f"{first_few([path.name for path in others])}"
             )
-        inside = [kind for top in known for kind in folders_in(top) if kind.name.lower() not in MASKS]
-        return [path for path in (*known, *inside) if has_images(path)]
-    if others:
-        log.notes.append(
-            "folders beside the normal pictures are read as defect types: "
-            f"{first_few([path.name for path in others])}"
-        )
-    return others
+        return {path: image_folders(path, log) for path in others}
+    say_guess(names, log, bad=known)
+    kinds: dict[Path, list[tuple[Path, tuple[Path, ...]]]] = {}
+    for top in known:
+        kinds[top] = [(top, scan(top, log).images)]
+        kinds |= {
+            kind: image_folders(kind, log) for kind in folders_in(top) if kind.name.lower() not in MASKS
+        }
+    return {kind: found for kind, found in kinds.items() if any(listed for _, listed in found)}
 
 
 LAYOUT = Layout(name=NAME, order=13, expects="normal/ and defect/ folders", find=by_folder(fits), read=read)

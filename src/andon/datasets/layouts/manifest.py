@@ -21,6 +21,7 @@ from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve
 from andon.datasets.record_building import chosen_good, log_missing_masks, sorted_records
 from andon.datasets.splits import TEST_PERCENT, hold_out, hold_out_validation
+from andon.datasets.unread import unnamed_files
 
 NAME = "manifest"
 GROUPS: dict[int | None, Group] = {0: "good", 1: "anomalous", None: "unknown"}
@@ -85,8 +86,15 @@ def read(manifest: Path, category: str, options: Options) -> Dataset:
         train=sorted_records(train),
         validation=sorted_records(validation),
         test=sorted_records(test),
-        findings=log.findings(),
+        findings=log.findings() + unnamed_files(_named(manifest)),
     )
+
+
+def _named(manifest: Path) -> list[Path]:
+    """All images and masks that the manifest names, of every category."""
+    texts = (text for row in read_rows(manifest) for text in (row.image, *row.masks))
+    paths = (manifest.parent / text.replace("\\", "/") for text in texts)
+    return [path for path in paths if path.parent.is_dir()]
 
 
 def _split_by_rule(
@@ -162,5 +170,10 @@ def _require_unique(images: Sequence[Path], rows: Sequence[Row]) -> None:
 
 
 LAYOUT = Layout(
-    name=NAME, order=1, expects="manifest.csv, .json or .jsonl with the column image", find=find, read=read
+    name=NAME,
+    order=1,
+    expects="manifest.csv, .json or .jsonl with the column image",
+    find=find,
+    read=read,
+    listed=True,
 )

@@ -30,7 +30,7 @@ IMAGES = {".jpg", ".jpeg"}
 MASKS = {".png"}
 
 
-def fits(folder: Path) -> bool:
+def fits(folder: Path, options: Options) -> bool:
     """Whether there is a `MT_Free/Imgs` folder."""
     return (folder / f"{PREFIX}{FREE}" / "Imgs").is_dir()
 

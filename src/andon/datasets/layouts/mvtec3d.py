@@ -18,7 +18,7 @@ from andon.core.image_files import point_cloud_beside
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, first_few, plural
-from andon.datasets.folder_names import GOOD, TEST, TRAIN, VALIDATION, is_good
+from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, FolderNames
 from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
@@ -29,27 +29,29 @@ NAME = "mvtec3d"
 COLOUR, POINTS = "rgb", "xyz"
 
 
-def fits(folder: Path) -> bool:
+def fits(folder: Path, options: Options) -> bool:
     """Whether `train/good` holds `rgb` and `xyz` folders."""
     return any(
         {COLOUR, POINTS} <= {inside.name.lower() for inside in folders_in(good)}
         for train in named(folders_in(folder), TRAIN)
-        for good in named(folders_in(train), GOOD)
+        for good in options.names.goods(folders_in(train))
     )
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one category. An image without a point cloud is kept and reported as an error in the findings."""
     log = FindingsLog()
-    train = _records(folder, TRAIN, category, "train", log)
+    train = _records(folder, TRAIN, category, "train", options.names, log)
     if not train:
         raise DataError(f"{folder} has no pictures in train/good/rgb: add pictures of good parts")
-    validation = _records(folder, VALIDATION, category, "validation", log)
+    validation = _records(folder, VALIDATION, category, "validation", options.names, log)
     good = chosen_good([*train, *validation], options, log)
     train, validation = of_split(good, "train"), of_split(good, "validation")
     if not validation and options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder)
-    test = sorted(_records(folder, TEST, category, "test", log), key=lambda record: record.defect_type)
+    test = sorted(
+        _records(folder, TEST, category, "test", options.names, log), key=lambda record: record.defect_type
+    )
     log_missing_masks(test, log)
     _log_missing_points([*train, *validation, *test], log)
     return Dataset(
@@ -65,15 +67,16 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
 
 
 def _records(
-    folder: Path, tops: frozenset[str], category: str, split: Split, log: FindingsLog
+    folder: Path, tops: frozenset[str], category: str, split: Split, names: FolderNames, log: FindingsLog
 ) -> list[Record]:
     masks = MaskFolders(folder, log)
     records: list[Record] = []
     for kind in (kind for top in named(folders_in(folder), tops) for kind in folders_in(top)):
         listed = [path for colours in named(folders_in(kind), {COLOUR}) for path in scan(colours, log).images]
-        good = is_good(kind.name)
+        good = names.is_good(kind.name)
         if not good and split != "test":
             if listed:
+                log.told += listed
                 log.errors.append(
                     f"{kind} holds {plural(len(listed), 'picture')} in {split}, which is for good ones: left out, "
                     "move them to test"

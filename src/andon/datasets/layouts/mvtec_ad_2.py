@@ -19,7 +19,7 @@ from andon.core.errors import DataError
 from andon.core.records import Record, Split
 from andon.datasets.dataset import Dataset, Records
 from andon.datasets.findings import FindingsLog, plural
-from andon.datasets.folder_names import GOOD, MASKS, TRAIN, VALIDATION, is_good
+from andon.datasets.folder_names import MASKS, TRAIN, VALIDATION, FolderNames
 from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
@@ -38,7 +38,7 @@ PUBLIC = "test_public"
 PRIVATE = ("test_private", "test_private_mixed")
 
 
-def fits(folder: Path) -> bool:
+def fits(folder: Path, options: Options) -> bool:
     """Whether there is a `test_public` folder."""
     return (folder / PUBLIC).is_dir()
 
@@ -46,15 +46,15 @@ def fits(folder: Path) -> bool:
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one category; private images and `validation` may be absent."""
     log = FindingsLog()
-    train = _good(folder, TRAIN, category, "train", log)
+    train = _good(folder, TRAIN, category, "train", options.names, log)
     if not train:
         raise DataError(f"{folder} has no pictures in train/good: copy them again")
-    validation = _good(folder, VALIDATION, category, "validation", log)
+    validation = _good(folder, VALIDATION, category, "validation", options.names, log)
     good = chosen_good([*train, *validation], options, log)
     train, validation = of_split(good, "train"), of_split(good, "validation")
     if not validation and options.hold_out:
         train, validation = hold_out_validation(train, options.seed, log, base=folder)
-    public = _public(folder, category, log)
+    public = _public(folder, category, options.names, log)
     log_missing_masks(public, log)
     private = [record for name in PRIVATE for record in _private(folder / name, category, log)]
     if private:
@@ -76,15 +76,17 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
     return replace(dataset, findings=dataset.findings + counted)
 
 
-def _good(folder: Path, names: frozenset[str], category: str, split: Split, log: FindingsLog) -> list[Record]:
+def _good(
+    folder: Path, tops: frozenset[str], category: str, split: Split, names: FolderNames, log: FindingsLog
+) -> list[Record]:
     records: list[Record] = []
-    for top in named(folders_in(folder), names):
-        for kind in named(folders_in(top), GOOD):
+    for top in named(folders_in(folder), tops):
+        for kind in names.goods(folders_in(top)):
             records += folder_records(kind, scan(kind, log).images, folder.parent, category, split, log=log)
     return _scenes(records, folder)
 
 
-def _public(folder: Path, category: str, log: FindingsLog) -> list[Record]:
+def _public(folder: Path, category: str, names: FolderNames, log: FindingsLog) -> list[Record]:
     top = folder / PUBLIC
     masks = MaskFolders(top, log)
     records: list[Record] = []
@@ -92,7 +94,7 @@ def _public(folder: Path, category: str, log: FindingsLog) -> list[Record]:
         if kind.name.lower() in MASKS:
             continue
         listed = scan(kind, log).images
-        good = is_good(kind.name)
+        good = names.is_good(kind.name)
         records += folder_records(
             kind,
             listed,

@@ -28,12 +28,13 @@ CONFIG = "defects_config.json"
 GROUPS: dict[str, Group] = {"logical_anomalies": "logical", "structural_anomalies": "structural"}
 
 
-def fits(folder: Path) -> bool:
+def fits(folder: Path, options: Options) -> bool:
     """Whether there is a `defects_config.json` or one mask folder per image."""
     if (folder / CONFIG).is_file():
         return True
     kinds = (kind for top in named(folders_in(folder), MASKS) for kind in folders_in(top))
-    return any(folders_in(kind) for kind in kinds)
+    per_image = (inside for kind in kinds for inside in folders_in(kind))
+    return any(not (folder / "test" / inside.parent.name / inside.name).is_dir() for inside in per_image)
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:

@@ -174,4 +174,5 @@ LAYOUT = Layout(
     expects="realiad_jsons and realiad_<size> folders",
     find=find,
     read=read,
+    listed=True,
 )

@@ -51,12 +51,14 @@ def find(path: Path, options: Options) -> Mapping[str, Path]:
     found = {folder.name: folder for folder in folders_in(path) if (folder / IMAGES).is_dir()}
     if found and (path / SPLITS).is_file():
         return found
-    return {folder.name: folder for folder in folders_in(path / REORGANISED) if is_mvtec_tree(folder)}
+    return {
+        folder.name: folder for folder in folders_in(path / REORGANISED) if is_mvtec_tree(folder, options)
+    }
 
 
 def read(folder: Path, category: str, options: Options) -> Dataset:
     """Read one object. Raises `DataError` when the split table cannot be read or names no training images."""
-    if is_mvtec_tree(folder):
+    if is_mvtec_tree(folder, options):
         dataset = read_mvtec_tree(folder, category, options, layout=NAME, group=lambda defect: "anomalous")
     else:
         dataset = _read_published(folder, category, options)
@@ -156,4 +158,5 @@ LAYOUT = Layout(
     expects="split_csv/1cls.csv and <object>/Data/Images",
     find=find,
     read=read,
+    listed=True,
 )

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 from andon.core.errors import ConfigError
 from andon.core.images import batches, load_batch
 from andon.core.records import Record
-from andon.detectors._base import PREDICT_BATCH, Analysis, Detector, weight_lines
+from andon.detectors._base import PREDICT_BATCH, Analysis, Detector
 from andon.detectors.uninformed_students.distillation import distil_teacher
 from andon.detectors.uninformed_students.networks import pad_for
 from andon.detectors.uninformed_students.receptive_field import ReceptiveField, normalise
 from andon.detectors.uninformed_students.settings import UninformedStudentsConfig
 from andon.layers.moments import channel_statistics
-from andon.nn.backbones import Backbone
+from andon.nn.backbones import Backbone, weight_lines
 from andon.nn.stage import EarlyStopping
 from andon.nn.training import Draw, Trainer
 
