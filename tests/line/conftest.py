@@ -16,7 +16,7 @@ from line.postgres import BINARIES, Cluster
 if TYPE_CHECKING:
     from andon.line.store import Store
 
-collect_ignore_glob = [] if find_spec("sqlalchemy") else ["test_store*.py"]
+collect_ignore_glob = [] if find_spec("sqlalchemy") else ["test_store*.py", "test_inbox*.py"]
 if find_spec("fastapi") is None:
     collect_ignore_glob += ["test_rest*.py", "test_page*.py", "test_server*.py"]
 """Store, REST and pages need the extra `serve`."""

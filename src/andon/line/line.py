@@ -24,6 +24,7 @@ from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
 from andon.line.events import Events
+from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judging, Thresholds
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import Station
@@ -97,6 +98,11 @@ class Line:
             self.stations: Mapping[str, Station] = {
                 station.name: self._station(station, judges[station.name]) for station in settings.stations
             }
+            self._inboxes = [
+                Inbox(station.folder, self.stations[station.name], self.store, self.alarms, clock=clock)
+                for station in settings.stations
+                if station.folder is not None
+            ]
         except BaseException:
             self.store.close()
             raise
@@ -112,11 +118,15 @@ class Line:
         self._retention.start()
         for station in self.stations.values():
             station.start()
+        for inbox in self._inboxes:
+            inbox.start()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Judge what waits, at most for `timeout` seconds, store everything, end all threads."""
         self._ending.set()
         end = time.monotonic() + timeout
+        for inbox in self._inboxes:
+            inbox.stop(max(0.0, end - time.monotonic()))
         for station in self.stations.values():
             station.stop(max(0.0, end - time.monotonic()))
         if self._thread.is_alive():

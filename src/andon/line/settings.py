@@ -67,9 +67,9 @@ class FolderSettings(LineConfig):
     order: Literal["name", "time"] = "name"
     """Which file comes first."""
     after: Literal["move", "delete", "keep"] = "move"
-    """What is done with a judged file; `move`: into `done/` of the folder."""
+    """What is done with a judged file; `move`: into `done/YYYY-MM-DD/` of the folder."""
     names: str = ""
-    """Regular expression with the groups `part_id` and `lot`, searched in the file name."""
+    """Regular expression with the groups `part_id` and `lot`, searched in the file name; without it the name is the part id."""
     backlog: Count = 100
     """Waiting files above which an alarm is raised."""
 

@@ -93,21 +93,13 @@ class Station:
         numbers that cannot be stored. The future raises `StoreError` where no row was written: the part is bad.
         """
         base = self._base(part)
-        with self._news:
-            if self._closing:
-                raise NotReady(f"station {self.name} is being shut down: send the part again later")
-            if (same := self._jobs.get(part.request_id)) is not None:
-                return self._joined(same, base)
-            cause = self._refusal()
-            if cause is None:
-                now = time.monotonic()
-                job = Job(part, base, now + self.settings.cycle_s, time.perf_counter())
-                job.future.set_running_or_notify_cancel()
-                self._jobs[part.request_id] = job
-                self._queue.append(job)
-                self._news.notify_all()
-                return job.future
-        return self._refuse(base, cause)
+        entered = self._enter(part, base)
+        return self._refuse(base, entered) if isinstance(entered, Cause) else entered
+
+    def offer(self, part: Part) -> Future[Answer] | None:
+        """`submit` for senders that can wait: None, and no row, where the queue is full or the model not verified."""
+        entered = self._enter(part, self._base(part))
+        return None if isinstance(entered, Cause) else entered
 
     def view(self) -> StationView:
         """What people see of the station now."""
@@ -361,6 +353,22 @@ class Station:
             image_suffix=suffix_of(part.image),
             on_full_disk=self.settings.on_full_disk,
         )
+
+    def _enter(self, part: Part, base: NewInspection) -> Future[Answer] | Cause:
+        """Queue a part; the cause where it cannot be."""
+        with self._news:
+            if self._closing:
+                raise NotReady(f"station {self.name} is being shut down: send the part again later")
+            if (same := self._jobs.get(part.request_id)) is not None:
+                return self._joined(same, base)
+            if (cause := self._refusal()) is not None:
+                return cause
+            job = Job(part, base, time.monotonic() + self.settings.cycle_s, time.perf_counter())
+            job.future.set_running_or_notify_cancel()
+            self._jobs[part.request_id] = job
+            self._queue.append(job)
+            self._news.notify_all()
+            return job.future
 
     def _joined(self, same: Job, base: NewInspection) -> Future[Answer]:
         if same.base.image_sha256 != base.image_sha256:
