@@ -188,6 +188,10 @@ def test_lost_server_is_seen_and_found_again_without_reload(folder, browser):
             ready(browser)
             browser.js("window.stays = true")
         browser.wait("document.querySelector('#hero-word').innerText === 'OFFLINE'", 6)
+        assert browser.js(
+            "document.querySelector('#hero-icon').getBBox().width > 0"
+        )  # drawn without the server
+        assert browser.js("document.querySelector('#state svg').getBBox().width > 0")
         for number in range(2):
             answer(line.stations["press"], number, "NG")
         until(lambda: line.stations["press"].view().state is Shown.STOPPED)

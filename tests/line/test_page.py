@@ -185,7 +185,7 @@ def test_every_verdict_state_and_cause_has_a_sign():
     assert set(STATES) == set(Shown)
     assert list(STOP_CAUSES) == list(StopCause)
     assert set(ERROR_CAUSES) == set(Cause)
-    symbols = re.findall(r'<symbol id="(\w+)"', (FOLDER / "static" / "icons.svg").read_text())
+    symbols = re.findall(r'<symbol id="icon-(\w+)"', (FOLDER / "templates" / "icons.svg").read_text())
     assert {sign.icon for sign in (*VERDICTS.values(), *STATES.values())} | {"offline"} <= set(symbols)
 
 

@@ -14,7 +14,7 @@ class Sign(NamedTuple):
 
     word: str
     icon: str
-    """Symbol of `static/icons.svg` and, as `is-ICON`, class of `static/app.css`."""
+    """Symbol `icon-ICON` of `templates/icons.svg`, class `is-ICON` of `static/app.css`."""
 
 
 VERDICTS: dict[Verdict, Sign] = {

@@ -42,7 +42,7 @@ function why() {
 }
 
 function setIcon(svg, name) {
-  svg.querySelector("use").setAttribute("href", `/static/icons.svg#${name}`);
+  svg.querySelector("use").setAttribute("href", `#icon-${name}`);
 }
 
 function drawState() {
