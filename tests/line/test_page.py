@@ -15,6 +15,7 @@ from andon.line.line import Line
 from andon.line.page.render import data_block, utc, words
 from andon.line.page.words import ERROR_CAUSES, OFFLINE, STATES, STOP_CAUSES, VERDICTS
 from andon.line.rules import InARow
+from andon.line.store import QueryTimeout
 from andon.line.verdicts import Cause, Verdict
 from andon.line.views import Shown
 from line import asking
@@ -136,6 +137,14 @@ def test_history_goes_back_to_the_first_part(client):
 
 def test_history_says_what_time_it_cannot_read(client):
     assert "cannot be read" in client.get("/history?since=tomorrow").text
+
+
+def test_history_that_takes_too_long_says_so(client, line, monkeypatch):
+    def slow(**_: object) -> None:
+        raise QueryTimeout("the query took longer than 1 s")
+
+    monkeypatch.setattr(line.store, "inspections", slow)
+    assert "took longer than 1 s" in client.get("/history").text
 
 
 def test_inspection_page(client, line):

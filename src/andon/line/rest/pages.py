@@ -14,6 +14,7 @@ from andon.line.page.words import STATES, VERDICTS
 from andon.line.rest.access import TheLine, TheRow, TheStation
 from andon.line.rest.rules import previews, rules_of
 from andon.line.rest.shapes import PREFIX
+from andon.line.store import QueryTimeout
 from andon.line.verdicts import Verdict
 from andon.line.views import Shown
 
@@ -72,7 +73,10 @@ def history(
     chosen: dict[str, Any] = {key: filters[key] or None for key in ("station", "part_id", "lot")}
     chosen["verdict"] = Verdict[verdict] if verdict in ("OK", "NG", "REVIEW", "ERROR") else None
     chosen["since"], problem = _time(since)
-    rows = line.store.inspections(**chosen, before_id=before_id, limit=PAGE)
+    try:
+        rows = line.store.inspections(**chosen, before_id=before_id, limit=PAGE)
+    except QueryTimeout as error:
+        rows, problem = [], str(error)
     kept = {key: value for key, value in filters.items() if value}
     older = "/history?" + urlencode({**kept, "before_id": rows[-1].id}) if len(rows) == PAGE else ""
     plain = {**chosen, "verdict": verdict or None, "part_id": None}
