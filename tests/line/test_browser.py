@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from andon.line.judge import Judgement, Thresholds
+from andon.line.line import Line
 from andon.line.rules import InARow
+from andon.line.settings import EscalationSettings
 from andon.line.views import Shown
 from line.browser import CHROMIUM, Browser
-from line.running import FakeJudge, answer, running, until
+from line.running import FakeJudge, answer, running, settings, until
 from line.serving import served
 
 pytestmark = [pytest.mark.service, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
@@ -147,6 +149,20 @@ def test_from_stop_to_running_by_keys(folder, browser):
         until(lambda: line.stations["press"].view().state is Shown.RUNNING)
         browser.wait("document.querySelector('#stop').hidden && !document.querySelector('#foot').hidden")
         assert browser.js("document.querySelector('#limits').innerText").startswith("2 NG in a row\t0 of 2")
+
+
+def test_a_stop_that_nobody_answers_says_for_how_long(folder, browser):
+    escalation = EscalationSettings(minutes=(0.001,))
+    chosen = settings(folder, rules=(InARow(k=1),)).model_copy(update={"escalation": escalation})
+    with Line(chosen, open_judge=FakeJudge) as line, served(line) as port:
+        until(lambda: line.stations["press"].is_verified)
+        answer(line.stations["press"], 1, "NG")
+        browser.open(f"http://127.0.0.1:{port}/stations/press")
+        browser.wait(
+            "/NG. – nobody has come for \\d+ s$/.test(document.querySelector('#hero-why').innerText)"
+        )
+        browser.key(" ")
+        browser.wait("document.querySelector('#hero-why').innerText.endsWith('(NG)')")
 
 
 def test_a_call_is_acknowledged_by_space(folder, browser):

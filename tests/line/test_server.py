@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -58,11 +59,11 @@ def test_nothing_is_told_without_systemd(monkeypatch):
 
 
 def test_unit_file():
-    text = systemd_unit("/opt/andon serve --port 80%", Path("/var/lib/andon"), Path("/data"))
+    text = systemd_unit("/opt/andon serve --port 80%", Path("/var/lib/andon"), [Path("/data")])
     assert "ExecStart=/opt/andon serve --port 80%%\n" in text
     assert "Type=notify\n" in text
     assert "ReadWritePaths=/data\n" in text
-    inside = systemd_unit("andon serve", Path("/var/lib/andon"), Path("/var/lib/andon/line"))
+    inside = systemd_unit("andon serve", Path("/var/lib/andon"), [Path("/var/lib/andon/line")])
     assert "ReadWritePaths" not in inside
 
 
@@ -108,14 +109,36 @@ def test_wrong_options_are_one_line(cli, tmp_path, options, said):
 def test_unit_file_has_the_options_of_the_command(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("part.andon").touch()
-    Path("line.toml").write_text('data = "kept"\n[stations.oven]\nmodel = "part.andon"\n')
+    Path("in").mkdir()
+    Path("line.toml").write_text(
+        'data = "kept"\n[stations.oven]\nmodel = "part.andon"\nfolder = {path = "in"}\n'
+    )
     outcome = cli(
         "serve", "--station", "press=part.andon", "--config", "line.toml", "--print-service", "systemd"
     )
     command = re.search("^ExecStart=(.*)$", outcome.out, re.M)[1]
     assert f"--station press={tmp_path}/part.andon --config {tmp_path}/line.toml" in command
     assert f"--data {tmp_path}/kept" in command
-    assert f"ReadWritePaths={tmp_path}/kept\n" in outcome.out
+    assert f"ReadWritePaths={tmp_path}/kept\nReadWritePaths={tmp_path}/in\n" in outcome.out
+
+
+def test_demo_without_pytorch_says_where_its_model_comes_from(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("ANDON_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        "andon.cli.serve.find_spec", lambda name: None if name == "torch" else find_spec(name)
+    )
+    outcome = cli("serve", "--demo")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert re.search(rf"made once with PyTorch.* copy {tmp_path}/demo/cookies-.*\.andon here", outcome.err)
+
+
+def test_serve_without_its_extra_says_what_to_install(cli, monkeypatch):
+    monkeypatch.setattr(
+        "andon.cli.serve.find_spec", lambda name: None if name == "uvicorn" else find_spec(name)
+    )
+    outcome = cli("serve", "--demo")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "pip install 'andon[serve]'" in outcome.err
 
 
 class CookieJudge(FakeJudge):

@@ -183,4 +183,5 @@ def _print_unit(
     words += ["--database", settings.database] if settings.database else []
     for name in names:
         words += ["--allow-host", name]
-    print(systemd_unit(shlex.join(words), SERVICE_DATA, data), end="")
+    inboxes = [station.folder.path.absolute() for station in settings.stations if station.folder]
+    print(systemd_unit(shlex.join(words), SERVICE_DATA, [data, *inboxes]), end="")

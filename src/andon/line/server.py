@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -135,10 +135,11 @@ def watchdog(line: Line) -> Iterator[None]:
         thread.join()
 
 
-def systemd_unit(command: str, home: Path, data: Path) -> str:
-    """Unit file of a service that runs `command` in the folder `home`, which systemd makes, and writes to `data`."""
-    writes = "" if data.is_relative_to(home) else f"ReadWritePaths={data}\n"
-    return UNIT.format(command=command.replace("%", "%%"), user=getpass.getuser(), writes=writes, home=home)
+def systemd_unit(command: str, home: Path, writes: Iterable[Path]) -> str:
+    """Unit file of a service that runs `command` in the folder `home`, which systemd makes; it also `writes` to folders."""
+    outside = [folder for folder in writes if not folder.is_relative_to(home)]
+    lines = "".join(f"ReadWritePaths={folder}\n" for folder in outside)
+    return UNIT.format(command=command.replace("%", "%%"), user=getpass.getuser(), writes=lines, home=home)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -37,8 +37,15 @@ function heroSign() {
 
 function why() {
   if (page.lost) return "This page has lost the server. Treat every part as bad.";
-  if (page.view.reason) return page.view.reason;
+  if (page.view.reason) return page.view.reason + unanswered();
   return last()?.cause ? (words.errors[last().cause] ?? last().cause) : "";
+}
+
+// What is announced again, one level higher each time, while nobody comes.
+function unanswered() {
+  const late = page.view.alarms.filter((alarm) => alarm.level > 0 && alarm.acked === null);
+  if (!late.length || page.now === null) return "";
+  return ` – nobody has come for ${lasted(page.now - Math.min(...late.map((alarm) => alarm.raised)))}`;
 }
 
 function setIcon(svg, name) {
@@ -53,7 +60,6 @@ function drawState() {
   at("hero").className = `hero is-${hero.icon}`;
   setIcon(at("hero-icon"), hero.icon);
   at("hero-word").textContent = hero.word;
-  at("hero-why").textContent = why();
   document.title = `${sign.word} – ${station}`;
   document.body.classList.toggle("offline", page.lost);
   at("stop").hidden = !isStopped() || page.lost;
@@ -64,6 +70,7 @@ function drawState() {
 }
 
 function drawTimes() {
+  at("hero-why").textContent = why();
   if (page.now === null) return;
   at("clock").lastChild.textContent = clock(page.now);
   const ago = lasted(page.now - page.view.since);
