@@ -173,6 +173,7 @@ def test_the_same_request_at_once_is_one_row(line, client):
         (f"{INSPECTIONS}?request_id={'x' * 301}", {"content": b"x"}, "invalid"),
         (f"{INSPECTIONS}?request_id=a", {"content": b"x", "headers": {"Idempotency-Key": "b"}}, "invalid"),
         (f"{INSPECTIONS}?part_id={'x' * 301}", {"content": b"x"}, "invalid"),
+        (f"{INSPECTIONS}?request_id=%20", {"content": b"x"}, "invalid"),
         (f"{INSPECTIONS}?part_id=%00", {"content": b"x"}, "invalid"),
         (INSPECTIONS, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "invalid"),
         (INSPECTIONS, {"files": [("image", b"a"), ("image", b"b")]}, "invalid"),
@@ -194,6 +195,8 @@ def test_requests_that_cannot_be_a_part(client, address, options, code):
         ("GET", "/api/v1/inspections/x", 422, "invalid"),
         ("GET", "/api/v1/inspections?verdict=GOOD", 422, "invalid"),
         ("GET", "/api/v1/inspections?limit=0", 422, "invalid"),
+        ("GET", "/api/v1/inspections?part_id=%00", 422, "invalid"),
+        ("GET", "/history?lot=%00", 422, "invalid"),
         ("GET", "/api/v1/stations/other/state", 404, "not_found"),
         ("POST", "/api/v1/stations/other/inspections", 404, "not_found"),
         ("DELETE", "/api/v1/inspections/1", 405, "method_not_allowed"),
@@ -393,6 +396,26 @@ def test_people_call_stop_and_shelve(folder, client_of):
         assert shelved.json()["state"] == "shelved"
         assert client.post(f"{press}/stop", json=who).json()["state"] == "STOPPED"
         assert is_problem(client.post(f"{press}/stop", json={"who": ""}), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"who": "a\\u0000"}',
+        b'{"who": "\\ud800"}',
+        b'{"who": "a", "note": "\\u001b[2J"}',
+        b'{"who": 1}',
+        b"[]",
+        b"{",
+        b"\xff",
+    ],
+)
+def test_bodies_that_no_person_sends(line, client, body):
+    answer = client.post(
+        f"{API}/stations/press/stop", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert is_problem(answer, 400 if body == b"\xff" else 422, "invalid")
+    assert not line.stations["press"].view().wants_stop
 
 
 def test_thresholds_are_versions_with_reasons(folder, client_of):

@@ -23,7 +23,15 @@ from andon.line.line import Line
 from andon.line.rest import pictures
 from andon.line.rest.access import TheLine, ThePictures, TheRow, TheStation
 from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
-from andon.line.rest.shapes import PREFIX, Accepted, InspectionShape, Page, VerdictName, inspection_shape
+from andon.line.rest.shapes import (
+    PREFIX,
+    Accepted,
+    Filter,
+    InspectionShape,
+    Page,
+    VerdictName,
+    inspection_shape,
+)
 from andon.line.rest.upload import read_part
 from andon.line.station import Answer, NotReady, Part, QueueFull, Station
 from andon.line.store import Inspection, Recorded
@@ -77,7 +85,7 @@ async def send_part(
     `wait`: milliseconds; a part without a verdict by then is answered with 202. Queue full: 503, and a row with verdict
     ERROR, because a part was there.
     """
-    part = (await read_part(request)).part
+    part = await read_part(request)
     known = await to_thread.run_sync(_known, line, part, limiter=UPLOADS)
     if known is not None:
         return _answer(known)
@@ -94,13 +102,13 @@ async def send_part(
 @router.get("/inspections", response_model=Page)
 def list_inspections(
     line: TheLine,
-    station: str | None = None,
+    station: Filter = None,
     verdict: VerdictName | None = None,
-    part_id: str | None = None,
-    lot: str | None = None,
+    part_id: Filter = None,
+    lot: Filter = None,
     since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
-    request_id: str | None = None,
+    request_id: Filter = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> Page:
     """Inspections, newest first. The next page begins before the last id of this one: follow `next`."""
@@ -180,9 +188,9 @@ def overlay(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
 @router.get("/export.csv", response_class=StreamingResponse)
 def export(
     line: TheLine,
-    station: str | None = None,
+    station: Filter = None,
     verdict: VerdictName | None = None,
-    lot: str | None = None,
+    lot: Filter = None,
     since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> StreamingResponse:
     """All inspections, newest first, as CSV; sent page by page."""

@@ -13,13 +13,14 @@ from andon.line.page.render import render, words
 from andon.line.page.words import STATES, VERDICTS
 from andon.line.rest.access import TheLine, TheRow, TheStation
 from andon.line.rest.rules import previews, rules_of
-from andon.line.rest.shapes import PREFIX
+from andon.line.rest.shapes import PLAIN, PREFIX
 from andon.line.store import QueryTimeout
 from andon.line.verdicts import Verdict
 from andon.line.views import Shown
 
 router = APIRouter(default_response_class=HTMLResponse)
 Gloves = Annotated[bool, Query()]
+Text = Annotated[str, Query(max_length=300, pattern=PLAIN)]
 PAGE = 50
 REPLAYED = 10_000
 """Stored parts on which the page of the rules tries them."""
@@ -61,11 +62,11 @@ def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Res
 @router.get("/history")
 def history(
     line: TheLine,
-    station: str = "",
-    verdict: str = "",
-    part_id: str = "",
-    lot: str = "",
-    since: str = "",
+    station: Text = "",
+    verdict: Text = "",
+    part_id: Text = "",
+    lot: Text = "",
+    since: Text = "",
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Response:
     """What happened, newest first, by station, verdict, part id, lot and time."""

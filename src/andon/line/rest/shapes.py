@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from andon.line.andon_states import StopCause
@@ -12,6 +13,10 @@ from andon.line.verdicts import Verdict
 
 VerdictName = Literal["OK", "NG", "REVIEW", "ERROR"]
 PREFIX = "/api/v1"
+PLAIN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+"""Texts without control characters; databases refuse NUL."""
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
+Filter = Annotated[str | None, Query(max_length=300, pattern=PLAIN)]
 PICTURES = ("image", "preview", "thumbnail")
 MAPS = ("map", "heat", "overlay")
 
@@ -96,8 +101,8 @@ class Accepted(Shape):
 class Who(Shape):
     """A person's action."""
 
-    who: str = Field(min_length=1, max_length=100)
-    note: str = Field("", max_length=1000)
+    who: Name
+    note: str = Field("", max_length=1000, pattern=PLAIN)
 
 
 class CauseBody(Who):
@@ -117,9 +122,9 @@ class ThresholdsBody(Shape):
 
     accept: float = Field(gt=0, le=1000, allow_inf_nan=False)
     reject: float = Field(gt=0, le=1000, allow_inf_nan=False)
-    why: str = Field(min_length=10, max_length=1000)
+    why: str = Field(min_length=10, max_length=1000, pattern=PLAIN)
     """Reason, at least 10 characters; kept with the version."""
-    who: str = Field(min_length=1, max_length=100)
+    who: Name
 
 
 class VersionShape(ThresholdsShape):

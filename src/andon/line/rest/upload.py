@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -19,17 +18,10 @@ BODY_SECONDS = 30.0
 """Longest time in which the body has to come."""
 LONGEST_ID = 300
 """Bytes of a request id, as the store keeps."""
-FIELDS = ("part_id", "lot", "recipe", "request_id", "t_trigger", "trigger_no")
+FIELDS = ("part_id", "lot", "request_id", "t_trigger", "trigger_no")
 
 
-class Upload(NamedTuple):
-    """A part that came, and whether the sender named the request."""
-
-    part: Part
-    is_named: bool
-
-
-async def read_part(request: Request) -> Upload:
+async def read_part(request: Request) -> Part:
     """The part of a request. Texts come from the form or the query, the request id from `Idempotency-Key` as well.
 
     Raises `Problem` for what is missing, twice, not a number, or takes longer than `BODY_SECONDS`.
@@ -49,16 +41,13 @@ async def read_part(request: Request) -> Upload:
         )
     texts = {name: value for name in FIELDS if (value := form.get(name) or request.query_params.get(name))}
     request_id = _request_id(request, texts.get("request_id"))
-    return Upload(
-        Part(
-            image=image,
-            request_id=request_id or uuid.uuid4().hex,
-            part_id=texts.get("part_id"),
-            lot=texts.get("lot"),
-            trigger_no=_number(texts, "trigger_no"),
-            t_trigger=_number(texts, "t_trigger"),
-        ),
-        request_id is not None,
+    return Part(
+        image=image,
+        request_id=request_id or uuid.uuid4().hex,
+        part_id=texts.get("part_id"),
+        lot=texts.get("lot"),
+        trigger_no=_number(texts, "trigger_no"),
+        t_trigger=_number(texts, "t_trigger"),
     )
 
 
@@ -82,6 +71,8 @@ def _request_id(request: Request, named: str | None) -> str | None:
     if named and header and named != header:
         raise Problem(422, "invalid", "request_id and Idempotency-Key differ: send one of them")
     chosen = named or header or None
+    if chosen is not None and not chosen.strip():
+        raise Problem(422, "invalid", "the request id is blank: give one, or leave it out")
     if chosen is not None and len(chosen.encode()) > LONGEST_ID:
         raise Problem(422, "invalid", f"the request id has more than {LONGEST_ID} bytes: use a shorter one")
     return chosen
