@@ -24,10 +24,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ROOMS = [
     *("core", "datasets", "metrics", "thresholds", "runtime", "nn", "layers", "detectors"),
-    *("exporting", "report", "runs", "experiments", "pretraining", "line", "api", "testing", "cli"),
+    *("exporting", "report", "runs", "experiments", "pretraining", "client", "line", "api", "testing", "cli"),
 ]
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
-OF_THE_LINE = {"core", "thresholds", "runtime", "exporting", "line"}
+OF_THE_LINE = {"core", "thresholds", "runtime", "exporting", "client", "line"}
 """Rooms from which `line` imports: a line computer learns nothing."""
 FOREIGN = {"--help", "--head", "--force-reinstall", "--false-rejects"}
 """Options of every command, of other programs, and an earlier name of an option."""

@@ -14,7 +14,19 @@ from typing import Annotated, Any
 
 import typer
 
-from andon.cli import benchmark, catalogue, data, demo, line, pretrain, runs, serve, threshold, weights
+from andon.cli import (
+    benchmark,
+    catalogue,
+    data,
+    demo,
+    line,
+    pretrain,
+    runs,
+    serve,
+    simulate,
+    threshold,
+    weights,
+)
 from andon.cli import export as deploy
 from andon.core.errors import AndonError, UsageError
 from andon.core.files import NO_SPACE, UNWRITABLE
@@ -26,6 +38,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=Fals
 for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app, serve.app):
     app.add_typer(commands)
 app.add_typer(line.app)
+app.add_typer(simulate.app)
 app.add_typer(line.audit_app, name="audit")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
@@ -53,6 +66,7 @@ SERVING = {
     "python_multipart",
     "sse_starlette",
     "watchdog",
+    "httpx",
 }
 """Packages of the extra `serve`."""
 STOPPED = 130

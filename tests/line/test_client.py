@@ -1,0 +1,134 @@
+"""Client and simulation against a real server and a drop folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from andon.client import Client, ClientError
+from andon.core.errors import DataError, OutputError
+from andon.line import simulate
+from andon.line.line import Line
+from andon.line.settings import FolderSettings
+from line.running import FakeJudge, part, running, until
+from line.serving import served
+from line.test_rest import MappedJudge
+
+
+@pytest.fixture(scope="module")
+def line(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    with running(
+        shutil.copytree(empty_store, tmp_path_factory.mktemp("client") / "s"), judge=MappedJudge
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def client(line: Line) -> Iterator[Client]:
+    with served(line) as port, Client(f"http://127.0.0.1:{port}") as opened:
+        yield opened
+        line.events.close()
+
+
+def test_a_stop_as_a_client_sees_it(line, client, tmp_path):
+    image = tmp_path / "a.png"
+    image.write_bytes(part(1).image)
+    good = client.inspect("press", image, part_id="ä 1", lot="L")
+    assert good.passes
+    assert client.inspection(good.id) == good.data
+    events = client.events("press")
+    assert next(events).kind  # has begun
+    for k in range(3):
+        bad = client.inspect("press", part(k, "NG").image, request_id=f"ng-{k}")
+        assert (bad.verdict, bad.passes) == ("NG", False)
+    assert client.inspect("press", part(2, "NG").image, request_id="ng-2").replayed
+    until(lambda: client.station("press")["wants_stop"])
+    alarm = client.alarms()[0]
+    assert client.acknowledge(alarm["id"], "eva")["ack_by"] == "eva"
+    client.cause("press", "product", "eva")
+    assert client.resume("press", "eva")["state"] == client.stations()[0]["state"] == "RUNNING"
+    assert [row["verdict"] for row in client.inspections(verdict="NG", limit=2)] == ["NG"] * 3
+    assert next(event for event in events if event.kind == "alarm").data["stops"]
+    events.close()
+
+
+def test_what_is_refused(line, client):
+    broken = client.inspect("press", b"no image")
+    assert (broken.verdict, broken.cause, broken.passes) == ("ERROR", "not_a_picture", False)
+    assert client.inspection(broken.id)["verdict"] == "ERROR"
+    for ask, code, status in [
+        (lambda: client.inspect("away", part(9).image), "not_found", 404),
+        (lambda: client.inspection(10**9), "not_found", 404),
+        (lambda: client.resume("press", "eva"), None, 409),
+    ]:
+        with pytest.raises(ClientError) as caught:
+            ask()
+        assert caught.value.status == status
+        assert code in (None, caught.value.code)
+
+
+def test_a_broken_connection_is_tried_again_with_one_id():
+    ids = []
+
+    def answering(request: httpx.Request) -> httpx.Response:
+        ids.append(request.url.params["request_id"])
+        if len(ids) < 3:
+            raise httpx.ReadError("cut")
+        return httpx.Response(201, json={"verdict": "OK", "id": 7, "cause": ""})
+
+    with Client(transport=httpx.MockTransport(answering)) as client:
+        assert client.inspect("press", b"x").id == 7
+        assert len(set(ids)) == 1
+        ids.clear()
+        with pytest.raises(ClientError, match="does not answer"):
+            client.inspect("press", b"x", tries=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(202, {}), (503, {"verdict": "ERROR", "code": "overrun"}), (422, {"verdict": "ERROR", "code": "x"})],
+)
+def test_without_a_verdict_a_part_is_bad(status, content):
+    with Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, json=content))) as client:
+        assert not client.inspect("press", b"x").passes
+
+
+@pytest.mark.parametrize(("status", "text"), [(200, "<html>"), (200, "{}"), (500, "[]"), (404, "{}")])
+def test_other_servers(status, text):
+    with Client(transport=httpx.MockTransport(lambda _: httpx.Response(status, text=text))) as client:
+        with pytest.raises(ClientError):
+            client.inspect("press", b"x")
+        with pytest.raises(ClientError):
+            next(client.events())
+
+
+def test_simulated_parts_with_faults(client, tmp_path):
+    (tmp_path / "a.png").write_bytes(part(1).image)
+    files = simulate.images([tmp_path])
+    result = simulate.run(simulate.to_server(client, "press"), files, rate=200, seconds=0.06, faults=0.5)
+    found = result.to_json()
+    assert (found["sent"], found["contradictions"]) == (12, 0)
+    assert sum(found["answers"].values()) == 12
+    assert found["answers"]["not_a_picture"] >= 1
+    assert found["ms"]["p50"] <= found["ms"]["p99"] <= found["ms"]["largest"]
+
+
+def test_simulated_parts_into_a_folder(folder, tmp_path):
+    drop = tmp_path / "inbox"
+    drop.mkdir()
+    (tmp_path / "a.png").write_bytes(part(1).image)
+    settings = FolderSettings(path=drop, stable_ms=1, poll_ms=20)
+    with running(folder, judge=FakeJudge, folder=settings, rules=()):
+        result = simulate.run(simulate.to_folder(drop), [tmp_path / "a.png"], rate=50, seconds=0.06)
+    assert result.answers == {"OK": 3}
+
+
+def test_simulations_that_cannot_work(tmp_path):
+    with pytest.raises(DataError, match="no images"):
+        simulate.images([tmp_path])
+    with pytest.raises(OutputError, match="no folder"):
+        simulate.to_folder(tmp_path / "away")
