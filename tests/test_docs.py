@@ -29,7 +29,7 @@ ROOMS = [
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
 OF_THE_LINE = {"core", "thresholds", "runtime", "exporting", "client", "line"}
 """Rooms from which `line` imports: a line computer learns nothing."""
-FOREIGN = {"--help", "--head", "--force-reinstall", "--false-rejects"}
+FOREIGN = {"--help", "--head", "--check", "--force-reinstall", "--false-rejects"}
 """Options of every command, of other programs, and an earlier name of an option."""
 
 

@@ -181,9 +181,8 @@ class Station:
             self._queue.clear()
             self._news.notify_all()
         for job in left:
-            self._record(
-                job, job.base.failed(Cause.RESULTS_LOST), "the process ended before the part was judged"
-            )
+            why = "the process ended before the part was judged"
+            self._record(job, job.base.failed(Cause.RESULTS_LOST), why)
         wait([job.future for job in left], self._patience)
         for thread in self._threads:
             if thread.is_alive():
@@ -194,11 +193,8 @@ class Station:
     def _work(self) -> None:
         self._verify()
         while (job := self._next()) is not None:
-            with self._news:
-                judge, thresholds = (
-                    self._judge,
-                    self._thresholds,
-                )  # one part, one model, one pair of thresholds
+            with self._news:  # one part, one model, one pair of thresholds
+                judge, thresholds = self._judge, self._thresholds
             ms = {"queue": (time.perf_counter() - job.begin) * 1e3}
             self._judging_since = time.monotonic()
             try:
@@ -302,8 +298,7 @@ class Station:
 
     def _stored(self, job: Job, done: Future[Recorded], why: str) -> None:
         """In the thread that commits."""
-        error = done.exception()
-        if error is not None:
+        if (error := done.exception()) is not None:
             self._not_stored(job, error)
             return
         recorded = done.result()
