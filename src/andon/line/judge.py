@@ -142,8 +142,8 @@ class Judge:
         self.name = pack.stem
         found = opened.fitted()
         # Thresholds may have been changed after the displays were fitted.
-        self._score = AffineDisplay(found.score_display.typical, found.image.value)
-        self._pixel = AffineDisplay(found.pixel_display.typical, found.pixel.value)
+        self._score = replace(found.score_display, threshold=found.image.value)
+        self._pixel = replace(found.pixel_display, threshold=found.pixel.value)
         self._sizes = Sizes.of(packed)
         checks = {name: content for name, content in packed.members.items() if name.startswith("checks")}
         self._packed = replace(packed, members=checks)  # the rest is in the network
