@@ -65,7 +65,7 @@ def test_verdict_is_that_of_the_packed_model(judge, request):
         found = judge.judge(encoded(pixels), judge.thresholds)
         assert found.verdict.name == expected.verdict
         assert found.score_raw == expected.raw_score
-        assert found.score == pytest.approx(expected.score, abs=1e-5)
+        assert found.score == pytest.approx(expected.score, rel=1e-6, abs=1e-5)
         assert bool(found.regions) == bool(expected.mask.any())
         assert {"decode", "network", "post-processing", "map", "judge"} == set(found.ms)
         assert found.ms["judge"] >= sum(found.ms.values()) - found.ms["judge"]

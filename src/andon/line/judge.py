@@ -35,7 +35,6 @@ from andon.exporting.packed import Packed, read_pack
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.runtime import Model
 from andon.runtime.predictor import Unreadable
-from andon.thresholds.display import AffineDisplay
 
 LOG = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
