@@ -146,8 +146,8 @@ def test_from_stop_to_running_by_keys(folder, browser):
         browser.key("3")
         browser.wait("document.querySelector('[data-cause=light]').getAttribute('aria-pressed') === 'true'")
         browser.key("Enter")
-        until(lambda: line.stations["press"].view().state is Shown.RUNNING)
         browser.wait("document.querySelector('#stop').hidden && !document.querySelector('#foot').hidden")
+        assert not line.stations["press"].view().wants_stop
         assert browser.js("document.querySelector('#limits').innerText").startswith("2 NG in a row\t0 of 2")
 
 
