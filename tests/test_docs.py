@@ -161,6 +161,17 @@ def all_commands(command):
         yield from all_commands(inside)
 
 
+def test_troubleshooting_quotes_messages_that_there_are():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    code = "".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
+    messages = re.sub(r'"\s*\n\s*f?"', "", code)  # strings of several lines as one
+    quoted = re.findall(r'"([^"\n]+)"', re.sub(r"```.*?```|`[^`]*`", "", page, flags=re.S))
+    assert quoted
+    for message in quoted:
+        for piece in message.split("..."):
+            assert piece.strip() in messages, message
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):

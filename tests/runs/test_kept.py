@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -31,6 +32,8 @@ def automatic(monkeypatch):
     """As for users; other tests leave the runtime to PyTorch."""
     monkeypatch.delenv("ANDON_RUNTIME")
     monkeypatch.setattr(kept, "ROUNDS", 1)
+    monkeypatch.setattr(exporting, "SIZES", ((60, 97),))
+    monkeypatch.setattr("andon.runs.export.COMPARED", 2)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,17 @@ def test_another_machine_proves_it_anew_and_exports_nothing(own_kept, monkeypatc
     kept.keep(own_kept, load_detector(own_kept))
     assert kept.kept_model(own_kept) is not None
     assert len(record(own_kept)["proofs"]) == 2
+
+
+def test_a_runtime_that_is_installed_under_another_name_has_a_version(monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr("importlib.metadata.version", raise_not_found)
+    assert f"onnxruntime {onnxruntime.__version__}" in kept.this_machine()
+
+
+def raise_not_found(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
 
 
 def test_a_runtime_that_answers_otherwise_is_not_used(own_kept, picture, cli, monkeypatch):

@@ -11,6 +11,7 @@ is; another fit or another version of andon makes it anew, and another processor
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import statistics
@@ -232,9 +233,12 @@ def detector_digest(run: Path) -> str:
 
 def this_machine() -> str:
     """What a proof holds for: the processor and the versions of the runtimes that are installed."""
-    versions = [
-        f"{package} {metadata.version(package)}"
-        for package in PACKAGES.values()
-        if find_spec(package) is not None
-    ]
-    return "; ".join([processor(), *versions])
+    packages = [package for package in PACKAGES.values() if find_spec(package) is not None]
+    return "; ".join([processor(), *(f"{package} {_version(package)}" for package in packages)])
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # installed under another name, such as onnxruntime-gpu
+        return str(importlib.import_module(package).__version__)
