@@ -5,8 +5,8 @@
 Files are made from good ones by cutting, flipping bits, writing numbers of extreme size, exchanging blocks, putting other
 content under a known suffix, and for text by exchanging values and keys. The commands run in worker processes, one after
 another, as a user types them. Counted are: exceptions that no command explains (tracebacks), verdicts OK or NG on an image that
-Pillow alone cannot decode fully, and workers that were killed or took longer than a minute. Prints a Markdown page; faults go to
-stderr with the file's folder, which is kept.
+neither Pillow nor tifffile decodes, and workers that were killed or took longer than a minute. Prints a Markdown page; faults
+go to stderr with the file's folder, which is kept.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 SIDE = 48
@@ -165,14 +166,16 @@ def mangled_text(text: str, rng: random.Random) -> str:
 
 
 def decodes(path: Path) -> bool:
-    """Whether Pillow alone reads every pixel of the file."""
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")
+    """Whether Pillow, or tifffile for TIFF, reads every pixel of the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(Exception), Image.open(path) as image:
             image.load()
-    except Exception:
-        return False
-    return True
+            return True
+        with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
+            tiff.pages[0].asarray()
+            return True
+    return False
 
 
 # Running commands ------------------------------------------------------------------------------------------------------
@@ -341,8 +344,6 @@ class Trials:
 
     def clouds(self, worker: Worker, folder: Path, rng: random.Random, count: int, tally: Tally) -> None:
         """A data set with damaged point clouds: check."""
-        import tifffile
-
         for k in range(count):
             part = rng.choice(("train/good", "validation/good", "test/good", "test/hole"))
             self._copy(folder / part / "rgb", k)
