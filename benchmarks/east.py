@@ -34,7 +34,6 @@ from andon.core.config import parse_assignments
 from andon.core.files import write_json
 from andon.core.records import Record
 from andon.detectors._recipes import create, load_recipe, resolve
-from andon.metrics import auroc
 from andon.metrics.bootstrap import percentile_interval
 from andon.nn.training import Trainer, derive_seed
 
@@ -123,21 +122,6 @@ def measured(
     }
 
 
-def ranked(
-    row: Row, data: andon.Dataset, train: Sequence[Record], seed: int, features: Features
-) -> dict[str, Any]:
-    """Scores and image AUROC of one fit, without maps."""
-    began = time.perf_counter()
-    detector = fitted(row, data, train, seed, features)
-    seconds = time.perf_counter() - began
-    found = sorted(
-        (r.id, r.label, raw.raw_score) for r, raw in zip(data.test, detector.scan(data.test), strict=True)
-    )
-    labels, scores = [label for _, label, _ in found], [score for _, _, score in found]
-    metrics = {"image_auroc": auroc(np.array(scores), np.array(labels) == 1)}
-    return {"images": len(train), "seconds": seconds, "labels": labels, "scores": scores, "metrics": metrics}
-
-
 def good_images(data: andon.Dataset) -> list[Record]:
     """All good images that a fit may learn from: closed-form detectors are fitted on both parts."""
     return [*data.train, *data.validation]
@@ -162,8 +146,7 @@ def run(
             generator = torch.Generator().manual_seed(derive_seed(seed, "few"))
             train = [every[k] for k in torch.randperm(len(every), generator=generator)[:size].tolist()]
             opened = replace(opened, validation=andon.datasets.Records(()))
-        measure = measured if size is None else ranked
-        write_json(path, measure(row, opened, train, seed, features))
+        write_json(path, measured(row, opened, train, seed, features))
         print(path.stem, flush=True)
     return dict(json.loads(path.read_text()))
 

@@ -174,25 +174,21 @@ class EAST(ClosedForm):
 
     def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
         seen = self._read(features, chosen, trainer)
-        if seen.gaussians is not None:
-            self._choose_share(features, seen.gaussians, chosen)
-        self._learn_from(seen.gaussians, seen.patches, chosen, trainer)
+        self._learn_from(features, seen.gaussians, seen.patches, chosen, trainer)
 
     def estimate_without(
         self, features: KeptFeatures, folds: Sequence[Sequence[int]], trainer: Trainer
     ) -> Iterator[None]:
-        """The sums of each fold are taken away from those of all images; share and standardisation of all images stay."""
+        """The sums of each fold are taken away from those of all images."""
         everything = range(len(features))
         seen = self._read(features, everything, trainer)
-        if seen.gaussians is not None:
-            self._choose_share(features, seen.gaussians, everything)
         for fold in folds:
             left_out = set(fold)
             rest = [k for k in everything if k not in left_out]
             sums = None if seen.gaussians is None else self._without(seen.gaussians, features, fold)
-            self._learn_from(sums, seen.patches, rest, trainer)
+            self._learn_from(features, sums, seen.patches, rest, trainer)
             yield
-        self._learn_from(seen.gaussians, seen.patches, everything, trainer)
+        self._learn_from(features, seen.gaussians, seen.patches, everything, trainer)
 
     def _read(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> _Seen:
         """Sums and patches of the chosen images."""
@@ -225,6 +221,7 @@ class EAST(ClosedForm):
 
     def _learn_from(
         self,
+        features: KeptFeatures,
         gaussians: PositionGaussians | None,
         patches: Mapping[int, Tensor],
         chosen: Sequence[int],
@@ -233,6 +230,7 @@ class EAST(ClosedForm):
         """Learn from the chosen images, of which `gaussians` has the sums; float32 sums cannot be used afterwards."""
         if gaussians is not None:
             with trainer.timed("covariances"):
+                self._choose_share(features, gaussians, chosen)
                 self.mean_ = gaussians.mean.float()
                 self.whitening_ = gaussians.whitening(self.config.regularisation, float(self.common_))
         if self.config.score != "gaussian":
