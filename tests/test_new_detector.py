@@ -42,6 +42,7 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(package, cli):
     commands = [line for block in COMMANDS.findall(PAGE) for line in block.splitlines()]
     said = {line.split()[1]: cli(*line.split()[1:]) for line in commands}

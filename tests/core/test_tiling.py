@@ -322,6 +322,7 @@ def test_a_picture_smaller_than_a_tile_is_refused(detector, folder):
 # Command line --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_in_tiles(cli, folder, tmp_path):
     run = tmp_path / "run"
     fitted = cli(

@@ -103,6 +103,7 @@ def test_openvino_answers_as_the_detector(detector, network, tmp_path):
     assert model.session.name.startswith("openvino")
 
 
+@pytest.mark.slow
 def test_lite0_answers_alike_in_every_runtime(tmp_path):
     """ImageNet weights, at a size at which `same` padding is one-sided."""
     files = [write_picture(tmp_path / f"{k}.png", texture(k)) for k in range(8)]
