@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -54,6 +55,19 @@ def judge(request: pytest.FixtureRequest) -> Judge:
 )
 def test_two_thresholds(score, verdict):
     assert Thresholds(0.8, 1.2).verdict(score) is verdict
+
+
+def test_bits_are_those_that_the_model_learned(judge, monkeypatch):
+    learned = judge._model.calibration
+    seen = replace(learned.seen, bit_depth=12)
+    monkeypatch.setattr(judge._model, "calibration", replace(learned, seen=seen))
+    grey = np.asarray(Image.fromarray(texture(100)).convert("L"))
+    deep = np.round(grey / 255 * 4095).astype(np.uint16)
+    plain, twelve = (judge.judge(encoded(pixels), judge.thresholds) for pixels in (grey, deep))
+    assert twelve.verdict is plain.verdict
+    assert twelve.score_raw == pytest.approx(plain.score_raw, rel=1e-5)
+    above = judge.judge(encoded(np.full_like(deep, 5000)), judge.thresholds)
+    assert (above.verdict, above.cause) == (Verdict.ERROR, Cause.NOT_AN_IMAGE)
 
 
 def test_verdict_is_that_of_the_packed_model(judge, request):

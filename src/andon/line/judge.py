@@ -169,7 +169,8 @@ class Judge:
 
     def _judge(self, image: bytes | Pixels, thresholds: Thresholds, watch: Stopwatch) -> Judgement:
         try:
-            pixels = as_uint8(decoded(image)) if isinstance(image, bytes) else image
+            depth = self._model.fitted().bit_depth
+            pixels = as_uint8(decoded(image, depth, eight_bits=True)) if isinstance(image, bytes) else image
         except DataError as error:
             return Judgement.failed(Cause.NOT_AN_IMAGE, str(error))
         if self._model.tiling is None and (why := self._sizes.differs((pixels.shape[0], pixels.shape[1]))):
@@ -253,11 +254,13 @@ def _within(value: float, bounds: tuple[float, float], factor: float) -> bool:
     return bounds[0] / factor <= value <= bounds[1] * factor
 
 
-def decoded(image: bytes) -> npt.NDArray[np.float32]:
-    """(H, W, 3) in [0, 1] of an encoded image, as `andon predict` reads the file. Raises `DataError`."""
+def decoded(
+    image: bytes, bit_depth: int = 16, *, eight_bits: bool = False
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """(H, W, 3) of an encoded image, with the options and results of `core.image_files.decode`. Raises `DataError`."""
     with _unpacked(image) as path:
         try:
-            return decode(path).pixels
+            return decode(path, bit_depth=bit_depth, eight_bits=eight_bits).pixels
         except DataError as error:
             raise DataError(str(error).replace(str(path), "the image")) from None
 
