@@ -34,10 +34,10 @@ from andon.core.config import parse_assignments
 from andon.core.files import write_json
 from andon.core.records import Record
 from andon.detectors._recipes import create, load_recipe, resolve
-from andon.metrics.bootstrap import percentile_interval
+from andon.metrics import auroc
+from andon.metrics.bootstrap import DRAWS, mean_of_pairs, percentile_interval, wins
 from andon.nn.training import Trainer, derive_seed
 
-DRAWS = 1000
 SIZES = (5, 10, 20, 40)
 MEASURES = ("image_auroc", "pixel_auroc", "aupro_0.30")
 
@@ -122,6 +122,20 @@ def measured(
     }
 
 
+def ranked(
+    row: Row, data: andon.Dataset, train: Sequence[Record], seed: int, features: Features
+) -> dict[str, Any]:
+    """Scores and image AUROC of one fit, without maps."""
+    began = time.perf_counter()
+    detector = fitted(row, data, train, seed, features)
+    seconds = time.perf_counter() - began
+    raw = zip(data.test, detector.scan(data.test), strict=True)
+    found = sorted((record.id, record.label, one.raw_score) for record, one in raw)
+    labels, scores = [label for _, label, _ in found], [score for _, _, score in found]
+    metrics = {"image_auroc": auroc(np.array(scores), np.array(labels) == 1)}
+    return {"images": len(train), "seconds": seconds, "labels": labels, "scores": scores, "metrics": metrics}
+
+
 def good_images(data: andon.Dataset) -> list[Record]:
     """All good images that a fit may learn from: closed-form detectors are fitted on both parts."""
     return [*data.train, *data.validation]
@@ -146,20 +160,15 @@ def run(
             generator = torch.Generator().manual_seed(derive_seed(seed, "few"))
             train = [every[k] for k in torch.randperm(len(every), generator=generator)[:size].tolist()]
             opened = replace(opened, validation=andon.datasets.Records(()))
-        write_json(path, measured(row, opened, train, seed, features))
+        measure = measured if size is None else ranked
+        write_json(path, measure(row, opened, train, seed, features))
         print(path.stem, flush=True)
     return dict(json.loads(path.read_text()))
 
 
-def wins(results: Sequence[dict[str, Any]]) -> np.ndarray:
+def won(results: Sequence[dict[str, Any]]) -> np.ndarray:
     """(bad, good), mean over the seeds of [bad higher] + ½ [equal]."""
-    truth = np.array(results[0]["labels"]) == 1
-    found = np.zeros((truth.sum(), (~truth).sum()))
-    for result in results:
-        scores = np.array(result["scores"])
-        bad, good = scores[truth][:, None], scores[~truth][None]
-        found += (bad > good) + 0.5 * (bad == good)
-    return found / len(results)
+    return wins(np.array([result["scores"] for result in results]), np.array(results[0]["labels"]) == 1)
 
 
 def change(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> str:
@@ -172,10 +181,7 @@ def change(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) ->
     centre = 0.0
     for name in first:
         difference = second[name] - first[name]
-        n_pos, n_neg = difference.shape
-        bad = random.multinomial(n_pos, np.full(n_pos, 1 / n_pos), DRAWS)
-        good = random.multinomial(n_neg, np.full(n_neg, 1 / n_neg), DRAWS)
-        draws += ((bad @ difference) * good).sum(1) / (n_pos * n_neg)
+        draws += mean_of_pairs(difference, random)
         centre += difference.mean()
     low, high = percentile_interval(100 * draws / len(first)) or (np.nan, np.nan)
     return f"{100 * centre / len(first):+.1f} ({low:+.1f} to {high:+.1f})"
@@ -187,9 +193,10 @@ def tables(
     """Print a table for each measure: row by data set, and their mean."""
     sets = list(next(iter(results.values())))
     compared = {
-        name: {data: wins(found) for data, found in by_set.items()} for name, by_set in results.items()
+        name: {data: won(found) for data, found in by_set.items()} for name, by_set in results.items()
     }
-    for measure in MEASURES:
+    some = next(iter(next(iter(results.values())).values()))
+    for measure in (m for m in MEASURES if m in some[0]["metrics"]):
         print(
             f"\n{title}, {measure} (%)\n\n| | {' | '.join(Path(s).name.replace('embedded:', '') for s in sets)} | mean | change |"
         )

@@ -26,9 +26,8 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -253,7 +252,6 @@ class Tally:
     wrong_verdicts: int = 0
     peak_gb: float = 0.0
     seconds: float = 0.0
-    messages: Counter[str] = field(default_factory=Counter)
 
     def take(self, answer: Answer, folder: Path) -> None:
         self.commands += 1

@@ -166,25 +166,28 @@ def paired_auroc(
     images cancels. The interval is None with fewer than `FEWEST` images of either kind.
     """
     a, b = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (first, second))
-    wins = _wins(b, truth) - _wins(a, truth)  # (bad, good)
-    n_pos, n_neg = wins.shape
-    difference = float(wins.mean())
-    if min(n_pos, n_neg) < FEWEST:
-        return difference, None
-    random = np.random.default_rng(seed)
+    difference = wins(b, truth) - wins(a, truth)  # (bad, good)
+    if min(difference.shape) < FEWEST:
+        return float(difference.mean()), None
+    values = mean_of_pairs(difference, np.random.default_rng(seed), draws)
+    return float(difference.mean()), percentile_interval(values)
+
+
+def mean_of_pairs(pairs: npt.NDArray[np.float64], random: np.random.Generator, draws: int = DRAWS) -> Draws:
+    """(draws,) means of a number for each pair (P, N), its P anomalous and N good images resampled separately."""
+    n_pos, n_neg = pairs.shape
     bad = random.multinomial(n_pos, np.full(n_pos, 1 / n_pos), draws)
     good = random.multinomial(n_neg, np.full(n_neg, 1 / n_neg), draws)
-    values = ((bad @ wins) * good).sum(1) / (n_pos * n_neg)
-    return difference, percentile_interval(values)
+    return np.asarray(((bad @ pairs) * good).sum(1) / (n_pos * n_neg))
 
 
-def _wins(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def wins(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """(P, N) for each pair of an anomalous and a good image, the mean over runs of [higher] + ½ [equal]."""
-    wins = np.zeros((int(truth.sum()), int((~truth).sum())))
+    found = np.zeros((int(truth.sum()), int((~truth).sum())))
     for row in scores:
         bad, good = row[truth][:, None], row[~truth][None]
-        wins += (bad > good) + 0.5 * (bad == good)
-    return wins / len(scores)
+        found += (bad > good) + 0.5 * (bad == good)
+    return found / len(scores)
 
 
 def mean_draws(first: Mapping[str, Draws], second: Mapping[str, Draws]) -> dict[str, Draws]:
