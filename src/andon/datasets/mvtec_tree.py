@@ -19,8 +19,8 @@ from andon.datasets.layouts import Options
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.masks import Saturation
 from andon.datasets.record_building import (
+    anomalous_folder_records,
     chosen_good,
-    folder_records,
     good_folder_records,
     log_missing_masks,
     of_split,
@@ -108,18 +108,9 @@ def _test_records(
                 kind, folder.parent, category, "test", names, mask_files=mask_files, log=log
             )
             continue
-        for inside, listed in found:
-            records += folder_records(
-                inside,
-                listed,
-                folder.parent,
-                category,
-                "test",
-                defect_type=kind.name,
-                group=group(kind.name),
-                mask_files=mask_files,
-                log=log,
-            )
+        records += anomalous_folder_records(
+            found, folder.parent, category, kind.name, group=group(kind.name), mask_files=mask_files, log=log
+        )
     masks.report_unused()
     for top in tops:
         loose = scan(top, log).images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -111,6 +111,34 @@ def good_folder_records(
         session = way.as_posix() if way.parts else None
         records += [replace(record, session=session) for record in found]
     return records
+
+
+def anomalous_folder_records(
+    found: Iterable[tuple[Path, Sequence[Path]]],
+    root: Path,
+    category: str,
+    defect_type: str,
+    *,
+    group: Group,
+    mask_files: Mapping[Path, MaskFiles],
+    log: FindingsLog,
+) -> list[Record]:
+    """Records of the test images in the folders of one defect type, as `image_folders` finds them."""
+    return [
+        record
+        for inside, listed in found
+        for record in folder_records(
+            inside,
+            listed,
+            root,
+            category,
+            "test",
+            defect_type=defect_type,
+            group=group,
+            mask_files=mask_files,
+            log=log,
+        )
+    ]
 
 
 def unique_ids(listed: Sequence[Path], root: Path) -> list[str]:

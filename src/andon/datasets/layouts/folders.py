@@ -21,8 +21,8 @@ from andon.datasets.folder_scan import folders_in, has_images, holds_images, ima
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.mask_pairing import MaskFolders
 from andon.datasets.record_building import (
+    anomalous_folder_records,
     chosen_good,
-    folder_records,
     good_folder_records,
     log_missing_masks,
     say_guess,
@@ -111,18 +111,9 @@ def _defects(
     records: list[Record] = []
     for kind, found in kinds.items():
         mask_files = masks.files_below(found, kind, only=len(kinds) == 1)
-        for inside, listed in found:
-            records += folder_records(
-                inside,
-                listed,
-                folder.parent,
-                category,
-                "test",
-                defect_type=kind.name,
-                group="anomalous",
-                mask_files=mask_files,
-                log=log,
-            )
+        records += anomalous_folder_records(
+            found, folder.parent, category, kind.name, group="anomalous", mask_files=mask_files, log=log
+        )
     return sorted(records, key=lambda record: record.defect_type)
 
 
