@@ -15,6 +15,7 @@ from line.postgres import BINARIES, Cluster
 
 if TYPE_CHECKING:
     from andon.line.store import Store
+    from line.asking import Client
 
 collect_ignore_glob = [] if find_spec("sqlalchemy") else ["test_store*.py", "test_inbox*.py"]
 if find_spec("fastapi") is None:
@@ -34,6 +35,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module", autouse=True)
 def backbones_built_once() -> None:
     """No backbones here."""
+
+
+@pytest.fixture(scope="module")
+def client_of() -> Iterator[Callable[..., Client]]:
+    """Makes clients of lines."""
+    from line import asking
+
+    with asking.start() as portal:
+        yield lambda line, **options: asking.Client(line, portal, **options)
 
 
 @pytest.fixture(scope="session")

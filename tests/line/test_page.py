@@ -18,7 +18,6 @@ from andon.line.rules import InARow
 from andon.line.store import QueryTimeout
 from andon.line.verdicts import Cause, Verdict
 from andon.line.views import Shown
-from line import asking
 from line.asking import Client
 from line.running import BadModel, answer, running, until
 
@@ -26,13 +25,6 @@ FOLDER = Path(page.__file__).parent
 STATIC = sorted((FOLDER / "static").iterdir())
 TEMPLATES = sorted((FOLDER / "templates").iterdir())
 STYLE = (FOLDER / "static" / "app.css").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def client_of() -> Iterator[Callable[..., Client]]:
-    """Makes clients of lines."""
-    with asking.start() as portal:
-        yield lambda line, **options: Client(line, portal, **options)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from andon.line.rest.guard import host_name
 from andon.line.rules import InARow
 from andon.line.store import Store, StoreUnavailable
 from andon.line.verdicts import Cause, Region, Verdict
-from line import asking
 from line.asking import Client
 from line.running import PATIENCE, BadModel, FakeJudge, part, running, until
 
@@ -55,13 +54,6 @@ class MappedJudge(FakeJudge):
             found.cause,
             ms=found.ms,
         )
-
-
-@pytest.fixture(scope="module")
-def client_of() -> Iterator[Callable[..., Client]]:
-    """Makes clients of lines."""
-    with asking.start() as portal:
-        yield lambda line, **options: Client(line, portal, **options)
 
 
 @pytest.fixture(scope="module")
