@@ -237,9 +237,10 @@ class _Done:
 
 
 def test_retention_runs_while_the_line_does(folder, monkeypatch):
-    ran, go_on = threading.Event(), []
+    began, ran, go_on = threading.Event(), threading.Event(), []
 
     def run(store: object, rule: object, stop: threading.Event) -> None:
+        began.set()
         go_on.append(stop.wait(5.0))
         ran.set()
 
@@ -247,4 +248,5 @@ def test_retention_runs_while_the_line_does(folder, monkeypatch):
     monkeypatch.setattr("andon.line.line.retention.run", run)
     with running(folder) as line:
         assert answer(line.stations["press"], 1).verdict is Verdict.OK
+        assert began.wait(5.0)
     assert (ran.is_set(), go_on) == (True, [True])
