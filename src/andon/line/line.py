@@ -24,6 +24,7 @@ from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
 from andon.line.events import Events
+from andon.line.follower import Follower
 from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judging, Thresholds
 from andon.line.settings import LineSettings, StationSettings
@@ -103,6 +104,7 @@ class Line:
                 for station in settings.stations
                 if station.folder is not None
             ]
+            self.followers: list[Follower] = []
         except BaseException:
             self.store.close()
             raise
@@ -118,6 +120,8 @@ class Line:
         self._retention.start()
         for station in self.stations.values():
             station.start()
+        for follower in self.followers:
+            follower.start()
         for inbox in self._inboxes:
             inbox.start()
 
@@ -132,6 +136,8 @@ class Line:
         if self._thread.is_alive():
             self._jobs.put(None)
             self._thread.join()
+        for follower in self.followers:
+            follower.stop(max(0.0, end - time.monotonic()))
         if self._retention.is_alive():
             self._retention.join()
         self.events.close()
@@ -314,6 +320,8 @@ class Line:
     def _tick(self) -> None:
         self._last_tick = time.monotonic()
         self.alarms.tick()
+        for follower in self.followers:
+            follower.tick()
         self.events.publish("tick", {"t": self.clock()}, keep=False)
         for name, station in self.stations.items():
             view = station.view()
@@ -330,6 +338,8 @@ class Line:
     def _part(self, row: Inspection) -> None:
         self._tallies[row.station].add(row)
         self.alarms.part(row)
+        for follower in self.followers:
+            follower.part(row)
         self.events.publish("inspection", summary(row))
         self._publish_state(row.station)
 

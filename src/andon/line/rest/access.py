@@ -1,14 +1,20 @@
-"""What routes take from the application: the line, its stations, rows of its store."""
+"""What routes take from the application: the line, its stations, rows of its store, and who asks.
+
+@router.post("/stations/{station}/thresholds", dependencies=[requires(Role.ENGINEER)])
+def add_version(line: TheLine, caller: TheCaller, body: ThresholdsBody) -> Versions: ...
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
 from andon.line.line import Line
 from andon.line.rest.pictures import Pictures
-from andon.line.rest.problems import not_found
+from andon.line.rest.problems import Problem, not_found
+from andon.line.roles import Role
 from andon.line.station import Station
 from andon.line.store import Inspection
 
@@ -35,6 +41,38 @@ def _row(line: TheLine, id: Annotated[int, Path(ge=0, lt=2**63)]) -> Inspection:
 def _pictures(request: Request) -> Pictures:
     pictures: Pictures = request.app.state.pictures
     return pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. Without accounts the name is empty, and whoever reaches the server may do everything."""
+
+    name: str = ""
+    role: Role = Role.ADMIN
+
+    def author(self, said: str) -> str:
+        """The name that is stored: that of the account, or without accounts what the request says."""
+        return self.name or said
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = getattr(request.state, "caller", Caller())
+    return caller
+
+
+TheCaller = Annotated[Caller, Depends(_caller)]
+
+
+def requires(role: Role) -> Any:
+    """Dependency of a route that needs at least `role`; otherwise a 403 `Problem`."""
+
+    def check(caller: TheCaller) -> None:
+        if caller.role < role:
+            raise Problem(
+                403, "role", f"this needs the role {role.name.lower()}: log in with another account"
+            )
+
+    return Depends(check)
 
 
 TheStation = Annotated[Station, Depends(_station)]

@@ -1,7 +1,4 @@
-"""Tables of the store, alike on SQLite and PostgreSQL. Times are microseconds UTC, enumerations small integers or short texts.
-
-The migrations in `migrations/` create them; `tests/line/test_store_schema.py` compares both.
-"""
+"""Tables of parts, models, thresholds, rules, alarms and the audit."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     SmallInteger,
     String,
     Table,
@@ -21,31 +17,17 @@ from sqlalchemy import (
     text,
 )
 
+from andon.line.store.schema.base import Id, id_column, metadata
 from andon.line.verdicts import Verdict
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-Id = BigInteger().with_variant(Integer, "sqlite")
-"""64 bits; SQLite numbers rows itself only where the type is INTEGER."""
 NOT_OK = text(f"verdict <> {Verdict.OK.value}")
 """Condition of the partial index of parts that did not pass; queries repeat it word for word to use the index."""
-
-
-def _id() -> Column[int]:
-    return Column("id", Id, primary_key=True)
 
 
 station = Table(
     "station",
     metadata,
-    _id(),
+    id_column(),
     Column("name", String(300), nullable=False, unique=True),
     Column("line", Text, nullable=False, server_default=""),
     Column("takt_ms", Integer),
@@ -56,7 +38,7 @@ station = Table(
 model = Table(
     "model",
     metadata,
-    _id(),
+    id_column(),
     Column("sha256", String(64), nullable=False, unique=True),
     Column("name", Text, nullable=False, server_default=""),
     Column("kind", Text, nullable=False, server_default=""),
@@ -66,7 +48,7 @@ model = Table(
 threshold_version = Table(
     "threshold_version",
     metadata,
-    _id(),
+    id_column(),
     Column("model_id", ForeignKey("model.id"), nullable=False),
     Column("accept", Float, nullable=False),
     Column("reject", Float, nullable=False),
@@ -80,7 +62,7 @@ threshold_version = Table(
 recipe = Table(
     "recipe",
     metadata,
-    _id(),
+    id_column(),
     Column("station_id", ForeignKey("station.id"), nullable=False),
     Column("code", String(300), nullable=False),
     Column("model_id", ForeignKey("model.id"), nullable=False),
@@ -92,7 +74,7 @@ recipe = Table(
 inspection = Table(
     "inspection",
     metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("id", Id, primary_key=True, autoincrement=False),
     Column("station_id", ForeignKey("station.id"), nullable=False),
     Column("session_id", BigInteger, nullable=False),
     Column("trigger_no", BigInteger),
@@ -139,7 +121,7 @@ counter = Table(
 rule_version = Table(
     "rule_version",
     metadata,
-    _id(),
+    id_column(),
     Column("station_id", ForeignKey("station.id"), nullable=False),
     Column("rule", String(300), nullable=False),
     Column("settings_json", Text, nullable=False),
@@ -153,7 +135,7 @@ rule_version = Table(
 alarm = Table(
     "alarm",
     metadata,
-    _id(),
+    id_column(),
     Column("station_id", ForeignKey("station.id"), nullable=False),
     Column("rule", String(300), nullable=False),
     Column("rule_version_id", ForeignKey("rule_version.id")),
@@ -178,7 +160,7 @@ alarm = Table(
 alarm_event = Table(
     "alarm_event",
     metadata,
-    _id(),
+    id_column(),
     Column("alarm_id", ForeignKey("alarm.id")),
     Column("station_id", ForeignKey("station.id"), nullable=False),
     Column("at", BigInteger, nullable=False),
@@ -197,7 +179,7 @@ alarm_event = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("seq", Id, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False),
     Column("who", Text, nullable=False),
     Column("role", Text, nullable=False),

@@ -1,0 +1,18 @@
+"""Tables of the store, alike on SQLite and PostgreSQL. Times are microseconds UTC, enumerations small integers or short texts.
+
+One module for each subject. The migrations in `migrations/` create them; `tests/line/test_store_schema.py` compares both.
+"""
+
+from andon.line.store.schema.base import metadata
+from andon.line.store.schema.inspections import (
+    NOT_OK,
+    alarm,
+    audit,
+    counter,
+    inspection,
+    model,
+    recipe,
+    station,
+)
+
+__all__ = ["NOT_OK", "alarm", "audit", "counter", "inspection", "metadata", "model", "recipe", "station"]
