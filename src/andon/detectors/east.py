@@ -248,20 +248,21 @@ class EAST(ClosedForm):
         Mean and deviation of the Gaussian distance are those of their cells.
         """
         held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
-        rest = self._without(gaussians, features, held)
 
         def some(x: Tensor) -> Tensor:
             """(..., P, d) to the cells (..., p, d) of every `SOME_BLOCKS`-th block."""
-            blocks = x.reshape(*x.shape[:-2], -1, rest.group, x.shape[-1])
+            blocks = x.reshape(*x.shape[:-2], -1, gaussians.group, x.shape[-1])
             return blocks[..., ::SOME_BLOCKS, :, :].flatten(-3, -2)
 
-        cells = torch.cat([some(self.as_extracted(batch)) for batch in features.batches(held)])
+        batches = [some(batch) for batch in features.batches(held)]
+        rest = gaussians.every(SOME_BLOCKS).without(batch.flatten(0, 1) for batch in batches)
+        cells = torch.cat([self.as_extracted(batch) for batch in batches])
         seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
         seen = some(seen[..., None])[..., 0]
-        mean = some(rest.mean.float())
+        mean = rest.mean.float()
         best = torch.inf
         for share in SHARES if self.config.common is None else (self.config.common,):
-            whitening = rest.whitening(self.config.regularisation, share, every=SOME_BLOCKS)
+            whitening = rest.whitening(self.config.regularisation, share, in_place=False)
             distances = mahalanobis(cells, mean, whitening)[seen]
             log_determinant = -whitening.diagonal(dim1=1, dim2=2).log().sum(1).mean()
             loss = float(0.5 * distances.square().mean() + log_determinant)

@@ -18,8 +18,8 @@ EXACT_BYTES = 2**30
 """Sums of products are float64 as long as they take no more than this, float32 beyond."""
 LEAST_VARIANCE = 1e-6
 """Of a feature: below it, as with images that are all alike, regularisation has this unit."""
-BLOCK_NUMBERS = 2**21
-"""Entries of the matrices that are factorised at a time (16 MiB in float64, which caches hold)."""
+BLOCK_NUMBERS = 2**18
+"""Numbers that are summed or factorised at a time (2 MiB in float64, which caches hold)."""
 
 TRIANGLE = 4
 """Steps in which the lower triangular W is read: five eighths of its numbers, which take longer to read than to multiply."""
@@ -60,18 +60,31 @@ class PositionGaussians:
             rest._update(batch, -1)
         return rest
 
+    def every(self, step: int) -> PositionGaussians:
+        """Those of each `step`-th group alone; these sums stay as they are."""
+        some = copy.copy(self)
+        size = self.mean.shape[1]
+        some.mean = self.mean.view(-1, self.group, size)[::step].reshape(-1, size)
+        some.products = self.products[::step].clone()
+        return some
+
     def _update(self, x: Tensor, sign: int) -> None:
         """Add (sign 1) or take away (-1) a batch of vectors (B, P, d)."""
-        x = x.to(self.products.dtype)
-        batch = len(x)
-        mean = x.mean(0)
-        shift = mean - self.mean  # (P, d)
-        joint = (self.count * batch / (self.count + sign * batch)) ** 0.5
-        rows = torch.cat([x - mean, (joint * shift).to(x.dtype)[None]]).transpose(0, 1)  # (P, B + 1, d)
-        rows = rows.reshape(len(self.products), -1, x.shape[2])
-        self.products.baddbmm_(rows.transpose(1, 2), rows, alpha=sign)
-        self.count += sign * batch
-        self.mean += sign * shift * (batch / self.count)
+        batch, _, size = x.shape
+        count = self.count + sign * batch
+        joint = (self.count * batch / count) ** 0.5
+        step = max(1, BLOCK_NUMBERS // (batch * self.group * size))
+        for start in range(0, len(self.products), step):
+            products = self.products[start : start + step]
+            mean = self.mean[start * self.group : (start + step) * self.group]
+            part = x[:, start * self.group : (start + step) * self.group].to(products.dtype)
+            centre = part.mean(0)
+            shift = centre - mean  # (p, d)
+            rows = torch.cat([part - centre, (joint * shift).to(part.dtype)[None]])  # (B + 1, p, d)
+            rows = rows.transpose(0, 1).reshape(len(products), -1, size)
+            products.baddbmm_(rows.transpose(1, 2), rows, alpha=sign)
+            mean += sign * shift * (batch / count)
+        self.count = count
 
     def common(self) -> Tensor:
         """(d, d) float64: mean of the unbiased covariances of all positions."""
@@ -102,24 +115,22 @@ class PositionGaussians:
         sigma.diagonal(dim1=1, dim2=2).add_(regularisation)
         return sigma
 
-    def whitening(self, regularisation: float, share: float = 0.0, *, every: int = 1) -> Tensor:
-        """(P / group, d, d) float32 lower triangular W with WᵀW = Σ⁻¹; float32 sums cannot be used afterwards.
+    def whitening(self, regularisation: float, share: float = 0.0, *, in_place: bool = True) -> Tensor:
+        """(P / group, d, d) float32 lower triangular W with WᵀW = Σ⁻¹; float32 sums cannot be used afterwards if `in_place`.
 
-        `share` of each covariance is that of all positions together (Friedman 1989); 0 = each group's own alone. With `every`,
-        the W of every such group alone; all sums stay as they are.
+        `share` of each covariance is that of all positions together (Friedman 1989); 0 = each group's own alone.
 
         Raises `DataError` with fewer than two vectors, or where a covariance is singular in the precision it was summed in.
         """
-        wanted = self.products[::every]
-        groups, size, _ = wanted.shape
-        in_place = every == 1 and wanted.dtype == torch.float32
-        out = wanted if in_place else torch.empty_like(wanted, dtype=torch.float32)
+        groups, size, _ = self.products.shape
+        overwrite = in_place and self.products.dtype == torch.float32
+        out = self.products if overwrite else torch.empty_like(self.products, dtype=torch.float32)
         identity = torch.eye(size, dtype=torch.float64, device=self.products.device)
         common = self.common() if share > 0 else None
         step = max(1, BLOCK_NUMBERS // size**2)
         for start in range(0, groups, step):
             block = slice(start, start + step)
-            sigma = self.covariance(wanted[block], regularisation, common, share)
+            sigma = self.covariance(self.products[block], regularisation, common, share)
             factor, failed = torch.linalg.cholesky_ex(sigma)
             if bool(failed.any()):
                 raise DataError(
