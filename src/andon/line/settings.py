@@ -15,27 +15,19 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from andon.core.config import Amount, Config, Count
+from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
+from andon.line.config import LineConfig, Positive, first_twice, joined, table
 from andon.line.rules import DEFAULT_RULES, AnyRule, parse_rule
 
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-"""A finite number above 0."""
 GROUPS = {"part_id", "lot"}
 """What `FolderSettings.names` can read out of a file name."""
-
-
-class LineConfig(Config):
-    """Base of the settings of a line."""
-
-    remedy: ClassVar[str] = "correct it"
 
 
 class ThresholdSettings(LineConfig):
@@ -116,7 +108,7 @@ class StationSettings(LineConfig):
 
     @model_validator(mode="after")
     def _rules_differ(self) -> Self:
-        twice = _first_twice(rule.title for rule in self.rules)
+        twice = first_twice(rule.title for rule in self.rules)
         if twice:
             raise ValueError(f"rule {twice!r} is there twice: remove one")
         return self
@@ -200,33 +192,33 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
     if not isinstance(tables, dict):
         raise ConfigError(f"{file}: stations has to be tables, one [stations.NAME] for each station")
     if "data" in values:
-        values["data"] = _join(file, values["data"])
+        values["data"] = joined(file, values["data"])
     for name, group in (("escalation", EscalationSettings), ("retention", RetentionSettings)):
         if name in values:
             where = f"{file}, [{name}]"
-            values[name] = group.parse(_table(values[name], where), where=where)
-    return values, [_station(file, name, table) for name, table in tables.items()]
+            values[name] = group.parse(table(values[name], where), where=where)
+    return values, [_station(file, name, each) for name, each in tables.items()]
 
 
 def _station(file: Path, name: str, values: object) -> StationSettings:
     where = f"{file}, [stations.{name if name.isprintable() else repr(name)}]"
-    table = _table(values, where)
-    if "name" in table:
+    found = table(values, where)
+    if "name" in found:
         raise ConfigError(f"setting 'name' in {where}: the name stands in the brackets; remove it")
-    if "model" in table:
-        table["model"] = _join(file, table["model"])
-    if "folder" in table:
-        folder = _table(table["folder"], f"{where}, folder")
+    if "model" in found:
+        found["model"] = joined(file, found["model"])
+    if "folder" in found:
+        folder = table(found["folder"], f"{where}, folder")
         if "path" in folder:
-            folder["path"] = _join(file, folder["path"])
-        table["folder"] = FolderSettings.parse(folder, where=f"{where}, folder")
-    if "thresholds" in table:
-        thresholds = _table(table["thresholds"], f"{where}, thresholds")
-        table["thresholds"] = ThresholdSettings.parse(thresholds, where=f"{where}, thresholds")
-    if isinstance(table.get("rules"), list):
-        places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(table["rules"], start=1)]
-        table["rules"] = tuple(parse_rule(_table(rule, place), where=place) for place, rule in places)
-    return StationSettings.parse({"name": name, **table}, where=where)
+            folder["path"] = joined(file, folder["path"])
+        found["folder"] = FolderSettings.parse(folder, where=f"{where}, folder")
+    if "thresholds" in found:
+        thresholds = table(found["thresholds"], f"{where}, thresholds")
+        found["thresholds"] = ThresholdSettings.parse(thresholds, where=f"{where}, thresholds")
+    if isinstance(found.get("rules"), list):
+        places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(found["rules"], start=1)]
+        found["rules"] = tuple(parse_rule(table(rule, place), where=place) for place, rule in places)
+    return StationSettings.parse({"name": name, **found}, where=where)
 
 
 def _from_option(option: str) -> StationSettings:
@@ -242,7 +234,7 @@ def _check(settings: LineSettings, where: str) -> None:
     """What one station alone cannot know, and what has to exist."""
     if not settings.stations:
         raise ConfigError(f"no station in {where}: add [stations.NAME] to a TOML file or --station NAME=FILE")
-    twice = _first_twice(station.name.lower() for station in settings.stations)
+    twice = first_twice(station.name.lower() for station in settings.stations)
     if twice:
         raise ConfigError(f"two stations are named {twice!r} in {where}: rename one (case does not count)")
     for station in settings.stations:
@@ -254,20 +246,6 @@ def _check(settings: LineSettings, where: str) -> None:
             raise ConfigError(
                 f"station {station.name} in {where}: there is no folder {station.folder.path}; make it"
             )
-    twice = _first_twice(str(s.folder.path.resolve()) for s in settings.stations if s.folder)
+    twice = first_twice(str(s.folder.path.resolve()) for s in settings.stations if s.folder)
     if twice:
         raise ConfigError(f"two stations in {where} read the folder {twice}: give each its own")
-
-
-def _table(values: object, where: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} is {values!r}, has to be a table of settings")
-    return dict(values)
-
-
-def _join(file: Path, path: object) -> object:
-    return file.parent / path if isinstance(path, str) else path
-
-
-def _first_twice(names: Iterable[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
