@@ -63,16 +63,29 @@ def _caller(request: Request) -> Caller:
 TheCaller = Annotated[Caller, Depends(_caller)]
 
 
-def requires(role: Role) -> Any:
-    """Dependency of a route that needs at least `role`; otherwise a 403 `Problem`."""
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a route needs of its caller; every route has one (a test asks the router)."""
 
-    def check(caller: TheCaller) -> None:
-        if caller.role < role:
+    role: Role | None
+    """At least this role; None: nothing, not even a name."""
+
+    def __call__(self, caller: TheCaller) -> None:
+        """Raises a 403 `Problem`."""
+        if self.role is not None and caller.role < self.role:
             raise Problem(
-                403, "role", f"this needs the role {role.name.lower()}: log in with another account"
+                403, "role", f"this needs the role {self.role.name.lower()}: log in with another account"
             )
 
-    return Depends(check)
+
+def requires(role: Role) -> Any:
+    """Dependency of a route that needs at least `role`; otherwise a 403 `Problem`."""
+    return Depends(Requirement(role))
+
+
+def anyone() -> Any:
+    """Dependency of a route that is open to everybody, without log-in: health, log-in itself."""
+    return Depends(Requirement(None))
 
 
 TheStation = Annotated[Station, Depends(_station)]

@@ -38,7 +38,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     app = FastAPI(
         title="andon line",
         version=VERSION,
-        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         responses={"4XX": {"description": "Problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}},

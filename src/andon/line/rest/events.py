@@ -14,21 +14,22 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from andon.line.events import RESET
-from andon.line.rest.access import TheLine
+from andon.line.rest.access import TheLine, anyone, requires
+from andon.line.roles import Role
 
 router = APIRouter(tags=["events and health"])
 SEND_SECONDS = 10.0
 """A reader that takes nothing for this time is dropped; it comes back with `Last-Event-ID`."""
 
 
-@router.get("/health/live")
+@router.get("/health/live", dependencies=[anyone()])
 def live(line: TheLine) -> Response:
     """200 while the process works, 503 otherwise."""
     health = line.health()
     return JSONResponse({"live": health.live}, 200 if health.live else 503)
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", dependencies=[anyone()])
 def ready(line: TheLine) -> Response:
     """200 while every station can judge, 503 with reasons otherwise."""
     health = line.health()
@@ -37,7 +38,7 @@ def ready(line: TheLine) -> Response:
     )
 
 
-@router.get("/events", response_class=EventSourceResponse)
+@router.get("/events", response_class=EventSourceResponse, dependencies=[requires(Role.VIEWER)])
 async def events(
     line: TheLine,
     station: str | None = None,

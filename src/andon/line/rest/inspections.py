@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from andon.core.text import safe_cell
 from andon.line.line import Line
 from andon.line.rest import pictures
-from andon.line.rest.access import TheLine, ThePictures, TheRow, TheStation
+from andon.line.rest.access import TheLine, ThePictures, TheRow, TheStation, requires
 from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
 from andon.line.rest.shapes import (
     PREFIX,
@@ -33,6 +33,7 @@ from andon.line.rest.shapes import (
     inspection_shape,
 )
 from andon.line.rest.upload import read_part
+from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, Part, QueueFull, Station
 from andon.line.store import Inspection, Recorded
 from andon.line.verdicts import Cause, Region, Verdict
@@ -73,6 +74,7 @@ UPLOAD_SCHEMA: dict[str, Any] = {
     response_model=InspectionShape,
     responses={200: {"model": InspectionShape}, 202: {"model": Accepted}},
     openapi_extra=UPLOAD_SCHEMA,
+    dependencies=[requires(Role.LEADER)],
 )
 async def send_part(
     request: Request,
@@ -99,7 +101,7 @@ async def send_part(
     return _answer(answer.recorded, answer.why)
 
 
-@router.get("/inspections", response_model=Page)
+@router.get("/inspections", response_model=Page, dependencies=[requires(Role.VIEWER)])
 def list_inspections(
     line: TheLine,
     station: Filter = None,
@@ -132,13 +134,13 @@ def list_inspections(
     return Page(inspections=[inspection_shape(row) for row in rows], next=following)
 
 
-@router.get("/inspections/{id}", response_model=InspectionShape)
+@router.get("/inspections/{id}", response_model=InspectionShape, dependencies=[requires(Role.VIEWER)])
 def one_inspection(row: TheRow) -> InspectionShape:
     """One inspection."""
     return inspection_shape(row)
 
 
-@router.get("/inspections/{id}/image", response_class=Response)
+@router.get("/inspections/{id}/image", response_class=Response, dependencies=[requires(Role.VIEWER)])
 def image(line: TheLine, row: TheRow) -> Response:
     """The image as it came. 404 where it was not kept, or is not written yet."""
     assert row.image_key is None or "." in row.image_key
@@ -148,7 +150,7 @@ def image(line: TheLine, row: TheRow) -> Response:
     return _file(line.store.image(row), f"image/{kind}" if known else "application/octet-stream", row)
 
 
-@router.get("/inspections/{id}/preview", response_class=Response)
+@router.get("/inspections/{id}/preview", response_class=Response, dependencies=[requires(Role.VIEWER)])
 def preview(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     """JPEG of the image, at most 1280 pixels."""
 
@@ -159,33 +161,33 @@ def preview(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     return _file(kept.get("preview", row.id, draw), "image/jpeg", row)
 
 
-@router.get("/inspections/{id}/thumbnail", response_class=Response)
+@router.get("/inspections/{id}/thumbnail", response_class=Response, dependencies=[requires(Role.VIEWER)])
 def thumbnail(line: TheLine, row: TheRow) -> Response:
     """JPEG of the image, at most 320 pixels."""
     return _file(line.store.thumbnail(row), "image/jpeg", row)
 
 
-@router.get("/inspections/{id}/map", response_class=Response)
+@router.get("/inspections/{id}/map", response_class=Response, dependencies=[requires(Role.VIEWER)])
 def anomaly_map(line: TheLine, row: TheRow) -> Response:
     """Anomaly map, PNG of 8 bits: 0 to 255 is 0 to 2 x threshold."""
     return _file(line.store.map(row), "image/png", row)
 
 
-@router.get("/inspections/{id}/heat", response_class=Response)
+@router.get("/inspections/{id}/heat", response_class=Response, dependencies=[requires(Role.VIEWER)])
 def heat(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     """PNG with transparency to be laid over the preview: the map in colours, regions outlined; the same scale for all parts."""
     found = kept.get("heat", row.id, lambda: _drawn(line, row, pictures.heat_layer))
     return _file(found, "image/png", row)
 
 
-@router.get("/inspections/{id}/overlay", response_class=Response)
+@router.get("/inspections/{id}/overlay", response_class=Response, dependencies=[requires(Role.VIEWER)])
 def overlay(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
     """JPEG of the image under its map in colours, abnormal regions outlined."""
     found = kept.get("overlay", row.id, lambda: _drawn(line, row, pictures.overlay))
     return _file(found, "image/jpeg", row)
 
 
-@router.get("/export.csv", response_class=StreamingResponse)
+@router.get("/export.csv", response_class=StreamingResponse, dependencies=[requires(Role.VIEWER)])
 def export(
     line: TheLine,
     station: Filter = None,

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from andon.line.page.render import render, words
 from andon.line.page.words import STATES, VERDICTS
-from andon.line.rest.access import TheLine, TheRow, TheStation
+from andon.line.rest.access import TheLine, TheRow, TheStation, requires
 from andon.line.rest.rules import previews, rules_of
 from andon.line.rest.shapes import PLAIN, PREFIX
+from andon.line.roles import Role
 from andon.line.store import QueryTimeout
 from andon.line.verdicts import Verdict
 from andon.line.views import Shown
@@ -26,7 +27,7 @@ REPLAYED = 10_000
 """Stored parts on which the page of the rules tries them."""
 
 
-@router.get("/")
+@router.get("/", dependencies=[requires(Role.VIEWER)])
 def overview(line: TheLine, gloves: Gloves = False) -> Response:
     """All stations; with one alone, its page."""
     if len(line.stations) == 1:
@@ -38,7 +39,7 @@ def overview(line: TheLine, gloves: Gloves = False) -> Response:
     )
 
 
-@router.get("/stations/{station}")
+@router.get("/stations/{station}", dependencies=[requires(Role.VIEWER)])
 def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Response:
     """What a person reads from two metres."""
     view = station.view()
@@ -59,7 +60,7 @@ def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Res
     )
 
 
-@router.get("/history")
+@router.get("/history", dependencies=[requires(Role.VIEWER)])
 def history(
     line: TheLine,
     station: Text = "",
@@ -93,20 +94,20 @@ def history(
     )
 
 
-@router.get("/inspections/{id}")
+@router.get("/inspections/{id}", dependencies=[requires(Role.VIEWER)])
 def inspection(row: TheRow) -> Response:
     """One part."""
     return _html("inspection", row=row)
 
 
-@router.get("/rules")
+@router.get("/rules", dependencies=[requires(Role.VIEWER)])
 def rules_page(line: TheLine, percent: Annotated[float, Query(ge=0, le=50)] = 1.0) -> Response:
     """Stop rules with their expected false stops beside what they would have done."""
     found = {name: previews(line, name, None, REPLAYED, percent / 100) for name in line.stations}
     return _html("rules", stations=found, percent=f"{percent:g}")
 
 
-@router.get("/docs")
+@router.get("/docs", dependencies=[requires(Role.VIEWER)])
 def docs(request: Request) -> Response:
     """Operations of the interface, from its OpenAPI description."""
     operations = [
@@ -120,6 +121,12 @@ def docs(request: Request) -> Response:
         for method, operation in methods.items()
     ]
     return _html("docs", operations=operations)
+
+
+@router.get(f"{PREFIX}/openapi.json", dependencies=[requires(Role.VIEWER)])
+def openapi(request: Request) -> JSONResponse:
+    """Description of the interface."""
+    return JSONResponse(request.app.openapi())
 
 
 def _html(template: str, *, gloves: bool = False, **values: Any) -> HTMLResponse:

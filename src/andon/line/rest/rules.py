@@ -7,21 +7,22 @@ from typing import Any
 from fastapi import APIRouter
 
 from andon.line.line import Line
-from andon.line.rest.access import TheLine, find_station
+from andon.line.rest.access import TheLine, find_station, requires
 from andon.line.rest.shapes import PreviewBody, Previews, RulePreview
+from andon.line.roles import Role
 from andon.line.rules import Preview, Rule, advice, parse_rule, preview
 from andon.line.station import Station
 
 router = APIRouter(tags=["stop rules"])
 
 
-@router.get("/rules")
+@router.get("/rules", dependencies=[requires(Role.VIEWER)])
 def list_rules(line: TheLine) -> dict[str, list[dict[str, Any]]]:
     """Stop rules of each station with their titles."""
     return {name: rules_of(station) for name, station in line.stations.items()}
 
 
-@router.post("/rules/preview")
+@router.post("/rules/preview", dependencies=[requires(Role.VIEWER)])
 def preview_rules(line: TheLine, body: PreviewBody) -> Previews:
     """False stops expected at a false-reject rate, beside what the rules would have done with the stored parts."""
     rules = [parse_rule(values, where=f"rule {i}") for i, values in enumerate(body.rules, start=1)]
