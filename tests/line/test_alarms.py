@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from andon.core.errors import UsageError
+from andon.line import rule_versions
 from andon.line.alarms import Alarms
 from andon.line.andon_states import AlarmEvent, AlarmState, By, NotAllowed, Station, StationState, StopCause
 from andon.line.board import BY_CALL, BY_STOP, Board
@@ -59,6 +60,7 @@ class Bench:
 
     def restart(self) -> None:
         """As after a crash: nothing but the store is left."""
+        self.store.write(lambda connection: None).result()  # what was queued is committed
         self.alarms = Alarms(self.store, self.settings, clock=self.clock)
 
     def store_part(self, verdict: Verdict, station: str = "press") -> Any:
@@ -117,7 +119,7 @@ def test_from_stop_to_running(bench):
     assert [event["to_state"] for event in of_station if event["event"] != "ready"] == [
         *("stop_requested", "stopped", "cause_given", "resume_requested", "run", "call")
     ]
-    audited = bench.table("audit")
+    audited = [entry for entry in bench.table("audit") if entry["action"] != "rules"]
     assert len(audited) == len(bench.table("alarm_event"))
     assert any(a["who"] == "eva" and a["action"] == "resume" for a in audited)
     bench.store.ask(check)
@@ -203,6 +205,25 @@ def test_a_window_goes_on_over_a_restart(bench):
     bench.restart()
     bench.parts(Verdict.NG)
     assert bench.state() is S.STOPPED
+
+
+def test_other_rules_begin_with_empty_windows_and_name_their_alarms(bench):
+    first = bench.alarms.rules("press")
+    bench.parts(Verdict.NG, Verdict.OK, Verdict.OK, Verdict.NG)
+    assert (bench.one().rule, bench.one().rule_version) == (CALLS, first.id)
+    rules = (InARow(k=2), InARow(k=1, action=Action.CALL))
+    second = rule_versions.add_version(bench.store, "press", rules, who="eva", why="fewer calls")
+    bench.alarms.use_rules("press", second)
+    assert bench.one().state is AlarmState.RTN_UNACK  # its rule is gone, a person has yet to see it
+    bench.alarms.acknowledge(bench.one().id, "eva")
+    bench.parts(Verdict.NG)
+    assert (bench.state(), bench.one().rule) == (S.CALL, "1 NG in a row")  # NG before the change do not count
+    bench.restart()
+    bench.parts(Verdict.NG)
+    assert bench.state() is S.STOPPED
+    (stop,) = bench.table("alarm", rule="2 NG in a row")
+    assert stop["rule_version_id"] == second.id
+    assert bench.alarms.rules("saw").rules == RULES
 
 
 def test_a_flood_is_one_alarm(bench):

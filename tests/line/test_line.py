@@ -12,6 +12,8 @@ from andon.line.andon_states import AlarmState
 from andon.line.clock import DAY, HOUR, MINUTE, SECOND
 from andon.line.events import KEPT, RESET, Events
 from andon.line.judge import Thresholds
+from andon.line.line import Stale
+from andon.line.rules import InARow
 from andon.line.settings import ThresholdSettings
 from andon.line.store import DiskLevel, rows
 from andon.line.tally import Tally, shift_begin
@@ -133,6 +135,26 @@ def test_thresholds_are_versions(folder):
             assert line.stations["press"].thresholds.accept == accept
             newest = line.threshold_versions("press")
     assert [v.accept for v in newest] == [0.6, 0.7, 0.8, 0.9]
+
+
+def test_rules_are_versions(folder):
+    with running(folder, rules=(InARow(k=3),)) as line:
+        first = line.alarms.rules("press")
+        second = line.set_rules("press", [InARow(k=2)], who="eva", why="stop earlier", based_on=first.id)
+        assert line.stations["press"].view().rule_version == second.id
+        with pytest.raises(Stale, match="by eva"):
+            line.set_rules("press", [], who="leo", why="none", based_on=first.id)
+        for wrong in (([InARow(k=2), InARow(k=2)], "eva", "twice"), ([], " ", "no name"), ([], "eva", " ")):
+            with pytest.raises(UsageError):
+                line.set_rules("press", wrong[0], who=wrong[1], why=wrong[2])
+        audited = line.store.ask(lambda connection: rows.find(connection, "audit", action="rules"))
+        assert [(row["who"], json.loads(row["new_json"])["version"]) for row in audited] == [
+            ("eva", second.id),
+            ("settings file", first.id),
+        ]
+    for k, found in ((3, 2), (3, 2), (4, 4)):  # a change in the file counts once
+        with running(folder, rules=(InARow(k=k),)) as line:
+            assert line.alarms.rules("press").rules == (InARow(k=found),)
 
 
 def test_another_model_is_taken_and_audited(folder, tmp_path):

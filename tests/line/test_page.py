@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -153,6 +154,23 @@ def test_rules_page_prints_expected_false_stops(folder, client_of):
     assert "3 NG in a row" in text
     assert "1.2 – too often" in text
     assert "People stop believing" in text
+
+
+def test_a_proposal_is_tried_before_it_is_saved(client):
+    assert "No rules" in client.get("/rules/press").text
+    query = "kind=in_a_row&action=stop&verdict=NG&k=1&n=&iou=&seconds=&kind=no_part&action=call&verdict=NG&k=9&n=&iou=&seconds=5"
+    text = client.get(f"/rules/press?percent=1&{query}").text
+    proposed = json.loads(re.search(r'id="initial"[^>]*>(.*)</script>', text)[1])
+    assert [(rule["kind"], rule["action"]) for rule in proposed["rules"]] == [
+        ("in_a_row", "stop"),
+        ("no_part", "call"),
+    ]
+    assert re.search(r"<td>1 NG in a row</td><td>stop</td>\s*<td>1e\+02 – too often</td>\s*<td>4</td>", text)
+    assert '<form id="save" class="filters">' in text
+    wrong = client.get("/rules/press?kind=in_window&k=5&n=2").text
+    assert "do not fit into a window of n=2" in wrong
+    assert '<form id="save" class="filters" hidden>' in wrong
+    assert client.get("/rules/nowhere").status_code == 404
 
 
 def test_docs_page_lists_every_operation(client):

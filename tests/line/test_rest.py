@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -444,6 +445,22 @@ def test_rules_with_their_false_stops(client):
         client.post(f"{API}/rules/preview", json={**body, "rules": [{"kind": "no"}]}), 422, "invalid"
     )
     assert is_problem(client.post(f"{API}/rules/preview", json={**body, "station": "no"}), 404, "not_found")
+
+
+def test_rules_are_changed_with_a_reason(folder, client_of):
+    with running(folder) as line:
+        client, path = client_of(line), f"{API}/rules/press"
+        (first,) = client.get(path).json()
+        rules = [*first["rules"][:2], {"kind": "no_part", "seconds": 60, "action": "call"}]
+        body = {"rules": rules, "who": "ann", "why": "the feeder jams", "based_on": first["version"]}
+        changed = client.request("PUT", path, json=body).json()
+        assert changed["rules"][2]["title"] == "no part for 60 s"
+        assert client.get(path).json() == [changed, first]
+        assert client.get(f"{API}/rules").json() == {"press": changed["rules"]}
+        put = partial(client.request, "PUT", path)
+        assert is_problem(put(json=body), 412, "stale")
+        assert is_problem(put(json={**body, "why": "short"}), 422, "invalid")
+        assert is_problem(put(json={**body, "rules": [{"kind": "in_a_row", "k": 0}]}), 422, "invalid")
 
 
 # Who may ask ----------------------------------------------------------------------------------------------------------

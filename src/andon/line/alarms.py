@@ -15,13 +15,15 @@ from concurrent.futures import Future
 from typing import Any
 
 from andon.core.errors import UsageError
-from andon.line import andon_states
+from andon.line import andon_states, rule_versions
 from andon.line.andon_states import AlarmEvent, By, NotAllowed, StopCause
 from andon.line.board import AlarmRow, Board, Transition, Update
 from andon.line.clock import MINUTE, Clock, now_us
+from andon.line.rule_versions import RuleVersion
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.store import Inspection, Store, rows
 from andon.line.store.audit import Entry, append
+from andon.line.versions import station_id
 from andon.line.views import AlarmView
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Alarms:
         self._stored: dict[str, int] = {}
         """Number of the newest stored state of each station."""
         self._boards: dict[str, Board] = {}
+        self._rules: dict[str, RuleVersion] = {}
         self._last_id = store.ask(_newest)
         store.write(lambda connection: _add_stations(connection, settings)).result()
         for station in settings.stations:
@@ -63,6 +66,20 @@ class Alarms:
     def station(self, name: str) -> andon_states.Station:
         """State of the stop of a station."""
         return self._board(name).station
+
+    def rules(self, station: str) -> RuleVersion:
+        """The stop rules in use."""
+        self._board(station)
+        return self._rules[station]
+
+    def use_rules(self, station: str, version: RuleVersion) -> None:
+        """Other stop rules from the next part on; their windows begin empty."""
+
+        def use(board: Board, now: int) -> None:
+            board.use_rules(version.rules, version.id, now)
+            self._rules[station] = version
+
+        self._person(station, use)
 
     def windows_begin_after(self, station: str) -> int:
         """Id of the last part before the windows of the rules were emptied; 0 where they never were."""
@@ -191,20 +208,22 @@ class Alarms:
     def _restored(self, station: StationSettings, settings: LineSettings) -> Board:
         """The board as it was before the restart; what fired since then and was not carried out is carried out."""
         state, alarms = self._store.ask(lambda connection: _read(connection, station.name))
+        version = self._rules[station.name] = rule_versions.at_start(self._store, station)
         now = self._clock()
         machine = andon_states.Station(station.name, since=now)
         if state is not None:
             machine = andon_states.Station.from_json(state["station"]).restarted()
         board = Board(
             machine,
-            station.rules,
+            version.rules,
             settings.escalation,
             self._next_id,
             now,
             rows=alarms,
             after_id=0 if state is None else state["after_id"],
+            rule_version=version.id,
         )
-        reach = max([FEWEST_PARTS, *(rule.reach for rule in station.rules)])
+        reach = max([FEWEST_PARTS, *(rule.reach for rule in version.rules)])
         parts = self._store.last_verdicts(station.name, reach)
         applied_id = 0 if state is None else state["applied_id"]
         board.restore([part for part in parts if part.id > board.after_id], applied_id, now)
@@ -240,7 +259,7 @@ class Alarms:
             self._write(*self._unsaved.popleft())
 
     def _store_update(self, connection: Connection, station: str, update: Update) -> None:
-        number = _station_id(connection, station)
+        number = station_id(connection, station)
         if update.number > self._stored.get(station, 0):
             state = {
                 "station": update.station.to_json(),
@@ -270,10 +289,6 @@ def _newest(connection: Connection) -> int:
     return int(found[0]["id"]) if found else 0
 
 
-def _station_id(connection: Connection, name: str) -> int:
-    return int(rows.find(connection, "station", name=name, limit=1)[0]["id"])
-
-
 def _add_stations(connection: Connection, settings: LineSettings) -> None:
     """The rows of all stations with their settings of today."""
     for station in settings.stations:
@@ -301,6 +316,7 @@ def _read(connection: Connection, name: str) -> tuple[Mapping[str, Any] | None, 
 def _alarm_columns(row: AlarmRow) -> dict[str, Any]:
     return {
         "rule": row.rule,
+        "rule_version_id": row.rule_version,
         "state": row.alarm.state.value,
         "state_json": json.dumps(row.to_json()),
         "n": row.count,

@@ -53,6 +53,8 @@ class AlarmRow:
     inspection_to: int | None = None
     level: int = 0
     """Times of escalation that have passed and were announced."""
+    rule_version: int | None = None
+    """Id of the version of the rules that raised it last; None for a condition or a person."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` gives the same row after a restart."""
@@ -80,6 +82,7 @@ class AlarmRow:
             inspection_from=self.inspection_from,
             inspection_to=self.inspection_to,
             level=self.level,
+            rule_version=self.rule_version,
         )
 
 
@@ -119,9 +122,11 @@ class Board:
         *,
         rows: Iterable[AlarmRow] = (),
         after_id: int = 0,
+        rule_version: int | None = None,
     ) -> None:
+        """`rule_version`: id of the stored version of `rules`."""
         self.station, self._escalation, self._next_id = station, escalation, next_id
-        self.watch = Watch(rules, now)
+        self.watch, self._rule_version = Watch(rules, now), rule_version
         self.rows = {row.rule: row for row in rows}
         """Alarms that are not over, by rule."""
         self.after_id, self._last_id = after_id, after_id
@@ -139,6 +144,14 @@ class Board:
         for event in self.watch.restore(parts, now, present):
             if event.last_id is None or event.last_id > applied_id:
                 self._apply(event)
+        self._settle(now)
+
+    def use_rules(self, rules: Sequence[Rule], rule_version: int, now: int) -> None:
+        """Other rules from the next part on, with empty windows. Stops and alarms stay until a person resolves them."""
+        for event in self.watch.follow(rules, now):
+            self._apply(event)
+        self._rule_version = rule_version
+        self._empty(now)
         self._settle(now)
 
     def part(self, part: Judged) -> None:
@@ -240,7 +253,8 @@ class Board:
         title = event.rule.title
         if event.present:
             stops = event.rule.action is Action.STOP
-            self._raise(title, stops, event.t, event.why, event.first_id, event.last_id)
+            parts = (event.first_id, event.last_id)
+            self._raise(title, stops, event.t, event.why, parts, self._rule_version)
         elif title in self.rows:
             self._step(self.rows[title], AlarmEvent.CLEAR, event.t)
 
@@ -250,16 +264,16 @@ class Board:
         stops: bool,
         t: int,
         why: str,
-        first_id: int | None = None,
-        last_id: int | None = None,
+        parts: tuple[int | None, int | None] = (None, None),
+        rule_version: int | None = None,
     ) -> None:
-        row = self.rows.get(title)
+        """`parts`: ids of the oldest and the newest part because of which it is raised."""
+        row, (first_id, last_id) = self.rows.get(title), parts
         if row is None:
             key = f"{self.station.name}/{title}"
             row = AlarmRow(self._next_id(), title, Alarm(key, stops), t, inspection_from=first_id)
-        row = replace(
-            row, why=why, inspection_to=row.inspection_to if last_id is None else last_id, cleared=None
-        )
+        last_id = row.inspection_to if last_id is None else last_id
+        row = replace(row, why=why, inspection_to=last_id, cleared=None, rule_version=rule_version)
         after = self._step(row, AlarmEvent.RAISE, t, why=why)
         if not after.alarm.is_silent:
             self._act(after, t)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from andon.core.errors import AndonError, UsageError
-from andon.line import andon_states, versions
+from andon.line import andon_states, rule_versions, versions
 from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
@@ -27,6 +27,8 @@ from andon.line.events import Events
 from andon.line.follower import Follower
 from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judging, Thresholds
+from andon.line.rule_versions import RuleVersion
+from andon.line.rules import Rule
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import Station
 from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
@@ -64,6 +66,10 @@ class OpenJudge(Protocol):
     def __call__(self, pack: Path, *, threads: int) -> Judging: ...
 
 
+class Stale(UsageError):  # noqa: N818 (names what happened)
+    """A change begins from what is no longer in use."""
+
+
 class Health(NamedTuple):
     """Whether the process works, and whether every station can judge."""
 
@@ -91,7 +97,7 @@ class Line:
             clock=clock,
         )
         try:
-            self.events = Events()
+            self.events, self._changing = Events(), threading.Lock()
             self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
             self._shown: dict[str, tuple[Shown, str, int]] = {}
             self.alarms = Alarms(self.store, settings, clock=clock, changed=self._alarms_changed)
@@ -166,6 +172,26 @@ class Line:
         self._jobs.put(lambda: self._publish_state(station))
         return version
 
+    def set_rules(
+        self, station: str, rules: Sequence[Rule], *, who: str, why: str, based_on: int | None = None
+    ) -> RuleVersion:
+        """Store a new version of the stop rules of a station; they count from the next part on, with empty windows.
+
+        `based_on`: the version that the person saw. Raises `Stale` where another one is in use.
+        """
+        if not who.strip() or not why.strip():
+            raise UsageError(f"new rules of station {station} need a name and a reason: give both")
+        with self._changing:
+            now = self.alarms.rules(station)
+            if based_on not in (None, now.id):
+                raise Stale(
+                    f"version {now.id} of the rules of station {station} is in use, by {now.who}: look at it first"
+                )
+            version = rule_versions.add_version(self.store, station, rules, who=who, why=why)
+            self.alarms.use_rules(station, version)
+        self._jobs.put(lambda: self._publish_state(station))
+        return version
+
     def set_model(self, station: str, pack: Path, *, who: str, why: str) -> None:
         """Judge by another packed model from the next part on, up to the next start, which takes that of the settings.
 
@@ -219,6 +245,7 @@ class Line:
             model_name=station.model.name,
             model_sha256=station.model.sha256,
             thresholds=station.thresholds,
+            rule_version=self.alarms.rules(station.name).id,
             cycle_s=station.settings.cycle_s,
             queue=station.waiting,
             queue_limit=station.settings.queue,

@@ -24,7 +24,7 @@ from pydantic import field_validator, model_validator
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
-from andon.line.rules import DEFAULT_RULES, AnyRule, parse_rule
+from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
 GROUPS = {"part_id", "lot"}
 """What `FolderSettings.names` can read out of a file name."""
@@ -108,9 +108,8 @@ class StationSettings(LineConfig):
 
     @model_validator(mode="after")
     def _rules_differ(self) -> Self:
-        twice = first_twice(rule.title for rule in self.rules)
-        if twice:
-            raise ValueError(f"rule {twice!r} is there twice: remove one")
+        if twice := _same_rule(self.rules):
+            raise ValueError(twice)
         return self
 
 
@@ -178,6 +177,18 @@ class LineSettings(LineConfig):
         settings = cls.parse({**values, **(changes or {}), "stations": tuple(found)}, where=where)
         _check(settings, where or "the options")
         return settings
+
+
+def check_rules(rules: Iterable[Rule], *, where: str) -> None:
+    """Raises `ConfigError` where two rules have the same title."""
+    if twice := _same_rule(rules):
+        raise ConfigError(f"{where}: {twice}")
+
+
+def _same_rule(rules: Iterable[Rule]) -> str:
+    """What is wrong with rules of which two have the same title; empty where none have."""
+    twice = first_twice(rule.title for rule in rules)
+    return f"rule {twice!r} is there twice: remove one" if twice else ""
 
 
 def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:

@@ -56,7 +56,7 @@ def add_version(
 
     def write(connection: Connection) -> Version:
         before = next(iter(_versions(connection, station, judge.sha256)), None)
-        number, model = _station_id(connection, station), _model_id(connection, judge, store.clock())
+        number, model = station_id(connection, station), _model_id(connection, judge, store.clock())
         at, prev_id = store.clock(), None if before is None else before.id
         values = {"accept": accept, "reject": reject, "why": why, "who": who, "at": at, "prev_id": prev_id}
         id = rows.add(connection, "threshold_version", model_id=model, **values)
@@ -113,7 +113,8 @@ def _versions(connection: Connection, station: str, model_sha256: str) -> list[V
     return [Version(**{name: row[name] for name in names}) for row in found]
 
 
-def _station_id(connection: Connection, name: str) -> int:
+def station_id(connection: Connection, name: str) -> int:
+    """Id of a station, whose row is there since the start."""
     return int(rows.find(connection, "station", name=name, limit=1)[0]["id"])
 
 

@@ -50,6 +50,8 @@ class AlarmView:
     inspection_to: int | None
     level: int = 0
     """How many of the times of escalation have passed without acknowledgement."""
+    rule_version: int | None = None
+    """Id of the version of the stop rules that raised it; None for a condition or a person."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -80,6 +82,8 @@ class StationView:
     model_name: str
     model_sha256: str
     thresholds: Thresholds
+    rule_version: int
+    """Id of the version of the stop rules in use."""
     cycle_s: float
     queue: int
     """Parts that wait."""

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from andon.core.version import VERSION
 from andon.line.line import Line
-from andon.line.rest import events, inspections, pages, problems, rules, stations, thresholds
+from andon.line.rest import events, inspections, pages, problems, rule_pages, rules, stations, thresholds
 from andon.line.rest.guard import LARGEST_IMAGE, Guard
 from andon.line.rest.pictures import Pictures
 from andon.line.rest.shapes import PREFIX
@@ -48,7 +48,8 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     problems.install(app)
     for module in (inspections, stations, thresholds, rules, events):
         app.include_router(module.router, prefix=PREFIX)
-    app.include_router(pages.router, include_in_schema=False)
+    for page in (pages.router, rule_pages.page_router):
+        app.include_router(page, include_in_schema=False)
     app.mount("/static", Static(directory=STATIC))
     app.add_middleware(Guard, hosts=hosts, largest=largest)
     return app

@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from andon.line.page.render import render, words
+from andon.line.page.render import words
 from andon.line.page.words import STATES, VERDICTS
 from andon.line.rest.access import TheLine, TheRow, TheStation, requires
-from andon.line.rest.rules import previews, rules_of
+from andon.line.rest.html import html
+from andon.line.rest.rules import rules_of
 from andon.line.rest.shapes import PLAIN, PREFIX
 from andon.line.roles import Role
 from andon.line.store import QueryTimeout
@@ -23,8 +24,6 @@ router = APIRouter(default_response_class=HTMLResponse)
 Gloves = Annotated[bool, Query()]
 Text = Annotated[str, Query(max_length=300, pattern=PLAIN)]
 PAGE = 50
-REPLAYED = 10_000
-"""Stored parts on which the page of the rules tries them."""
 
 
 @router.get("/", dependencies=[requires(Role.VIEWER)])
@@ -34,7 +33,7 @@ def overview(line: TheLine, gloves: Gloves = False) -> Response:
         (name,) = line.stations
         return RedirectResponse(f"/stations/{name}" + ("?gloves=1" if gloves else ""))
     views = [station.view() for station in line.stations.values()]
-    return _html(
+    return html(
         "overview", gloves=gloves, name=line.settings.name, stations=views, state_signs=STATES, words=words()
     )
 
@@ -46,7 +45,7 @@ def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Res
     last = None if view.last_id is None else line.store.inspection(view.last_id)
     shows_verdict = last is not None and view.state in (Shown.RUNNING, Shown.REVIEW)
     hero = VERDICTS[last.verdict] if last is not None and shows_verdict else STATES[view.state]
-    return _html(
+    return html(
         "line",
         gloves=gloves,
         line_name=line.settings.name,
@@ -56,7 +55,7 @@ def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Res
         hero=hero,
         stopped=view.state is Shown.STOPPED,
         counts={verdict.name: view.counts.get(verdict, 0) for verdict in Verdict},
-        initial={"view": view.to_json(), "words": words(), "rules": rules_of(station)},
+        initial={"view": view.to_json(), "words": words(), "rules": rules_of(line, station.name)},
     )
 
 
@@ -83,7 +82,7 @@ def history(
     older = "/history?" + urlencode({**kept, "before_id": rows[-1].id}) if len(rows) == PAGE else ""
     plain = {**chosen, "verdict": verdict or None, "part_id": None}
     export = f"{PREFIX}/export.csv?" + urlencode({k: v for k, v in plain.items() if v is not None})
-    return _html(
+    return html(
         "history",
         rows=rows,
         filters=filters,
@@ -97,14 +96,7 @@ def history(
 @router.get("/inspections/{id}", dependencies=[requires(Role.VIEWER)])
 def inspection(row: TheRow) -> Response:
     """One part."""
-    return _html("inspection", row=row)
-
-
-@router.get("/rules", dependencies=[requires(Role.VIEWER)])
-def rules_page(line: TheLine, percent: Annotated[float, Query(ge=0, le=50)] = 1.0) -> Response:
-    """Stop rules with their expected false stops beside what they would have done."""
-    found = {name: previews(line, name, None, REPLAYED, percent / 100) for name in line.stations}
-    return _html("rules", stations=found, percent=f"{percent:g}")
+    return html("inspection", row=row)
 
 
 @router.get("/docs", dependencies=[requires(Role.VIEWER)])
@@ -120,17 +112,13 @@ def docs(request: Request) -> Response:
         for path, methods in request.app.openapi()["paths"].items()
         for method, operation in methods.items()
     ]
-    return _html("docs", operations=operations)
+    return html("docs", operations=operations)
 
 
 @router.get(f"{PREFIX}/openapi.json", dependencies=[requires(Role.VIEWER)])
 def openapi(request: Request) -> JSONResponse:
     """Description of the interface."""
     return JSONResponse(request.app.openapi())
-
-
-def _html(template: str, *, gloves: bool = False, **values: Any) -> HTMLResponse:
-    return HTMLResponse(render(template, gloves=gloves, **values), headers={"Cache-Control": "no-store"})
 
 
 def _time(text: str) -> tuple[int | None, str]:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from andon.core.errors import UsageError
 from andon.line.andon_states import NotAllowed
+from andon.line.line import Stale
 from andon.line.store import QueryTimeout, RequestConflict, StoreError
 
 MEDIA_TYPE = "application/problem+json"
@@ -76,6 +77,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(NotAllowed)
     def not_allowed(_request: Request, error: NotAllowed) -> JSONResponse:
         return document(409, "not_allowed", str(error))
+
+    @app.exception_handler(Stale)
+    def stale(_request: Request, error: Stale) -> JSONResponse:
+        return document(412, "stale", str(error))
 
     @app.exception_handler(UsageError)
     def usage(_request: Request, error: UsageError) -> JSONResponse:

@@ -16,6 +16,7 @@ PREFIX = "/api/v1"
 PLAIN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 """Texts without control characters; databases refuse NUL."""
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
+Reason = Annotated[str, Field(min_length=10, max_length=1000, pattern=PLAIN)]
 Filter = Annotated[str | None, Query(max_length=300, pattern=PLAIN)]
 PICTURES = ("image", "preview", "thumbnail")
 MAPS = ("map", "heat", "overlay")
@@ -122,7 +123,7 @@ class ThresholdsBody(Shape):
 
     accept: float = Field(gt=0, le=1000, allow_inf_nan=False)
     reject: float = Field(gt=0, le=1000, allow_inf_nan=False)
-    why: str = Field(min_length=10, max_length=1000, pattern=PLAIN)
+    why: Reason
     """Reason, at least 10 characters; kept with the version."""
     who: Name
 
@@ -140,6 +141,27 @@ class Versions(Shape):
 
     now: ThresholdsShape
     versions: list[VersionShape]
+
+
+class RulesBody(Shape):
+    """All stop rules of a station, each with `kind` and its settings; taken between two parts, with empty windows."""
+
+    rules: list[dict[str, Any]] = Field(max_length=20)
+    why: Reason
+    """Reason, at least 10 characters; kept with the version."""
+    who: Name
+    based_on: int | None = None
+    """Version that the change begins from."""
+
+
+class RuleVersionShape(Shape):
+    """A stored version of the stop rules of a station."""
+
+    version: int
+    rules: list[dict[str, Any]]
+    why: str
+    who: str
+    at: int
 
 
 class PreviewBody(Shape):

@@ -25,7 +25,7 @@ def list_stations(line: TheLine) -> list[dict[str, Any]]:
 def station_state(line: TheLine, station: TheStation) -> dict[str, Any]:
     """State, model, thresholds, counts of the shift, alarms; `recent`: verdicts since the last stop, oldest first."""
     begin = line.alarms.windows_begin_after(station.name)
-    reach = max([rule.reach for rule in station.settings.rules], default=0)
+    reach = max([rule.reach for rule in line.alarms.rules(station.name).rules], default=0)
     past = line.store.last_verdicts(station.name, min(reach, RECENT))
     recent = [part.verdict.name for part in past if part.id > begin]
     return {**station.view().to_json(), "recent": recent}

@@ -13,6 +13,7 @@ from andon.line.rules.advice import Preview, advice, preview
 from andon.line.rules.forecast import Forecast, forecast
 from andon.line.rules.kinds import (
     DEFAULT_RULES,
+    KINDS,
     Action,
     AnyRule,
     InARow,
@@ -30,6 +31,7 @@ from andon.line.rules.watch import Replay, RuleEvent, Watch, replay
 
 __all__ = [
     "DEFAULT_RULES",
+    "KINDS",
     "Action",
     "AnyRule",
     "Forecast",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from andon.line.rules.kinds import Action, Evidence, Judged, Rule, State
+
+Step = Callable[[State, Judged], tuple[State, Evidence]]
+"""`Rule.part` of one rule."""
 
 
 class RuleEvent(NamedTuple):
@@ -30,12 +33,22 @@ class Watch:
     """
 
     def __init__(self, rules: Sequence[Rule], now: int) -> None:
-        self.rules = tuple(rules)
-        self._steps = [(i, rule.part) for i, rule in enumerate(rules) if type(rule).part is not Rule.part]
+        self.rules: tuple[Rule, ...] = ()
+        self._steps: list[tuple[int, Step]] = []
         self._states: list[State] = []
         self._since_fired: dict[int, int] = {}  # index of a rule that fired -> parts since then
         self._signals: dict[str, bool] = {}
+        self.follow(rules, now)
+
+    def follow(self, rules: Sequence[Rule], now: int) -> list[RuleEvent]:
+        """Follow these rules from now on, with empty windows. Returns the conditions that are over with their rules."""
+        titles = {rule.title: i for i, rule in enumerate(rules)}
+        over = [self._end(i, now) for i in [*self._since_fired] if self.rules[i].title not in titles]
+        self._since_fired = {titles[self.rules[i].title]: n for i, n in self._since_fired.items()}
+        self.rules = tuple(rules)
+        self._steps = [(i, rule.part) for i, rule in enumerate(rules) if type(rule).part is not Rule.part]
         self.clear(now)
+        return over
 
     def clear(self, now: int) -> None:
         """Empty all windows and begin all waiting at `now`. What fired and is not over yet stays so."""

@@ -11,6 +11,7 @@ const { view: first, words, rules } = json("initial");
 const page = {
   view: first,
   parts: [], // the last ones, oldest first, at most 20
+  rules, // stop rules in use
   since: [], // verdicts since the last stop, for the rules
   shown: null, // id of an earlier part that is looked at; null: the last
   cause: null,
@@ -113,7 +114,7 @@ function drawCounts() {
   }
   at("shift-since").textContent = `since ${clock(page.view.shift_since, false)}`;
   at("pace").textContent = page.view.per_minute;
-  at("limits").replaceChildren(...rules.map(limit).filter(Boolean));
+  at("limits").replaceChildren(...page.rules.map(limit).filter(Boolean));
 }
 
 // How near a rule is that counts parts; its window begins at the last stop.
@@ -155,10 +156,12 @@ function draw() {
 // What happens ---------------------------------------------------------------------------------------------------
 
 async function read() {
-  const [state, parts] = await Promise.all([
+  const [rules, state, parts] = await Promise.all([
+    get(`${api}/rules`),
     get(`${api}/stations/${station}/state`),
     get(`${api}/inspections?station=${station}&limit=${STRIP}`),
   ]);
+  page.rules = rules[station];
   page.view = state;
   page.since = state.recent;
   page.parts = parts.inspections.reverse();
@@ -188,6 +191,7 @@ function onEvent(kind, data) {
     draw();
   } else if (kind === "state") {
     const wasStopped = isStopped();
+    if (data.rule_version !== page.view.rule_version) refresh();
     page.view = data;
     if (wasStopped && !isStopped()) leaveStop();
     draw();

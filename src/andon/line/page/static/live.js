@@ -45,9 +45,9 @@ export class Live {
   }
 }
 
-export async function send(address, body) {
+export async function send(address, body, method = "POST") {
   const answer = await fetch(address, {
-    method: "POST",
+    method,
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });

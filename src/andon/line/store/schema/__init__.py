@@ -4,7 +4,9 @@ One module for each subject. The migrations in `migrations/` create them; `tests
 """
 
 from andon.line.store.schema.base import metadata
+from andon.line.store.schema.choices import model_choice
 from andon.line.store.schema.inspections import (
+    FROM_FOLDER,
     NOT_OK,
     alarm,
     audit,
@@ -15,4 +17,16 @@ from andon.line.store.schema.inspections import (
     station,
 )
 
-__all__ = ["NOT_OK", "alarm", "audit", "counter", "inspection", "metadata", "model", "recipe", "station"]
+__all__ = [
+    "FROM_FOLDER",
+    "NOT_OK",
+    "alarm",
+    "audit",
+    "counter",
+    "inspection",
+    "metadata",
+    "model",
+    "model_choice",
+    "recipe",
+    "station",
+]

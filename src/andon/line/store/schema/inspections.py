@@ -22,6 +22,8 @@ from andon.line.verdicts import Verdict
 
 NOT_OK = text(f"verdict <> {Verdict.OK.value}")
 """Condition of the partial index of parts that did not pass; queries repeat it word for word to use the index."""
+FROM_FOLDER = text("substr(request_id, 1, 7) = 'folder-'")
+"""Condition of the partial index of parts that came by a drop folder; queries repeat it word for word."""
 
 
 station = Table(
@@ -97,6 +99,7 @@ inspection = Table(
     Column("map_key", Text),
     Column("image_sha256", String(64)),
     Column("image_bytes", BigInteger),
+    Column("same_as", BigInteger),
     UniqueConstraint("station_id", "session_id", "trigger_no"),
     Index(None, "station_id", "id", "verdict", "t_done"),
     Index("ix_inspection_part_id", "part_id", sqlite_where=text("part_id IS NOT NULL"),
@@ -106,6 +109,8 @@ inspection = Table(
     Index("ix_inspection_not_ok", "station_id", "verdict", "id", sqlite_where=NOT_OK, postgresql_where=NOT_OK),
     Index("ix_inspection_verdict", "verdict", "id", sqlite_where=NOT_OK, postgresql_where=NOT_OK),
     Index(None, "station_id", "t_done", "verdict"),
+    Index("ix_inspection_folder_image", "station_id", "image_sha256", sqlite_where=FROM_FOLDER,
+          postgresql_where=FROM_FOLDER),
     Index("ix_inspection_pending", "id", sqlite_where=text("image_state = 1"),
           postgresql_where=text("image_state = 1")),
 )  # fmt: skip
@@ -123,14 +128,13 @@ rule_version = Table(
     metadata,
     id_column(),
     Column("station_id", ForeignKey("station.id"), nullable=False),
-    Column("rule", String(300), nullable=False),
     Column("settings_json", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("who", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("prev_id", ForeignKey("rule_version.id")),
-    Index(None, "station_id", "rule"),
-    comment="rows are added, never changed",
+    Index(None, "station_id"),
+    comment="all rules of a station; rows are added, never changed",
 )
 alarm = Table(
     "alarm",

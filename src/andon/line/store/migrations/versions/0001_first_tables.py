@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from andon.line.store.append_only import protect
+
 revision = "0001"
 down_revision = None
 
@@ -16,24 +18,7 @@ APPEND_ONLY = ("audit", "threshold_version", "rule_version", "alarm_event")
 def upgrade() -> None:
     """Create tables, indices and the triggers of the append-only tables."""
     _create_tables()
-    sqlite = op.get_bind().dialect.name == "sqlite"
-    if not sqlite:
-        op.execute(
-            "CREATE FUNCTION andon_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'rows of % are never changed or deleted', TG_TABLE_NAME; END $$"
-        )
-    for table in APPEND_ONLY:
-        for action in ("UPDATE", "DELETE"):
-            name = f"{table}_no_{action.lower()}"
-            if sqlite:
-                refusal = f"SELECT RAISE(ABORT, 'rows of {table} are never changed or deleted')"
-                op.execute(f"CREATE TRIGGER {name} BEFORE {action} ON {table} BEGIN {refusal}; END")
-            else:
-                each = f"BEFORE {action} ON {table} FOR EACH ROW EXECUTE FUNCTION andon_refuse()"
-                op.execute(f"CREATE TRIGGER {name} {each}")
-        if not sqlite:
-            each = f"BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION andon_refuse()"
-            op.execute(f"CREATE TRIGGER {table}_no_truncate {each}")
+    protect(op.get_bind(), APPEND_ONLY)
 
 
 def _create_tables() -> None:
