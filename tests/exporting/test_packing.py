@@ -84,6 +84,26 @@ def test_every_changed_byte_is_found(packed, tmp_path_factory, data):
     target.unlink()
 
 
+def test_scores_of_the_last_evaluation_go_along(packed, tmp_path):
+    assert read_pack(packed).tests() == {}  # never evaluated
+
+    def holding(content: str) -> dict[str, tuple[bool, float]]:
+        def add(members):
+            members["tests.json"] = content.encode()
+            stated = json.loads(members["manifest.json"])["members"]
+            with_manifest(
+                members,
+                members=stated | {"tests.json": {"sha256": hashlib.sha256(content.encode()).hexdigest()}},
+            )
+
+        return read_pack(rebuilt(packed, tmp_path / "x.andon", add)).tests()
+
+    assert holding('[["bad/1.png", true, 1.5]]') == {"bad/1.png": (True, 1.5)}
+    for wrong in ('[["a", 1, 0.5]]', '[["a", true, NaN]]', '[["a", true]]', "{", "3"):
+        with pytest.raises(DataError, match=r"tests\.json is not what `andon pack` writes"):
+            holding(wrong)
+
+
 def test_what_is_not_known_is_refused(packed, tmp_path):
     target = tmp_path / "x.andon"
     with pytest.raises(DataError, match="pack format 2"):

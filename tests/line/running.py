@@ -18,6 +18,7 @@ from andon.line.line import Line
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import Part, Station
 from andon.line.verdicts import Cause, Region, Verdict
+from andon.thresholds.evidence import Evidence
 
 PATIENCE = 20.0
 """Seconds after which a test gives up waiting."""
@@ -39,6 +40,7 @@ class FakeJudge:
     def __init__(self, pack: Path = Path("fake.andon"), *, threads: int = 1) -> None:
         self.name, self.sha256 = pack.stem, f"{pack.stem:0<64}"[:64]
         self.thresholds = Thresholds(1.0, 1.0)
+        self.evidence = Evidence()
         self.go = threading.Event()
         """Lets a hanging judgement go on."""
         self.judged: list[tuple[bytes, Thresholds]] = []

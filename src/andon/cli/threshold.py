@@ -106,6 +106,7 @@ def threshold(
                 "look": None if now.look is None else now.look.to_json(),
                 "measured": {name: metric.to_json() for name, metric in found.items()} or None,
                 "sessions": None if rates is None else rates.to_json(),
+                "figures": thresholds.figures_now(run, now).to_json(),
                 "basis": thresholds.describe_basis(fitted),
                 "changes": [change.to_json() for change in changes],
             }

@@ -19,7 +19,7 @@ from andon.core.errors import DataError
 
 FORMAT = 1
 MEMBERS = re.compile(
-    r"manifest\.json|recipe\.yaml|checks\.json|model\.onnx|detector/(detector\.json|state\.safetensors|thresholds\.json)|checks/\d{3}\.png"
+    r"manifest\.json|recipe\.yaml|checks\.json|tests\.json|model\.onnx|detector/(detector\.json|state\.safetensors|thresholds\.json)|checks/\d{3}\.png"
 )
 """What a packed file may hold, and nothing else."""
 NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
@@ -130,12 +130,29 @@ def read_checks(path: Path, members: Mapping[str, bytes]) -> list[Check]:
     return checks
 
 
+def read_tests(path: Path, members: Mapping[str, bytes]) -> dict[str, tuple[bool, float]]:
+    """Whether each test image is anomalous, and its raw score, by id; empty where the file holds none. Raises `DataError`."""
+    if "tests.json" not in members:
+        return {}
+    try:
+        found = {str(name): (bad, score) for name, bad, score in json.loads(members["tests.json"])}
+        if not all(isinstance(bad, bool) and _is_finite(score) for bad, score in found.values()):
+            raise ValueError("a field has another type")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise wrong_content(path, "tests.json") from error
+    return found
+
+
+def _is_finite(score: Any) -> bool:
+    return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+
+
 def _check(values: Any) -> Check:
     """A check image as checks.json describes it. Raises `ValueError` or `TypeError` where fields or types differ."""
     check = Check(**values)
     texts, score = (check.file, check.origin), check.raw_score
     if not all(isinstance(text, str) for text in texts) or not isinstance(check.is_anomalous, bool):
         raise TypeError("a field has another type")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not _is_finite(score):
         raise ValueError("the score is no finite number")
     return check

@@ -6,6 +6,7 @@ PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all 
     recipe.yaml          how the detector was fitted
     detector/            detector.json (settings, thresholds, the scores behind them), state.safetensors, thresholds.json
     model.onnx           the same network for other runtimes, where it can be exported
+    tests.json           truth and raw score of each image of the last evaluation, where there was one
     checks.json          expected raw score and verdict of the check images
     checks/000.png ...   the check images, as decoded
 """
@@ -43,11 +44,13 @@ from andon.exporting.pack_contents import (
     check_members,
     checked_manifest,
     read_checks,
+    read_tests,
     wrong_content,
 )
 from andon.runtime import Model
 from andon.runtime.sessions import PACKAGES, known_runtime, open_session
 from andon.thresholds.calibration import Calibration
+from andon.thresholds.evidence import Labelled
 from andon.thresholds.history import FILE, read_changes, with_changes
 
 if TYPE_CHECKING:
@@ -82,8 +85,11 @@ def pack(
     others: Sequence[Record] = (),
     *,
     recipe: Mapping[str, Any],
+    tests: Labelled | None = None,
 ) -> dict[str, Any]:
     """Write the fitted detector of a run, whose recipe.yaml says `recipe`, as one file; returns its manifest.
+
+    `tests` are scores of images whose truth is known, by which thresholds are chosen later.
 
     Check images are taken evenly from `good` and from `others` (defective ones, where there are some). Raises `DataError`
     where there are too few.
@@ -117,6 +123,8 @@ def pack(
         members[name] = _png(pixels)
         pictures.append(pixels)
     members["checks.json"] = _json(checks)
+    if tests:
+        members["tests.json"] = _json([[name, bad, score] for name, (bad, score) in tests.items()])
     network, why_not = _network(detector, pictures)
     if network is not None:
         members["model.onnx"] = network
@@ -215,6 +223,10 @@ class Packed:
     def checks(self) -> list[Check]:
         """The check images with scores and verdicts. Raises `DataError` where they are not what `pack` writes."""
         return read_checks(self.path, self.members)
+
+    def tests(self) -> Labelled:
+        """Truth and raw score of the images of the last evaluation; empty where the file holds none. Raises `DataError`."""
+        return read_tests(self.path, self.members)
 
     def picture(self, check: Check) -> npt.NDArray[np.uint8]:
         """(H, W, 3) pixels of a check image. Raises `DataError` where it is no RGB PNG below the limit of pixels."""

@@ -35,6 +35,7 @@ from andon.exporting.packed import Packed, read_pack
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.runtime import Model
 from andon.runtime.predictor import Unreadable
+from andon.thresholds.evidence import Evidence, line_display, line_thresholds
 
 LOG = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
@@ -108,6 +109,8 @@ class Judging(Protocol):
 
     name: str
     sha256: str
+    evidence: Evidence
+    """Scores of known images behind the thresholds; empty where the packed file holds none."""
 
     @property
     def thresholds(self) -> Thresholds:
@@ -141,17 +144,17 @@ class Judge:
         self.name = pack.stem
         found = opened.fitted()
         # Thresholds may have been changed after the displays were fitted.
-        self._score = replace(found.score_display, threshold=found.image.value)
+        self._score = line_display(found)
         self._pixel = replace(found.pixel_display, threshold=found.pixel.value)
         self._sizes = Sizes.of(packed)
+        self.evidence = Evidence.of(found, packed.tests())
         checks = {name: content for name, content in packed.members.items() if name.startswith("checks")}
         self._packed = replace(packed, members=checks)  # the rest is in the network
 
     @property
     def thresholds(self) -> Thresholds:
         """Those of the packed model, with its band in which a person decides where it has one."""
-        look = self._model.fitted().look
-        return Thresholds(1.0 if look is None else min(1.0, float(self._score(np.float64(look.value)))), 1.0)
+        return Thresholds(*line_thresholds(self._model.fitted()))
 
     def self_check(self) -> None:
         """Score the check images of the file. Raises `ProofError` where they do not come out as where it was made."""

@@ -16,7 +16,7 @@ from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.datasets import Dataset
 from andon.exporting.latency import Effort, Latency
-from andon.runs.folder import read_recipe
+from andon.runs.folder import last_scores, read_recipe
 from andon.runs.inputs import list_inputs
 from andon.runs.source import run_data
 
@@ -95,7 +95,7 @@ def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any
 
     dataset = run_data(run, data)
     bad = [record for record in dataset.test if record.label == 1]
-    return pack(run, path, _good(dataset), bad, recipe=read_recipe(run))
+    return pack(run, path, _good(dataset), bad, recipe=read_recipe(run), tests=last_scores(run))
 
 
 def run_latency(

@@ -17,6 +17,7 @@ import contextlib
 import csv
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
@@ -169,6 +170,13 @@ def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
         }
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file} cannot be read ({error}): evaluate the run again") from None
+
+
+def last_scores(run: Path) -> dict[str, tuple[bool, float]]:
+    """The finite ones of `read_scores`; empty before the first evaluation."""
+    if not (run / "predictions.csv").is_file():
+        return {}
+    return {name: found for name, found in read_scores(run).items() if math.isfinite(found[1])}
 
 
 def read_stages(run: Path) -> dict[str, Stage]:

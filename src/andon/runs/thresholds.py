@@ -17,11 +17,13 @@ from andon.datasets.dataset import Records, file_digest
 from andon.datasets.labelled_anomalies import without_copies
 from andon.detectors._saving import detector_folder, read_description
 from andon.metrics import Metric, UndefinedMetricWarning, image_metrics
-from andon.runs.folder import read_recipe, read_scores
+from andon.runs.folder import last_scores, read_recipe, read_scores
 from andon.runs.inputs import list_inputs
 from andon.runs.source import Source, run_data, told_names
 from andon.thresholds.calibration import Calibration, good_threshold
 from andon.thresholds.costs import CostThreshold, cheapest
+from andon.thresholds.evidence import Evidence, line_thresholds
+from andon.thresholds.figures import Figures, figures
 from andon.thresholds.history import Change, change
 from andon.thresholds.rules import Threshold, smallest_n
 
@@ -163,6 +165,11 @@ def measured(run: Path, threshold: float) -> dict[str, Metric]:
             np.asarray([score for _, score in scores], np.float32), [int(bad) for bad, _ in scores], threshold
         )
     return {name: found[name] for name in MEASURED if found[name].reason is None}
+
+
+def figures_now(run: Path, calibration: Calibration) -> Figures:
+    """What the thresholds of `calibration` do with the images whose truth is known, on the displayed scale of a line."""
+    return figures(Evidence.of(calibration, last_scores(run)), *line_thresholds(calibration))
 
 
 def fitted(run: Path) -> Calibration:

@@ -66,20 +66,20 @@ def cheapest(
             "add some, or use --false-reject-rate, which needs good ones alone"
         )
     prices = defect_rate * escape, (1 - defect_rate) * reject
-    candidates = _candidates(np.concatenate([g, a]))
-    value = candidates[int(np.argmin(_costs(candidates, g, a, prices)))]
+    places = candidates(np.concatenate([g, a]))
+    value = places[int(np.argmin(expected_costs(places, g, a, prices)))]
     rng = np.random.default_rng(seed)
     values, costs = [], []
     for _ in range(REPEATS):
         some = (np.sort(rng.choice(x, x.size)) for x in (g, a))
         drawn_good, drawn_anomalous = some
-        every = _costs(candidates, drawn_good, drawn_anomalous, prices)
-        values.append(candidates[int(np.argmin(every))])
-        costs.append(_costs(np.array([value]), drawn_good, drawn_anomalous, prices)[0])
+        every = expected_costs(places, drawn_good, drawn_anomalous, prices)
+        values.append(places[int(np.argmin(every))])
+        costs.append(expected_costs(np.array([value]), drawn_good, drawn_anomalous, prices)[0])
     return CostThreshold(
         value=float(value),
         value_interval=_interval(values),
-        cost=float(_costs(np.array([value]), g, a, prices)[0]),
+        cost=float(expected_costs(np.array([value]), g, a, prices)[0]),
         cost_interval=_interval(costs),
         escapes=float((a < value).mean()),
         false_reject_rate=float((g >= value).mean()),
@@ -88,21 +88,22 @@ def cheapest(
     )
 
 
-def _candidates(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def candidates(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Halfway between neighbouring scores, the lowest score, and one above all."""
     found = np.unique(scores)
     above = np.nextafter(np.float32(found[-1]), np.float32(np.inf))
     return np.concatenate([found[:1], (found[1:] + found[:-1]) / 2, [float(above)]])
 
 
-def _costs(
-    candidates: npt.NDArray[np.float64],
+def expected_costs(
+    thresholds: npt.NDArray[np.float64],
     good: npt.NDArray[np.float64],
     anomalous: npt.NDArray[np.float64],
     prices: tuple[float, float],
 ) -> npt.NDArray[np.float64]:
-    escapes = np.searchsorted(anomalous, candidates, side="left") / anomalous.size
-    rejects = 1 - np.searchsorted(good, candidates, side="left") / good.size
+    """Cost per part of each threshold (k,). Scores ascend; `prices`: of an escape and of a reject, each times its share."""
+    escapes = np.searchsorted(anomalous, thresholds, side="left") / anomalous.size
+    rejects = 1 - np.searchsorted(good, thresholds, side="left") / good.size
     return np.asarray(prices[0] * escapes + prices[1] * rejects)
 
 
