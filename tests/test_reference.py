@@ -19,6 +19,7 @@ from andon.detectors._config import DetectorConfig
 from andon.detectors._recipes import RecipeSettings
 from andon.detectors._registry import detector_class, detector_names
 from andon.line import settings as line
+from andon.line.outbox import settings as outbox
 from andon.line.rules.kinds import KINDS, Rule
 from andon.nn.backbones import BackboneConfig
 from andon.nn.training import OptimiserConfig
@@ -48,7 +49,9 @@ def required_classes() -> dict[str, type[Config]]:
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
     found += [DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings, *KINDS.values()]
-    found += [cls for cls in vars(line).values() if inspect.isclass(cls) and cls.__module__ == line.__name__]
+    for module in (line, outbox):
+        members = vars(module).values()
+        found += [cls for cls in members if inspect.isclass(cls) and cls.__module__ == module.__name__]
     return {cls.__name__: cls for cls in found if cls.model_fields}
 
 
@@ -80,7 +83,7 @@ def tables() -> list[tuple[str, dict[str, object]]]:
 def settings(cls: type[Config]) -> dict[str, object]:
     """{dotted name: default} in the form YAML has."""
     needed = {name: REQUIRED for name, field in cls.model_fields.items() if field.is_required()}
-    rows = cls(**needed).settings()
+    rows = cls.model_construct(**needed).settings()
     if cls is RecipeSettings:
         rows = [row for row in rows if row[0] not in {"detector", "name", "summary"}]
     return {name: plain(value) for name, value, _ in rows}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -71,13 +72,18 @@ def part(number: int, word: str = "OK", **changes: Any) -> Part:
     return Part(**{"image": image, "request_id": f"request-{number}", "part_id": f"part-{number}", **changes})
 
 
-def settings(data: Path, *names: str, **changes: Any) -> LineSettings:
-    """A line with the stations `names` (default: press), whose cycle is long enough for a busy computer."""
+def settings(
+    data: Path, *names: str, line: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+) -> LineSettings:
+    """A line with the stations `names` (default: press), whose cycle is long enough for a busy computer.
+
+    `line`: settings of the line, `changes`: of the stations.
+    """
     values = {"cycle_s": 30.0, **changes}
     stations = tuple(
         StationSettings(name=name, model=Path(f"{name}.andon"), **values) for name in names or ("press",)
     )
-    return LineSettings(data=data, stations=stations)
+    return LineSettings(data=data, stations=stations, **line)
 
 
 @contextmanager

@@ -149,3 +149,59 @@ def test_settings_are_frozen_values(folder):
     with pytest.raises(ValueError, match="frozen"):
         line.name = "other"
     assert line.stations[1].updated({"rules": (InARow(k=9),)}).rules[0].k == 9
+
+
+OTHERS = """
+[stations.press]
+model = "part.andon"
+[mqtt]
+host = "broker"
+user = "press"
+password = { file = "secret" }
+tls = true
+ca_file = "ca.pem"
+[[webhooks]]
+name = "mes"
+url = "https://mes.plant/andon?line=2"
+secret = { env = "MES" }
+[email]
+host = "mail"
+sender = "andon@plant.example"
+to = ["shift@plant.example"]
+"""
+
+
+def test_other_machines(folder, monkeypatch):
+    line = load(folder, OTHERS)
+    assert line.mqtt is not None and line.mqtt.ca_file == folder / "ca.pem"
+    assert (line.mqtt.port_used, line.email.port_used, line.webhooks[0].alarms) == (8883, 587, True)
+    (folder / "secret").write_text("hunter2\nsecond line\n")
+    monkeypatch.setenv("MES", "")
+    assert line.mqtt.password.read("x") == "hunter2"
+    with pytest.raises(ConfigError, match=r"^webhook mes: environment variable MES is empty: write"):
+        line.webhooks[0].secret.read("webhook mes")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('password = { file = "secret" }', 'password = "hunter2"', "[mqtt], password: secrets do not stand in settings"),
+        ('{ env = "MES" }', '{ env = "MES", file = "x" }', "webhook 1, secret"),
+        ('user = "press"', "", "password needs user"),
+        ("tls = true", "", "certificates need tls = true"),
+        ("https://mes.plant", "https://u:hunter2@mes.plant", "url must not hold a password"),
+        ("https://mes.plant", "ftp://mes.plant", "has to be an address like"),
+        ("shift@plant.example", "shift@plant.example>, x", "is not a mail address"),
+        ('sender = "andon@plant.example"', "", "'sender' is missing in"),
+        ('host = "mail"', 'host = "mail"\nuser = "u"', "user and password go together"),
+        ('host = "broker"', 'host = "broker"\nport = 70000', "port=70000"),
+        ('host = "broker"', 'host = "broker"\nhots = 1', "unknown setting 'hots'"),
+        ("[email]", '[[webhooks]]\nname = "MES"\nurl = "http://x"\n[email]', "two webhooks are named 'mes'"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_other_machines(folder, old, new, message):
+    assert old in OTHERS
+    with pytest.raises(ConfigError) as caught:
+        load(folder, OTHERS.replace(old, new))
+    text = str(caught.value)
+    assert message in text and "line.toml" in text and "\n" not in text and "hunter2" not in text

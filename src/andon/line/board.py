@@ -26,6 +26,8 @@ from andon.line.views import AlarmView
 
 BY_CALL, BY_STOP = "called by a person", "stopped by a person"
 """Titles of the alarms that people raise."""
+ESCALATE = "escalate"
+"""Event of an alarm that is announced again."""
 UNACKNOWLEDGED = (AlarmState.ACTIVE_UNACK, AlarmState.RTN_UNACK)
 
 
@@ -328,6 +330,10 @@ class Board:
         if level != row.level:
             self.rows[rule] = self._changed[row.id] = replace(row, level=level)
             self._is_changed = True
+            if level > row.level:
+                state = row.alarm.state.value
+                change = Change(row.alarm.key, now, ESCALATE, state, state, why=row.why, count=row.count)
+                self._note(change, row.id, row.inspection_to)
         limit = self._escalation.call_stops_after_s
         if limit and not row.alarm.latched and row.alarm.escalation(now, (limit / 60,)):
             why = f"nobody acknowledged within {limit:g} s: {row.why}"

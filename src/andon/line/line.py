@@ -27,6 +27,7 @@ from andon.line.events import Events
 from andon.line.follower import Follower
 from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judging, Thresholds
+from andon.line.outbox.outbox import Outbox, Views
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
 from andon.line.settings import LineSettings, StationSettings
@@ -110,7 +111,9 @@ class Line:
                 for station in settings.stations
                 if station.folder is not None
             ]
-            self.followers: list[Follower] = []
+            views = Views(lambda name: self.stations[name].view(), self.alarms.active)
+            self.outbox = Outbox(settings, self.store, views, clock)
+            self.followers: list[Follower] = [self.outbox]
         except BaseException:
             self.store.close()
             raise

@@ -24,6 +24,7 @@ from pydantic import field_validator, model_validator
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
+from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
 from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
 GROUPS = {"part_id", "lot"}
@@ -157,6 +158,9 @@ class LineSettings(LineConfig):
     """`relaxed`: the last verdicts before a power failure may be lost."""
     escalation: EscalationSettings = EscalationSettings()
     retention: RetentionSettings = RetentionSettings()
+    mqtt: MqttSettings | None = None
+    webhooks: tuple[WebhookSettings, ...] = ()
+    email: EmailSettings | None = None
     stations: tuple[StationSettings, ...] = ()
 
     @classmethod
@@ -208,6 +212,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         if name in values:
             where = f"{file}, [{name}]"
             values[name] = group.parse(table(values[name], where), where=where)
+    read_tables(values, file)
     return values, [_station(file, name, each) for name, each in tables.items()]
 
 

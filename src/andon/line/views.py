@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from andon.line.andon_states import AlarmState, StationState, StopCause
 from andon.line.judge import Thresholds
 from andon.line.store import Inspection
 from andon.line.verdicts import Verdict
+
+VerdictName = Literal["OK", "NG", "REVIEW", "ERROR"]
 
 
 class Shown(StrEnum):
@@ -133,3 +135,34 @@ def summary(row: Inspection) -> dict[str, Any]:
         "has_map": row.map_key is not None,
         "ms": dict(row.ms),
     }
+
+
+def answer(row: Inspection) -> dict[str, Any]:
+    """A committed inspection as interfaces answer it: plain values, no addresses."""
+    return {
+        "id": row.id,
+        "station": row.station,
+        "request_id": row.request_id,
+        "part_id": row.part_id,
+        "lot": row.lot,
+        "recipe": row.recipe,
+        "trigger_no": row.trigger_no,
+        "t_trigger": row.t_trigger,
+        "t_done": row.t_done,
+        "verdict": verdict_name(row.verdict),
+        "score": row.score,
+        "score_raw": row.score_raw,
+        "cause": row.cause,
+        "threshold_version": row.threshold_version,
+        "model_sha256": row.model_sha256,
+        "regions": [region._asdict() for region in row.regions],
+        "ms": dict(row.ms),
+        "image_state": row.image_state.name.lower(),
+        "image_sha256": row.image_sha256,
+    }
+
+
+def verdict_name(verdict: Verdict) -> VerdictName:
+    """Name of a verdict; none is ERROR."""
+    names: dict[Verdict, VerdictName] = {Verdict.OK: "OK", Verdict.NG: "NG", Verdict.REVIEW: "REVIEW"}
+    return names.get(verdict, "ERROR")

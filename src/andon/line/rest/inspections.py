@@ -29,7 +29,6 @@ from andon.line.rest.shapes import (
     Filter,
     InspectionShape,
     Page,
-    VerdictName,
     inspection_shape,
 )
 from andon.line.rest.upload import read_part
@@ -37,6 +36,7 @@ from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, Part, QueueFull, Station
 from andon.line.store import Inspection, Recorded
 from andon.line.verdicts import Cause, Region, Verdict
+from andon.line.views import VerdictName
 
 router = APIRouter(tags=["inspections"])
 UPLOADS = CapacityLimiter(16)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from andon.line.andon_states import StopCause
 from andon.line.store import Inspection
-from andon.line.verdicts import Verdict
+from andon.line.views import VerdictName, answer
 
-VerdictName = Literal["OK", "NG", "REVIEW", "ERROR"]
 PREFIX = "/api/v1"
 PLAIN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 """Texts without control characters; databases refuse NUL."""
@@ -207,31 +206,4 @@ def links(row: Inspection) -> dict[str, str]:
 
 def inspection_shape(row: Inspection) -> InspectionShape:
     """The row as it is answered."""
-    return InspectionShape(
-        id=row.id,
-        station=row.station,
-        request_id=row.request_id,
-        part_id=row.part_id,
-        lot=row.lot,
-        recipe=row.recipe,
-        trigger_no=row.trigger_no,
-        t_trigger=row.t_trigger,
-        t_done=row.t_done,
-        verdict=verdict_name(row.verdict),
-        score=row.score,
-        score_raw=row.score_raw,
-        cause=row.cause,
-        threshold_version=row.threshold_version,
-        model_sha256=row.model_sha256,
-        regions=[RegionShape(**region._asdict()) for region in row.regions],
-        ms=row.ms,
-        image_state=row.image_state.name.lower(),
-        image_sha256=row.image_sha256,
-        links=links(row),
-    )
-
-
-def verdict_name(verdict: Verdict) -> VerdictName:
-    """Name of a verdict; none is ERROR."""
-    names: dict[Verdict, VerdictName] = {Verdict.OK: "OK", Verdict.NG: "NG", Verdict.REVIEW: "REVIEW"}
-    return names.get(verdict, "ERROR")
+    return InspectionShape(**answer(row), links=links(row))

@@ -9,6 +9,7 @@ from andon.line.store.schema.inspections import (
     FROM_FOLDER,
     NOT_OK,
     alarm,
+    alarm_event,
     audit,
     counter,
     inspection,
@@ -16,17 +17,20 @@ from andon.line.store.schema.inspections import (
     recipe,
     station,
 )
+from andon.line.store.schema.outbox import outbox
 
 __all__ = [
     "FROM_FOLDER",
     "NOT_OK",
     "alarm",
+    "alarm_event",
     "audit",
     "counter",
     "inspection",
     "metadata",
     "model",
     "model_choice",
+    "outbox",
     "recipe",
     "station",
 ]
