@@ -113,8 +113,8 @@ def test_thresholds_are_versions(folder):
     with running(folder) as line:
         press = line.stations["press"]
         assert press.thresholds == Thresholds(1.0, 1.0)
-        first = line.set_thresholds("press", 0.9, 1.1, who="eva", why="a band to look at")
-        second = line.set_thresholds("press", 0.8, 1.1, who="leo", why="wider")
+        first = line.activate_thresholds("press", 0.9, 1.1, who="eva", why="a band to look at")
+        second = line.activate_thresholds("press", 0.8, 1.1, who="leo", why="wider")
         assert press.view().thresholds == Thresholds(0.8, 1.1, second.id)
         assert [v.id for v in line.threshold_versions("press")] == [second.id, first.id]
         assert second.prev_id == first.id
@@ -124,7 +124,7 @@ def test_thresholds_are_versions(folder):
             (0.9, float("nan"), "eva", "x"),
         ):
             with pytest.raises(UsageError):
-                line.set_thresholds("press", wrong[0], wrong[1], who=wrong[2], why=wrong[3])
+                line.activate_thresholds("press", wrong[0], wrong[1], who=wrong[2], why=wrong[3])
         assert answer(press, 1).threshold_version == second.id
         audited = line.store.ask(lambda connection: rows.find(connection, "audit", action="threshold"))
         assert [json.loads(row["new_json"])["accept"] for row in audited] == [0.8, 0.9]

@@ -416,7 +416,10 @@ def test_thresholds_are_versions_with_reasons(folder, client_of):
         client, path = client_of(line), f"{API}/stations/press/thresholds"
         assert client.get(path).json() == {
             "now": {"accept": 1.0, "reject": 1.0, "version": None},
+            "packed": {"accept": 1.0, "reject": 1.0, "version": 0},
             "versions": [],
+            "second_person": False,
+            "proposals": [],
         }
         new = {"accept": 0.4, "reject": 1.0, "why": "two scratches passed", "who": "ann"}
         assert client.post(path, json=new).status_code == 201

@@ -174,7 +174,7 @@ def test_thresholds_and_model_change_between_two_parts(folder):
         station, first = line.stations["press"], line.stations["press"].model
         hanging = station.submit(part(1, "hang"))
         until(lambda: first.judged)
-        version = line.set_thresholds("press", 0.8, 1.2, who="eva", why="fewer false rejects")
+        version = line.activate_thresholds("press", 0.8, 1.2, who="eva", why="fewer false rejects")
         station.set_model(FakeJudge(Path("new.andon")), version.thresholds)
         waiting = station.submit(part(2))
         first.go.set()

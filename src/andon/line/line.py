@@ -36,7 +36,7 @@ from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
 from andon.line.store.audit import Entry
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Verdict
-from andon.line.versions import Version
+from andon.line.versions import Also, Stale, Version
 from andon.line.views import AlarmView, Shown, StationView, summary
 
 LOG = logging.getLogger(__name__)
@@ -65,10 +65,6 @@ class OpenJudge(Protocol):
     """Opens a packed model with a number of threads."""
 
     def __call__(self, pack: Path, *, threads: int) -> Judging: ...
-
-
-class Stale(UsageError):  # noqa: N818 (names what happened)
-    """A change begins from what is no longer in use."""
 
 
 class Health(NamedTuple):
@@ -165,13 +161,28 @@ class Line:
             reasons += [f"station {name}, {fault}: {why}" for fault, why in station.faults.items()]
         return Health(live, not reasons, tuple(reasons))
 
-    def set_thresholds(self, station: str, accept: float, reject: float, *, who: str, why: str) -> Version:
-        """Store a new version of the thresholds of a station; it is used from the next part on."""
-        if not who.strip() or not why.strip():
-            raise UsageError(f"new thresholds of station {station} need a name and a reason: give both")
+    def activate_thresholds(
+        self,
+        station: str,
+        accept: float,
+        reject: float,
+        *,
+        who: str,
+        why: str,
+        based_on: int | None = None,
+        also: Also | None = None,
+    ) -> Version:
+        """Store new thresholds of a station and judge by them from the next part on: every change of a running line.
+
+        `based_on`: as in `versions.check_base`; `also` writes what is committed with them.
+        """
         target = self._known(station)
-        version = versions.add_version(self.store, station, target.model, accept, reject, who=who, why=why)
-        target.set_thresholds(version.thresholds)
+        with self._changing:
+            versions.check_base(target.thresholds, based_on)
+            version = versions.add_version(
+                self.store, station, target.model, accept, reject, who=who, why=why, also=also
+            )
+            target.set_thresholds(version.thresholds)
         self._jobs.put(lambda: self._publish_state(station))
         return version
 

@@ -156,6 +156,8 @@ class LineSettings(LineConfig):
     """URL of a PostgreSQL database; empty: SQLite in `data`."""
     durability: Literal["full", "relaxed"] = "full"
     """`relaxed`: the last verdicts before a power failure may be lost."""
+    second_person: bool = False
+    """New thresholds of a running line need the approval of a second person."""
     escalation: EscalationSettings = EscalationSettings()
     retention: RetentionSettings = RetentionSettings()
     mqtt: MqttSettings | None = None

@@ -6,9 +6,11 @@ differ from those that the file had before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from andon.core.errors import UsageError
 from andon.line.judge import Judging, Thresholds
 from andon.line.settings import StationSettings, ThresholdSettings
 from andon.line.store import Store, rows
@@ -17,10 +19,19 @@ from andon.line.store.audit import Entry, append
 Connection = Any
 """A connection of the store, handed through to its functions."""
 
+Also = Callable[[Connection, int], None]
+"""Writes what belongs to a new version, whose id it gets."""
+
 IN_USE = ""
 """Code of the recipe rows that say which thresholds a station uses."""
+PACKED = 0
+"""Number of the thresholds of the packed file, which are no stored version."""
 BY_FILE = "settings file"
 """Who sets the thresholds of the settings file."""
+
+
+class Stale(UsageError):  # noqa: N818 (names what happened)
+    """A change begins from what is no longer in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +60,25 @@ def versions(store: Store, station: str, model_sha256: str) -> list[Version]:
 
 
 def add_version(
-    store: Store, station: str, judge: Judging, accept: float, reject: float, *, who: str, why: str
+    store: Store,
+    station: str,
+    judge: Judging,
+    accept: float,
+    reject: float,
+    *,
+    who: str,
+    why: str,
+    also: Also | None = None,
 ) -> Version:
-    """A new version, committed with its row in the audit. Raises `ConfigError` for thresholds in the wrong order."""
-    ThresholdSettings.parse({"accept": accept, "reject": reject}, where=f"station {station}")
+    """A new version, committed with its row in the audit and with what `also` writes.
+
+    Raises as `check_change`.
+    """
+    check_change(station, accept, reject, who=who, why=why)
 
     def write(connection: Connection) -> Version:
         before = next(iter(_versions(connection, station, judge.sha256)), None)
-        number, model = station_id(connection, station), _model_id(connection, judge, store.clock())
+        number, model = station_id(connection, station), model_id(connection, judge, store.clock())
         at, prev_id = store.clock(), None if before is None else before.id
         values = {"accept": accept, "reject": reject, "why": why, "who": who, "at": at, "prev_id": prev_id}
         id = rows.add(connection, "threshold_version", model_id=model, **values)
@@ -77,14 +99,29 @@ def add_version(
             Entry(who, "threshold", f"station {station}", old=old, new=new, reason=why),
             at,
         )
+        if also is not None:
+            also(connection, id)
         return Version(id, accept, reject, why, who, at, prev_id)
 
     return store.write(write).result()
 
 
+def check_change(station: str, accept: float, reject: float, *, who: str, why: str) -> None:
+    """Raises `UsageError` without name or reason, `ConfigError` for thresholds in the wrong order or without a finite value."""
+    if not who.strip() or not why.strip():
+        raise UsageError(f"new thresholds of station {station} need a name and a reason: give both")
+    ThresholdSettings.parse({"accept": accept, "reject": reject}, where=f"station {station}")
+
+
+def check_base(now: Thresholds, based_on: int | None) -> None:
+    """Raises `Stale` where other thresholds than version `based_on` (0: those of the packed file) are in use; None: any."""
+    if based_on not in (None, now.version or PACKED):
+        raise Stale(f"version {now.version or PACKED} of the thresholds is in use: look at it first")
+
+
 def at_start(store: Store, settings: StationSettings, judge: Judging) -> Thresholds:
     """Thresholds of a station after a start: the newest version, otherwise those of the packed model, which is stored."""
-    store.write(lambda connection: _model_id(connection, judge, store.clock())).result()
+    store.write(lambda connection: model_id(connection, judge, store.clock())).result()
     found = versions(store, settings.name, judge.sha256)
     wanted = settings.thresholds
     if wanted is not None:
@@ -118,7 +155,8 @@ def station_id(connection: Connection, name: str) -> int:
     return int(rows.find(connection, "station", name=name, limit=1)[0]["id"])
 
 
-def _model_id(connection: Connection, judge: Judging, now: int) -> int:
+def model_id(connection: Connection, judge: Judging, now: int) -> int:
+    """Id of a packed model, which is added where it is new."""
     found = rows.find(connection, "model", sha256=judge.sha256, limit=1)
     if found:
         return int(found[0]["id"])

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from andon.core.errors import UsageError
 from andon.line.andon_states import NotAllowed
-from andon.line.line import Stale
 from andon.line.store import QueryTimeout, RequestConflict, StoreError
+from andon.line.versions import Stale
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1

@@ -70,7 +70,7 @@ def previews(line: Line, station: str, rules: list[Rule] | None, parts: int, rat
     find_station(line, station)
     chosen = rules if rules is not None else [*line.alarms.rules(station).rules]
     found = preview(chosen, line.store.last_verdicts(station, parts), rate)
-    return Previews(rules=[_shape(each) for each in found], advice=advice(chosen, rate))
+    return Previews(rules=[preview_shape(each) for each in found], advice=advice(chosen, rate))
 
 
 def _version(version: RuleVersion) -> RuleVersionShape:
@@ -78,7 +78,8 @@ def _version(version: RuleVersion) -> RuleVersionShape:
     return RuleVersionShape(version=version.id, rules=rules, why=version.why, who=version.who, at=version.at)
 
 
-def _shape(found: Preview) -> RulePreview:
+def preview_shape(found: Preview) -> RulePreview:
+    """A rule with its forecast and replay as it is answered."""
     expected = found.forecast
     return RulePreview(
         title=found.rule.title,

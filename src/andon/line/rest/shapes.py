@@ -117,31 +117,6 @@ class ShelveBody(Who):
     minutes: float = Field(gt=0, le=480)
 
 
-class ThresholdsBody(Shape):
-    """New thresholds of a station, taken between two parts."""
-
-    accept: float = Field(gt=0, le=1000, allow_inf_nan=False)
-    reject: float = Field(gt=0, le=1000, allow_inf_nan=False)
-    why: Reason
-    """Reason, at least 10 characters; kept with the version."""
-    who: Name
-
-
-class VersionShape(ThresholdsShape):
-    """A stored version of thresholds."""
-
-    why: str
-    who: str
-    at: int
-
-
-class Versions(Shape):
-    """Thresholds in use, and all stored versions of the model's thresholds, newest first."""
-
-    now: ThresholdsShape
-    versions: list[VersionShape]
-
-
 class RulesBody(Shape):
     """All stop rules of a station, each with `kind` and its settings; taken between two parts, with empty windows."""
 

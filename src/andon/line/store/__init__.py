@@ -11,6 +11,7 @@ from andon.line.store.images import DiskLimits as DiskLimits
 from andon.line.store.records import ImageState as ImageState
 from andon.line.store.records import Inspection as Inspection
 from andon.line.store.records import NewInspection as NewInspection
+from andon.line.store.records import PastScore as PastScore
 from andon.line.store.records import PastVerdict as PastVerdict
 from andon.line.store.records import Recorded as Recorded
 from andon.line.store.store import Store as Store

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from andon.line.clock import HOUR
 from andon.line.store.inspections import JOINED, to_inspection
-from andon.line.store.records import Inspection, PastVerdict, regions_from_text
-from andon.line.store.schema import NOT_OK, counter, inspection, station
+from andon.line.store.records import Inspection, PastScore, PastVerdict, regions_from_text
+from andon.line.store.schema import NOT_OK, counter, inspection, model, station
 from andon.line.verdicts import Verdict
 
 LONGEST_PAGE = 1000
@@ -117,6 +117,33 @@ def last_verdicts(connection: Connection, station_name: str, n: int) -> list[Pas
     )
     regions = {row: regions_from_text(found) for row, found in connection.execute(bad)}
     return [PastVerdict(row, t_done, Verdict(verdict), regions.get(row, ())) for row, t_done, verdict in rows]
+
+
+def last_scores(
+    connection: Connection, station_name: str, model_sha256: str, n: int, regions_from: float
+) -> list[PastScore]:
+    """The newest `n` parts that a model judged at a station, oldest first; regions from a score on."""
+    here = (
+        inspection.c.station_id == station_id(connection, station_name),
+        inspection.c.model_id == select(model.c.id).where(model.c.sha256 == model_sha256).scalar_subquery(),
+    )
+    newest = (
+        select(inspection.c.id, inspection.c.t_done, inspection.c.verdict, inspection.c.score)
+        .where(*here)
+        .order_by(inspection.c.id.desc())
+        .limit(n)
+    )
+    rows = connection.execute(newest).all()[::-1]
+    if not rows:
+        return []
+    high = select(inspection.c.id, inspection.c.regions_json).where(
+        *here, inspection.c.id >= rows[0].id, inspection.c.score >= regions_from
+    )
+    regions = {row: regions_from_text(found) for row, found in connection.execute(high)}
+    return [
+        PastScore(row, t_done, Verdict(verdict), score, regions.get(row, ()))
+        for row, t_done, verdict, score in rows
+    ]
 
 
 def station_id(connection: Connection, name: str) -> int | None:

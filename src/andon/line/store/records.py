@@ -151,6 +151,18 @@ class PastVerdict(NamedTuple):
     """Empty for parts that passed."""
 
 
+class PastScore(NamedTuple):
+    """What other thresholds need of a stored part."""
+
+    id: int
+    t_done: int
+    verdict: Verdict
+    score: float | None
+    """Displayed scale; None for ERROR."""
+    regions: tuple[Region, ...]
+    """Empty for parts below the score from which regions were asked for."""
+
+
 def regions_to_text(regions: tuple[Region, ...]) -> str | None:
     """Compact JSON, None where there are none."""
     plain = [[int(r.x), int(r.y), int(r.w), int(r.h), float(r.peak)] for r in regions]

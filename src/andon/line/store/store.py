@@ -41,7 +41,7 @@ from andon.line.store.connection import (
 from andon.line.store.errors import StoreUnavailable
 from andon.line.store.images import DiskLevel, DiskLimits, Images
 from andon.line.store.inspections import Inserter
-from andon.line.store.records import ImageState, Inspection, NewInspection, PastVerdict, Recorded
+from andon.line.store.records import ImageState, Inspection, NewInspection, PastScore, PastVerdict, Recorded
 from andon.line.store.schema import inspection
 from andon.line.store.spool import Spool
 from andon.line.store.writer import Standby, Writer
@@ -216,6 +216,13 @@ class Store:
         """The newest `n` parts of a station, oldest first: for stop rules after a restart and for replays."""
         return self.ask(
             lambda connection: queries.last_verdicts(connection, station, n), seconds=REPLAY_SECONDS
+        )
+
+    def last_scores(self, station: str, model_sha256: str, n: int, *, regions_from: float) -> list[PastScore]:
+        """The newest `n` parts that a model judged at a station, oldest first, with regions from a score on."""
+        return self.ask(
+            lambda connection: queries.last_scores(connection, station, model_sha256, n, regions_from),
+            seconds=REPLAY_SECONDS,
         )
 
     def image(self, row: Inspection) -> bytes | None:

@@ -18,6 +18,7 @@ from andon.line.store.schema.inspections import (
     station,
 )
 from andon.line.store.schema.outbox import outbox
+from andon.line.store.schema.proposals import threshold_decision, threshold_proposal
 
 __all__ = [
     "FROM_FOLDER",
@@ -33,4 +34,6 @@ __all__ = [
     "outbox",
     "recipe",
     "station",
+    "threshold_decision",
+    "threshold_proposal",
 ]
