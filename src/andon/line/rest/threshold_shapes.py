@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from andon.line.rest.shapes import PLAIN, Name, Reason, RulePreview, Shape, ThresholdsShape, VerdictName
+from andon.line.rest.shapes import PLAIN, Name, Reason, RulePreview, Shape, ThresholdsShape
+from andon.line.views import VerdictName
 
 
 class ThresholdsBody(Shape):

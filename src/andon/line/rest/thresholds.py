@@ -10,7 +10,7 @@ from andon.core.errors import UsageError
 from andon.line.line import Line
 from andon.line.rest.access import TheCaller, TheLine, TheStation, requires
 from andon.line.rest.rules import preview_shape
-from andon.line.rest.shapes import ThresholdsShape, verdict_name
+from andon.line.rest.shapes import ThresholdsShape
 from andon.line.rest.threshold_shapes import (
     ChangedShape,
     DecisionBody,
@@ -29,6 +29,7 @@ from andon.line.studio import proposals
 from andon.line.studio.proposals import Proposal
 from andon.line.studio.whatif import what_if
 from andon.line.versions import Version
+from andon.line.views import verdict_name
 from andon.thresholds.figures import figures
 
 router = APIRouter(tags=["thresholds"])
