@@ -162,6 +162,14 @@ class Alarms:
         names = tuple(faults)
         self._act(station, lambda board, now: board.ready(now, verified, names))
 
+    def known_parts(self, station: str, there: bool) -> None:
+        """Whether the station has known parts, which are judged before it resumes after some causes."""
+        self._act(station, lambda board, now: board.known_parts(there))
+
+    def checked(self, station: str, *, passed: bool, why: str) -> None:
+        """Whether a line that stands may resume as far as known parts are concerned."""
+        self._act(station, lambda board, now: board.checked(passed, now, why))
+
     # Inside --------------------------------------------------------------------------------------------------------
 
     def _board(self, station: str) -> Board:

@@ -194,6 +194,17 @@ class Board:
         self._note(change)
         self._settle(now)
 
+    def known_parts(self, there: bool) -> None:
+        """Whether known parts exist that have to be judged right before a resume after some causes."""
+        if self.station.has_known_parts != there:
+            self.station = replace(self.station, has_known_parts=there)
+            self._is_changed = True
+
+    def checked(self, passed: bool, now: int, why: str) -> None:
+        """Known parts were judged, or need not be for now."""
+        self.station, change = self.station.checked(now, passed=passed, why=why)
+        self._note(change)
+
     # People --------------------------------------------------------------------------------------------------------
 
     def on_alarm(

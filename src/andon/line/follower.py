@@ -12,7 +12,7 @@ class Follower:
         """The line judges parts from now on."""
 
     def part(self, row: Inspection) -> None:
-        """A part was judged and committed."""
+        """A part was judged and committed. Golden parts are left out."""
 
     def tick(self) -> None:
         """A second has passed."""

@@ -25,17 +25,18 @@ from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
 from andon.line.events import Events
 from andon.line.follower import Follower
+from andon.line.golden.golden import Golden
 from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judging, Thresholds
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
-from andon.line.settings import LineSettings, StationSettings
+from andon.line.settings import LineSettings, StationSettings, ThresholdSettings
 from andon.line.station import Station
 from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
 from andon.line.store.audit import Entry
 from andon.line.tally import STRIP, Tally, shift_begin
-from andon.line.verdicts import Verdict
+from andon.line.verdicts import Cause, Verdict
 from andon.line.versions import Also, Stale, Version
 from andon.line.views import AlarmView, Shown, StationView, summary
 
@@ -54,11 +55,6 @@ HANGS_SECONDS, HANGS_CYCLES = 60.0, 10
 """After the longer of both a judgement hangs for good: only a restart of the process helps."""
 FAULT = "fault: "
 """Begin of the names of alarms that faults of a station raise; they call a person."""
-DISK_SAYS = {
-    DiskLevel.LOW: "the disk is nearly full: make room, or images will be left out",
-    DiskLevel.SHORT: "the disk is nearly full: images of parts that pass are left out",
-    DiskLevel.FULL: "the disk is full: no image is stored",
-}
 
 
 class OpenJudge(Protocol):
@@ -109,7 +105,10 @@ class Line:
             ]
             views = Views(lambda name: self.stations[name].view(), self.alarms.active)
             self.outbox = Outbox(settings, self.store, views, clock)
-            self.followers: list[Follower] = [self.outbox]
+            self.golden = Golden(
+                self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
+            )
+            self.followers: list[Follower] = [self.outbox, self.golden]
         except BaseException:
             self.store.close()
             raise
@@ -174,16 +173,20 @@ class Line:
     ) -> Version:
         """Store new thresholds of a station and judge by them from the next part on: every change of a running line.
 
-        `based_on`: as in `versions.check_base`; `also` writes what is committed with them.
+        `based_on`: as in `versions.check_base`; `also` writes what is committed with them. Raises `NotAllowed` where a golden
+        part would come out wrong.
         """
         target = self._known(station)
         with self._changing:
             versions.check_base(target.thresholds, based_on)
+            ThresholdSettings.parse({"accept": accept, "reject": reject}, where=f"station {station}")
+            trial = self.golden.try_thresholds(station, Thresholds(accept, reject), who, why)
             version = versions.add_version(
                 self.store, station, target.model, accept, reject, who=who, why=why, also=also
             )
             target.set_thresholds(version.thresholds)
-        self._jobs.put(lambda: self._publish_state(station))
+            self.golden.accept(station, trial)
+        self._state_changed(station)
         return version
 
     def set_rules(
@@ -203,17 +206,22 @@ class Line:
                 )
             version = rule_versions.add_version(self.store, station, rules, who=who, why=why)
             self.alarms.use_rules(station, version)
-        self._jobs.put(lambda: self._publish_state(station))
+        self._state_changed(station)
         return version
 
     def set_model(self, station: str, pack: Path, *, who: str, why: str) -> None:
         """Judge by another packed model from the next part on, up to the next start, which takes that of the settings.
 
-        Raises `AndonError` where it cannot be opened or its self-check fails; the model before stays then.
+        Raises `AndonError` where it cannot be opened, its self-check fails or a golden part comes out wrong; the model before
+        stays then.
         """
         target = self._known(station)
         judge, before = self._open(pack), target.model
-        target.set_model(judge, versions.at_start(self.store, target.settings, judge))
+        judge.self_check()
+        thresholds = versions.at_start(self.store, target.settings, judge)
+        trial = self.golden.try_model(station, judge, thresholds, who, why)
+        target.set_model(judge, thresholds)
+        self.golden.accept(station, trial)
         old, new = ({"name": model.name, "sha256": model.sha256} for model in (before, judge))
         self.store.audit(Entry(who, "model", f"station {station}", old=old, new=new, reason=why)).result()
 
@@ -269,6 +277,7 @@ class Line:
             last_id=strip[-1][0] if strip else None,
             strip=strip,
             alarms=tuple(alarms),
+            golden=self.golden.view(station.name),
         )
 
     # Inside --------------------------------------------------------------------------------------------------------
@@ -317,6 +326,9 @@ class Line:
     def _alarms_changed(self, station: str, alarms: Sequence[AlarmView]) -> None:
         for alarm in alarms:
             self.events.publish("alarm", alarm.to_json())
+        self._state_changed(station)
+
+    def _state_changed(self, station: str) -> None:
         self._jobs.put(lambda: self._publish_state(station))
 
     def _run(self) -> None:
@@ -371,16 +383,17 @@ class Line:
 
     def _look_at_disk(self) -> None:
         level = self.store.disk()
-        why = DISK_SAYS.get(level, "")
+        why = level.says
         for name, station in self.stations.items():
             self.alarms.condition(name, "disk", bool(why), why)
             station.set_fault("disk", why if level is DiskLevel.FULL else None)
 
     def _part(self, row: Inspection) -> None:
-        self._tallies[row.station].add(row)
-        self.alarms.part(row)
-        for follower in self.followers:
-            follower.part(row)
+        if row.cause != Cause.GOLDEN_PART:
+            self._tallies[row.station].add(row)
+            self.alarms.part(row)
+            for follower in self.followers:
+                follower.part(row)
         self.events.publish("inspection", summary(row))
         self._publish_state(row.station)
 

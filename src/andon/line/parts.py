@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 from andon.core.errors import AndonError
+from andon.line.judge import Judging, Thresholds
 from andon.line.store import NewInspection, Recorded
 
 
@@ -47,6 +50,14 @@ class Answer:
     """From submission to commit, milliseconds."""
 
 
+class Taken(NamedTuple):
+    """A golden part that was shown to the camera."""
+
+    found: NewInspection
+    """As it was judged; its row says ERROR, so that a golden part is never sent on."""
+    inspection_id: int
+
+
 class Stage(IntEnum):
     """How far a part is."""
 
@@ -71,6 +82,38 @@ class Job:
     stage: Stage = Stage.WAITING
     is_late: bool = False
     """The answer was given up before the commit was known."""
+    taken: Future[Taken] | None = None
+    """Waits for what was found on it, where the part is a golden one."""
+    found: NewInspection | None = None
+    """The row as it was judged."""
+
+    def settle_taken(self, outcome: Recorded | BaseException) -> None:
+        """Say what was found on a golden part, or why it has no row of its own."""
+        if self.taken is None or self.taken.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.taken.set_exception(outcome)
+        elif outcome.replayed or self.found is None:
+            self.taken.set_exception(NotReady("the part was sent before: show it again"))
+        else:
+            self.taken.set_result(Taken(self.found, outcome.id))
+
+
+class Errand:
+    """What the judging thread does between two parts."""
+
+    def __init__(self, work: Callable[[Judging, Thresholds], Any]) -> None:
+        self._work = work
+        self.future: Future[Any] = Future()
+
+    def run(self, judge: Judging, thresholds: Thresholds) -> None:
+        """Do it, unless it was cancelled; the future has the result or the error."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self._work(judge, thresholds))
+        except Exception as error:
+            self.future.set_exception(error)
 
 
 def resolve(job: Job, outcome: Answer | BaseException) -> None:

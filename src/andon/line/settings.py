@@ -24,6 +24,7 @@ from pydantic import field_validator, model_validator
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
+from andon.line.golden.settings import GoldenSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
 from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
@@ -95,6 +96,8 @@ class StationSettings(LineConfig):
     """Where images are taken from; by default from REST alone."""
     rules: tuple[AnyRule, ...] = DEFAULT_RULES
     """Stop rules."""
+    golden: GoldenSettings = GoldenSettings()
+    """When golden parts have to be judged."""
     keep_images: tuple[Literal["OK", "NG", "REVIEW", "ERROR"], ...] = ("OK", "NG", "REVIEW", "ERROR")
     """Verdicts of which images are stored."""
     on_full_disk: Literal["error", "ok_without_image"] = "error"
@@ -233,6 +236,9 @@ def _station(file: Path, name: str, values: object) -> StationSettings:
     if "thresholds" in found:
         thresholds = table(found["thresholds"], f"{where}, thresholds")
         found["thresholds"] = ThresholdSettings.parse(thresholds, where=f"{where}, thresholds")
+    if "golden" in found:
+        golden = table(found["golden"], f"{where}, golden")
+        found["golden"] = GoldenSettings.parse(golden, where=f"{where}, golden")
     if isinstance(found.get("rules"), list):
         places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(found["rules"], start=1)]
         found["rules"] = tuple(parse_rule(table(rule, place), where=place) for place, rule in places)

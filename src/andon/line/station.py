@@ -9,45 +9,34 @@ thresholds change between two parts.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import replace
-from typing import Protocol
+from typing import TypeVar
 
 from andon.core.errors import AndonError, DataError
 from andon.line.clock import Clock, now_us
-from andon.line.judge import Judgement, Judging, Thresholds, suffix_of
+from andon.line.judge import Judgement, Judging, Thresholds
+from andon.line.listener import Listener
+from andon.line.part_rows import base_row, golden_row, held_row, judged_row
 from andon.line.parts import Answer as Answer
-from andon.line.parts import Job, Stage, resolve
+from andon.line.parts import Errand, Job, Stage, Taken, resolve
 from andon.line.parts import NotReady as NotReady
 from andon.line.parts import Part as Part
 from andon.line.parts import QueueFull as QueueFull
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection, Recorded, RequestConflict, Store, StoreError, StoreUnavailable
-from andon.line.verdicts import Cause, Verdict
+from andon.line.verdicts import Cause
 from andon.line.views import StationView
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 1.0
 """How long a part that is ERROR may wait for its row, where the cycle is shorter."""
-
-
-class Listener(Protocol):
-    """Who follows a station. Called from threads that must not wait."""
-
-    def recorded(self, station: Station, recorded: Recorded) -> None:
-        """A new row was committed."""
-
-    def condition_changed(self, station: Station) -> None:
-        """`is_verified` or `faults` changed."""
-
-    def view(self, station: Station) -> StationView:
-        """What people see of the station."""
 
 
 class Station:
@@ -70,6 +59,10 @@ class Station:
         self._queue: deque[Job] = deque()
         self._jobs: dict[str, Job] = {}
         """All that are not done, by request id."""
+        self._errands: deque[Errand] = deque()
+        self._claim: Future[Taken] | None = None
+        self.may_pass: Callable[[], bool] = lambda: True
+        """Whether a part may be OK now; must not wait. Otherwise a part that is not NG is ERROR (`golden_failed`)."""
         self._closing = False
         self._patience = max(settings.cycle_s, COMMIT_SECONDS)
         self._verified = False
@@ -100,6 +93,29 @@ class Station:
         """`submit` for senders that can wait: None, and no row, where the queue is full or the model not verified."""
         entered = self._enter(part, self._base(part))
         return None if isinstance(entered, Cause) else entered
+
+    def between_parts(self, work: Callable[[Judging, Thresholds], T]) -> Future[T]:
+        """Run `work` in the judging thread once no part waits. Cancelled where the station ends before."""
+        errand = Errand(work)
+        with self._news:
+            if self._closing:
+                errand.future.cancel()
+            else:
+                self._errands.append(errand)
+            self._news.notify_all()
+        return errand.future
+
+    def take_next(self) -> Future[Taken]:
+        """The next part that is sent is a golden one: its row is ERROR (`golden_part`), the future has what it was judged.
+
+        Cancelled by the next call and by the end of the station; cancel it to have no part taken.
+        """
+        taken: Future[Taken] = Future()
+        with self._news:
+            before, self._claim = self._claim, taken
+        if before is not None:
+            before.cancel()
+        return taken
 
     def view(self) -> StationView:
         """What people see of the station now."""
@@ -179,6 +195,10 @@ class Station:
             for job in left:
                 job.stage = Stage.STORING
             self._queue.clear()
+            for unfinished in (*(errand.future for errand in self._errands), self._claim):
+                if unfinished is not None:
+                    unfinished.cancel()
+            self._errands.clear()
             self._news.notify_all()
         for job in left:
             why = "the process ended before the part was judged"
@@ -195,6 +215,11 @@ class Station:
         while (job := self._next()) is not None:
             with self._news:  # one part, one model, one pair of thresholds
                 judge, thresholds = self._judge, self._thresholds
+            if isinstance(job, Errand):
+                self._judging_since = time.monotonic()
+                job.run(judge, thresholds)
+                self._judging_since = None
+                continue
             ms = {"queue": (time.perf_counter() - job.begin) * 1e3}
             self._judging_since = time.monotonic()
             try:
@@ -217,13 +242,13 @@ class Station:
             self._verified = True
         self._listener.condition_changed(self)
 
-    def _next(self) -> Job | None:
-        """The next part to judge; None at the end."""
+    def _next(self) -> Job | Errand | None:
+        """The next part to judge, an errand where none waits; None at the end."""
         with self._news:
             while True:
-                self._news.wait_for(lambda: self._queue or self._closing)
+                self._news.wait_for(lambda: self._queue or self._errands or self._closing)
                 if not self._queue:
-                    return None
+                    return None if self._closing else self._errands.popleft()
                 job = self._queue.popleft()
                 if job.stage is Stage.WAITING:
                     job.stage = Stage.JUDGING
@@ -269,28 +294,17 @@ class Station:
             if job.stage is not Stage.JUDGING:  # given up meanwhile: it has its verdict
                 return
             job.stage = Stage.STORING
-        kept = judgement.verdict.name in self.settings.keep_images
-        new = replace(
-            job.base,
-            model_sha256=sha256,
-            threshold_version=thresholds.version,
-            t_done=self._clock(),
-            verdict=judgement.verdict,
-            score_raw=judgement.score_raw,
-            score=judgement.score,
-            regions=judgement.regions,
-            ms={**ms, **judgement.ms},
-            cause="" if judgement.cause is None else judgement.cause.value,
-            image=job.part.image if kept else None,
-            map=judgement.map if kept else None,
-        )
+        new = judged_row(job, judgement, sha256, thresholds, ms, self._clock(), self.settings.keep_images)
+        if job.taken is None and not self.may_pass():
+            new = held_row(new)
         self._record(job, new, judgement.why)
 
     def _record(self, job: Job, new: NewInspection, why: str) -> None:
         if why:
             LOG.warning("station %s, request %s: %s", self.name, job.part.request_id, why)
+        job.found = new
         try:
-            future = self._store.record(new)
+            future = self._store.record(new if job.taken is None else golden_row(new))
         except Exception as error:
             self._not_stored(job, error)
             return
@@ -303,6 +317,7 @@ class Station:
             return
         recorded = done.result()
         self._finish(job)
+        job.settle_taken(recorded)
         took = (time.perf_counter() - job.begin) * 1e3
         resolve(job, Answer(recorded, "" if recorded.replayed else why, took))
         self.set_fault("store", None)
@@ -311,6 +326,7 @@ class Station:
 
     def _not_stored(self, job: Job, error: BaseException) -> None:
         self._finish(job)
+        job.settle_taken(error)
         if not isinstance(error, RequestConflict | DataError):
             LOG.error("station %s, request %s has no row: %s", self.name, job.part.request_id, error)
             self.set_fault("store", str(error))
@@ -327,27 +343,7 @@ class Station:
 
     def _base(self, part: Part) -> NewInspection:
         """The row of a part that was not judged."""
-        now = self._clock()
-        return NewInspection(
-            station=self.name,
-            request_id=part.request_id,
-            trigger_no=part.trigger_no,
-            part_id=part.part_id,
-            lot=part.lot,
-            recipe=None,
-            model_sha256=self._judge.sha256,
-            threshold_version=self._thresholds.version,
-            t_trigger=now if part.t_trigger is None else part.t_trigger,
-            t_done=now,
-            verdict=Verdict.ERROR,
-            score_raw=None,
-            score=None,
-            cause=Cause.NOT_READY.value,
-            image_sha256=hashlib.sha256(part.image).hexdigest(),
-            image=part.image if Verdict.ERROR.name in self.settings.keep_images else None,
-            image_suffix=suffix_of(part.image),
-            on_full_disk=self.settings.on_full_disk,
-        )
+        return base_row(part, self.settings, self._judge.sha256, self._thresholds, self._clock())
 
     def _enter(self, part: Part, base: NewInspection) -> Future[Answer] | Cause:
         """Queue a part; the cause where it cannot be."""
@@ -360,6 +356,9 @@ class Station:
                 return cause
             job = Job(part, base, time.monotonic() + self.settings.cycle_s, time.perf_counter())
             job.future.set_running_or_notify_cancel()
+            if self._claim is not None and self._claim.set_running_or_notify_cancel():
+                job.taken = self._claim
+            self._claim = None
             self._jobs[part.request_id] = job
             self._queue.append(job)
             self._news.notify_all()

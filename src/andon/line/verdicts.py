@@ -52,3 +52,7 @@ class Cause(StrEnum):
     """Triggered before a restart, never judged."""
     DISK_FULL = "disk_full"
     """The image cannot be kept, and the station requires it."""
+    GOLDEN_FAILED = "golden_failed"
+    """Golden parts were judged wrong or are overdue: no part may pass."""
+    GOLDEN_PART = "golden_part"
+    """No part of the production: a golden one, shown to the camera. It is not counted."""

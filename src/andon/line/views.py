@@ -61,6 +61,33 @@ class AlarmView:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenView:
+    """Golden parts of one station now. Times are microseconds UTC, None where there is none."""
+
+    state: str = "clear"
+    """`clear`, `due`, `overdue`, `failed`, `overridden`; while `overdue` and `failed` no part is OK."""
+    text: str = ""
+    """One line for people; empty while `clear`."""
+    items: int = 0
+    """Golden parts for the model in use."""
+    needs: str | None = None
+    """What clears it: `files` (stored images) or `parts` (shown to the camera)."""
+    due: int | None = None
+    """Since when."""
+    grace_until: int | None = None
+    """Up to when parts may be OK while it is due."""
+    passed_at: int | None = None
+    """The last check that passed."""
+    override_until: int | None = None
+    left: tuple[str, ...] = ()
+    """Parts that are still to be shown in the check that has begun."""
+    waits_for: str | None = None
+    """The next part of the station is taken as this one."""
+    message: str = ""
+    """What went wrong with the part shown last."""
+
+
+@dataclass(frozen=True, slots=True)
 class StationView:
     """One station now. Times are microseconds UTC."""
 
@@ -101,6 +128,7 @@ class StationView:
     strip: tuple[tuple[int, Verdict], ...]
     """Id and verdict of the last parts, oldest first."""
     alarms: tuple[AlarmView, ...]
+    golden: GoldenView = GoldenView()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; verdicts by name."""

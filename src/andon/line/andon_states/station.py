@@ -162,12 +162,12 @@ class Station:
         why = ", ".join(after.faults) or ("verified" if after.verified else "not verified")
         return after, Change(self.name, t, "ready", self.shown.value, after.shown.value, why=why)
 
-    def checked(self, t: int, *, passed: bool) -> tuple[Station, Change | None]:
+    def checked(self, t: int, *, passed: bool, why: str = "") -> tuple[Station, Change | None]:
         """After the known parts have been judged: only where all were judged right the line may resume."""
         after = replace(self, check_due=not passed) if self.wants_stop else self
         if after == self:
             return self, None
-        why = "known parts judged right" if passed else "known parts judged wrong"
+        why = why or ("known parts judged right" if passed else "known parts judged wrong")
         return after, Change(self.name, t, "checked", self.state.value, self.state.value, why=why)
 
     def restarted(self) -> Station:

@@ -54,6 +54,18 @@ class DiskLevel(IntEnum):
     FULL = 3
     """No image is written; the rest is for the database."""
 
+    @property
+    def says(self) -> str:
+        """One line for people; empty while there is room."""
+        return DISK_SAYS.get(self, "")
+
+
+DISK_SAYS = {
+    DiskLevel.LOW: "the disk is nearly full: make room, or images will be left out",
+    DiskLevel.SHORT: "the disk is nearly full: images of parts that pass are left out",
+    DiskLevel.FULL: "the disk is full: no image is stored",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:

@@ -60,7 +60,8 @@ class Inserter:
             new = new.failed(Cause.DISK_FULL)
         row = self._row(new, number(), state)
         connection.execute(insert(inspection).values(_columns(row, *self._references(connection, new))))
-        count(connection, self.station(connection, new.station), new.t_done, new.verdict)
+        if new.cause != Cause.GOLDEN_PART:
+            count(connection, self.station(connection, new.station), new.t_done, new.verdict)
         return Recorded(row.id, False, row)
 
     def adopt(self, connection: Connection, row: Inspection) -> bool:
@@ -75,7 +76,8 @@ class Inserter:
                 connection.execute(new.on_conflict_do_nothing().returning(inspection.c.id)).first()
                 is not None
             ):
-                count(connection, self.station(connection, row.station), row.t_done, row.verdict)
+                if row.cause != Cause.GOLDEN_PART:
+                    count(connection, self.station(connection, row.station), row.t_done, row.verdict)
                 return True
             same = select(inspection.c.id).where(inspection.c.request_id == row.request_id)
             if connection.execute(same).first() is not None:

@@ -6,17 +6,22 @@ and goes through the rows from there on.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from andon.line.clock import HOUR
 from andon.line.store.inspections import JOINED, to_inspection
 from andon.line.store.records import Inspection, PastScore, PastVerdict, regions_from_text
 from andon.line.store.schema import NOT_OK, counter, inspection, model, station
-from andon.line.verdicts import Verdict
+from andon.line.verdicts import Cause, Verdict
 
 LONGEST_PAGE = 1000
 SLACK = 2 * HOUR
 """How far the clock may be set back without a filter by time missing rows."""
+
+OF_PRODUCTION = or_(
+    inspection.c.verdict != Verdict.ERROR.value, inspection.c.cause != Cause.GOLDEN_PART.value
+)
+"""Not a golden part. The verdict comes first: indices have it, and only rows of ERROR are read for their cause."""
 
 
 def one(connection: Connection, row: int) -> Inspection | None:
@@ -88,6 +93,7 @@ def counts(connection: Connection, station_name: str, since: int) -> dict[Verdic
             inspection.c.station_id == number,
             inspection.c.t_done >= since,
             inspection.c.t_done < whole * HOUR,
+            OF_PRODUCTION,
         )
         .group_by(inspection.c.verdict)
     )
@@ -99,17 +105,17 @@ def counts(connection: Connection, station_name: str, since: int) -> dict[Verdic
 
 
 def last_verdicts(connection: Connection, station_name: str, n: int) -> list[PastVerdict]:
-    """The newest `n` parts of a station, oldest first; without the regions of parts that passed."""
+    """The newest `n` parts of a station, oldest first, golden ones excepted; without the regions of parts that passed."""
     number = station_id(connection, station_name)
     if number is None:
         return []
     newest = (
         select(inspection.c.id, inspection.c.t_done, inspection.c.verdict)
-        .where(inspection.c.station_id == number)
+        .where(inspection.c.station_id == number, OF_PRODUCTION)
         .order_by(inspection.c.id.desc())
         .limit(n)
     )
-    rows = connection.execute(newest).all()[::-1]  # from the index alone
+    rows = connection.execute(newest).all()[::-1]  # from the index, rows of ERROR excepted
     if not rows:
         return []
     bad = select(inspection.c.id, inspection.c.regions_json).where(

@@ -5,6 +5,7 @@ One module for each subject. The migrations in `migrations/` create them; `tests
 
 from andon.line.store.schema.base import metadata
 from andon.line.store.schema.choices import model_choice
+from andon.line.store.schema.golden import golden_gate, golden_item, golden_result, golden_run, golden_set
 from andon.line.store.schema.inspections import (
     FROM_FOLDER,
     NOT_OK,
@@ -27,6 +28,11 @@ __all__ = [
     "alarm_event",
     "audit",
     "counter",
+    "golden_gate",
+    "golden_item",
+    "golden_result",
+    "golden_run",
+    "golden_set",
     "inspection",
     "metadata",
     "model",

@@ -1,0 +1,78 @@
+"""Rows of parts: before they are judged, after it, and where a verdict must not leave."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from andon.line.judge import Judgement, Thresholds, suffix_of
+from andon.line.parts import Job, Part
+from andon.line.settings import StationSettings
+from andon.line.store import NewInspection
+from andon.line.verdicts import Cause, Verdict
+
+
+def base_row(
+    part: Part, settings: StationSettings, sha256: str, thresholds: Thresholds, now: int
+) -> NewInspection:
+    """The row of a part that was not judged."""
+    return NewInspection(
+        station=settings.name,
+        request_id=part.request_id,
+        trigger_no=part.trigger_no,
+        part_id=part.part_id,
+        lot=part.lot,
+        recipe=None,
+        model_sha256=sha256,
+        threshold_version=thresholds.version,
+        t_trigger=now if part.t_trigger is None else part.t_trigger,
+        t_done=now,
+        verdict=Verdict.ERROR,
+        score_raw=None,
+        score=None,
+        cause=Cause.NOT_READY.value,
+        image_sha256=hashlib.sha256(part.image).hexdigest(),
+        image=part.image if Verdict.ERROR.name in settings.keep_images else None,
+        image_suffix=suffix_of(part.image),
+        on_full_disk=settings.on_full_disk,
+    )
+
+
+def judged_row(
+    job: Job,
+    judgement: Judgement,
+    sha256: str,
+    thresholds: Thresholds,
+    ms: Mapping[str, float],
+    now: int,
+    keep_images: Collection[str],
+) -> NewInspection:
+    """The row with what was found; `ms`: milliseconds of stages before the judgement."""
+    kept = judgement.verdict.name in keep_images
+    return replace(
+        job.base,
+        model_sha256=sha256,
+        threshold_version=thresholds.version,
+        t_done=now,
+        verdict=judgement.verdict,
+        score_raw=judgement.score_raw,
+        score=judgement.score,
+        regions=judgement.regions,
+        ms={**ms, **judgement.ms},
+        cause="" if judgement.cause is None else judgement.cause.value,
+        image=job.part.image if kept else None,
+        map=judgement.map if kept else None,
+    )
+
+
+def held_row(new: NewInspection) -> NewInspection:
+    """The row while golden parts have failed or are overdue: a part that is not NG is ERROR."""
+    if new.verdict in (Verdict.NG, Verdict.ERROR):
+        return new
+    return new.failed(Cause.GOLDEN_FAILED)
+
+
+def golden_row(new: NewInspection) -> NewInspection:
+    """The row of a golden part: ERROR, whatever was found, so that it is taken off the line like a bad part."""
+    return new.failed(Cause.GOLDEN_PART)
