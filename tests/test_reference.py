@@ -18,6 +18,7 @@ from andon.datasets.published.counts import MVTEC_AD
 from andon.detectors._config import DetectorConfig
 from andon.detectors._recipes import RecipeSettings
 from andon.detectors._registry import detector_class, detector_names
+from andon.line import access
 from andon.line import settings as line
 from andon.line.golden import settings as golden
 from andon.line.outbox import settings as outbox
@@ -37,6 +38,7 @@ SHARED: dict[str, type[Config]] = {
     "escalation": line.EscalationSettings,
     "retention": line.RetentionSettings,
     "golden": golden.GoldenSettings,
+    "access": access.AccessSettings,
 }
 """Groups of settings that several classes have; a table may leave out those that keep the group's default."""
 REQUIRED = "required"
@@ -51,7 +53,7 @@ def required_classes() -> dict[str, type[Config]]:
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
     found += [DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings, *KINDS.values()]
-    for module in (line, golden, outbox):
+    for module in (line, access, golden, outbox):
         members = vars(module).values()
         found += [cls for cls in members if inspect.isclass(cls) and cls.__module__ == module.__name__]
     return {cls.__name__: cls for cls in found if cls.model_fields}

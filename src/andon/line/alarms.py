@@ -19,6 +19,7 @@ from andon.line import andon_states, rule_versions
 from andon.line.andon_states import AlarmEvent, By, NotAllowed, StopCause
 from andon.line.board import AlarmRow, Board, Transition, Update
 from andon.line.clock import MINUTE, Clock, now_us
+from andon.line.roles import acting_role
 from andon.line.rule_versions import RuleVersion
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.store import Inspection, Store, rows
@@ -363,6 +364,7 @@ def _add_transition(
     )
     entry = Entry(
         who=change.who or "system",
+        role=acting_role() if change.who else "",
         action=change.event,
         object=f"station {station}"
         if transition.alarm_id is None

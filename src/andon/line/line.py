@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol, Self
 
 from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, rule_versions, versions
+from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
@@ -90,6 +91,7 @@ class Line:
             clock=clock,
         )
         try:
+            self.accounts = Accounts(self.store, clock=clock)
             self.events, self._changing = Events(), threading.Lock()
             self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
             self._shown: dict[str, tuple[Shown, str, int]] = {}

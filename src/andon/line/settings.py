@@ -23,6 +23,7 @@ from pydantic import field_validator, model_validator
 
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
+from andon.line.access import AccessSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
 from andon.line.golden.settings import GoldenSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
@@ -166,6 +167,7 @@ class LineSettings(LineConfig):
     mqtt: MqttSettings | None = None
     webhooks: tuple[WebhookSettings, ...] = ()
     email: EmailSettings | None = None
+    access: AccessSettings = AccessSettings()
     stations: tuple[StationSettings, ...] = ()
 
     @classmethod
@@ -213,7 +215,11 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         raise ConfigError(f"{file}: stations has to be tables, one [stations.NAME] for each station")
     if "data" in values:
         values["data"] = joined(file, values["data"])
-    for name, group in (("escalation", EscalationSettings), ("retention", RetentionSettings)):
+    for name, group in (
+        ("escalation", EscalationSettings),
+        ("retention", RetentionSettings),
+        ("access", AccessSettings),
+    ):
         if name in values:
             where = f"{file}, [{name}]"
             values[name] = group.parse(table(values[name], where), where=where)

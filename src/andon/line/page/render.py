@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from andon.line.clock import SECOND
 from andon.line.page.words import ERROR_CAUSES, OFFLINE, STATES, STOP_CAUSES, VERDICTS
+from andon.line.roles import ACTING, Role
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -52,6 +53,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(verdict_signs=VERDICTS, state_signs=STATES, stop_causes=STOP_CAUSES)
+    environment.globals.update(
+        acting=ACTING.get, roles=Role, verdict_signs=VERDICTS, state_signs=STATES, stop_causes=STOP_CAUSES
+    )
     environment.filters.update(utc=utc, data_block=data_block, error_cause=lambda c: ERROR_CAUSES.get(c, c))
     return environment

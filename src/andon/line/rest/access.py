@@ -6,17 +6,24 @@ def add_version(line: TheLine, caller: TheCaller, body: ThresholdsBody) -> Versi
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
+from fastapi.responses import JSONResponse
 
+from andon.line.accounts import LogIn
 from andon.line.line import Line
+from andon.line.rest.guard import READS
 from andon.line.rest.pictures import Pictures
 from andon.line.rest.problems import Problem, not_found
-from andon.line.roles import Role
+from andon.line.roles import Caller, Role
 from andon.line.station import Station
 from andon.line.store import Inspection
+
+CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
+"""Where scripts and forms repeat `Caller.csrf`."""
 
 
 async def _line(request: Request) -> Line:
@@ -43,24 +50,39 @@ def _pictures(request: Request) -> Pictures:
     return pictures
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. Without accounts the name is empty, and whoever reaches the server may do everything."""
-
-    name: str = ""
-    role: Role = Role.ADMIN
-
-    def author(self, said: str) -> str:
-        """The name that is stored: that of the account, or without accounts what the request says."""
-        return self.name or said
-
-
 def _caller(request: Request) -> Caller:
-    caller: Caller = getattr(request.state, "caller", Caller())
+    caller: Caller | None = request.state.caller
+    if caller is None:
+        raise NoCaller
     return caller
 
 
 TheCaller = Annotated[Caller, Depends(_caller)]
+
+
+class NoCaller(Problem):
+    """401: accounts are required, and nobody is recognised. Pages lead to the log-in instead."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            401,
+            "log_in",
+            "this needs an account or a token: log in at /login, or send a token (Authorization: Bearer)",
+        )
+
+    def response(self) -> JSONResponse:
+        """The document; pages know by the header that their log-in has ended."""
+        answer = super().response()
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="andon"'
+        return answer
+
+
+def _log_in(request: Request) -> LogIn:
+    log_in: LogIn = request.app.state.log_in
+    return log_in
+
+
+TheLogIn = Annotated[LogIn, Depends(_log_in)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +91,47 @@ class Requirement:
 
     role: Role | None
     """At least this role; None: nothing, not even a name."""
+    or_sends: bool = False
+    """Whether a token that may send parts is enough."""
 
-    def __call__(self, caller: TheCaller) -> None:
-        """Raises a 403 `Problem`."""
-        if self.role is not None and caller.role < self.role:
-            raise Problem(
-                403, "role", f"this needs the role {self.role.name.lower()}: log in with another account"
-            )
+    async def __call__(self, request: Request) -> None:
+        """Raises a 401 or 403 `Problem`."""
+        if self.role is None:
+            return
+        caller = _caller(request)
+        if caller.role < self.role and not (self.or_sends and caller.sends):
+            raise Problem(403, "role", _missing(self.role, caller))
+        if request.method in READS:
+            return
+        if caller.station is not None and request.path_params.get("station") != caller.station:
+            raise Problem(403, "station", f"this token may change station {caller.station} alone")
+        if caller.csrf:
+            await _check_csrf(request, caller.csrf)
 
 
-def requires(role: Role) -> Any:
-    """Dependency of a route that needs at least `role`; otherwise a 403 `Problem`."""
-    return Depends(Requirement(role))
+def requires(role: Role, *, or_sends: bool = False) -> Any:
+    """Dependency of a route that needs at least `role`, or a token that may send parts; otherwise a 403 `Problem`."""
+    return Depends(Requirement(role, or_sends))
 
 
 def anyone() -> Any:
     """Dependency of a route that is open to everybody, without log-in: health, log-in itself."""
     return Depends(Requirement(None))
+
+
+def _missing(role: Role, caller: Caller) -> str:
+    if caller.is_locked:
+        return "the log-in is locked because nothing was done for a while: log in again"
+    return f"this needs the role {role.word}: log in with another account"
+
+
+async def _check_csrf(request: Request, wanted: str) -> None:
+    """Browsers send cookies along with what other pages make them send, but no header or field that these do not know."""
+    given = request.headers.get(CSRF_HEADER, "")
+    if not given and request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        given = str((await request.form()).get(CSRF_FIELD, ""))
+    if not hmac.compare_digest(given.encode(), wanted.encode()):
+        raise Problem(403, "csrf", "the page is older than the server: load it again")
 
 
 TheStation = Annotated[Station, Depends(_station)]

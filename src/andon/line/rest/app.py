@@ -6,14 +6,30 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from andon.core.version import VERSION
+from andon.line.accounts import LogIn
 from andon.line.line import Line
-from andon.line.rest import events, inspections, pages, problems, rule_pages, rules, stations, thresholds
+from andon.line.rest import (
+    accounts,
+    audit,
+    events,
+    inspections,
+    log_in,
+    pages,
+    problems,
+    rule_pages,
+    rules,
+    stations,
+    thresholds,
+)
+from andon.line.rest.access import NoCaller
 from andon.line.rest.guard import LARGEST_IMAGE, Guard
+from andon.line.rest.identify import Identify
 from andon.line.rest.pictures import Pictures
 from andon.line.rest.shapes import PREFIX
 
@@ -44,12 +60,29 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         responses={"4XX": {"description": "Problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}}},
     )
     app.state.line = line
+    app.state.log_in = LogIn(line.accounts)
+    app.state.verifier = audit.Verifier(line)
     app.state.pictures = Pictures()
     problems.install(app)
-    for module in (inspections, stations, thresholds, rules, events):
+    app.add_exception_handler(NoCaller, _no_caller)
+    for module in (inspections, stations, thresholds, rules, events, log_in, audit):
         app.include_router(module.router, prefix=PREFIX)
-    for page in (pages.router, rule_pages.page_router):
+    for page in (
+        pages.router,
+        rule_pages.page_router,
+        log_in.page_router,
+        accounts.page_router,
+        audit.page_router,
+    ):
         app.include_router(page, include_in_schema=False)
     app.mount("/static", Static(directory=STATIC))
+    app.add_middleware(Identify, log_in=app.state.log_in, access=line.settings.access)
     app.add_middleware(Guard, hosts=hosts, largest=largest)
     return app
+
+
+def _no_caller(request: Request, error: Exception) -> Response:
+    """Pages lead to the log-in; programs get the problem."""
+    assert isinstance(error, NoCaller)
+    is_page = request.method == "GET" and not request.url.path.startswith("/api/")
+    return log_in.to_log_in(request) if is_page else error.response()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -14,7 +14,8 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from andon.line.events import RESET
-from andon.line.rest.access import TheLine, anyone, requires
+from andon.line.line import Line
+from andon.line.rest.access import TheCaller, TheLine, TheLogIn, anyone, requires
 from andon.line.roles import Role
 
 router = APIRouter(tags=["events and health"])
@@ -41,6 +42,8 @@ def ready(line: TheLine) -> Response:
 @router.get("/events", response_class=EventSourceResponse, dependencies=[requires(Role.VIEWER)])
 async def events(
     line: TheLine,
+    caller: TheCaller,
+    log_in: TheLogIn,
     station: str | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> EventSourceResponse:
@@ -49,16 +52,19 @@ async def events(
     A reader that comes back with `Last-Event-ID` gets what it missed, or `reset`: read the state again.
     """
     return EventSourceResponse(
-        _stream(line, station, last_event_id),
+        _stream(line, station, last_event_id, lambda: log_in.admits(caller)),
         send_timeout=SEND_SECONDS,
         headers={"Cache-Control": "no-store"},
     )
 
 
 async def _stream(
-    line: TheLine, station: str | None, last_event_id: str | None
+    line: Line, station: str | None, last_event_id: str | None, admits: Callable[[], bool]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events of all stations or of one, numbered `SESSION.NUMBER`, so that those of an earlier start are told apart."""
+    """Events of all stations or of one, numbered `SESSION.NUMBER`, so that those of an earlier start are told apart.
+
+    Ends once the reader is not admitted any more.
+    """
     session = line.store.session
     last = _number(last_event_id, session)
     news, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -75,6 +81,8 @@ async def _stream(
             news.clear()
             ends = subscription.is_closed
             while (event := subscription.get(0)) is not None:
+                if event.kind == "tick" and not admits():
+                    return
                 if station is None or event.data.get("station", station) == station:
                     data = json.dumps(jsonable_encoder(event.data), allow_nan=False)
                     number = f"{session}.{event.id}" if event.kind != "tick" else None

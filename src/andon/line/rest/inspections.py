@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from andon.core.text import safe_cell
 from andon.line.line import Line
 from andon.line.rest import pictures
-from andon.line.rest.access import TheLine, ThePictures, TheRow, TheStation, requires
+from andon.line.rest.access import TheCaller, TheLine, ThePictures, TheRow, TheStation, requires
 from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
 from andon.line.rest.shapes import (
     PREFIX,
@@ -35,6 +35,7 @@ from andon.line.rest.upload import read_part
 from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, Part, QueueFull, Station
 from andon.line.store import Inspection, Recorded
+from andon.line.store.audit import Entry
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.line.views import VerdictName
 
@@ -74,7 +75,7 @@ UPLOAD_SCHEMA: dict[str, Any] = {
     response_model=InspectionShape,
     responses={200: {"model": InspectionShape}, 202: {"model": Accepted}},
     openapi_extra=UPLOAD_SCHEMA,
-    dependencies=[requires(Role.LEADER)],
+    dependencies=[requires(Role.LEADER, or_sends=True)],
 )
 async def send_part(
     request: Request,
@@ -190,12 +191,16 @@ def overlay(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
 @router.get("/export.csv", response_class=StreamingResponse, dependencies=[requires(Role.VIEWER)])
 def export(
     line: TheLine,
+    caller: TheCaller,
     station: Filter = None,
     verdict: VerdictName | None = None,
     lot: Filter = None,
     since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> StreamingResponse:
     """All inspections, newest first, as CSV; sent page by page."""
+    if caller.name:
+        filters = {"station": station, "verdict": verdict, "lot": lot, "since": since}
+        line.store.audit(Entry(caller.name, "export", "inspections", new=filters))
     rows = _export(line, station, None if verdict is None else Verdict[verdict], lot, since)
     headers = {"Content-Disposition": 'attachment; filename="inspections.csv"'}
     return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)

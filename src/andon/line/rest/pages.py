@@ -73,7 +73,7 @@ def history(
     filters = {"station": station, "verdict": verdict, "part_id": part_id, "lot": lot, "since": since}
     chosen: dict[str, Any] = {key: filters[key] or None for key in ("station", "part_id", "lot")}
     chosen["verdict"] = Verdict[verdict] if verdict in ("OK", "NG", "REVIEW", "ERROR") else None
-    chosen["since"], problem = _time(since)
+    chosen["since"], problem = time_of(since)
     try:
         rows = line.store.inspections(**chosen, before_id=before_id, limit=PAGE)
     except QueryTimeout as error:
@@ -121,7 +121,7 @@ def openapi(request: Request) -> JSONResponse:
     return JSONResponse(request.app.openapi())
 
 
-def _time(text: str) -> tuple[int | None, str]:
+def time_of(text: str) -> tuple[int | None, str]:
     """Microseconds UTC of an ISO time, and what is wrong with it; both empty for an empty text."""
     if not text:
         return None, ""

@@ -14,8 +14,10 @@ from andon.line.views import VerdictName, answer
 PREFIX = "/api/v1"
 PLAIN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 """Texts without control characters; databases refuse NUL."""
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
 Reason = Annotated[str, Field(min_length=10, max_length=1000, pattern=PLAIN)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
+Author = Annotated[str, Field(max_length=100, pattern=PLAIN)]
+"""Who acts; with accounts their names count, and this may be left out."""
 Filter = Annotated[str | None, Query(max_length=300, pattern=PLAIN)]
 PICTURES = ("image", "preview", "thumbnail")
 MAPS = ("map", "heat", "overlay")
@@ -101,7 +103,7 @@ class Accepted(Shape):
 class Who(Shape):
     """A person's action."""
 
-    who: Name
+    who: Author = ""
     note: str = Field("", max_length=1000, pattern=PLAIN)
 
 
@@ -109,6 +111,61 @@ class CauseBody(Who):
     """Why the line stopped; `other` needs a note."""
 
     cause: StopCause
+
+
+class PinBody(Shape):
+    """A person, by name and PIN or badge number."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=PLAIN)
+    pin: str = Field(min_length=1, max_length=100, pattern=PLAIN)
+
+
+class Me(Shape):
+    """Who a request comes from."""
+
+    name: str
+    """Empty without accounts."""
+    role: str
+    is_locked: bool
+    """Nothing was done for 15 minutes: the log-in only sees."""
+    csrf: str
+
+
+class AuditRow(Shape):
+    """One change."""
+
+    seq: int
+    at: int
+    who: str
+    role: str
+    """Role of the account; empty without accounts and for what the line did by itself."""
+    action: str
+    object: str
+    old_json: str | None
+    new_json: str | None
+    reason: str
+    prev_hash: str
+    hash: str
+    """SHA-256 of `prev_hash` and the rest of the row."""
+
+
+class AuditPage(Shape):
+    """Changes, newest first; `next`: address of the next page, None at the end."""
+
+    rows: list[AuditRow]
+    next: str | None
+
+
+class Chain(Shape):
+    """Result of a check of the audit."""
+
+    is_sound: bool | None
+    """None: not known."""
+    rows: int
+    head: str
+    """NUMBER:HASH of the last row."""
+    problem: str
+    at: int
 
 
 class ShelveBody(Who):
@@ -123,7 +180,7 @@ class RulesBody(Shape):
     rules: list[dict[str, Any]] = Field(max_length=20)
     why: Reason
     """Reason, at least 10 characters; kept with the version."""
-    who: Name
+    who: Author = ""
     based_on: int | None = None
     """Version that the change begins from."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from andon.line.rest.shapes import PLAIN, Name, Reason, RulePreview, Shape, ThresholdsShape
+from andon.line.rest.shapes import PLAIN, Author, Reason, RulePreview, Shape, ThresholdsShape
 from andon.line.views import VerdictName
 
 
@@ -15,7 +15,7 @@ class ThresholdsBody(Shape):
     reject: float = Field(gt=0, le=1000, allow_inf_nan=False)
     why: Reason
     """Reason, at least 10 characters; kept with the version."""
-    who: Name
+    who: Author = ""
     based_on: int | None = None
     """Version that was seen, 0: the thresholds of the packed file; 412 where another one is in use."""
 
@@ -57,7 +57,7 @@ class RollbackBody(Shape):
     """Uses the thresholds of an earlier version again, 0: those of the packed file."""
 
     version: int = Field(ge=0)
-    who: Name
+    who: Author = ""
     why: Reason | None = None
     """By default that it is a rollback, and to which version."""
 
@@ -65,7 +65,7 @@ class RollbackBody(Shape):
 class DecisionBody(Shape):
     """What a second person says to a proposal."""
 
-    who: Name
+    who: Author = ""
     note: str = Field("", max_length=1000, pattern=PLAIN)
 
 

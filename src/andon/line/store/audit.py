@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from andon.core.errors import DataError, UsageError
+from andon.line.roles import acting_role
 from andon.line.store.connection import FILE_NAME, postgres_engine, reading, sqlite_reader
 from andon.line.store.schema import audit
 
@@ -35,7 +36,8 @@ class Entry:
     """What was done, e.g. `threshold`, `acknowledge`, `retention`."""
     object: str = ""
     """To what, e.g. `station press`."""
-    role: str = ""
+    role: str = field(default_factory=acting_role)
+    """Role of the account that acted; empty without accounts and for what the line did by itself."""
     old: Any = None
     new: Any = None
     reason: str = ""

@@ -1,10 +1,10 @@
-"""Rows by table name, for modules that know no SQL: add, change, select."""
+"""Rows by table name, for modules that know no SQL: add, change, remove, select."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from andon.line.store.schema import metadata
 
@@ -21,6 +21,13 @@ def change(connection: Connection, table: str, row: int, **values: Any) -> bool:
     """Set columns of the row with id `row`; False where there is none."""
     target = metadata.tables[table]
     return connection.execute(update(target).where(target.c.id == row).values(**values)).rowcount == 1
+
+
+def remove(connection: Connection, table: str, **equal: Any) -> int:
+    """Delete the rows whose columns equal the given values. Returns their number."""
+    target = metadata.tables[table]
+    where = [target.c[name] == value for name, value in equal.items()]
+    return connection.execute(delete(target).where(*where)).rowcount
 
 
 def find(

@@ -8,6 +8,7 @@ store.inspections(station="press", verdict=Verdict.NG)   # newest first
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import hashlib
 import logging
 import threading
@@ -161,8 +162,12 @@ class Store:
         )
 
     def write(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Run `work(connection)` in the writer thread, in order with everything else; all its rows are written or none."""
-        return self._writer.submit(work)
+        """Run `work(connection)` in the writer thread, in order with everything else; all its rows are written or none.
+
+        It sees the context variables of the caller.
+        """
+        context = contextvars.copy_context()
+        return self._writer.submit(lambda connection: context.run(work, connection))
 
     def audit(self, entry: Entry) -> Future[Head]:
         """Add a row to the audit. Inside `write`, use `audit.append(connection, entry, at)` to commit it with its change."""

@@ -131,8 +131,7 @@ function limit(rule) {
 }
 
 function drawStop() {
-  const open = page.view.alarms.filter((alarm) => alarm.state.endsWith("unack"));
-  page.acknowledged = open.length === 0;
+  page.acknowledged = unacknowledged().length === 0;
   at("answer").hidden = page.acknowledged || isStopped() || page.lost;
   const given = page.view.cause;
   at("acknowledge").disabled = page.acknowledged;
@@ -219,6 +218,7 @@ function say(text) {
 
 function who() {
   const name = at("who").value.trim() || "operator";
+  if (at("who").readOnly) return name;
   try { localStorage.setItem("who", name); } catch { /* private mode */ }
   return name;
 }
@@ -233,10 +233,23 @@ async function act(action) {
   }
 }
 
+const unacknowledged = () => page.view.alarms.filter((each) => each.state.endsWith("unack"));
 const acknowledge = () => act(async () => {
-  for (const alarm of page.view.alarms.filter((each) => each.state.endsWith("unack"))) {
-    await send(`${api}/alarms/${alarm.id}/acknowledge`, { who: who() });
+  try {
+    for (const alarm of unacknowledged()) await send(`${api}/alarms/${alarm.id}/acknowledge`, { who: who() });
+  } catch (error) {
+    if (error.code !== "role") throw error;
+    at("pin").showModal(); // the log-in is locked, or that of a display
+    at(at("pin-name").value ? "pin-code" : "pin-name").focus();
   }
+});
+at("pin").addEventListener("close", () => {
+  const person = { name: at("pin-name").value.trim(), pin: at("pin-code").value };
+  at("pin-code").value = "";
+  if (at("pin").returnValue !== "ok" || !person.name || !person.pin) return;
+  act(async () => {
+    for (const alarm of unacknowledged()) await send(`${api}/alarms/${alarm.id}/acknowledge/pin`, person);
+  });
 });
 const giveCause = (cause) => {
   if (cause === "other" && !at("note").value.trim()) {
@@ -285,7 +298,7 @@ const keys = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || at("help").open) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   if (event.target.matches("input")) {
     if (event.key === "Enter" || event.key === "Escape") event.target.blur();
     return;
@@ -304,7 +317,7 @@ for (const button of at("causes").children) button.addEventListener("click", () 
 at("heat").addEventListener("click", toggleHeat);
 at("help-button").addEventListener("click", () => at("help").showModal());
 at("sound").addEventListener("click", () => at("sound").setAttribute("aria-pressed", String(sounds.toggle())));
-try { at("who").value = localStorage.getItem("who") ?? ""; } catch { /* private mode */ }
+if (!at("who").readOnly) try { at("who").value = localStorage.getItem("who") ?? ""; } catch { /* private mode */ }
 
 const live = () => new Live(`${api}/events?station=${station}`, {
   onEvent,

@@ -41,23 +41,42 @@ export class Live {
     if (this.source.readyState === EventSource.CLOSED || silent > 4 * SILENT_MS) {
       this.heard = performance.now() - SILENT_MS - 1;
       this.open();
+      get("/api/v1/me").catch(() => {});
     }
   }
 }
 
+// Changes repeat the token of the page, which other sites do not know; after a restart of the server it is another one.
+let csrf = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+
 export async function send(address, body, method = "POST") {
-  const answer = await fetch(address, {
+  const ask = () => fetch(address, {
     method,
-    headers: { "Content-Type": "application/json" },
+    headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
     body: JSON.stringify(body),
   });
-  const content = await answer.json();
-  if (!answer.ok) throw new Error(content.detail ?? `error ${answer.status}`);
+  let answer = await ask();
+  let content = await answer.json();
+  if (content.code === "csrf") {
+    csrf = (await get("/api/v1/me")).csrf;
+    answer = await ask();
+    content = await answer.json();
+  }
+  if (!answer.ok) {
+    toLogIn(answer);
+    throw Object.assign(new Error(content.detail ?? `error ${answer.status}`), { code: content.code });
+  }
   return content;
 }
 
 export async function get(address) {
   const answer = await fetch(address);
+  toLogIn(answer);
   if (!answer.ok) throw new Error(`error ${answer.status}`);
   return answer.json();
+}
+
+// A page whose log-in has ended is loaded again, which leads to the log-in.
+function toLogIn(answer) {
+  if (answer.status === 401 && answer.headers.get("WWW-Authenticate")) location.reload();
 }

@@ -3,6 +3,7 @@
 One module for each subject. The migrations in `migrations/` create them; `tests/line/test_store_schema.py` compares both.
 """
 
+from andon.line.store.schema.accounts import account, api_token, login
 from andon.line.store.schema.base import metadata
 from andon.line.store.schema.choices import model_choice
 from andon.line.store.schema.golden import golden_gate, golden_item, golden_result, golden_run, golden_set
@@ -24,8 +25,10 @@ from andon.line.store.schema.proposals import threshold_decision, threshold_prop
 __all__ = [
     "FROM_FOLDER",
     "NOT_OK",
+    "account",
     "alarm",
     "alarm_event",
+    "api_token",
     "audit",
     "counter",
     "golden_gate",
@@ -34,6 +37,7 @@ __all__ = [
     "golden_run",
     "golden_set",
     "inspection",
+    "login",
     "metadata",
     "model",
     "model_choice",
