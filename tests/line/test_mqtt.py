@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
+from andon.line.outbox import courier
 from andon.line.outbox.mqtt import level
-from andon.line.outbox.settings import MqttSettings
+from andon.line.outbox.settings import MqttSettings, SecretSettings
 from line.broker import MOSQUITTO, broker, reading
 from line.running import answer, running, until
 
-NEEDS_BROKER = [
-    pytest.mark.service,
-    pytest.mark.skipif(
-        MOSQUITTO is None, reason="mosquitto is not installed (Debian: apt-get install mosquitto)"
-    ),
-]
 BASE = "andon/v1/site/hall-2/press"
+MOSQUITTO_PASSWD = Path(MOSQUITTO or "").parents[1] / "bin" / "mosquitto_passwd" if MOSQUITTO else None
 
 
 def line_to(port: int, **changes) -> dict:
@@ -44,9 +48,22 @@ def kept(tmp_path_factory):
         yield running_broker
 
 
-class TestBroker:
-    pytestmark = NEEDS_BROKER
+@contextmanager
+def told(folder: Path, port: int, keepalive_s: int = 30) -> Iterator[subprocess.Popen[str]]:
+    """A process with a line that tells the broker; killed at the end."""
+    command = [sys.executable, "-m", "line.told", str(folder), str(port), str(keepalive_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
+
+@pytest.mark.service
+@pytest.mark.skipif(
+    MOSQUITTO is None, reason="mosquitto is not installed (Debian: apt-get install mosquitto)"
+)
+class TestBroker:
     def test_results_states_and_alarms(self, kept, tmp_path):
         with reading(kept.port) as reader, running(tmp_path, line=line_to(kept.port)) as line:
             press = line.stations["press"]
@@ -72,6 +89,97 @@ class TestBroker:
                 }
             line.alarms.give_cause("press", "product", "", "eva")
             until(lambda: reader.payloads("/alarm/3-NG-in-a-row")[-1] is None)
-        with reading(kept.port) as late:
+        with reading(kept.port, f"{BASE}/state") as late:
             until(lambda: late.payloads("/state"))
             assert late.payloads("/state") == [{"online": False}]
+
+    def test_a_broker_that_is_away_changes_nothing_for_judging(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(courier, "LONGEST_PAUSE", 1.0)
+        with broker(tmp_path) as own, running(tmp_path / "data", line=line_to(own.port), queue=50) as line:
+            press = line.stations["press"]
+            with reading(own.port) as reader:
+                ids = [answer(press, i).id for i in range(1, 11)]
+                until(lambda: len(reader.payloads("/result")) == 10)
+                own.kill()
+                took = [self._timed(press, i, ids) for i in range(11, 111)]
+                assert max(took) < 5.0
+                until(lambda: line.outbox.figures()[0].waiting > 0)
+                assert line.health().ready
+                own.start()
+                until(lambda: len({each["id"] for each in reader.payloads("/result")}) == 110)
+            results = reader.payloads("/result")
+            assert list(dict.fromkeys(each["id"] for each in results)) == ids
+            assert list(dict.fromkeys(each["seq"] for each in results)) == [*range(1, 111)]
+            until(lambda: line.outbox.figures()[0].waiting == 0)
+            assert line.outbox.figures()[0].lost == 0
+
+    @staticmethod
+    def _timed(press, number: int, ids: list[int]) -> float:
+        begin = time.monotonic()
+        ids.append(answer(press, number).id)
+        return time.monotonic() - begin
+
+    @pytest.mark.parametrize(
+        ("how", "keepalive_s", "within"), [(signal.SIGKILL, 30, 2.0), (signal.SIGSTOP, 2, 10.0)]
+    )
+    def test_the_last_will(self, kept, tmp_path, how, keepalive_s, within):
+        """At once where the process is gone, after 1.5 x keepalive where it is silent; mosquitto looks every 5 to 6 s."""
+        with told(tmp_path, kept.port, keepalive_s) as child, reading(kept.port) as reader:
+            assert child.stdout.readline()
+            until(lambda: reader.payloads("/state") and reader.payloads("/state")[-1]["online"])
+            child.send_signal(how)
+            begin = time.monotonic()
+            until(lambda: reader.payloads("/state")[-1] == {"online": False})
+            assert time.monotonic() - begin < within
+            if how is signal.SIGSTOP:  # a machine that comes back
+                child.send_signal(signal.SIGCONT)
+                until(lambda: reader.payloads("/state")[-1]["online"])
+
+    def test_nothing_is_lost_when_the_line_is_killed(self, kept, tmp_path):
+        answered: list[int] = []
+        with reading(kept.port, f"{BASE}/result") as reader:
+            for parts in (7, 19):
+                with told(tmp_path, kept.port) as child:
+                    answered += [int(child.stdout.readline()) for _ in range(parts)]
+                    child.kill()
+            with running(tmp_path, line=line_to(kept.port)):
+                until(lambda: {*answered} <= {each["id"] for each in reader.payloads("/result")})
+            results = reader.payloads("/result")
+        first = list(dict.fromkeys((each["id"], each["seq"]) for each in results))
+        assert first == sorted(first)  # in order, and the same numbers when told again
+        assert [seq for _, seq in first] == [*range(1, len(first) + 1)]
+
+    def test_the_retained_state_is_right_after_a_storm_of_reconnections(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(courier, "LONGEST_PAUSE", 0.2)
+        monkeypatch.setattr(courier, "FIRST_PAUSE", 0.1)
+        with broker(tmp_path) as own, running(tmp_path / "data", line=line_to(own.port)) as line:
+            press = line.stations["press"]
+            for storm in range(5):
+                rows = [answer(press, 10 * storm + i, "NG") for i in range(3)]
+                until(lambda: line.alarms.station("press").wants_stop)
+                own.kill()
+                own.start()
+                if storm < 4:
+                    line.alarms.give_cause("press", "product", "", "eva")
+                    line.alarms.resume("press", "eva")
+            with reading(own.port) as late:
+                until(lambda: late.payloads("/state") and late.payloads("/alarm/3-NG-in-a-row"))
+                until(lambda: late.payloads("/state")[-1].get("wants_stop"))
+                assert late.payloads("/alarm/3-NG-in-a-row")[-1]["inspection_to"] == rows[-1].id
+
+    def test_user_and_password(self, tmp_path, caplog):
+        passwords, secret = tmp_path / "passwords", tmp_path / "secret"
+        subprocess.run([MOSQUITTO_PASSWD, "-b", "-c", passwords, "press", "hunter2"], check=True)
+        passwords.chmod(0o644)
+        secret.write_text("wrong")
+        settings = f"allow_anonymous false\npassword_file {passwords}"
+        access = {"user": "press", "password": SecretSettings(file=secret)}
+        with broker(tmp_path, settings) as own:
+            with running(tmp_path / "data", line=line_to(own.port, **access)) as line:
+                until(lambda: line.outbox.figures()[0].error)
+                assert "refuses the connection (Not authorized)" in line.outbox.figures()[0].error
+            secret.write_text("hunter2\n")
+            with running(tmp_path / "data", line=line_to(own.port, **access)) as line:
+                answer(line.stations["press"], 1)
+                until(lambda: line.outbox.figures()[0].told == 1)
+        assert "hunter2" not in caplog.text and "without encryption" in caplog.text

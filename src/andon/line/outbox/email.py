@@ -118,7 +118,7 @@ def message(settings: EmailSettings, subject: str, text: str, html: str = "") ->
         make_msgid("andon", settings.sender.rpartition("@")[2]),
     )
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no absence replies
-    mail.set_content(text)
+    mail.set_content(text, cte="quoted-printable")  # any server takes 7 bits
     if html:
-        mail.add_alternative(html, subtype="html")
+        mail.add_alternative(html, subtype="html", cte="quoted-printable")
     return mail
