@@ -61,6 +61,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="A further name by which browsers call this server."),
     ] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Serve metrics for Prometheus at /metrics.")
+    ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="A simulated line on photographs in the package.")
     ] = False,
@@ -80,11 +83,11 @@ def serve(
             raise UsageError(
                 "--demo brings its own station: leave --station, --config and --print-service out"
             )
-        _demo(data, host, port, allow_host or [])
+        _demo(data, host, port, allow_host or [], metrics=metrics)
         return
     from andon.line.settings import LineSettings
 
-    changes = {"data": data, "database": database}
+    changes: dict[str, Any] = {"data": data, "database": database, "metrics": metrics or None}
     if print_service is not None and data is None and config is None:
         changes["data"] = SERVICE_DATA
     settings = LineSettings.load(
@@ -124,13 +127,13 @@ def _camera(line: Line) -> Iterator[None]:
         camera.stop()
 
 
-def _demo(data: Path | None, host: str, port: int, names: list[str]) -> None:
+def _demo(data: Path | None, host: str, port: int, names: list[str], *, metrics: bool) -> None:
     from andon.line.demo import STATION
     from andon.line.settings import LineSettings
 
     model = _demo_model()
     with tempfile.TemporaryDirectory(prefix="andon-demo-") as folder:
-        changes: dict[str, Any] = {"name": "demo", "data": data or Path(folder)}
+        changes: dict[str, Any] = {"name": "demo", "data": data or Path(folder), "metrics": metrics}
         settings = LineSettings.load(stations=[f"{STATION}={model}"], changes=changes)
         say(
             "andon: good parts for a minute, then a fault. Stop: Space acknowledges, 1 to 6 give the cause, Enter resumes"
@@ -181,6 +184,7 @@ def _print_unit(
         words += ["--station", f"{name}={Path(model).absolute()}"]
     words += ["--config", str(config.absolute())] if config else []
     words += ["--database", settings.database] if settings.database else []
+    words += ["--metrics"] if settings.metrics else []
     for name in names:
         words += ["--allow-host", name]
     inboxes = [station.folder.path.absolute() for station in settings.stations if station.folder]

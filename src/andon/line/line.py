@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, rule_versions, versions
@@ -40,6 +40,9 @@ from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause, Verdict
 from andon.line.versions import Also, Stale, Version
 from andon.line.views import AlarmView, Shown, StationView, summary
+
+if TYPE_CHECKING:
+    from andon.line.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -111,6 +114,8 @@ class Line:
                 self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
             )
             self.followers: list[Follower] = [self.outbox, self.golden]
+            self.metrics = _metrics(self)
+            self.followers += [self.metrics] if self.metrics else []
         except BaseException:
             self.store.close()
             raise
@@ -415,3 +420,12 @@ class Line:
         view = self.stations[name].view()
         self._shown[name] = (view.state, view.reason, view.per_minute)
         self.events.publish("state", {"station": name, **view.to_json()})
+
+
+def _metrics(line: Line) -> Metrics | None:
+    """Metrics where they are switched on; their library is imported then alone."""
+    if not line.settings.metrics:
+        return None
+    from andon.line.metrics import Metrics
+
+    return Metrics(line)

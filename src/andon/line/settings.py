@@ -164,6 +164,8 @@ class LineSettings(LineConfig):
     """New thresholds of a running line need the approval of a second person."""
     escalation: EscalationSettings = EscalationSettings()
     retention: RetentionSettings = RetentionSettings()
+    metrics: bool = False
+    """Serve metrics for Prometheus at `/metrics`."""
     mqtt: MqttSettings | None = None
     webhooks: tuple[WebhookSettings, ...] = ()
     email: EmailSettings | None = None

@@ -20,6 +20,7 @@ from andon.line.rest import (
     events,
     inspections,
     log_in,
+    outbox,
     pages,
     problems,
     rule_pages,
@@ -65,16 +66,21 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     app.state.pictures = Pictures()
     problems.install(app)
     app.add_exception_handler(NoCaller, _no_caller)
-    for module in (inspections, stations, thresholds, rules, events, log_in, audit):
+    for module in (inspections, stations, thresholds, rules, events, outbox, log_in, audit):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
         pages.router,
         rule_pages.page_router,
+        outbox.page_router,
         log_in.page_router,
         accounts.page_router,
         audit.page_router,
     ):
         app.include_router(page, include_in_schema=False)
+    if line.metrics is not None:
+        from andon.line.rest import metrics
+
+        app.include_router(metrics.router, include_in_schema=False)
     app.mount("/static", Static(directory=STATIC))
     app.add_middleware(Identify, log_in=app.state.log_in, access=line.settings.access)
     app.add_middleware(Guard, hosts=hosts, largest=largest)
@@ -84,5 +90,5 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
 def _no_caller(request: Request, error: Exception) -> Response:
     """Pages lead to the log-in; programs get the problem."""
     assert isinstance(error, NoCaller)
-    is_page = request.method == "GET" and not request.url.path.startswith("/api/")
+    is_page = request.method == "GET" and not request.url.path.startswith(("/api/", "/metrics"))
     return log_in.to_log_in(request) if is_page else error.response()

@@ -6,7 +6,7 @@ and goes through the rows from there on.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select, text
 
 from andon.line.clock import HOUR
 from andon.line.store.inspections import JOINED, to_inspection
@@ -150,6 +150,14 @@ def last_scores(
         PastScore(row, t_done, Verdict(verdict), score, regions.get(row, ()))
         for row, t_done, verdict, score in rows
     ]
+
+
+def size(connection: Connection) -> int:
+    """Bytes of the database."""
+    if connection.dialect.name == "sqlite":
+        pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        return int(connection.execute(text(pages)).scalar_one())
+    return int(connection.execute(select(func.pg_database_size(func.current_database()))).scalar_one())
 
 
 def station_id(connection: Connection, name: str) -> int | None:
