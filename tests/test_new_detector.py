@@ -62,6 +62,7 @@ def test_the_example_of_the_page_runs(package):
     assert found["detector"].name == "cell_gaussian"
 
 
+@pytest.mark.slow
 def test_the_detector_of_the_page_keeps_the_contract(package):
     from cell_gaussian.detector import CellGaussian
 

@@ -220,6 +220,7 @@ def test_a_larger_picture_with_the_same_stain_keeps_its_score(detector):
     assert detector.predict(wide).score == pytest.approx(detector.predict(small).score, rel=0.02)
 
 
+@pytest.mark.slow
 def test_east_learns_tiles(folder):
     found = create("east", score="neighbour").fit(
         records(folder, "train/good"), records(folder, "test/good"), trainer=Trainer(seed=0, device="cpu")
@@ -258,6 +259,7 @@ def test_the_runtime_cuts_and_blends_as_the_detector(detector, folder):
         model.predict(np.zeros((40, 100, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_what_is_not_inspected_changes_nothing_in_tiles_either(folder):
     mask = np.ones((90, 150), bool)
     mask[:, :50] = False

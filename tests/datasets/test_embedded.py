@@ -185,6 +185,7 @@ def test_the_ideal_map_is_perfect_at_every_limit(root: Path, category: str) -> N
 # Streams ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_do_not_depend_on_processes_or_on_other_categories(root: Path, tmp_path: Path) -> None:
     counted: list[tuple[int, int]] = []
     generate(

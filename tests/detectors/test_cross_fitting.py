@@ -127,6 +127,7 @@ def test_features_are_extracted_once_where_they_fit_and_again_where_not(good, mo
     assert sum(seen) > 5 * len(good)
 
 
+@pytest.mark.slow
 def test_the_false_reject_rate_is_near_the_one_asked_for(tmp_path):
     """Realised rates on fresh images, on average over training sets; thresholds from the images learned from reject far more."""
     cross_fitted, learned_from = [], []
@@ -181,6 +182,7 @@ def test_trained_detectors_refuse_it_in_one_line():
         cls(cls.Config().updated(TINY["ast"] | {"threshold_scores": "cross_fitted"}))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the threshold")  # of the bank that holds the images it is calibrated on
 def test_tiles_of_an_image_are_in_its_fold(tmp_path):
     """Nothing of an image is learned by the detector that scores it."""

@@ -277,6 +277,7 @@ def test_the_teacher_learns_to_describe_as_the_big_network(weights):
     assert last < first
 
 
+@pytest.mark.slow
 def test_the_teacher_is_made_once_per_setting(tmp_path, monkeypatch):
     monkeypatch.setenv("ANDON_HOME", str(tmp_path))
     module = "andon.detectors.uninformed_students.distillation.teacher_losses"

@@ -30,6 +30,8 @@ from andon.detectors.efficientad_ast.further_students import error_and_spread, s
 from andon.layers.flow import negative_log_likelihood
 from andon.nn.training import Trainer, seeded
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("residual", "plain", "dilated", "positionwise")
 INPUTS = ("residual", "distances", "neighbours")
 

@@ -132,6 +132,7 @@ def test_openvino_file(detector, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"cloth.xml", "cloth.bin"}
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_handed_out(detector, network, tmp_path, monkeypatch):
     class Worn:
         name = "worn"
@@ -151,6 +152,7 @@ def test_a_file_that_differs_is_not_handed_out(detector, network, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_threads_wait_as_those_of_torch(network, monkeypatch):
     key = "session.intra_op.allow_spinning"
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
@@ -178,6 +180,7 @@ def test_runs_without_torch(network, tmp_path, detector):
     assert float(found.stdout) == pytest.approx(detector.predict(picture).raw_score, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_example_without_andon(network, tmp_path, detector):
     picture = write_picture(tmp_path / "picture.png", texture(8, 77))
     example = ROOT / "examples" / "onnx_only.py"
@@ -269,6 +272,7 @@ def test_foreign_networks_are_refused(network, tmp_path):
         open_model(tmp_path / "later.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("exported_once")
 def test_commands(own_run, dataset_folder, cli):
     stain = dataset_folder / "test"
@@ -281,6 +285,7 @@ def test_commands(own_run, dataset_folder, cli):
     assert cli("export", own_run, "--int8", "--format", "openvino").code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("exported_once")
 def test_latency_command(own_run, network, dataset_folder, cli, monkeypatch):
     monkeypatch.setattr("andon.exporting.latency.Effort.__init__.__defaults__", (1, 0.0, 5, 0.0, 5, 1.0))

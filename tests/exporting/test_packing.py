@@ -278,6 +278,7 @@ def test_without_a_network(tiny_run, tmp_path, monkeypatch):
     assert load(tmp_path / "x.andon").name == "efficientad_ast"
 
 
+@pytest.mark.slow
 def test_commands(packed, tiny_run, tmp_path, cli, dataset_folder):
     assert "is whole" in cli("verify", packed).out
     assert json.loads(cli("verify", packed, "--runtime", "onnx", "--json").out)["pictures"] >= 10

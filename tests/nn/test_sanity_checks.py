@@ -87,6 +87,7 @@ def fitted(mode: str) -> dict[str, SanityCheck]:
     return sanity_checks(trainer)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the threshold")  # of a drifted extractor after seconds of learning
 def test_an_extractor_that_drifts_is_seen():
     """D1: the published model runs private extractors in train mode; the repaired one moves none."""

@@ -25,6 +25,8 @@ from andon.pretraining import FlowPretrainingConfig, pretrain_flow
 from andon.pretraining.flow import FlowFeatures, learn_flow
 from andon.testing.promises import Interrupter
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "extractor.network": "resnet18",
     "extractor.weights": "starter",

@@ -147,6 +147,7 @@ def test_target_statistics_are_mean_and_population_deviation(backbone, folder, t
     np.testing.assert_allclose(target.std.flatten(), deviation, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_made_and_used(folder, store):
     entry = pretrain_pdn("mine", [folder], config(), device="cpu")
     assert entry.network == "pdn_small"
@@ -167,6 +168,7 @@ def test_a_teacher_is_made_and_used(folder, store):
     assert {v.dtype for v in load_file(entry.path).values()} == {torch.float16}
 
 
+@pytest.mark.slow
 def test_distillation_comes_nearer_to_the_target(folder):
     """With the same pictures again and again the loss falls well below that of the best constant, which is 1."""
     c = config(steps=15, optimiser__lr=1e-2, batch_size=4, width=8, grey_share=0.0)
@@ -204,6 +206,7 @@ def test_without_padding_the_outermost_cells_of_the_target_are_left_out(folder, 
     assert trainer.stages["distillation"].curve[0]["distillation"] == pytest.approx(0.0, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(folder):
     c = config(smallest_crop=0.3, grey_share=0.5)
     whole = load_file(pretrain_pdn("whole", [folder], c, device="cpu").path)
@@ -241,6 +244,7 @@ def test_what_cannot_work_is_said_before_any_work(tmp_path, name, folders, chang
     assert not (store / "weights").exists()
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_teacher_from_procedural_pictures(cli, store):
     done = cli(
         "pretrain", "pdn", "--name", "mine", *OPTIONS, "--device", "cpu", "--licence", "ours", "--json"

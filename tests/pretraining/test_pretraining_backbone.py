@@ -23,6 +23,8 @@ from andon.pretraining import BackbonePretrainingConfig, pretrain_backbone
 from andon.pretraining import backbone as pretraining
 from andon.pretraining.backbone import Classifier, find_tasks
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "network": "resnet10t",
     "start": "random",

@@ -137,6 +137,7 @@ def test_it_is_never_used_for_another_detector_version_or_machine(own_kept, monk
     assert kept.read_kept(own_kept) is None
 
 
+@pytest.mark.slow
 def test_another_machine_proves_it_anew_and_exports_nothing(own_kept, monkeypatch):
     monkeypatch.setattr(kept, "processor", lambda: "another")
     assert kept.kept_model(own_kept) is None
@@ -238,6 +239,7 @@ class Pipe:
         self.buffer = iter(lines)
 
 
+@pytest.mark.slow
 def test_a_stream_answers_each_path_at_once(kept_run, dataset_folder, tmp_path, monkeypatch):
     paths = sorted((dataset_folder / "test").rglob("*.png"))[::3]
     answered = []
@@ -265,6 +267,7 @@ def test_a_stream_answers_each_path_at_once(kept_run, dataset_folder, tmp_path, 
     assert len(list((tmp_path / "maps/heatmaps").rglob("*.png"))) == len(paths)
 
 
+@pytest.mark.slow
 def test_a_stream_ends_quietly(kept_run, picture, cli, monkeypatch):
     def stopped():
         yield f"{picture}\n".encode()

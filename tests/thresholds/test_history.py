@@ -185,6 +185,7 @@ def test_by_cost(own_run, tmp_path, cli):
     assert "cheapest threshold on 12 labelled pictures" in cli("threshold", own_run).out.replace("\n", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("network")
 @pytest.mark.usefixtures("exported_once")
 def test_thresholds_hold_for_a_network_that_was_exported_before(own_run, more, dataset_folder):
