@@ -33,6 +33,7 @@ from andon.exporting.network import (
 from andon.exporting.resizing import resized, windows
 from andon.runs.loading import load
 from andon.runtime import open_model
+from andon.runtime.predictor import UnlikeTrainingWarning
 from andon.thresholds.display import AffineDisplay
 
 pytestmark = pytest.mark.xdist_group("network")
@@ -227,7 +228,9 @@ def test_example_in_cpp(network, tmp_path, detector, program, flags):
     subprocess.run(["cmake", "--build", build, "--target", program], check=True, capture_output=True)
     pictures = [write_picture(tmp_path / f"{k}.png", texture(k, 48 + 16 * k)) for k in range(3)]
     found = subprocess.run([build / program, network, *pictures], capture_output=True, text=True, check=True)
-    for line, expected in zip(found.stdout.splitlines(), detector.predict(pictures), strict=True):
+    with pytest.warns(UnlikeTrainingWarning, match="48 x 48 pixels"):
+        answers = list(detector.predict(pictures))
+    for line, expected in zip(found.stdout.splitlines(), answers, strict=True):
         verdict, score, _, _ = line.split(maxsplit=3)
         assert float(score) == pytest.approx(expected.score, abs=1e-3)
         assert (verdict == "NG") == expected.is_anomalous
