@@ -287,4 +287,5 @@ def test_depth_runs_from_the_command_line(cli: Callable[..., Outcome], tmp_path:
     assert predict.code == 0, predict.err
     copy = tmp_path / "alone.png"
     copy.write_bytes(picture.read_bytes())
-    assert "has no point cloud" in cli("predict", run, copy).complaint()
+    alone = cli("predict", run, copy)
+    assert (alone.code, "has no point cloud" in alone.err) == (2, True), alone
