@@ -81,7 +81,8 @@ def settings(
     """
     values = {"cycle_s": 30.0, **changes}
     stations = tuple(
-        StationSettings(name=name, model=Path(f"{name}.andon"), **values) for name in names or ("press",)
+        StationSettings(**{"name": name, "model": Path(f"{name}.andon"), **values})
+        for name in names or ("press",)
     )
     return LineSettings(data=data, stations=stations, **line)
 

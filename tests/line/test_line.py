@@ -12,12 +12,12 @@ from andon.line.andon_states import AlarmState
 from andon.line.clock import DAY, HOUR, MINUTE, SECOND
 from andon.line.events import KEPT, RESET, Events
 from andon.line.judge import Thresholds
-from andon.line.line import Stale
 from andon.line.rules import InARow
 from andon.line.settings import ThresholdSettings
 from andon.line.store import DiskLevel, rows
 from andon.line.tally import Tally, shift_begin
 from andon.line.verdicts import Verdict
+from andon.line.versions import Stale
 from andon.line.views import Shown
 from line.running import BadModel, answer, part, running, until
 from line.storing import NOON

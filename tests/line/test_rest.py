@@ -387,6 +387,16 @@ def test_people_call_stop_and_shelve(folder, client_of):
         assert is_problem(client.post(f"{API}/alarms/{alarm['id']}/shelve", json=shelf), 409, "not_allowed")
         shelved = client.post(f"{API}/alarms/{alarm['id']}/shelve", json={**shelf, "note": "known"})
         assert shelved.json()["state"] == "shelved"
+        back = client.post(f"{API}/alarms/{alarm['id']}/unshelve", json=who)
+        assert (back.status_code, back.json()["state"]) == (200, "normal")
+        line.alarms.condition("press", "disk", True, "nearly full")
+        (alarm,) = client.get(f"{API}/alarms").json()
+        cause = {**who, "cause": "other", "note": "old images deleted"}
+        resolve = f"{API}/alarms/{alarm['id']}/resolve"
+        assert is_problem(client.post(resolve, json=cause), 409, "not_allowed")
+        client.post(f"{API}/alarms/{alarm['id']}/acknowledge", json=who)
+        assert client.post(resolve, json=cause).json()["state"] == "normal"
+        assert client.get(f"{API}/alarms").json() == []
         assert client.post(f"{press}/stop", json=who).json()["state"] == "STOPPED"
         assert is_problem(client.post(f"{press}/stop", json={"who": ""}), 422, "invalid")
 
@@ -409,6 +419,15 @@ def test_bodies_that_no_person_sends(line, client, body):
     )
     assert is_problem(answer, 400 if body == b"\xff" else 422, "invalid")
     assert not line.stations["press"].view().wants_stop
+
+
+def test_a_recipe_is_chosen_by_its_code(folder, client_of):
+    with running(folder, recipes={"nut": Path("nut.andon")}) as line:
+        client, path = client_of(line), f"{API}/stations/press/recipe"
+        assert is_problem(client.post(path, json={"code": "bolt", "who": "plc"}), 404, "unknown_recipe")
+        assert client.post(path, json={"code": "nut", "who": "plc"}).json()["recipes"] == ["nut"]
+        until(lambda: line.stations["press"].is_verified)
+        assert client.post(INSPECTIONS, content=image()).json()["recipe"] == "nut"
 
 
 def test_thresholds_are_versions_with_reasons(folder, client_of):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, rule_versions, versions
@@ -28,18 +28,18 @@ from andon.line.events import Events
 from andon.line.follower import Follower
 from andon.line.golden.golden import Golden
 from andon.line.inbox import Inbox
-from andon.line.judge import Judge, Judging, Thresholds
+from andon.line.judge import Judge, Thresholds
+from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
 from andon.line.settings import LineSettings, StationSettings, ThresholdSettings
 from andon.line.station import Station
 from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
-from andon.line.store.audit import Entry
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause, Verdict
-from andon.line.versions import Also, Stale, Version
-from andon.line.views import AlarmView, Shown, StationView, summary
+from andon.line.versions import Also, Version
+from andon.line.views import AlarmView, Health, Shown, StationView, summary
 
 if TYPE_CHECKING:
     from andon.line.metrics import Metrics
@@ -61,21 +61,6 @@ FAULT = "fault: "
 """Begin of the names of alarms that faults of a station raise; they call a person."""
 
 
-class OpenJudge(Protocol):
-    """Opens a packed model with a number of threads."""
-
-    def __call__(self, pack: Path, *, threads: int) -> Judging: ...
-
-
-class Health(NamedTuple):
-    """Whether the process works, and whether every station can judge."""
-
-    live: bool
-    ready: bool
-    reasons: tuple[str, ...]
-    """Why not, one for each station and fault."""
-
-
 class Line:
     """Stations, store, alarms and events of one process."""
 
@@ -85,8 +70,6 @@ class Line:
         """Open models and store. Raises `DataError` and `ConfigError` for what cannot work."""
         self.settings, self.clock = settings, clock
         threads = max(1, (os.cpu_count() or 1) // max(1, len(settings.stations)))
-        self._open: Callable[[Path], Judging] = partial(open_judge, threads=threads)
-        judges = {station.name: self._open(station.model) for station in settings.stations}
         self.store = Store.open(
             settings.database or settings.data,
             folder=settings.data,
@@ -99,10 +82,9 @@ class Line:
             self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
             self._shown: dict[str, tuple[Shown, str, int]] = {}
             self.alarms = Alarms(self.store, settings, clock=clock, changed=self._alarms_changed)
-            self._tallies = {name: self._tally(name) for name in judges}
-            self.stations: Mapping[str, Station] = {
-                station.name: self._station(station, judges[station.name]) for station in settings.stations
-            }
+            self._models = Models(self.store, partial(open_judge, threads=threads), settings.recipe_memory_mb)
+            self._tallies = {station.name: self._tally(station.name) for station in settings.stations}
+            self.stations: Mapping[str, Station] = {s.name: self._station(s) for s in settings.stations}
             self._inboxes = [
                 Inbox(station.folder, self.stations[station.name], self.store, self.alarms, clock=clock)
                 for station in settings.stations
@@ -163,7 +145,7 @@ class Line:
                 live = False
                 reasons.append(f"station {name}: a judgement does not end; restart")
             if not station.is_verified and not station.faults:
-                reasons.append(f"station {name}: the model is being verified")
+                reasons.append(f"station {name}: {station.preparing}")
             reasons += [f"station {name}, {fault}: {why}" for fault, why in station.faults.items()]
         return Health(live, not reasons, tuple(reasons))
 
@@ -185,13 +167,14 @@ class Line:
         """
         target = self._known(station)
         with self._changing:
+            model = target.model
             versions.check_base(target.thresholds, based_on)
             ThresholdSettings.parse({"accept": accept, "reject": reject}, where=f"station {station}")
             trial = self.golden.try_thresholds(station, Thresholds(accept, reject), who, why)
             version = versions.add_version(
-                self.store, station, target.model, accept, reject, who=who, why=why, also=also
+                self.store, station, model, accept, reject, who=who, why=why, also=also
             )
-            target.set_thresholds(version.thresholds)
+            target.set_thresholds(version.thresholds, of=model)
             self.golden.accept(station, trial)
         self._state_changed(station)
         return version
@@ -203,34 +186,26 @@ class Line:
 
         `based_on`: the version that the person saw. Raises `Stale` where another one is in use.
         """
-        if not who.strip() or not why.strip():
-            raise UsageError(f"new rules of station {station} need a name and a reason: give both")
         with self._changing:
-            now = self.alarms.rules(station)
-            if based_on not in (None, now.id):
-                raise Stale(
-                    f"version {now.id} of the rules of station {station} is in use, by {now.who}: look at it first"
-                )
+            rule_versions.check_base(self.alarms.rules(station), based_on)
             version = rule_versions.add_version(self.store, station, rules, who=who, why=why)
             self.alarms.use_rules(station, version)
         self._state_changed(station)
         return version
 
     def set_model(self, station: str, pack: Path, *, who: str, why: str) -> None:
-        """Judge by another packed model from the next part on, up to the next start, which takes that of the settings.
+        """Judge by another packed model from the next part on, also after a restart, until the settings name another one.
 
         Raises `AndonError` where it cannot be opened, its self-check fails or a golden part comes out wrong; the model before
         stays then.
         """
-        target = self._known(station)
-        judge, before = self._open(pack), target.model
-        judge.self_check()
-        thresholds = versions.at_start(self.store, target.settings, judge)
-        trial = self.golden.try_model(station, judge, thresholds, who, why)
-        target.set_model(judge, thresholds)
+        check = partial(self.golden.try_model, station, who=who, why=why)
+        trial = self._models.set_model(self._known(station), pack, who=who, why=why, check=check)
         self.golden.accept(station, trial)
-        old, new = ({"name": model.name, "sha256": model.sha256} for model in (before, judge))
-        self.store.audit(Entry(who, "model", f"station {station}", old=old, new=new, reason=why)).result()
+
+    def set_recipe(self, station: str, code: str, *, who: str, why: str = "") -> None:
+        """Judge by another recipe of the settings, as `Models.set_recipe`, also after a restart."""
+        self._models.set_recipe(self._known(station), code, who=who, why=why)
 
     def threshold_versions(self, station: str) -> list[Version]:
         """Versions of the thresholds of a station and its model, newest first."""
@@ -273,6 +248,8 @@ class Line:
             faults=tuple(station.faults),
             model_name=station.model.name,
             model_sha256=station.model.sha256,
+            recipe=station.recipe,
+            recipes=tuple(station.settings.recipes),
             thresholds=station.thresholds,
             rule_version=self.alarms.rules(station.name).id,
             cycle_s=station.settings.cycle_s,
@@ -289,9 +266,11 @@ class Line:
 
     # Inside --------------------------------------------------------------------------------------------------------
 
-    def _station(self, settings: StationSettings, judge: Judging) -> Station:
-        thresholds: Thresholds = versions.at_start(self.store, settings, judge)
-        return Station(settings, judge, self.store, self, thresholds=thresholds, clock=self.clock)
+    def _station(self, settings: StationSettings) -> Station:
+        judge, thresholds, recipe = self._models.at_start(settings)
+        return Station(
+            settings, judge, self.store, self, thresholds=thresholds, recipe=recipe, clock=self.clock
+        )
 
     def _tally(self, name: str) -> Tally:
         now = self.clock()
@@ -319,7 +298,7 @@ class Line:
         if faults:
             return Shown.FAULT, "; ".join(faults.values()), machine.since
         if not station.is_verified:
-            return Shown.SETUP, "the model is being verified", self._started
+            return Shown.SETUP, station.preparing, self._started
         if machine.state is StationState.CALL:
             return Shown.REVIEW, machine.why, machine.since
         last = self._tallies[station.name].last_done

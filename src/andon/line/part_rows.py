@@ -6,16 +6,14 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from andon.line.judge import Judgement, Thresholds, suffix_of
-from andon.line.parts import Job, Part
+from andon.line.judge import Judgement, suffix_of
+from andon.line.parts import InUse, Job, Part
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection
 from andon.line.verdicts import Cause, Verdict
 
 
-def base_row(
-    part: Part, settings: StationSettings, sha256: str, thresholds: Thresholds, now: int
-) -> NewInspection:
+def base_row(part: Part, settings: StationSettings, in_use: InUse, now: int) -> NewInspection:
     """The row of a part that was not judged."""
     return NewInspection(
         station=settings.name,
@@ -23,9 +21,9 @@ def base_row(
         trigger_no=part.trigger_no,
         part_id=part.part_id,
         lot=part.lot,
-        recipe=None,
-        model_sha256=sha256,
-        threshold_version=thresholds.version,
+        recipe=in_use.recipe,
+        model_sha256=in_use.judge.sha256,
+        threshold_version=in_use.thresholds.version,
         t_trigger=now if part.t_trigger is None else part.t_trigger,
         t_done=now,
         verdict=Verdict.ERROR,
@@ -42,8 +40,7 @@ def base_row(
 def judged_row(
     job: Job,
     judgement: Judgement,
-    sha256: str,
-    thresholds: Thresholds,
+    in_use: InUse,
     ms: Mapping[str, float],
     now: int,
     keep_images: Collection[str],
@@ -52,8 +49,9 @@ def judged_row(
     kept = judgement.verdict.name in keep_images
     return replace(
         job.base,
-        model_sha256=sha256,
-        threshold_version=thresholds.version,
+        recipe=in_use.recipe,
+        model_sha256=in_use.judge.sha256,
+        threshold_version=in_use.thresholds.version,
         t_done=now,
         verdict=judgement.verdict,
         score_raw=judgement.score_raw,

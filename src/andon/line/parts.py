@@ -50,6 +50,15 @@ class Answer:
     """From submission to commit, milliseconds."""
 
 
+class InUse(NamedTuple):
+    """What one part is judged by."""
+
+    judge: Judging
+    thresholds: Thresholds
+    recipe: str | None = None
+    """Code of the recipe; None where the model was chosen without one."""
+
+
 class Taken(NamedTuple):
     """A golden part that was shown to the camera."""
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from andon.core.errors import UsageError
 from andon.line.rules import Rule, parse_rule
 from andon.line.settings import StationSettings, check_rules
 from andon.line.store import Store, rows
 from andon.line.store.audit import Entry, append
-from andon.line.versions import BY_FILE, station_id
+from andon.line.versions import BY_FILE, Stale, station_id
 
 Connection = Any
 """A connection of the store, handed through to its functions."""
@@ -51,7 +52,12 @@ def versions(store: Store, station: str, *, limit: int | None = None) -> list[Ru
 
 
 def add_version(store: Store, station: str, rules: Sequence[Rule], *, who: str, why: str) -> RuleVersion:
-    """A new version, committed with its row in the audit. Raises `ConfigError` where two rules are the same."""
+    """A new version, committed with its row in the audit.
+
+    Raises `UsageError` without name or reason, `ConfigError` where two rules are the same.
+    """
+    if not who.strip() or not why.strip():
+        raise UsageError(f"new rules of station {station} need a name and a reason: give both")
     check_rules(rules, where=f"station {station}")
 
     def write(connection: Connection) -> RuleVersion:
@@ -73,6 +79,12 @@ def add_version(store: Store, station: str, rules: Sequence[Rule], *, who: str, 
         return RuleVersion(id, tuple(rules), why, who, at, prev_id)
 
     return store.write(write).result()
+
+
+def check_base(now: RuleVersion, based_on: int | None) -> None:
+    """Raises `Stale` where another version than `based_on` is in use; None: any."""
+    if based_on not in (None, now.id):
+        raise Stale(f"version {now.id} of the rules, by {now.who}, is in use: look at it first")
 
 
 def at_start(store: Store, settings: StationSettings) -> RuleVersion:

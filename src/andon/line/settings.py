@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
@@ -87,6 +87,8 @@ class StationSettings(LineConfig):
     """Unique on the line; letters, digits, `-` and `_`, at most 40: it is part of addresses and folder names."""
     model: Path
     """Packed file (`andon pack`)."""
+    recipes: dict[str, Path] = Field(default_factory=dict)
+    """Packed files by code, between which the station changes at run time; `model` judges until the first change."""
     cycle_s: Positive = 5.0
     """Seconds between two parts; a part without an answer after this time is ERROR."""
     queue: Count = 4
@@ -110,6 +112,14 @@ class StationSettings(LineConfig):
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
             raise ValueError("has to be 1 to 40 letters a-z, digits, - and _, the first a letter or digit")
         return name
+
+    @field_validator("recipes")
+    @classmethod
+    def _are_codes(cls, recipes: dict[str, Path]) -> dict[str, Path]:
+        for code in recipes:
+            if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,60}", code) or code != code.strip():
+                raise ValueError(f"code {code!r} has to be 1 to 60 characters without spaces around them")
+        return recipes
 
     @model_validator(mode="after")
     def _rules_differ(self) -> Self:
@@ -158,6 +168,8 @@ class LineSettings(LineConfig):
     """Folder of database, images and backups; made when missing."""
     database: str = ""
     """URL of a PostgreSQL database; empty: SQLite in `data`."""
+    recipe_memory_mb: Count = 500
+    """MB (10^6 bytes) of packed files of recipes that stay open while others are in use; the least recently used are closed."""
     durability: Literal["full", "relaxed"] = "full"
     """`relaxed`: the last verdicts before a power failure may be lost."""
     second_person: bool = False
@@ -236,6 +248,9 @@ def _station(file: Path, name: str, values: object) -> StationSettings:
         raise ConfigError(f"setting 'name' in {where}: the name stands in the brackets; remove it")
     if "model" in found:
         found["model"] = joined(file, found["model"])
+    if "recipes" in found:
+        recipes = table(found["recipes"], f"{where}, recipes")
+        found["recipes"] = {code: joined(file, pack) for code, pack in recipes.items()}
     if "folder" in found:
         folder = table(found["folder"], f"{where}, folder")
         if "path" in folder:
@@ -274,6 +289,10 @@ def _check(settings: LineSettings, where: str) -> None:
             raise ConfigError(
                 f"station {station.name} in {where}: there is no file {station.model}; make one with `andon pack`"
             )
+        for code, pack in station.recipes.items():
+            if not pack.is_file():
+                place = f"station {station.name} in {where}, recipe {code}"
+                raise ConfigError(f"{place}: there is no file {pack}; make one with `andon pack`")
         if station.folder and not station.folder.path.is_dir():
             raise ConfigError(
                 f"station {station.name} in {where}: there is no folder {station.folder.path}; make it"

@@ -23,10 +23,11 @@ from andon.line.judge import Judgement, Judging, Thresholds
 from andon.line.listener import Listener
 from andon.line.part_rows import base_row, golden_row, held_row, judged_row
 from andon.line.parts import Answer as Answer
-from andon.line.parts import Errand, Job, Stage, Taken, resolve
+from andon.line.parts import Errand, InUse, Job, Stage, Taken, resolve
 from andon.line.parts import NotReady as NotReady
 from andon.line.parts import Part as Part
 from andon.line.parts import QueueFull as QueueFull
+from andon.line.readiness import VERIFYING, Readiness
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection, Recorded, RequestConflict, Store, StoreError, StoreUnavailable
 from andon.line.verdicts import Cause
@@ -39,7 +40,7 @@ COMMIT_SECONDS = 1.0
 """How long a part that is ERROR may wait for its row, where the cycle is shorter."""
 
 
-class Station:
+class Station(Readiness):
     """Judges parts. `submit` may be called by any thread; it waits for a commit only where the part is refused."""
 
     def __init__(
@@ -50,24 +51,21 @@ class Station:
         listener: Listener,
         *,
         thresholds: Thresholds | None = None,
+        recipe: str | None = None,
         clock: Clock = now_us,
     ) -> None:
         self.name, self.settings = settings.name, settings
-        self._judge, self._store, self._listener, self._clock = judge, store, listener, clock
-        self._thresholds = thresholds or judge.thresholds
-        self._news = threading.Condition()
+        super().__init__(InUse(judge, thresholds or judge.thresholds, recipe))
+        self._store, self._listener, self._clock = store, listener, clock
         self._queue: deque[Job] = deque()
-        self._jobs: dict[str, Job] = {}
-        """All that are not done, by request id."""
+        self._jobs: dict[str, Job] = {}  # all that are not done, by request id
         self._errands: deque[Errand] = deque()
         self._claim: Future[Taken] | None = None
         self.may_pass: Callable[[], bool] = lambda: True
         """Whether a part may be OK now; must not wait. Otherwise a part that is not NG is ERROR (`golden_failed`)."""
         self._closing = False
         self._patience = max(settings.cycle_s, COMMIT_SECONDS)
-        self._verified = False
         self._judging_since: float | None = None
-        self._faults: dict[str, str] = {}
         self._threads = [
             threading.Thread(target=run, name=f"andon-{self.name}-{run.__name__.strip('_')}", daemon=True)
             for run in (self._work, self._watch)
@@ -117,36 +115,22 @@ class Station:
             before.cancel()
         return taken
 
+    def _changed(self) -> None:
+        self._listener.condition_changed(self)
+
     def view(self) -> StationView:
         """What people see of the station now."""
         return self._listener.view(self)
 
-    def set_thresholds(self, thresholds: Thresholds) -> None:
-        """Judge by other thresholds from the next part on."""
+    def pause(self, why: str) -> None:
+        """Judge no part up to the next `use`: what has no verdict yet becomes ERROR (`not_ready`), and so does what comes."""
         with self._news:
-            self._thresholds = thresholds
-
-    def set_model(self, judge: Judging, thresholds: Thresholds | None = None) -> None:
-        """Judge by another model from the next part on, by default with its own thresholds.
-
-        Raises `AndonError` where its self-check fails; the model before stays then.
-        """
-        judge.self_check()
-        with self._news:
-            self._judge, self._thresholds = judge, thresholds or judge.thresholds
-            self._verified = True
+            self._preparing = why
             self._faults.pop("model", None)
+            left = self._withdraw()
+        for job in left:
+            self._record(job, job.base.failed(Cause.NOT_READY), why)
         self._listener.condition_changed(self)
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """Those for the next part."""
-        return self._thresholds
-
-    @property
-    def model(self) -> Judging:
-        """The model for the next part."""
-        return self._judge
 
     @property
     def waiting(self) -> int:
@@ -159,28 +143,6 @@ class Station:
         since = self._judging_since
         return 0.0 if since is None else time.monotonic() - since
 
-    @property
-    def is_verified(self) -> bool:
-        """Whether the model has passed its self-check."""
-        return self._verified
-
-    @property
-    def faults(self) -> dict[str, str]:
-        """What fails now (`model`, `judge`, `store`), with the reason."""
-        with self._news:
-            return dict(self._faults)
-
-    def set_fault(self, name: str, why: str | None) -> None:
-        """Note that something fails, or with None that it does not any more."""
-        with self._news:
-            changed = why is not None if name not in self._faults else why is None
-            if why is None:
-                self._faults.pop(name, None)
-            else:
-                self._faults[name] = why
-        if changed:
-            self._listener.condition_changed(self)
-
     def stop(self, timeout: float) -> None:
         """Take no further parts and judge those that wait. What is not judged in time becomes ERROR (`results_lost`).
 
@@ -191,10 +153,7 @@ class Station:
             self._closing = True
             self._news.notify_all()
             self._news.wait_for(lambda: not self._jobs, timeout)
-            left = [job for job in self._jobs.values() if job.stage < Stage.STORING]
-            for job in left:
-                job.stage = Stage.STORING
-            self._queue.clear()
+            left = self._withdraw()
             for unfinished in (*(errand.future for errand in self._errands), self._claim):
                 if unfinished is not None:
                     unfinished.cancel()
@@ -208,38 +167,50 @@ class Station:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
+    def _withdraw(self) -> list[Job]:
+        """All parts without a verdict, which are judged no more."""
+        left = [job for job in self._jobs.values() if job.stage < Stage.STORING]
+        for job in left:
+            job.stage = Stage.STORING
+        self._queue.clear()
+        return left
+
     # Threads -------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         self._verify()
         while (job := self._next()) is not None:
             with self._news:  # one part, one model, one pair of thresholds
-                judge, thresholds = self._judge, self._thresholds
+                in_use = self._in_use
             if isinstance(job, Errand):
                 self._judging_since = time.monotonic()
-                job.run(judge, thresholds)
+                job.run(in_use.judge, in_use.thresholds)
                 self._judging_since = None
                 continue
             ms = {"queue": (time.perf_counter() - job.begin) * 1e3}
             self._judging_since = time.monotonic()
             try:
-                judgement = judge.judge(job.part.image, thresholds)
+                judgement = in_use.judge.judge(job.part.image, in_use.thresholds)
             except Exception as error:
                 LOG.exception("station %s: the judge failed", self.name)
                 judgement = Judgement.failed(Cause.JUDGE_FAILED, f"{type(error).__name__}: {error}")
             self._judging_since = None
             self.set_fault("judge", None)
-            self._judged(job, judgement, judge.sha256, thresholds, ms)
+            self._judged(job, judgement, in_use, ms)
 
     def _verify(self) -> None:
+        judge = self._in_use.judge
         try:
-            self._judge.self_check()
+            judge.self_check()
         except Exception as error:
             LOG.error("station %s is not ready: %s", self.name, error)
-            self.set_fault("model", str(error))
+            if self._preparing == VERIFYING:
+                self.set_fault("model", str(error))
             return
         with self._news:
-            self._verified = True
+            self._passed = self._passed or judge
+            if self._preparing == VERIFYING:
+                self._preparing = ""
         self._listener.condition_changed(self)
 
     def _next(self) -> Job | Errand | None:
@@ -287,14 +258,12 @@ class Station:
 
     # From judgement to answer --------------------------------------------------------------------------------------
 
-    def _judged(
-        self, job: Job, judgement: Judgement, sha256: str, thresholds: Thresholds, ms: dict[str, float]
-    ) -> None:
+    def _judged(self, job: Job, judgement: Judgement, in_use: InUse, ms: dict[str, float]) -> None:
         with self._news:
             if job.stage is not Stage.JUDGING:  # given up meanwhile: it has its verdict
                 return
             job.stage = Stage.STORING
-        new = judged_row(job, judgement, sha256, thresholds, ms, self._clock(), self.settings.keep_images)
+        new = judged_row(job, judgement, in_use, ms, self._clock(), self.settings.keep_images)
         if job.taken is None and not self.may_pass():
             new = held_row(new)
         self._record(job, new, judgement.why)
@@ -343,7 +312,7 @@ class Station:
 
     def _base(self, part: Part) -> NewInspection:
         """The row of a part that was not judged."""
-        return base_row(part, self.settings, self._judge.sha256, self._thresholds, self._clock())
+        return base_row(part, self.settings, self._in_use, self._clock())
 
     def _enter(self, part: Part, base: NewInspection) -> Future[Answer] | Cause:
         """Queue a part; the cause where it cannot be."""
@@ -372,7 +341,7 @@ class Station:
         return same.future
 
     def _refusal(self) -> Cause | None:
-        if not self._verified:
+        if self._preparing:
             return Cause.NOT_READY
         return Cause.OVERRUN if len(self._queue) >= self.settings.queue else None
 
@@ -382,7 +351,7 @@ class Station:
             f"station {self.name} has {self.settings.queue} parts waiting: this part is ERROR, send parts more slowly"
         )
         if cause is Cause.NOT_READY:
-            why = ", ".join(self.faults.values()) or "the model is being verified"
+            why = ", ".join(self.faults.values()) or self._preparing
             refusal = NotReady(f"station {self.name} is not ready ({why}): this part is ERROR")
         try:
             recorded = self._store.record(base.failed(cause)).result(self._patience)

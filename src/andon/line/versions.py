@@ -12,7 +12,7 @@ from typing import Any
 
 from andon.core.errors import UsageError
 from andon.line.judge import Judging, Thresholds
-from andon.line.settings import StationSettings, ThresholdSettings
+from andon.line.settings import ThresholdSettings
 from andon.line.store import Store, rows
 from andon.line.store.audit import Entry, append
 
@@ -119,18 +119,18 @@ def check_base(now: Thresholds, based_on: int | None) -> None:
         raise Stale(f"version {now.version or PACKED} of the thresholds is in use: look at it first")
 
 
-def at_start(store: Store, settings: StationSettings, judge: Judging) -> Thresholds:
-    """Thresholds of a station after a start: the newest version, otherwise those of the packed model, which is stored."""
+def at_start(store: Store, station: str, judge: Judging, wanted: ThresholdSettings | None) -> Thresholds:
+    """Thresholds of a station with a model: the newest version, otherwise those of the packed model, which is stored.
+
+    `wanted`: those of the settings file, which become a version where they were changed.
+    """
     store.write(lambda connection: model_id(connection, judge, store.clock())).result()
-    found = versions(store, settings.name, judge.sha256)
-    wanted = settings.thresholds
+    found = versions(store, station, judge.sha256)
     if wanted is not None:
         of_file = next((version for version in found if version.who == BY_FILE), None)
         if of_file is None or (of_file.accept, of_file.reject) != (wanted.accept, wanted.reject):
             why = "the settings file has these thresholds"
-            added = add_version(
-                store, settings.name, judge, wanted.accept, wanted.reject, who=BY_FILE, why=why
-            )
+            added = add_version(store, station, judge, wanted.accept, wanted.reject, who=BY_FILE, why=why)
             return added.thresholds
     return found[0].thresholds if found else judge.thresholds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from andon.line.andon_states import AlarmState, StationState, StopCause
 from andon.line.judge import Thresholds
@@ -110,6 +110,10 @@ class StationView:
     faults: tuple[str, ...]
     model_name: str
     model_sha256: str
+    recipe: str | None
+    """Code of the recipe in use."""
+    recipes: tuple[str, ...]
+    """Codes to which the station can change."""
     thresholds: Thresholds
     rule_version: int
     """Id of the version of the stop rules in use."""
@@ -143,6 +147,15 @@ class StationView:
             "faults": list(self.faults),
             "alarms": [alarm.to_json() for alarm in self.alarms],
         }
+
+
+class Health(NamedTuple):
+    """Whether the process works, and whether every station can judge."""
+
+    live: bool
+    ready: bool
+    reasons: tuple[str, ...]
+    """Why not, one for each station and fault."""
 
 
 def summary(row: Inspection) -> dict[str, Any]:

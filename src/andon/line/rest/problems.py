@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from andon.core.errors import UsageError
 from andon.line.andon_states import NotAllowed
+from andon.line.models import UnknownRecipe
 from andon.line.store import QueryTimeout, RequestConflict, StoreError
 from andon.line.versions import Stale
 
@@ -77,6 +78,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(NotAllowed)
     def not_allowed(_request: Request, error: NotAllowed) -> JSONResponse:
         return document(409, "not_allowed", str(error))
+
+    @app.exception_handler(UnknownRecipe)
+    def unknown_recipe(_request: Request, error: UnknownRecipe) -> JSONResponse:
+        return document(404, "unknown_recipe", str(error))
 
     @app.exception_handler(Stale)
     def stale(_request: Request, error: Stale) -> JSONResponse:

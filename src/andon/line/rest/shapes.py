@@ -168,6 +168,12 @@ class Chain(Shape):
     at: int
 
 
+class RecipeBody(Who):
+    """Changes the product of a station."""
+
+    code: Name
+
+
 class ShelveBody(Who):
     """Puts an alarm aside; needs a note with the reason."""
 

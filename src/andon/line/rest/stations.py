@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from andon.line.rest.access import TheCaller, TheLine, TheStation, requires
-from andon.line.rest.shapes import CauseBody, ShelveBody, Who
+from andon.line.rest.shapes import CauseBody, RecipeBody, ShelveBody, Who
 from andon.line.roles import Role
 
 router = APIRouter(tags=["stations and alarms"])
@@ -62,6 +62,16 @@ def stop(line: TheLine, station: TheStation, caller: TheCaller, body: Who) -> di
     return station.view().to_json()
 
 
+@router.post("/stations/{station}/recipe", dependencies=[requires(Role.LEADER)])
+def change_recipe(line: TheLine, station: TheStation, caller: TheCaller, body: RecipeBody) -> dict[str, Any]:
+    """Judge by another recipe of the settings. No part is judged by the one before from now on.
+
+    The station is not ready (`is_ready`) while the model is opened. Unknown code: 404.
+    """
+    line.set_recipe(station.name, body.code, who=caller.author(body.who), why=body.note)
+    return station.view().to_json()
+
+
 @router.get("/alarms", dependencies=[requires(Role.VIEWER)])
 def list_alarms(line: TheLine) -> list[dict[str, Any]]:
     """Alarms that are not over, oldest first."""
@@ -70,8 +80,20 @@ def list_alarms(line: TheLine) -> list[dict[str, Any]]:
 
 @router.post("/alarms/{id}/acknowledge", dependencies=[requires(Role.INSPECTOR)])
 def acknowledge(line: TheLine, id: int, caller: TheCaller, body: Who) -> dict[str, Any]:
-    """Say that a person knows. Returns the alarm, as the next one."""
+    """Say that a person knows. Returns the alarm, as the next ones."""
     return line.alarms.acknowledge(id, caller.author(body.who)).to_json()
+
+
+@router.post("/alarms/{id}/resolve", dependencies=[requires(Role.LEADER)])
+def resolve(line: TheLine, id: int, caller: TheCaller, body: CauseBody) -> dict[str, Any]:
+    """Give the cause of one acknowledged alarm, which is over then. A stopped line also needs the cause of its stop."""
+    return line.alarms.resolve(id, body.cause.value, body.note, caller.author(body.who)).to_json()
+
+
+@router.post("/alarms/{id}/unshelve", dependencies=[requires(Role.LEADER)])
+def unshelve(line: TheLine, id: int, caller: TheCaller, body: Who) -> dict[str, Any]:
+    """End the shelf of an alarm before its time; it is raised again where its condition is there."""
+    return line.alarms.unshelve(id, caller.author(body.who)).to_json()
 
 
 @router.post("/alarms/{id}/shelve", dependencies=[requires(Role.LEADER)])
