@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from andon.line.clock import DAY, HOUR
+from andon.line.review.reviews import Answer, Reviews
+from andon.line.review.settings import ReviewSettings
 from andon.line.settings import RetentionSettings
 from andon.line.store import ImageState, Store, audit, retention, rows
-from andon.line.verdicts import Verdict
+from andon.line.verdicts import Opinion, Queued, Verdict
+from line.running import until
 from line.storing import part
 
 NOW = 1000 * DAY
@@ -127,3 +130,20 @@ def test_folders_of_this_hour_stay(sqlite_store, folder):
     with Store.open(folder) as again:
         apply(again, ok_days=0)
         assert len([*folder.glob("images/*/*/*/*")]) == 1
+
+
+def test_images_of_reviewed_parts_stay_and_parts_without_image_wait_no_more(old):
+    reviews = Reviews(old, {"press": ReviewSettings()})
+    rows_of = {row.id: row for row in old.inspections()}
+    reviews.judge(rows_of[3], Answer("Ada", Opinion.GOOD), based_on=0)
+    old.record(
+        part(900, t_done=1, verdict=Verdict.REVIEW, image=bytes(9), map=bytes(9), review_why=Queued.BAND)
+    ).result()
+    until(lambda: old.inspections(limit=1)[0].image_state is ImageState.STORED)
+    old.record(part(901, verdict=Verdict.NG)).result()
+    apply(old, ok_days=0, bad_days=0)
+    assert kept(old) == {"OK": [200], "NG": []}
+    assert [item["id"] for item in old.ask(lambda c: rows.find(c, "review_item"))] == [3]
+    apply(old, row_days=0)
+    assert old.ask(lambda c: rows.find(c, "review_item")) == []
+    assert len(reviews.history(3)) == 1

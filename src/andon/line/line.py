@@ -31,6 +31,7 @@ from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Thresholds
 from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
+from andon.line.review.reviews import Reviews
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
 from andon.line.settings import LineSettings, StationSettings, ThresholdSettings
@@ -85,6 +86,7 @@ class Line:
             self._models = Models(self.store, partial(open_judge, threads=threads), settings.recipe_memory_mb)
             self._tallies = {station.name: self._tally(station.name) for station in settings.stations}
             self.stations: Mapping[str, Station] = {s.name: self._station(s) for s in settings.stations}
+            self.reviews = Reviews(self.store, {each.name: each.review for each in settings.stations})
             self._inboxes = [
                 Inbox(station.folder, self.stations[station.name], self.store, self.alarms, clock=clock)
                 for station in settings.stations

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from andon.line.judge import Judgement, suffix_of
 from andon.line.parts import InUse, Job, Part
+from andon.line.review.sample import Draw
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection
-from andon.line.verdicts import Cause, Verdict
+from andon.line.verdicts import Cause, Queued, Verdict
 
 
 def base_row(part: Part, settings: StationSettings, in_use: InUse, now: int) -> NewInspection:
@@ -34,6 +35,7 @@ def base_row(part: Part, settings: StationSettings, in_use: InUse, now: int) -> 
         image=part.image if Verdict.ERROR.name in settings.keep_images else None,
         image_suffix=suffix_of(part.image),
         on_full_disk=settings.on_full_disk,
+        review_why=Queued.ERROR,
     )
 
 
@@ -43,10 +45,11 @@ def judged_row(
     in_use: InUse,
     ms: Mapping[str, float],
     now: int,
+    draw: Draw,
     keep_images: Collection[str],
 ) -> NewInspection:
-    """The row with what was found; `ms`: milliseconds of stages before the judgement."""
-    kept = judgement.verdict.name in keep_images
+    """The row with what was found; `ms`: milliseconds of stages before the judgement. Drawn parts keep their image."""
+    kept = draw.rate is not None or judgement.verdict.name in keep_images
     return replace(
         job.base,
         recipe=in_use.recipe,
@@ -61,6 +64,8 @@ def judged_row(
         cause="" if judgement.cause is None else judgement.cause.value,
         image=job.part.image if kept else None,
         map=judgement.map if kept else None,
+        review_why=draw.why,
+        sample_rate=draw.rate,
     )
 
 

@@ -27,6 +27,7 @@ from andon.line.access import AccessSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
 from andon.line.golden.settings import GoldenSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
+from andon.line.review.settings import ReviewSettings
 from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
 GROUPS = {"part_id", "lot"}
@@ -101,6 +102,8 @@ class StationSettings(LineConfig):
     """Stop rules."""
     golden: GoldenSettings = GoldenSettings()
     """When golden parts have to be judged."""
+    review: ReviewSettings = ReviewSettings()
+    """Which parts people look at."""
     keep_images: tuple[Literal["OK", "NG", "REVIEW", "ERROR"], ...] = ("OK", "NG", "REVIEW", "ERROR")
     """Verdicts of which images are stored."""
     on_full_disk: Literal["error", "ok_without_image"] = "error"
@@ -262,6 +265,9 @@ def _station(file: Path, name: str, values: object) -> StationSettings:
     if "golden" in found:
         golden = table(found["golden"], f"{where}, golden")
         found["golden"] = GoldenSettings.parse(golden, where=f"{where}, golden")
+    if "review" in found:
+        review = table(found["review"], f"{where}, review")
+        found["review"] = ReviewSettings.parse(review, where=f"{where}, review")
     if isinstance(found.get("rules"), list):
         places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(found["rules"], start=1)]
         found["rules"] = tuple(parse_rule(table(rule, place), where=place) for place, rule in places)

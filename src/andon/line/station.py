@@ -28,6 +28,7 @@ from andon.line.parts import NotReady as NotReady
 from andon.line.parts import Part as Part
 from andon.line.parts import QueueFull as QueueFull
 from andon.line.readiness import VERIFYING, Readiness
+from andon.line.review.sample import Sampler
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection, Recorded, RequestConflict, Store, StoreError, StoreUnavailable
 from andon.line.verdicts import Cause
@@ -57,6 +58,7 @@ class Station(Readiness):
         self.name, self.settings = settings.name, settings
         super().__init__(InUse(judge, thresholds or judge.thresholds, recipe))
         self._store, self._listener, self._clock = store, listener, clock
+        self._sampler = Sampler(settings.review, self.name, store.session)
         self._queue: deque[Job] = deque()
         self._jobs: dict[str, Job] = {}  # all that are not done, by request id
         self._errands: deque[Errand] = deque()
@@ -263,7 +265,8 @@ class Station(Readiness):
             if job.stage is not Stage.JUDGING:  # given up meanwhile: it has its verdict
                 return
             job.stage = Stage.STORING
-        new = judged_row(job, judgement, in_use, ms, self._clock(), self.settings.keep_images)
+        draw = self._sampler.draw(judgement.verdict)
+        new = judged_row(job, judgement, in_use, ms, self._clock(), draw, self.settings.keep_images)
         if job.taken is None and not self.may_pass():
             new = held_row(new)
         self._record(job, new, judgement.why)

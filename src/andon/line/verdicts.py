@@ -31,6 +31,27 @@ class Region(NamedTuple):
     peak: float
 
 
+class Opinion(IntEnum):
+    """What a person says about a part. It never changes the verdict of the machine."""
+
+    WITHDRAWN = 0
+    """The opinion before does not count any more."""
+    GOOD = 1
+    BAD = 2
+    UNSURE = 3
+
+
+class Queued(IntEnum):
+    """Why a part waits for review."""
+
+    SAMPLE = 1
+    """Passed, drawn at random when it was judged."""
+    BAND = 2
+    """Verdict REVIEW."""
+    ERROR = 3
+    NG = 4
+
+
 class Cause(StrEnum):
     """Why the verdict of a part is ERROR. The texts are stored and stay as they are."""
 

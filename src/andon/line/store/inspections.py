@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, RowMapping, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from andon.line.clock import HOUR, Clock
@@ -17,12 +17,14 @@ from andon.line.store.records import (
     Inspection,
     NewInspection,
     Recorded,
+    Reviewed,
     ms_to_text,
     regions_from_text,
     regions_to_text,
 )
-from andon.line.store.schema import counter, inspection, model, recipe, station
-from andon.line.verdicts import Cause, Verdict
+from andon.line.store.reviews import enqueue
+from andon.line.store.schema import counter, inspection, model, recipe, review_item, station
+from andon.line.verdicts import Cause, Opinion, Queued, Verdict
 
 JOINED = (
     select(
@@ -30,12 +32,17 @@ JOINED = (
         station.c.name.label("station"),
         model.c.sha256.label("model_sha256"),
         recipe.c.code.label("recipe"),
+        review_item.c.opinion,
+        review_item.c.defect_type,
+        review_item.c.who.label("reviewer"),
+        review_item.c.overridden,
     )
     .join(station, inspection.c.station_id == station.c.id)
     .join(model, inspection.c.model_id == model.c.id)
     .outerjoin(recipe, inspection.c.recipe_id == recipe.c.id)
+    .outerjoin(review_item, review_item.c.id == inspection.c.id)
 )
-"""Inspections with the names they refer to."""
+"""Inspections with the names they refer to, and what people said."""
 
 
 class Inserter:
@@ -60,8 +67,7 @@ class Inserter:
             new = new.failed(Cause.DISK_FULL)
         row = self._row(new, number(), state)
         connection.execute(insert(inspection).values(_columns(row, *self._references(connection, new))))
-        if new.cause != Cause.GOLDEN_PART:
-            count(connection, self.station(connection, new.station), new.t_done, new.verdict)
+        self._note(connection, row)
         return Recorded(row.id, False, row)
 
     def adopt(self, connection: Connection, row: Inspection) -> bool:
@@ -76,8 +82,7 @@ class Inserter:
                 connection.execute(new.on_conflict_do_nothing().returning(inspection.c.id)).first()
                 is not None
             ):
-                if row.cause != Cause.GOLDEN_PART:
-                    count(connection, self.station(connection, row.station), row.t_done, row.verdict)
+                self._note(connection, row)
                 return True
             same = select(inspection.c.id).where(inspection.c.request_id == row.request_id)
             if connection.execute(same).first() is not None:
@@ -91,6 +96,14 @@ class Inserter:
     def model(self, connection: Connection, sha256: str) -> int:
         """Id of the packed file with this hash, which is added where it is new."""
         return self._id(connection, model, {"sha256": sha256}, {"created": self._clock()})
+
+    def _note(self, connection: Connection, row: Inspection) -> None:
+        """What goes with a new row that is no golden part: its counter, and its place in the queue of reviews."""
+        if row.cause == Cause.GOLDEN_PART:
+            return
+        station_id = self.station(connection, row.station)
+        count(connection, station_id, row.t_done, row.verdict)
+        enqueue(connection, row, station_id)
 
     def _check_trigger(self, connection: Connection, new: NewInspection) -> None:
         if new.trigger_no is None:
@@ -131,6 +144,8 @@ class Inserter:
             map_key=map_key,
             image_sha256=new.image_sha256,
             image_bytes=None if image_key is None else len(new.image or b"") + len(new.map or b""),
+            review_why=new.review_why,
+            sample_rate=new.sample_rate,
         )
 
     def _references(
@@ -219,6 +234,17 @@ def to_inspection(row: Row[Any]) -> Inspection:
         map_key=values["map_key"],
         image_sha256=values["image_sha256"],
         image_bytes=values["image_bytes"],
+        review_why=None if values["review_why"] is None else Queued(values["review_why"]),
+        sample_rate=values["sample_rate"],
+        reviewed=_reviewed(values),
+    )
+
+
+def _reviewed(values: RowMapping) -> Reviewed | None:
+    if values["opinion"] is None:
+        return None
+    return Reviewed(
+        Opinion(values["opinion"]), values["defect_type"], values["reviewer"], bool(values["overridden"])
     )
 
 
@@ -247,4 +273,6 @@ def _columns(row: Inspection, station_id: int, model_id: int, recipe_id: int | N
         "map_key": row.map_key,
         "image_sha256": row.image_sha256,
         "image_bytes": row.image_bytes,
+        "review_why": row.review_why,
+        "sample_rate": row.sample_rate,
     }

@@ -6,14 +6,18 @@ and goes through the rows from there on.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from sqlalchemy import ColumnElement, Connection, func, or_, select, text
 
 from andon.line.clock import HOUR
 from andon.line.store.inspections import JOINED, to_inspection
 from andon.line.store.records import Inspection, PastScore, PastVerdict, regions_from_text
-from andon.line.store.schema import NOT_OK, counter, inspection, model, station
+from andon.line.store.schema import NOT_OK, counter, inspection, model, review_item, station
 from andon.line.verdicts import Cause, Verdict
 
+ReviewFilter = Literal["reviewed", "overridden"]
+"""Parts that a person judged, or of which a person said the opposite of the machine."""
 LONGEST_PAGE = 1000
 SLACK = 2 * HOUR
 """How far the clock may be set back without a filter by time missing rows."""
@@ -46,6 +50,7 @@ def page(
     since: int | None,
     before_id: int | None,
     limit: int,
+    reviewed: ReviewFilter | None = None,
 ) -> list[Inspection]:
     """Newest first, at most `limit` and `LONGEST_PAGE`."""
     where: list[ColumnElement[bool]] = []
@@ -69,6 +74,10 @@ def page(
         where += [inspection.c.id >= first, inspection.c.t_done + 0 >= since]
     if before_id is not None:
         where.append(inspection.c.id < before_id)
+    if reviewed is not None:
+        where.append(review_item.c.opinion.is_not(None))
+    if reviewed == "overridden":
+        where.append(review_item.c.overridden == 1)
     query = JOINED.where(*where)
     if verdict not in (None, Verdict.OK):
         query = query.where(NOT_OK)

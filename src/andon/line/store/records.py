@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
 from andon.core.errors import DataError
-from andon.line.verdicts import Cause, Region, Verdict
+from andon.line.verdicts import Cause, Opinion, Queued, Region, Verdict
 
 LONGEST = 300
 """UTF-8 bytes of a request id, part id, lot or recipe."""
@@ -73,6 +73,10 @@ class NewInspection:
     """8-bit PNG of the anomaly map, 0 to 2 x threshold."""
     on_full_disk: Literal["error", "ok_without_image"] = "error"
     """Where the disk has no room for the image: store ERROR, or the verdict without its image."""
+    review_why: Queued | None = None
+    """Why a person is to look at the part; None where nobody has to."""
+    sample_rate: float | None = None
+    """Probability with which a part that passed was drawn for review; None where it was not drawn."""
 
     def __post_init__(self) -> None:
         for name in ("station", "request_id", "part_id", "lot", "recipe", "cause"):
@@ -96,7 +100,26 @@ class NewInspection:
 
     def failed(self, cause: Cause) -> Self:
         """The same part with verdict ERROR."""
-        return replace(self, verdict=Verdict.ERROR, cause=cause.value, score=None, score_raw=None, regions=())
+        return replace(
+            self,
+            verdict=Verdict.ERROR,
+            cause=cause.value,
+            score=None,
+            score_raw=None,
+            regions=(),
+            review_why=Queued.ERROR,
+            sample_rate=None,
+        )
+
+
+class Reviewed(NamedTuple):
+    """The opinion on a part that counts."""
+
+    opinion: Opinion
+    defect_type: str | None
+    who: str
+    overridden: bool
+    """It says the opposite of the verdict OK or NG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,10 @@ class Inspection:
     image_sha256: str | None
     image_bytes: int | None
     """Image and map together; None where nothing was written."""
+    review_why: Queued | None = None
+    sample_rate: float | None = None
+    reviewed: Reviewed | None = None
+    """None where nobody has judged the part."""
 
 
 @dataclass(frozen=True, slots=True)

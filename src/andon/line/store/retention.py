@@ -1,6 +1,7 @@
 """Retention: images are deleted by age, then by total size; rows stay much longer. Each run is one row of the audit.
 
-Kept in any case: images of the newest `keep_ng` parts that did not pass, images of open alarms, and the newest row. Files go
+Kept in any case: images of the newest `keep_ng` parts that did not pass, of open alarms and of reviewed
+parts, and the newest row. Files go
 before their rows say so: after a crash a row may say `stored` for a file that is gone, and the next run puts that right.
 """
 
@@ -20,7 +21,7 @@ from andon.line.settings import RetentionSettings
 from andon.line.store.audit import Entry
 from andon.line.store.images import IMAGES, MAPS, THUMBNAILS, delete_files, hour_name, hourly_folders
 from andon.line.store.records import ImageState
-from andon.line.store.schema import NOT_OK, alarm, inspection
+from andon.line.store.schema import NOT_OK, alarm, inspection, review_item
 from andon.line.store.store import Store
 from andon.line.verdicts import Verdict
 
@@ -133,6 +134,9 @@ def _protected(connection: Connection, keep_ng: int) -> set[int]:
     """Ids whose images stay whatever their age."""
     newest = select(inspection.c.id).where(NOT_OK).order_by(inspection.c.id.desc()).limit(keep_ng)
     kept = set(connection.execute(newest).scalars())
+    kept |= {
+        *connection.execute(select(review_item.c.id).where(review_item.c.opinion.is_not(None))).scalars()
+    }
     open_alarms = select(alarm.c.inspection_from, alarm.c.inspection_to).where(
         alarm.c.resolved.is_(None), alarm.c.inspection_from.is_not(None)
     )
@@ -164,6 +168,7 @@ def _delete(
     rows = [kept.row for kept in batch]
     gone = {"image_state": ImageState.DELETED.value, "image_key": None, "map_key": None, "image_bytes": None}
     _execute(store, update(inspection).where(inspection.c.id.in_(rows)).values(**gone))
+    _execute(store, delete(review_item).where(review_item.c.id.in_(rows), review_item.c.review_id.is_(None)))
     stop.wait((time.monotonic() - begin) * (1 / share - 1))
 
 
@@ -178,6 +183,7 @@ def _delete_rows(store: Store, before: int, stop: threading.Event) -> int:
             old = [row for row in old if row != rows[-1].id]
         if not old:
             break
+        _execute(store, delete(review_item).where(review_item.c.id.in_(old)))
         _execute(store, delete(inspection).where(inspection.c.id.in_(old)))
         total += len(old)
     return total

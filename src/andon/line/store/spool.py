@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, delete, select
 from andon.line.store.connection import migrate, sqlite_engine
 from andon.line.store.inspections import JOINED, Inserter, replayed, to_inspection
 from andon.line.store.records import NewInspection, Recorded
-from andon.line.store.schema import inspection
+from andon.line.store.schema import inspection, review_item
 
 LOG = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Spool:
             with engine.begin() as connection:
                 total += sum(target.adopt(connection, row) for row in rows)
             with self.engine.begin() as spooled:
+                spooled.execute(delete(review_item).where(review_item.c.id <= rows[-1].id))
                 spooled.execute(delete(inspection).where(inspection.c.id <= rows[-1].id))
 
     def close(self) -> None:

@@ -198,6 +198,7 @@ class Store:
         since: int | None = None,
         before_id: int | None = None,
         limit: int = 50,
+        reviewed: queries.ReviewFilter | None = None,
     ) -> list[Inspection]:
         """Newest first. The next page begins with `before_id` = the last id of this one. At most 1,000."""
         return self.ask(
@@ -210,6 +211,7 @@ class Store:
                 since=since,
                 before_id=before_id,
                 limit=limit,
+                reviewed=reviewed,
             )
         )
 

@@ -21,6 +21,7 @@ from andon.line.store.schema.inspections import (
 )
 from andon.line.store.schema.outbox import outbox
 from andon.line.store.schema.proposals import threshold_decision, threshold_proposal
+from andon.line.store.schema.reviews import review, review_item
 
 __all__ = [
     "FROM_FOLDER",
@@ -43,6 +44,8 @@ __all__ = [
     "model_choice",
     "outbox",
     "recipe",
+    "review",
+    "review_item",
     "station",
     "threshold_decision",
     "threshold_proposal",

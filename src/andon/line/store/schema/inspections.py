@@ -100,6 +100,8 @@ inspection = Table(
     Column("image_sha256", String(64)),
     Column("image_bytes", BigInteger),
     Column("same_as", BigInteger),
+    Column("review_why", SmallInteger),
+    Column("sample_rate", Float),
     UniqueConstraint("station_id", "session_id", "trigger_no"),
     Index(None, "station_id", "id", "verdict", "t_done"),
     Index("ix_inspection_part_id", "part_id", sqlite_where=text("part_id IS NOT NULL"),
@@ -111,6 +113,8 @@ inspection = Table(
     Index(None, "station_id", "t_done", "verdict"),
     Index("ix_inspection_folder_image", "station_id", "image_sha256", sqlite_where=FROM_FOLDER,
           postgresql_where=FROM_FOLDER),
+    Index("ix_inspection_drawn", "station_id", "id", sqlite_where=text("sample_rate IS NOT NULL"),
+          postgresql_where=text("sample_rate IS NOT NULL")),
     Index("ix_inspection_pending", "id", sqlite_where=text("image_state = 1"),
           postgresql_where=text("image_state = 1")),
 )  # fmt: skip
