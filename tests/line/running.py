@@ -41,7 +41,7 @@ class FakeJudge:
     def __init__(self, pack: Path = Path("fake.andon"), *, threads: int = 1) -> None:
         self.name, self.sha256 = pack.stem, f"{pack.stem:0<64}"[:64]
         self.thresholds = Thresholds(1.0, 1.0)
-        self.evidence = Evidence()
+        self.evidence, self.images = Evidence(), dict[str, bytes]()
         self.go = threading.Event()
         """Lets a hanging judgement go on."""
         self.judged: list[tuple[bytes, Thresholds]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,17 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import text as sql
 
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.rules import InARow, SamePlace
 from andon.line.store import PastScore, StoreError, rows
+from andon.line.studio.histogram import histogram
 from andon.line.studio.whatif import what_if
 from andon.line.verdicts import Region, Verdict
 from andon.thresholds.evidence import Evidence, Images
 from line.asking import Client
-from line.running import FakeJudge, answer, running, settings
+from line.running import PICTURE, FakeJudge, answer, running, settings
 
 ADDRESS = "/api/v1/stations/press/thresholds"
 KNOWN = Evidence(
@@ -37,7 +41,7 @@ class KnowingJudge(FakeJudge):
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
-        self.evidence = KNOWN
+        self.evidence, self.images = KNOWN, {"x": PICTURE}
 
     def judge(self, image: bytes, thresholds: Thresholds) -> Judgement:
         found = super().judge(image, thresholds)
@@ -111,6 +115,47 @@ def test_figures_at_the_thresholds_in_use_or_others(client):
     assert client.get(f"{ADDRESS}/figures", params={"accept": 2, "reject": 1}).status_code == 422
 
 
+def test_page_says_all_before_any_script_runs(line, client):
+    text = client.get(
+        "/stations/press/thresholds", params={"accept": 0.95, "reject": 1.0, "percent": 10}
+    ).text
+    counts = dict(re.findall(r'data-count="([\w.]+)">([^<]*)<', text))
+    assert counts["good.stopped"] == "1 of 4"
+    assert counts["bad.passed"] == "1 of 2"
+    assert (counts["line.passed"], counts["line.review"], counts["line.stopped"]) == (
+        "15 of 39",
+        "5 of 39",
+        "19 of 39",
+    )
+    assert (counts["session.0.stopped"], counts["session.1.stopped"]) == ("0 of 2", "1 of 2")
+    assert 'data-interval="good.stopped">0.6 to 80.6 %<' in text
+    assert "No safe threshold exists: the highest good image scores 1.050, the lowest bad one 0.900." in text
+    assert "The promise is broken." in text
+    assert '<strong id="claim">473</strong>' in text
+    assert f'<strong id="cost">{0.1 * 100 / 2 + 0.9 / 4:.4g}</strong>' in text
+    assert "Bad, passes: x" in text and "Good, stopped: d" in text
+    assert 'name=x" alt' in text and 'name=d" alt' not in text
+    image = client.get(f"{ADDRESS}/image", params={"name": "x"})
+    assert (image.headers["content-type"], image.content) == ("image/png", PICTURE)
+    assert client.get(f"{ADDRESS}/image", params={"name": "d"}).status_code == 404
+    assert client.get("/thresholds").headers["location"] == "/stations/press/thresholds"
+
+
+def test_page_says_what_is_not_known(folder, client_of):
+    with running(folder) as line:
+        text = client_of(line).get("/stations/press/thresholds", params={"parts": 0}).text
+    assert "No scores of good images" in text and "No scores of defective images" in text
+    assert "promises no false-reject rate" in text and "None of the known images." in text
+
+
+@given(st.lists(st.floats(-5, 40), max_size=30), st.floats(0.1, 1000))
+def test_histogram_shows_every_score_and_the_thresholds(found, threshold):
+    drawn = histogram([found, []], (threshold, threshold))
+    assert sum(drawn.counts[0]) == len(found)
+    assert sum(drawn.counts[1]) == 0
+    assert drawn.low < min(threshold, 0) and drawn.high > max(threshold, 1)
+
+
 def test_rollback_repeats_an_old_version_as_a_new_one(folder, client_of):
     with running(folder, judge=KnowingJudge) as line:
         client = client_of(line)
@@ -159,7 +204,7 @@ def test_four_eyes(pair):
     ]
     for statement in ("UPDATE threshold_decision SET who = 'x'", "DELETE FROM threshold_proposal"):
         with pytest.raises(StoreError, match="never changed or deleted"):
-            line.store.write(lambda connection, said=statement: connection.execute(text(said))).result()
+            line.store.write(lambda connection, said=statement: connection.execute(sql(said))).result()
 
 
 @pytest.mark.xdist_group("network")

@@ -111,6 +111,8 @@ class Judging(Protocol):
     sha256: str
     evidence: Evidence
     """Scores of known images behind the thresholds; empty where the packed file holds none."""
+    images: Mapping[str, bytes]
+    """PNG of the known images that the packed file holds, by name."""
 
     @property
     def thresholds(self) -> Thresholds:
@@ -148,6 +150,9 @@ class Judge:
         self._pixel = replace(found.pixel_display, threshold=found.pixel.value)
         self._sizes = Sizes.of(packed)
         self.evidence = Evidence.of(found, packed.tests())
+        self.images: Mapping[str, bytes] = {
+            check.origin: packed.members[check.file] for check in packed.checks()
+        }
         checks = {name: content for name, content in packed.members.items() if name.startswith("checks")}
         self._packed = replace(packed, members=checks)  # the rest is in the network
 

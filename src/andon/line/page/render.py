@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ def data_block(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
+def percent(rate: float) -> str:
+    """Percent with one decimal, halves rounded up as in browsers."""
+    return str(Decimal(100 * rate).quantize(Decimal("0.1"), ROUND_HALF_UP))
+
+
 def utc(t: int) -> str:
     """ISO 8601 of microseconds UTC; the script of each page turns it into local time."""
     return datetime.fromtimestamp(t / SECOND, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -56,5 +62,7 @@ def _environment() -> Environment:
     environment.globals.update(
         acting=ACTING.get, roles=Role, verdict_signs=VERDICTS, state_signs=STATES, stop_causes=STOP_CAUSES
     )
-    environment.filters.update(utc=utc, data_block=data_block, error_cause=lambda c: ERROR_CAUSES.get(c, c))
+    environment.filters.update(
+        percent=percent, utc=utc, data_block=data_block, error_cause=lambda c: ERROR_CAUSES.get(c, c)
+    )
     return environment

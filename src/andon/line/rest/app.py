@@ -26,6 +26,7 @@ from andon.line.rest import (
     rule_pages,
     rules,
     stations,
+    threshold_pages,
     thresholds,
 )
 from andon.line.rest.access import NoCaller
@@ -71,6 +72,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     for page in (
         pages.router,
         rule_pages.page_router,
+        threshold_pages.page_router,
         outbox.page_router,
         log_in.page_router,
         accounts.page_router,

@@ -41,7 +41,7 @@ Score = Annotated[float | None, Query(gt=0, le=1000, allow_inf_nan=False)]
 @router.get("/stations/{station}/thresholds", dependencies=[requires(Role.VIEWER)])
 def list_versions(line: TheLine, station: TheStation) -> Versions:
     """Thresholds of a station, all versions stored for it and its model, and open proposals, newest first."""
-    return _versions(line, station)
+    return versions_shape(line, station)
 
 
 @router.post("/stations/{station}/thresholds", status_code=201, dependencies=[requires(Role.ENGINEER)])
@@ -84,14 +84,14 @@ def roll_back(
 def approve(line: TheLine, station: TheStation, caller: TheCaller, id: int, body: DecisionBody) -> Versions:
     """Use proposed thresholds. 409 for the person who proposed them; 412 where others came into use since."""
     proposals.approve(line, station.name, id, who=caller.author(body.who))
-    return _versions(line, station)
+    return versions_shape(line, station)
 
 
 @router.post("/stations/{station}/thresholds/proposals/{id}/decline", dependencies=[requires(Role.ENGINEER)])
 def decline(line: TheLine, station: TheStation, caller: TheCaller, id: int, body: DecisionBody) -> Versions:
     """Refuse a proposal, or take back one's own."""
     proposals.decline(line, station.name, id, who=caller.author(body.who), note=body.note)
-    return _versions(line, station)
+    return versions_shape(line, station)
 
 
 @router.get("/stations/{station}/thresholds/figures", dependencies=[requires(Role.VIEWER)])
@@ -144,10 +144,11 @@ def try_thresholds(line: TheLine, station: TheStation, body: TrialBody) -> Trial
 def _changed(line: Line, station: Station, made: Version | Proposal, response: Response) -> Versions:
     if isinstance(made, Proposal):
         response.status_code = 202
-    return _versions(line, station)
+    return versions_shape(line, station)
 
 
-def _versions(line: Line, station: Station) -> Versions:
+def versions_shape(line: Line, station: Station) -> Versions:
+    """Thresholds in use, versions and open proposals of a station."""
     versions = [
         VersionShape(accept=v.accept, reject=v.reject, version=v.id, why=v.why, who=v.who, at=v.at)
         for v in line.threshold_versions(station.name)
