@@ -34,6 +34,7 @@ NEEDED = (
     "python_multipart",
     "jinja2",
     "onnxruntime",
+    "prometheus_client",
 )
 """What the extra `serve` brings."""
 

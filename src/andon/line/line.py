@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, rule_versions, versions
@@ -29,6 +29,7 @@ from andon.line.follower import Follower
 from andon.line.golden.golden import Golden
 from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Thresholds
+from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.review.reviews import Reviews
@@ -41,9 +42,6 @@ from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause, Verdict
 from andon.line.versions import Also, Version
 from andon.line.views import AlarmView, Health, Shown, StationView, summary
-
-if TYPE_CHECKING:
-    from andon.line.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -98,7 +96,7 @@ class Line:
                 self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
             )
             self.followers: list[Follower] = [self.outbox, self.golden]
-            self.metrics = _metrics(self)
+            self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
         except BaseException:
             self.store.close()
@@ -401,12 +399,3 @@ class Line:
         view = self.stations[name].view()
         self._shown[name] = (view.state, view.reason, view.per_minute)
         self.events.publish("state", {"station": name, **view.to_json()})
-
-
-def _metrics(line: Line) -> Metrics | None:
-    """Metrics where they are switched on; their library is imported then alone."""
-    if not line.settings.metrics:
-        return None
-    from andon.line.metrics import Metrics
-
-    return Metrics(line)
