@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -153,6 +154,31 @@ def test_equal_bytes_and_equal_names_are_further_parts(line, drop, seen):
     again = line.store.inspections(part_id="a")[0]
     assert again.id > first["b"].id
     assert moved(drop) == [f"a.{again.id}.png", "a.png", "b.png"]
+    a = first["a"].same_as or first["a"].id  # the first of the line, which tests share
+    assert (first["b"].same_as, again.same_as, answer(drop, "b.png")["same_as"]) == (a, a, a)
+
+
+def test_answers_are_a_table_with_one_line_for_each_part(line, drop, seen):
+    look = looking(line, drop, after="keep").look
+    for name, word in (("=1+1.png", "OK"), ("bad.png", "NG")):
+        put(drop, name, word)
+    look()
+    (file,) = drop.glob("answers/answers-????-??-??.csv")
+    with file.open(encoding="utf-8", newline="") as table:
+        told = list(csv.DictReader(table))
+    assert [(row["file"], row["part_id"], row["verdict"], row["same_as"]) for row in told] == [
+        ("./=1+1.png", "./=1+1", "OK", ""),
+        ("bad.png", "bad", "NG", ""),
+    ]
+    assert [int(row["id"]) for row in told] == [row.id for row in rows(line, drop, seen).values()][::-1]
+    whole = file.read_bytes()
+    looking(line, drop, after="keep").look()  # after a restart all are told again
+    assert file.read_bytes() == whole
+    file.write_bytes(whole[:-9])  # a line that a power failure left half
+    looking(line, drop, after="keep").look()
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == whole.decode().splitlines()[-1]
+    assert len(lines) == 4
 
 
 def test_many_files_in_order(line, drop, seen):

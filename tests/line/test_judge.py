@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from conftest import texture
 from PIL import Image
 
 from andon.core.errors import DataError
-from andon.exporting.packed import ProofError
-from andon.line.judge import Judge, Sizes, Thresholds, decoded, map_png, reduced, regions, suffix_of
+from andon.exporting.packed import ProofError, read_pack
+from andon.line.judge import Judge, Thresholds, decoded, map_png, reduced, regions, seen_by, suffix_of
 from andon.line.verdicts import Cause, Verdict
 from andon.runtime.sessions import Outputs
 
@@ -113,6 +114,7 @@ def test_what_is_no_image_is_error(judge, image):
     found = judge.judge(image, judge.thresholds)
     assert (found.verdict, found.cause, found.score) == (Verdict.ERROR, Cause.NOT_AN_IMAGE, None)
     assert "/" not in found.why.split("(")[0]  # no path of this machine
+    assert "skip" not in found.why
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (32, 32), (200, 200)])
@@ -187,12 +189,15 @@ def test_map_has_a_fixed_scale():
     assert small.dtype == np.uint8
 
 
-def test_sizes_of_one_camera():
-    sizes = Sizes((100.0, 100.0), (1.0, 1.0))
-    assert not sizes.differs((100, 100))
-    assert not sizes.differs((110, 108))
-    assert "width / height" in sizes.differs((100, 140))
-    assert "pixels a side" in sizes.differs((300, 300))
+def test_sizes_are_those_that_fit_saw(judge, request):
+    packed = read_pack(request.getfixturevalue("packed"))
+    assert seen_by(packed, judge._model) is judge._model.calibration.seen
+    unknown = SimpleNamespace(fitted=lambda: SimpleNamespace(seen=None))  # a file of before sizes were kept
+    seen = seen_by(packed, unknown)
+    assert not seen.form_differences(64, 64)
+    assert not seen.form_differences(70, 69)
+    assert [note.code for note in seen.form_differences(64, 90)] == ["proportion"]
+    assert [note.code for note in seen.form_differences(200, 200)] == ["size"]
 
 
 def test_suffix_follows_the_content():

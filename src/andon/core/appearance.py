@@ -223,14 +223,19 @@ class TrainingImages:
 
         Of images that are cut into tiles, size and proportions are not compared.
         """
-        return (*(() if tiled else self._of_form(image)), *self._of_content(image))
+        form = () if tiled else self.form_differences(image.width, image.height)
+        return (*form, *self._of_content(image))
 
-    def _of_form(self, image: Appearance) -> Iterator[Note]:
-        size = f"{image.width} x {image.height} pixels"
-        if not _within(image.width / image.height, *self.proportions, PROPORTION_FACTOR):
+    def form_differences(self, width: int, height: int) -> tuple[Note, ...]:
+        """How size and proportions of an image are unlike those of the training images."""
+        return tuple(self._of_form(width, height))
+
+    def _of_form(self, width: int, height: int) -> Iterator[Note]:
+        size = f"{width} x {height} pixels"
+        if not _within(width / height, *self.proportions, PROPORTION_FACTOR):
             yield Note("proportion", f"{size}, learned from width : height {self._range(*self.proportions)}")
         low, high = self.lowest, self.highest
-        area = np.sqrt(image.width * image.height)
+        area = np.sqrt(width * height)
         least, most = np.sqrt(low.width * low.height), np.sqrt(high.width * high.height)
         if not _within(area, least, most, SIZE_FACTOR):
             sides = [f"{one.width} x {one.height}" for one in (low, high)]

@@ -34,6 +34,8 @@ MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Formats of Pillow that are tried, whatever the suffix; the content of a file says which one it is."""
+REMEDY = "replace or remove it, or pass --skip-unreadable"
+"""What to do about a file that cannot be read, on the command line."""
 MAX_PIXELS = 500_000_000
 """Largest default of `max_pixels`."""
 FEWEST_PIXELS = 24_000_000
@@ -106,9 +108,7 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits:
     """
     try:
         if path.stat().st_size == 0:
-            raise DataError(
-                f"{path} is empty (0 bytes): copy it again or remove it, or pass --skip-unreadable"
-            )
+            raise DataError(f"{path} is empty (0 bytes): {REMEDY}")
         with open_image(path) as opened:
             _check_pages(opened, path)
             reduction = _reduce(opened) if reduce else 1
@@ -133,13 +133,10 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits:
         if path.suffix.lower() in {".tif", ".tiff"}:
             return _decode_tiff(path, bit_depth)
         raise DataError(
-            f"{path} cannot be read as a picture (damaged, or none of {', '.join(FORMATS)} inside): "
-            "replace or remove it, or pass --skip-unreadable"
+            f"{path} cannot be read as a picture (damaged, or none of {', '.join(FORMATS)} inside): {REMEDY}"
         ) from error
     except Exception as error:  # Pillow raises many kinds for damaged files
-        raise DataError(
-            f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
-        ) from error
+        raise DataError(f"{path} cannot be read ({_reason(error)}): {REMEDY}") from error
 
 
 def _check_pages(opened: Image.Image, path: Path | str) -> None:
@@ -251,9 +248,7 @@ def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     except (DataError, ConfigError):
         raise
     except Exception as error:  # tifffile raises many kinds for damaged files
-        raise DataError(
-            f"{path} cannot be read ({_reason(error)}): replace or remove it, or pass --skip-unreadable"
-        ) from error
+        raise DataError(f"{path} cannot be read ({_reason(error)}): {REMEDY}") from error
     if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (3, 4):
         values = np.moveaxis(values, 0, 2)  # one plane after the other
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.dtype not in (np.uint8, np.uint16):

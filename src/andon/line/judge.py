@@ -27,8 +27,9 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from andon.core.appearance import TrainingImages, measure
 from andon.core.errors import ConfigError, DataError
-from andon.core.image_files import decode
+from andon.core.image_files import REMEDY, decode
 from andon.core.images import as_uint8
 from andon.core.records import Prediction
 from andon.exporting.packed import Packed, read_pack
@@ -44,8 +45,6 @@ MOST_REGIONS = 32
 """Regions of a part that are kept, the largest ones."""
 MAP_SIDE = 512
 """Longest side of a stored map; each of its pixels is the largest value of a block."""
-SIZE_FACTOR, PROPORTION_FACTOR = 1.25, 1.05
-"""How far the side of an image, or width over height, may lie outside the range of the check images."""
 NEIGHBOURS = np.ones((3, 3), np.int64)
 """Pixels that touch at a corner belong to one region."""
 MEMORY = Path("/dev/shm")
@@ -148,7 +147,7 @@ class Judge:
         # Thresholds may have been changed after the displays were fitted.
         self._score = line_display(found)
         self._pixel = replace(found.pixel_display, threshold=found.pixel.value)
-        self._sizes = Sizes.of(packed)
+        self._seen = seen_by(packed, opened)
         self.evidence = Evidence.of(found, packed.tests())
         self.images: Mapping[str, bytes] = {
             check.origin: packed.members[check.file] for check in packed.checks()
@@ -181,8 +180,9 @@ class Judge:
             pixels = as_uint8(decoded(image, depth, eight_bits=True)) if isinstance(image, bytes) else image
         except DataError as error:
             return Judgement.failed(Cause.NOT_AN_IMAGE, str(error))
-        if self._model.tiling is None and (why := self._sizes.differs((pixels.shape[0], pixels.shape[1]))):
-            return Judgement.failed(Cause.IMAGE_DIFFERS, why)
+        form = self._seen.form_differences(pixels.shape[1], pixels.shape[0])
+        if self._model.tiling is None and form:
+            return Judgement.failed(Cause.IMAGE_DIFFERS, form[0].text)
         outcome = next(iter(self._model.outcomes([pixels], ahead=0, mark=watch)))
         if isinstance(outcome, Unreadable):
             return Judgement.failed(Cause.IMAGE_DIFFERS, str(outcome.error))
@@ -227,39 +227,11 @@ class Stopwatch:
         return {**self._ms, "judge": (time.perf_counter() - self._begin) * 1e3}
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sizes of the check images of a packed file, which stand for those that the model learned from."""
-
-    sides: tuple[float, float]
-    """Smallest and largest root of width x height, pixels."""
-    proportions: tuple[float, float]
-    """Smallest and largest width over height."""
-
-    @classmethod
-    def of(cls, packed: Packed) -> Sizes:
-        """Raises `DataError` where a check image is none."""
-        shapes = [packed.picture(check).shape for check in packed.checks()]
-        sides = [float(np.sqrt(shape[0] * shape[1])) for shape in shapes]
-        proportions = [shape[1] / shape[0] for shape in shapes]
-        return cls((min(sides), max(sides)), (min(proportions), max(proportions)))
-
-    def differs(self, size: tuple[int, int]) -> str:
-        """How an image of (H, W) differs; empty where it does not."""
-        height, width = size
-        side, proportion = float(np.sqrt(height * width)), width / max(height, 1)
-        said = f"the image is {width} x {height} pixels"
-        if not _within(proportion, self.proportions, PROPORTION_FACTOR):
-            least, most = self.proportions
-            return f"{said}, the model learned width / height from {least:.2f} to {most:.2f}"
-        if not _within(side, self.sides, SIZE_FACTOR):
-            least, most = self.sides
-            return f"{said}, the model learned from {least:.0f} to {most:.0f} pixels a side (geometric mean)"
-        return ""
-
-
-def _within(value: float, bounds: tuple[float, float], factor: float) -> bool:
-    return bounds[0] / factor <= value <= bounds[1] * factor
+def seen_by(packed: Packed, model: Model) -> TrainingImages:
+    """What `fit` saw; of a file that does not say so, its check images stand for that. Raises `DataError`."""
+    if (seen := model.fitted().seen) is not None:
+        return seen
+    return TrainingImages.of([measure(packed.picture(check), 8) for check in packed.checks()])
 
 
 def decoded(
@@ -270,7 +242,8 @@ def decoded(
         try:
             return decode(path, bit_depth=bit_depth, eight_bits=eight_bits).pixels
         except DataError as error:
-            raise DataError(str(error).replace(str(path), "the image")) from None
+            said = str(error).replace(REMEDY, "send a whole image").replace(str(path), "the image")
+            raise DataError(said) from None
 
 
 @contextlib.contextmanager

@@ -173,6 +173,7 @@ def summary(row: Inspection) -> dict[str, Any]:
         "score": row.score,
         "regions": [region._asdict() for region in row.regions],
         "image_state": row.image_state.name.lower(),
+        "same_as": row.same_as,
         "has_map": row.map_key is not None,
         "ms": dict(row.ms),
     }
@@ -200,6 +201,7 @@ def answer(row: Inspection) -> dict[str, Any]:
         "ms": dict(row.ms),
         "image_state": row.image_state.name.lower(),
         "image_sha256": row.image_sha256,
+        "same_as": row.same_as,
     }
 
 

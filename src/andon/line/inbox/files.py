@@ -18,6 +18,7 @@ from andon.core.errors import DataError
 from andon.line.clock import SECOND
 from andon.line.judge import decoded, suffix_of
 from andon.line.store import Inspection
+from andon.line.store.inspections import FOLDER_REQUEST
 from andon.line.store.records import LONGEST
 from andon.line.verdicts import Cause
 
@@ -101,7 +102,7 @@ def request_id(station: str, file: Found, content: bytes) -> str:
     """Id of the request: the same for the same file, another one after any change."""
     digest = hashlib.sha256(content).hexdigest()
     key = json.dumps([station, shown(file.name), file.size, file.mtime_ns, digest])
-    return f"folder-{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"{FOLDER_REQUEST}{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def shown(name: str) -> str:

@@ -22,6 +22,7 @@ from andon.core.errors import AndonError, DataError
 from andon.line.clock import Clock, now_us
 from andon.line.inbox import files
 from andon.line.inbox.files import Found
+from andon.line.inbox.table import AnswerTable
 from andon.line.inbox.wake import Waker
 from andon.line.settings import FolderSettings
 from andon.line.station import Answer, NotReady, Part, Station
@@ -80,6 +81,7 @@ class Inbox:
     ) -> None:
         self._settings, self._folder = settings, settings.path
         self._station, self._store, self._alarms, self._clock = station, store, alarms, clock
+        self._table = AnswerTable(self._folder)
         self._pattern = re.compile(settings.names)
         self._sights: dict[str, Sight] = {}
         self._waiting: deque[tuple[Sight, Future[Answer]]] = deque()
@@ -245,6 +247,7 @@ class Inbox:
         assert row is not None
         try:
             files.write_answer(self._folder, name, {"file": files.shown(name), "why": why, **summary(row)})
+            self._table.add(name, row)
             if self._settings.after != "keep" or row.cause == Cause.NOT_AN_IMAGE:
                 files.put_away(self._folder, sight.file, row, delete=self._settings.after == "delete")
                 (self._folder / (name + files.READY_SUFFIX)).unlink(missing_ok=True)

@@ -82,6 +82,8 @@ class InspectionShape(Shape):
     image_state: str
     """`none`, `pending`, `stored`, `lost`, `not_stored`, `deleted`."""
     image_sha256: str | None
+    same_as: int | None
+    """The first part of the station's drop folder with the same bytes; None where this one is the first or came by REST."""
     links: dict[str, str]
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Row, RowMapping, insert, select
+from sqlalchemy import Connection, Row, RowMapping, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from andon.line.clock import HOUR, Clock
@@ -23,9 +23,11 @@ from andon.line.store.records import (
     regions_to_text,
 )
 from andon.line.store.reviews import enqueue
-from andon.line.store.schema import counter, inspection, model, recipe, review_item, station
+from andon.line.store.schema import FROM_FOLDER, counter, inspection, model, recipe, review_item, station
 from andon.line.verdicts import Cause, Opinion, Queued, Verdict
 
+FOLDER_REQUEST = "folder-"
+"""Begin of the request ids of drop folders, as in `FROM_FOLDER`."""
 JOINED = (
     select(
         inspection,
@@ -65,7 +67,7 @@ class Inserter:
         state = self._images.admit(new)
         if state is ImageState.NOT_STORED and self._images.required(new):
             new = new.failed(Cause.DISK_FULL)
-        row = self._row(new, number(), state)
+        row = self._row(new, number(), state, self._same_image(connection, new))
         connection.execute(insert(inspection).values(_columns(row, *self._references(connection, new))))
         self._note(connection, row)
         return Recorded(row.id, False, row)
@@ -118,7 +120,17 @@ class Inserter:
                 f"trigger {new.trigger_no} of {new.station} has a result (inspection {earlier}): count triggers up"
             )
 
-    def _row(self, new: NewInspection, number: int, state: ImageState) -> Inspection:
+    def _same_image(self, connection: Connection, new: NewInspection) -> int | None:
+        """The first part of a drop folder with the same bytes."""
+        if not new.request_id.startswith(FOLDER_REQUEST) or new.image_sha256 is None:
+            return None
+        of_station = inspection.c.station_id == self.station(connection, new.station)
+        same = select(func.min(inspection.c.id)).where(
+            FROM_FOLDER, of_station, inspection.c.image_sha256 == new.image_sha256
+        )
+        return connection.execute(same).scalar()
+
+    def _row(self, new: NewInspection, number: int, state: ImageState, same_as: int | None) -> Inspection:
         image_key, map_key = self._images.keys(number, new, state, self._clock())
         return Inspection(
             id=number,
@@ -144,6 +156,7 @@ class Inserter:
             map_key=map_key,
             image_sha256=new.image_sha256,
             image_bytes=None if image_key is None else len(new.image or b"") + len(new.map or b""),
+            same_as=same_as,
             review_why=new.review_why,
             sample_rate=new.sample_rate,
         )
@@ -234,6 +247,7 @@ def to_inspection(row: Row[Any]) -> Inspection:
         map_key=values["map_key"],
         image_sha256=values["image_sha256"],
         image_bytes=values["image_bytes"],
+        same_as=values["same_as"],
         review_why=None if values["review_why"] is None else Queued(values["review_why"]),
         sample_rate=values["sample_rate"],
         reviewed=_reviewed(values),
@@ -273,6 +287,7 @@ def _columns(row: Inspection, station_id: int, model_id: int, recipe_id: int | N
         "map_key": row.map_key,
         "image_sha256": row.image_sha256,
         "image_bytes": row.image_bytes,
+        "same_as": row.same_as,
         "review_why": row.review_why,
         "sample_rate": row.sample_rate,
     }

@@ -152,6 +152,8 @@ class Inspection:
     image_sha256: str | None
     image_bytes: int | None
     """Image and map together; None where nothing was written."""
+    same_as: int | None = None
+    """The first part of a drop folder of this station with the same bytes, where this one came by the folder later."""
     review_why: Queued | None = None
     sample_rate: float | None = None
     reviewed: Reviewed | None = None
