@@ -11,6 +11,7 @@ from andon.line.store.outbox import Stream
 
 class FakeSink:
     name = "fake"
+    batch = 20
 
     def __init__(self, station: str | None = None) -> None:
         self.station, self.streams = station, tuple(Stream)

@@ -89,20 +89,31 @@ def test_alarms_that_concern_people_go_into_one_mail(server):
         news(1, "raise", "normal", "active_unack"),
         news(2, "stopped", "stop_requested", "stopped", rule=None),
         news(3, "escalate", "active_unack", "active_unack"),
+        news(6, "raise", "rtn_unack", "active_unack"),
+        news(7, "escalate", "active_unack", "active_unack"),
         news(4, "acknowledge", "active_unack", "active_ack"),
         news(5, "raise", "normal", "active_unack", stops=False, rule="disk\nfull"),
     ]
-    for stops_only, told in ((True, 2), (False, 3)):
-        sink = EmailSink(mailer(server.server_address[1]), "hall 2", stops_only=stops_only)
+    now = [0.0]
+    for stops_only, rules, subject in (
+        (True, 1, "hall 2, station press: stop, 3 NG in a row"),
+        (False, 2, "hall 2, station press: stop, 3 NG in a row and 1 more"),
+    ):
+        server_mailer = mailer(server.server_address[1])
+        sink = EmailSink(server_mailer, "hall 2", stops_only=stops_only, monotonic=lambda: now[0])
         assert [*sink.deliver(reports, threading.Event())] == reports
         mail = email.message_from_string(server.mails[-1], policy=default)
-        assert mail["Subject"] == f"hall 2, station press: stop, 3 NG in a row and {told - 1} more"
+        assert mail["Subject"] == subject
         assert mail["To"] == "a@x, b@x" and mail["Auto-Submitted"] == "auto-generated"
         text = mail.get_content()
-        assert text.count("station press") == told and text.count("Nobody has acknowledged it yet.") == 1
-        assert "The line stopped: three bad." in text
-    assert [*sink.deliver(reports[1:2], threading.Event())] == reports[1:2]
+        assert text.count("station press") == rules
+        assert "The line stopped: three bad. Raised 2 times. Nobody has acknowledged it yet." in text
+    assert [*sink.deliver(reports[1:2], threading.Event())] == reports[1:2]  # concerns nobody
+    assert [*sink.deliver(reports, threading.Event())] == []  # waits for the end of the pause
     assert len(server.mails) == 2
+    now[0] += 60.0
+    assert [*sink.deliver(reports, threading.Event())] == reports
+    assert len(server.mails) == 3
 
 
 def test_a_report_as_text_and_page(server):

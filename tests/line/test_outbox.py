@@ -9,8 +9,9 @@ import pytest
 
 from andon.line.clock import SECOND
 from andon.line.outbox import courier as module
-from andon.line.outbox.courier import BATCH, LONGEST, REFUSALS, Courier
+from andon.line.outbox.courier import LONGEST, REFUSALS, Courier
 from andon.line.outbox.reports import Refused, Undelivered
+from andon.line.store import StoreUnavailable
 from andon.line.store.outbox import Position, Stream, position
 from line.running import answer, running, until
 from line.storing import NOON, part
@@ -54,7 +55,7 @@ def rounds(courier: Courier) -> None:
 def test_everything_from_now_on_in_order(store, sink, time):
     record(store, 1, 2)
     courier = Courier(sink, store, lambda: NOW)
-    ids = record(store, 3, 2 * BATCH + 5)
+    ids = record(store, 3, 2 * FakeSink.batch + 5)
     rounds(courier)
     assert (sink.ids(), sink.seqs()) == (ids, [*range(1, len(ids) + 1)])
     assert courier.figures().told == len(ids)
@@ -167,6 +168,19 @@ def test_a_fault_of_the_program_does_not_end_the_thread(store, sink, time):
     time.now += 1.0
     courier.round()
     assert sink.ids() == ids
+
+
+def test_without_the_database_the_sink_is_kept_up(store, sink, time, monkeypatch):
+    courier, refreshed = Courier(sink, store, lambda: NOW), []
+    sink.refresh = lambda: refreshed.append(1)
+
+    def gone(question, **options):
+        raise StoreUnavailable("the database is gone")
+
+    monkeypatch.setattr(store, "ask", gone)
+    for _ in range(3):
+        assert not courier.round()
+    assert (len(refreshed), courier.figures().error) == (3, "the database is gone")
 
 
 class Hanging(FakeSink):

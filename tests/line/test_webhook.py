@@ -50,7 +50,8 @@ def deliver(sink, *reports):
     return [*sink.deliver(reports, threading.Event())]
 
 
-def test_a_signed_request(report):
+def test_a_signed_request(report, caplog):
+    caplog.set_level("INFO")
     receiver = Receiver()
     assert deliver(sink_to(receiver), report, report) == [report, report]
     request = receiver.requests[0]
@@ -63,6 +64,7 @@ def test_a_signed_request(report):
     content = f"result_1.{NOON // SECOND + 3}.".encode() + request.content
     digest = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
     assert headers["webhook-signature"] == f"v1,{digest}"
+    assert "hunter2" not in caplog.text
 
 
 def test_the_signature_of_the_standard():

@@ -25,8 +25,6 @@ Connection = Any
 """A connection of the store, handed through to its functions."""
 NOTHING = Waiting(0, None)
 
-BATCH = 20
-"""Reports that are read at once."""
 BATCH_SECONDS = 0.05
 """Shortest time between two full batches: at most 400 reports a second, so that catching up leaves the processor to judging."""
 LONGEST = 30 * DAY
@@ -120,7 +118,9 @@ class Courier:
             self.sink.refresh()
             for stream in self.sink.streams:
                 more |= self._tell(stream)
-        except (Undelivered, StoreError) as error:
+        except StoreError as error:
+            self._failed(str(error), pause=False)  # the sink goes on with what needs no row
+        except Undelivered as error:
             self._failed(str(error))
         except Exception as error:
             LOG.exception("%s failed", self.sink.name)
@@ -158,9 +158,9 @@ class Courier:
         return found
 
     def _tell(self, stream: Stream) -> bool:
-        """Tell the next batch. Whether it was full."""
+        """Tell the next batch. Whether it was full, and all of it was told."""
         reports = self._next(stream)
-        full = len(reports) == BATCH
+        last = reports[-1].id if len(reports) == self.sink.batch else None
         while reports and reports[0].at < self._clock() - LONGEST:
             self._done(reports.pop(0), lost=True)
         try:
@@ -173,14 +173,14 @@ class Courier:
                 LOG.error("%s: %s %d is given up: %s", self.sink.name, stream, refused.id, error)
                 self._done(refused, lost=True)
             raise
-        return full
+        return self._positions[stream].id == last
 
     def _next(self, stream: Stream) -> list[Report]:
-        at, of = self._positions[stream], self.sink.station
+        at, of, most = self._positions[stream], self.sink.station, self.sink.batch
         if stream is Stream.RESULT:
-            rows = self._store.ask(lambda connection: outbox.results_after(connection, at.id, of, BATCH))
+            rows = self._store.ask(lambda connection: outbox.results_after(connection, at.id, of, most))
             return [result_report(row, at.seq + i) for i, row in enumerate(rows, start=1)]
-        news = self._store.ask(lambda connection: outbox.alarms_after(connection, at.id, of, BATCH))
+        news = self._store.ask(lambda connection: outbox.alarms_after(connection, at.id, of, most))
         return [alarm_report(each, at.seq + i) for i, each in enumerate(news, start=1)]
 
     def _done(self, report: Report, *, lost: bool = False) -> None:
@@ -188,13 +188,14 @@ class Courier:
         self._positions[report.stream] = Position(report.id, before.seq + 1, before.lost + lost)
         self._refusals = 0
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, *, pause: bool = True) -> None:
         if why != self._error:
             LOG.warning("%s: %s; it is tried again", self.sink.name, why)
         self._since = self._since or self._clock()
         self._error = why
-        self._next_try = time.monotonic() + min(FIRST_PAUSE * 2**self._tries, LONGEST_PAUSE)
-        self._tries = min(self._tries + 1, 10)
+        if pause:
+            self._next_try = time.monotonic() + min(FIRST_PAUSE * 2**self._tries, LONGEST_PAUSE)
+            self._tries = min(self._tries + 1, 10)
 
     def _worked(self) -> None:
         if self._error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import smtplib
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -22,6 +23,8 @@ from andon.line.outbox.settings import EmailSettings
 from andon.line.store.outbox import Stream
 
 TIMEOUT_SECONDS = 20.0
+PAUSE_SECONDS = 60.0
+"""Shortest time between two mails about alarms."""
 LONGEST_SUBJECT = 150
 
 
@@ -60,13 +63,22 @@ class Mailer:
 
 
 class EmailSink:
-    """Mails alarms: all that wait in one mail."""
+    """Mails alarms: all that wait in one mail, at most one in `PAUSE_SECONDS`."""
 
     name, station = "email", None
     streams: Sequence[Stream] = (Stream.ALARM,)
+    batch = 1000
 
-    def __init__(self, mailer: Mailer, line: str, *, stops_only: bool = False) -> None:
+    def __init__(
+        self,
+        mailer: Mailer,
+        line: str,
+        *,
+        stops_only: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._mailer, self._line, self._stops_only = mailer, line, stops_only
+        self._monotonic, self._next = monotonic, 0.0
 
     def refresh(self) -> None:
         """There is nothing to keep up."""
@@ -75,7 +87,10 @@ class EmailSink:
         """One mail about all reports that concern people. Raises `Undelivered`."""
         told = [report for report in reports if self._concerns(report)]
         if told:
+            if self._monotonic() < self._next:
+                return
             self._mailer.send(*alarm_mail(self._line, told))
+            self._next = self._monotonic() + PAUSE_SECONDS
         yield from reports
 
     def close(self) -> None:
@@ -89,23 +104,28 @@ class EmailSink:
 
 
 def alarm_mail(line: str, reports: Sequence[Report]) -> tuple[str, str]:
-    """Subject and text of a mail about alarms."""
-    first = reports[0].data
-    more = f" and {len(reports) - 1} more" if len(reports) > 1 else ""
+    """Subject and text of a mail about alarms: one paragraph for each rule of a station, about its last report."""
+    groups: dict[tuple[str, str], list[Report]] = {}
+    for report in reports:
+        groups.setdefault((report.station, report.data["rule"]), []).append(report)
+    last = [group[-1] for group in groups.values()]
+    stops = [report for report in last if report.data["stops"]]
+    first = (stops or last)[0].data
+    more = f" and {len(last) - 1} more" if len(last) > 1 else ""
     subject = (
         f"{line}, station {first['station']}: {'stop' if first['stops'] else 'call'}, {first['rule']}{more}"
     )
-    return subject, "\n\n".join(_paragraph(report) for report in reports) + "\n"
+    return subject, "\n\n".join(_paragraph(group) for group in groups.values()) + "\n"
 
 
-def _paragraph(report: Report) -> str:
-    data = report.data
-    time = datetime.fromtimestamp(report.at / SECOND).astimezone().isoformat(" ", "seconds")
+def _paragraph(reports: Sequence[Report]) -> str:
+    report, data = reports[-1], reports[-1].data
+    when = datetime.fromtimestamp(report.at / SECOND).astimezone().isoformat(" ", "seconds")
+    raised = sum(each.data["event"] != ESCALATE for each in reports)
+    often = f" Raised {raised} times." if raised > 1 else ""
     again = " Nobody has acknowledged it yet." if data["event"] == ESCALATE else ""
     what = "The line stopped" if data["stops"] else "A person is called"
-    return (
-        f"{time}, station {data['station']}: {data['rule']}\n{what}: {data['note'] or data['rule']}.{again}"
-    )
+    return f"{when}, station {report.station}: {data['rule']}\n{what}: {data['note'] or data['rule']}.{often}{again}"
 
 
 def message(settings: EmailSettings, subject: str, text: str, html: str = "") -> EmailMessage:

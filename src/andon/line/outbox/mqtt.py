@@ -161,6 +161,7 @@ class MqttSink:
     """Tells the broker about one station."""
 
     streams: Sequence[Stream] = (Stream.RESULT, Stream.ALARM)
+    batch = 20
 
     def __init__(
         self,

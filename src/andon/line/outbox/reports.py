@@ -53,6 +53,10 @@ class Sink(Protocol):
         """Reports of this station alone; None: of all."""
 
     @property
+    def batch(self) -> int:
+        """Most reports at once."""
+
+    @property
     def streams(self) -> Sequence[Stream]:
         """What is told."""
 
@@ -60,7 +64,10 @@ class Sink(Protocol):
         """Connect where that is needed, and tell what counts now. Called each second. Raises `Undelivered`."""
 
     def deliver(self, reports: Sequence[Report], ending: threading.Event) -> Iterator[Report]:
-        """Tell reports in order; each is yielded once the receiver has it. Raises `Undelivered`; ends early at `ending`."""
+        """Tell reports in order; each is yielded once the receiver has it. Raises `Undelivered`.
+
+        May end before all are told, at `ending` or to wait; the rest is handed over again.
+        """
 
     def close(self) -> None:
         """Say goodbye."""

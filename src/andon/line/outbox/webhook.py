@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import logging
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,9 @@ from andon.line.outbox.reports import Refused, Report, Undelivered
 from andon.line.outbox.settings import WebhookSettings
 from andon.line.store.outbox import Stream
 
+logging.getLogger("httpx").setLevel(
+    logging.WARNING
+)  # otherwise it logs whole addresses, which may hold secrets
 TIMEOUT_SECONDS = 10.0
 REFUSING = (400, 413, 415, 422)
 """Statuses about the report itself: it is given up after some attempts. All others are about the receiver."""
@@ -40,6 +44,7 @@ class WebhookSink:
     """Tells one program."""
 
     station = None
+    batch = 20
 
     def __init__(
         self,
