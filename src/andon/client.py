@@ -84,12 +84,18 @@ class Client:
         part_id: str | None = None,
         lot: str | None = None,
         request_id: str | None = None,
+        trigger_no: int | None = None,
         tries: int = 3,
     ) -> Answer:
-        """Judge an encoded image. A broken connection is tried again with the same request id, so that a part has one row."""
+        """Judge an encoded image. A broken connection is tried again with the same request id, so that a part has one row.
+
+        `trigger_no`: the trigger of a PLC that waits for this image.
+        """
         content = image.read_bytes() if isinstance(image, Path) else image
         named = {"part_id": part_id, "lot": lot, "request_id": request_id or uuid.uuid4().hex}
         query: dict[str, str | int] = {key: text for key, text in named.items() if text is not None}
+        if trigger_no is not None:
+            query["trigger_no"] = trigger_no
         query["wait"] = int(self._timeout * 900)  # milliseconds, below the timeout
         path = f"{API}/stations/{quote(station, safe='')}/inspections"
         for left in reversed(range(tries)):

@@ -96,6 +96,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name in SERVING:
             _fail(f"this command needs {error.name}, which is not installed: pip install 'andon[serve]'", 2)
+        if error.name == "pymodbus":
+            _fail("this command needs pymodbus, which is not installed: pip install 'andon[modbus]'", 2)
         if error.name not in LEARNING:
             raise
         _fail(

@@ -1,7 +1,10 @@
-"""`andon simulate`: parts for load tests."""
+"""`andon simulate`: parts for load tests, and a PLC that triggers them."""
 
 from __future__ import annotations
 
+import random
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +15,19 @@ from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.client import Client
+    from andon.line.plc.simulate import Result as PlcResult
     from andon.line.simulate import Result
 
+
 app = typer.Typer()
+simulate = typer.Typer(
+    no_args_is_help=True, help="Send images to a running line, or play a PLC that triggers its parts."
+)
+app.add_typer(simulate, name="simulate")
 
 
-@app.command()
-def simulate(
+@simulate.command("images")
+def send_images(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files or folders.")],
     url: Annotated[str, typer.Option(help="Address of a running `andon serve`.")] = "http://localhost:8000",
     station: Annotated[str, typer.Option(help="Station; not needed where there is one.")] = "",
@@ -45,6 +54,71 @@ def simulate(
         print_json(result.to_json())
         return
     _print(result)
+
+
+@simulate.command("plc")
+def play_plc(
+    host: Annotated[str, typer.Argument(help="Where `andon serve` listens for PLCs.")],
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5020,
+    unit: Annotated[int, typer.Option(min=1, max=247, help="Modbus unit of the station.")] = 1,
+    base: Annotated[int, typer.Option(min=0, help="Address of its first register.")] = 0,
+    cycles: Annotated[int, typer.Option(min=1, help="Parts to trigger.")] = 100,
+    rate: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Parts a second.")] = 1.0,
+    faults: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of cycles with a pause, a dropped connection, a wrong level."
+        ),
+    ] = 0.0,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Images that follow the triggers; not needed where a camera takes them."),
+    ] = None,
+    url: Annotated[str, typer.Option(help="Address for the images.")] = "http://localhost:8000",
+    station: Annotated[str, typer.Option(help="Station for the images; not needed where there is one.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Play a PLC: trigger parts over Modbus TCP, check every block, print verdicts and times from trigger to result."""
+    from andon.client import Client
+    from andon.line import simulate as line
+    from andon.line.plc.master import Master
+    from andon.line.plc.simulate import Plc
+
+    photos = cycle([file.read_bytes() for file in line.images(images)]) if images else None
+    with (
+        Client(url) as client,
+        ThreadPoolExecutor() as pool,
+        Master(host, port, unit=unit, base=base) as master,
+    ):
+        name = station or _only_station(client) if photos else ""
+
+        def follow(number: int) -> None:
+            if photos is not None:
+                pool.submit(client.inspect, name, next(photos), trigger_no=number)
+
+        master.read()  # says at once where nobody listens
+        result = Plc(master, image=follow).run(
+            cycles, rate=rate, faults=faults, first=random.randrange(1 << 16)
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print_plc(result)
+    if result.violations:
+        raise typer.Exit(1)
+
+
+def _print_plc(result: PlcResult) -> None:
+    found = result.to_json()
+    print(f"{found['cycles']} parts, {found['per_minute']} a minute")
+    for title, count in {**found["verdicts"], **found["faults"]}.items():
+        print(f"  {title}: {count}")
+    if times := found["ms"]:
+        print(
+            f"from trigger to result: p50 {times['p50']} ms, p99 {times['p99']} ms, largest {times['largest']} ms"
+        )
+    for violation in found["violations"]:
+        print(f"wrong: {violation}")
 
 
 def _only_station(client: Client) -> str:

@@ -32,6 +32,8 @@ from andon.line.judge import Judge, Thresholds
 from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
+from andon.line.plc import connect as plc
+from andon.line.plc.unit import Shoot
 from andon.line.review.reviews import Reviews
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
@@ -64,9 +66,17 @@ class Line:
     """Stations, store, alarms and events of one process."""
 
     def __init__(
-        self, settings: LineSettings, *, clock: Clock = now_us, open_judge: OpenJudge = Judge
+        self,
+        settings: LineSettings,
+        *,
+        clock: Clock = now_us,
+        open_judge: OpenJudge = Judge,
+        shoot: Mapping[str, Shoot] | None = None,
     ) -> None:
-        """Open models and store. Raises `DataError` and `ConfigError` for what cannot work."""
+        """Open models and store; `shoot`: what takes the images of stations that a PLC triggers.
+
+        Raises `DataError` and `ConfigError` for what cannot work.
+        """
         self.settings, self.clock = settings, clock
         threads = max(1, (os.cpu_count() or 1) // max(1, len(settings.stations)))
         self.store = Store.open(
@@ -98,6 +108,7 @@ class Line:
             self.followers: list[Follower] = [self.outbox, self.golden]
             self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
+            self.followers += plc.followers(settings, self.stations, self.store, shoot or {}, clock)
         except BaseException:
             self.store.close()
             raise

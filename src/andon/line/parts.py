@@ -22,6 +22,10 @@ class QueueFull(AndonError):  # noqa: N818
     """The queue of the station is full. The part is a row with verdict ERROR, cause `overrun`."""
 
 
+class NoTrigger(AndonError):  # noqa: N818
+    """The image belongs to no trigger that waits for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """An image of a part that came. Times are microseconds UTC."""

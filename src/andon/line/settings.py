@@ -27,6 +27,7 @@ from andon.line.access import AccessSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
 from andon.line.golden.settings import GoldenSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
+from andon.line.plc.settings import ModbusSettings, PlcSettings
 from andon.line.review.settings import ReviewSettings
 from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
@@ -98,6 +99,8 @@ class StationSettings(LineConfig):
     """Accept and reject; by default those of the packed model."""
     folder: FolderSettings | None = None
     """Where images are taken from; by default from REST alone."""
+    plc: PlcSettings | None = None
+    """A PLC that triggers the parts; by default none."""
     rules: tuple[AnyRule, ...] = DEFAULT_RULES
     """Stop rules."""
     golden: GoldenSettings = GoldenSettings()
@@ -185,6 +188,7 @@ class LineSettings(LineConfig):
     webhooks: tuple[WebhookSettings, ...] = ()
     email: EmailSettings | None = None
     access: AccessSettings = AccessSettings()
+    modbus: ModbusSettings = ModbusSettings()
     stations: tuple[StationSettings, ...] = ()
 
     @classmethod
@@ -236,6 +240,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         ("escalation", EscalationSettings),
         ("retention", RetentionSettings),
         ("access", AccessSettings),
+        ("modbus", ModbusSettings),
     ):
         if name in values:
             where = f"{file}, [{name}]"
@@ -268,6 +273,9 @@ def _station(file: Path, name: str, values: object) -> StationSettings:
     if "review" in found:
         review = table(found["review"], f"{where}, review")
         found["review"] = ReviewSettings.parse(review, where=f"{where}, review")
+    if "plc" in found:
+        plc = f"{where}, plc"
+        found["plc"] = PlcSettings.parse(table(found["plc"], plc), where=plc)
     if isinstance(found.get("rules"), list):
         places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(found["rules"], start=1)]
         found["rules"] = tuple(parse_rule(table(rule, place), where=place) for place, rule in places)
@@ -303,6 +311,9 @@ def _check(settings: LineSettings, where: str) -> None:
             raise ConfigError(
                 f"station {station.name} in {where}: there is no folder {station.folder.path}; make it"
             )
+    twice = first_twice(str(station.plc.unit) for station in settings.stations if station.plc)
+    if twice:
+        raise ConfigError(f"two stations in {where} have the Modbus unit {twice}: give each its own")
     twice = first_twice(str(s.folder.path.resolve()) for s in settings.stations if s.folder)
     if twice:
         raise ConfigError(f"two stations in {where} read the folder {twice}: give each its own")

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import TypeVar
 
 from andon.core.errors import AndonError, DataError
@@ -25,6 +26,7 @@ from andon.line.part_rows import base_row, golden_row, held_row, judged_row
 from andon.line.parts import Answer as Answer
 from andon.line.parts import Errand, InUse, Job, Stage, Taken, resolve
 from andon.line.parts import NotReady as NotReady
+from andon.line.parts import NoTrigger as NoTrigger
 from andon.line.parts import Part as Part
 from andon.line.parts import QueueFull as QueueFull
 from andon.line.readiness import VERIFYING, Readiness
@@ -65,6 +67,8 @@ class Station(Readiness):
         self._claim: Future[Taken] | None = None
         self.may_pass: Callable[[], bool] = lambda: True
         """Whether a part may be OK now; must not wait. Otherwise a part that is not NG is ERROR (`golden_failed`)."""
+        self.triggered: Callable[[Part], Part] = lambda part: part
+        """A part from outside with the PLC's trigger that waits for it; raises `NoTrigger`."""
         self._closing = False
         self._patience = max(settings.cycle_s, COMMIT_SECONDS)
         self._judging_since: float | None = None
@@ -93,6 +97,18 @@ class Station(Readiness):
         """`submit` for senders that can wait: None, and no row, where the queue is full or the model not verified."""
         entered = self._enter(part, self._base(part))
         return None if isinstance(entered, Cause) else entered
+
+    def record_missing(self, part: Part, cause: Cause) -> Future[Recorded]:
+        """Store a part without image as ERROR. The future raises `StoreError`; `RequestConflict` where its trigger has a row."""
+        new = replace(self._base(part).failed(cause), image=None, image_sha256=None)
+        future = self._store.record(new)
+
+        def tell(done: Future[Recorded]) -> None:
+            if done.exception() is None and not done.result().replayed:
+                self._listener.recorded(self, done.result())
+
+        future.add_done_callback(tell)
+        return future
 
     def between_parts(self, work: Callable[[Judging, Thresholds], T]) -> Future[T]:
         """Run `work` in the judging thread once no part waits. Cancelled where the station ends before."""

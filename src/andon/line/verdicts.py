@@ -71,6 +71,8 @@ class Cause(StrEnum):
     """The station had no verified detector."""
     RESULTS_LOST = "results_lost"
     """Triggered before a restart, never judged."""
+    REPEATED = "repeated_trigger"
+    """The PLC triggered with the number of the part before."""
     DISK_FULL = "disk_full"
     """The image cannot be kept, and the station requires it."""
     GOLDEN_FAILED = "golden_failed"

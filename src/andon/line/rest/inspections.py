@@ -33,7 +33,7 @@ from andon.line.rest.shapes import (
 )
 from andon.line.rest.upload import read_part
 from andon.line.roles import Role
-from andon.line.station import Answer, NotReady, Part, QueueFull, Station
+from andon.line.station import Answer, NotReady, NoTrigger, Part, QueueFull, Station
 from andon.line.store import Inspection, Recorded
 from andon.line.store.audit import Entry
 from andon.line.verdicts import Cause, Region, Verdict
@@ -222,7 +222,9 @@ def _known(line: Line, part: Part) -> Recorded | None:
 
 def _submit(station: Station, part: Part) -> Future[Answer]:
     try:
-        return station.submit(part)
+        return station.submit(station.triggered(part))
+    except NoTrigger as error:
+        raise Problem(409, "no_trigger", str(error), retry=RETRY_SECONDS) from None
     except QueueFull as error:
         raise Problem(503, "overrun", str(error), retry=RETRY_SECONDS, verdict="ERROR") from None
     except NotReady as error:

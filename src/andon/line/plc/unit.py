@@ -1,0 +1,272 @@
+"""One station behind a PLC: the handshake, carried out on a station, and the registers as a master reads and writes them.
+
+The thread of the server owns a unit; `claim` and what follows committed rows may be called by any thread. Registers are
+made when they are read, in one step, so that a block never mixes two parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from andon.core.errors import AndonError
+from andon.line.andon_states import StationState
+from andon.line.clock import Clock, now_us
+from andon.line.parts import NoTrigger, Part
+from andon.line.plc import handshake
+from andon.line.plc.handshake import Effect, Error, Handshake, Judge, Outcome, Refuse, Trigger
+from andon.line.plc.registers import (
+    COMMAND_WORDS,
+    Results,
+    Status,
+    decode_commands,
+    encode,
+)
+from andon.line.plc.settings import PlcSettings
+from andon.line.station import Station
+from andon.line.store import Inspection, RequestConflict
+from andon.line.verdicts import Cause, Verdict
+from andon.line.views import StationView
+
+LOG = logging.getLogger(__name__)
+
+Shoot = Callable[[Trigger], bytes | None]
+"""Takes the image of a part, encoded; None where there is none. Called in a thread of its own, it may wait."""
+FAULT = "plc"
+MARGIN_SECONDS = 1.0
+"""For commit and hand-over, beyond the time for image and judgement."""
+STORED_WITHIN = 5.0
+"""Seconds in which the row of a part without image should be committed."""
+BEATS_PER_SECOND = 10
+
+
+class Unit:
+    """The PLC of one station."""
+
+    def __init__(
+        self,
+        station: Station,
+        settings: PlcSettings,
+        *,
+        shoot: Shoot | None = None,
+        stop_seen: Callable[[str], object] = lambda station: None,
+        clock: Clock = now_us,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`shoot`: takes the images; by default they follow by REST with the number of the trigger."""
+        cycle = station.settings.cycle_s
+        self.station, self.settings = station, settings
+        self._image_s = settings.image_ms / 1000 or cycle
+        self.handshake = Handshake(
+            ack_s=settings.ack_ms / 1000 or cycle, result_s=self._image_s + cycle + MARGIN_SECONDS
+        )
+        self._shoot, self._stop_seen, self._clock, self._steady = shoot, stop_seen, clock, steady
+        self._words = [0] * COMMAND_WORDS
+        self._around = Results()
+        self._lock = threading.Lock()
+        self._awaited: tuple[Trigger, int] | None = None
+        """The part whose image has not come, and its time, microseconds UTC."""
+        self._claimed: Part | None = None
+        """The last image that a trigger got."""
+        self._session, self._began = uuid.uuid4().hex[:12], steady()
+        self._pool: Executor | None = None
+        self._post: Callable[..., object] = lambda call, *arguments: call(*arguments)
+
+    def connect(self, pool: Executor, post: Callable[..., object]) -> None:
+        """Take triggers. `pool` runs what waits; `post` calls a function in the thread of the server."""
+        self._pool, self._post = pool, post
+        self.station.triggered = self.claim
+
+    # The master ---------------------------------------------------------------------------------------------------
+
+    def results(self) -> list[int]:
+        """The block of the station now."""
+        shown, around = self.handshake.shown(), self._around
+        beat = int(self._steady() * BEATS_PER_SECOND)
+        return encode(
+            replace(
+                around,
+                **{name: getattr(shown, name) for name in handshake.SHOWN},
+                status=shown.status | around.status,
+                heartbeat=beat,
+                queue=self.station.waiting,
+            )
+        )
+
+    def commands(self) -> list[int]:
+        """The block of the PLC as it was written last."""
+        return list(self._words)
+
+    def write(self, offset: int, words: Sequence[int]) -> None:
+        """A master wrote registers from `offset` of the block on."""
+        self._words[offset : offset + len(words)] = words
+        self._apply(self.handshake.written(decode_commands(self._words), self._steady()))
+
+    def write_bits(self, offset: int, bits: Sequence[bool]) -> None:
+        """A master wrote command bits as coils."""
+        word = self._words[0]
+        for place, bit in enumerate(bits, start=offset):
+            word = word | 1 << place if bit else word & ~(1 << place)
+        self.write(0, [word])
+
+    # The station --------------------------------------------------------------------------------------------------
+
+    def claim(self, part: Part) -> Part:
+        """The part as its trigger says: serial number, part id, lot, time. Images without a number are left as they are.
+
+        The same request again gets the same trigger. Raises `NoTrigger`.
+        """
+        if part.trigger_no is None:
+            return part
+        with self._lock:
+            if self._claimed is not None and self._claimed.request_id == part.request_id:
+                return replace(self._claimed, image=part.image)
+            awaited = self._awaited
+            if awaited is None or awaited[0].number != part.trigger_no:
+                raise NoTrigger(
+                    f"no trigger {part.trigger_no} of station {self.station.name} waits for an image: "
+                    "send it after the trigger, once"
+                )
+            trigger, at = awaited
+            claimed = replace(
+                part,
+                trigger_no=trigger.serial,
+                part_id=trigger.part_id or part.part_id,
+                lot=trigger.lot or part.lot,
+                t_trigger=at,
+            )
+            self._awaited, self._claimed = None, claimed
+        self._post(self._imaged, trigger.serial)
+        return claimed
+
+    def part(self, row: Inspection) -> None:
+        """A part of the station was committed."""
+        self._post(self._finished, row)
+
+    def look(self, view: StationView) -> None:
+        """Take over what the station shows besides the part: stop, call, counts, alarms."""
+        bits = {
+            Status.STOP_REQUEST: view.wants_stop,
+            Status.CALL: view.machine is StationState.CALL,
+            Status.GOLDEN_DUE: view.check_due,
+        }
+        self._around = Results(
+            status=Status(sum(bit for bit, is_set in bits.items() if is_set)),
+            total=sum(view.counts.values()),
+            ng=view.counts.get(Verdict.NG, 0),
+            alarms=len(view.alarms),
+        )
+
+    def tick(self) -> None:
+        """A tenth of a second has passed."""
+        now = self._steady()
+        late = self._late(now)
+        if late is not None:
+            self._refuse(late, Cause.TIMEOUT)
+        can_judge = self.station.is_verified and "model" not in self.station.faults
+        self._apply(self.handshake.tick(now, can_judge))
+        if now - self._began >= handshake.SILENT_SECONDS or self.handshake.alive:
+            silent = (
+                f"the heartbeat of the PLC stands still for {handshake.SILENT_SECONDS:g} s: see PLC and cable"
+            )
+            self.station.set_fault(FAULT, None if self.handshake.alive else silent)
+
+    def close(self) -> None:
+        """No image is awaited any more: the part whose image has not come is lost."""
+        with self._lock:
+            awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            self._store_missing(awaited[0], Cause.RESULTS_LOST, awaited[1])
+
+    # Inside -------------------------------------------------------------------------------------------------------
+
+    def _apply(self, change: tuple[Handshake, list[Effect]]) -> None:
+        self.handshake, effects = change
+        for effect in effects:
+            if isinstance(effect, Judge):
+                self._judge(effect.trigger)
+            elif isinstance(effect, Refuse):
+                self._refuse(effect.trigger, effect.cause)
+            elif isinstance(effect, handshake.SetRecipe):
+                self.handshake = self.handshake.recipe_set(False)
+            else:
+                self._stop_seen(self.station.name)
+
+    def _judge(self, trigger: Trigger) -> None:
+        with self._lock:
+            self._awaited = (trigger, self._clock())
+        if self._shoot is not None:
+            self._run(self._take, trigger)
+
+    def _take(self, trigger: Trigger) -> None:
+        """In a thread of its own."""
+        assert self._shoot is not None
+        image = self._shoot(trigger)
+        if image:
+            part = Part(image, self._request_id(trigger), trigger_no=trigger.number, source="plc")
+            self.station.submit(self.claim(part))
+
+    def _late(self, now: float) -> Trigger | None:
+        """The part whose image did not come in time; it takes none any more."""
+        with self._lock:
+            if self._awaited is None or now - self._awaited[0].at <= self._image_s:
+                return None
+            trigger, self._awaited = self._awaited[0], None
+        return trigger
+
+    def _refuse(self, trigger: Trigger, cause: Cause) -> None:
+        self._run(self._store_missing, trigger, cause, self._clock())
+
+    def _store_missing(self, trigger: Trigger, cause: Cause, at: int) -> None:
+        part = Part(
+            b"",
+            f"{self._request_id(trigger)}-{cause.value}",
+            part_id=trigger.part_id or None,
+            lot=trigger.lot or None,
+            trigger_no=trigger.serial,
+            t_trigger=at,
+            source="plc",
+        )
+        with contextlib.suppress(RequestConflict):  # it has its row
+            self.station.record_missing(part, cause).result(STORED_WITHIN)
+
+    def _request_id(self, trigger: Trigger) -> str:
+        return f"plc-{self.station.name}-{self._session}-{trigger.serial}"
+
+    def _run(self, call: Callable[..., object], *arguments: object) -> None:
+        """In the pool; what fails there is logged, and the part becomes ERROR at its limit."""
+
+        def guarded() -> None:
+            try:
+                call(*arguments)
+            except AndonError as error:
+                LOG.warning("station %s: %s", self.station.name, error)
+            except Exception:
+                LOG.exception("station %s: the PLC's part failed", self.station.name)
+
+        assert self._pool is not None
+        self._pool.submit(guarded)
+
+    def _imaged(self, serial: int) -> None:
+        self.handshake = self.handshake.imaged(serial)
+
+    def _finished(self, row: Inspection) -> None:
+        if row.trigger_no is None:
+            return
+        outcome = Outcome(
+            verdict=row.verdict,
+            inspection=row.id,
+            score=math.nan if row.score is None else row.score,
+            threshold_version=row.threshold_version or 0,
+            judge_ms=round(row.ms.get("judge", 0.0)),
+        )
+        lacks_image = row.cause == Cause.TIMEOUT and row.image_sha256 is None
+        error = Error.NO_IMAGE if lacks_image else Error.NONE
+        self.handshake = self.handshake.finished(row.trigger_no, outcome, self._steady(), error)
