@@ -20,6 +20,7 @@ from andon.detectors._recipes import RecipeSettings
 from andon.detectors._registry import detector_class, detector_names
 from andon.line import access
 from andon.line import settings as line
+from andon.line.drift import settings as drift
 from andon.line.golden import settings as golden
 from andon.line.outbox import settings as outbox
 from andon.line.plc import settings as plc
@@ -43,6 +44,7 @@ SHARED: dict[str, type[Config]] = {
     "golden": golden.GoldenSettings,
     "review": review.ReviewSettings,
     "access": access.AccessSettings,
+    "drift": line.DriftSettings,
 }
 """Groups of settings that several classes have; a table may leave out those that keep the group's default."""
 REQUIRED = "required"
@@ -57,7 +59,7 @@ def required_classes() -> dict[str, type[Config]]:
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
     found += [DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings, *KINDS.values()]
-    for module in (line, access, golden, outbox, plc, review):
+    for module in (line, access, golden, outbox, plc, review, drift):
         members = vars(module).values()
         found += [cls for cls in members if inspect.isclass(cls) and cls.__module__ == module.__name__]
     return {cls.__name__: cls for cls in found if cls.model_fields}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from andon.line.judge import Judgement
 from andon.line.store import Inspection
 
 
@@ -10,6 +11,9 @@ class Follower:
 
     def start(self) -> None:
         """The line judges parts from now on."""
+
+    def judged(self, station: str, request_id: str, judgement: Judgement) -> None:
+        """An image was judged; its row follows. Called by the judging thread: it must not wait either."""
 
     def part(self, row: Inspection) -> None:
         """A part was judged and committed. Golden parts are left out."""

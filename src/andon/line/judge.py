@@ -31,7 +31,7 @@ from andon.core.appearance import TrainingImages, measure
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import REMEDY, decode
 from andon.core.images import as_uint8
-from andon.core.records import Prediction
+from andon.core.records import Note, Prediction
 from andon.exporting.packed import Packed, read_pack
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.runtime import Model
@@ -94,6 +94,10 @@ class Judgement:
     """Why the verdict is ERROR; None for every other."""
     why: str = ""
     """The cause in words, for the log and the sender."""
+    pixels: Pixels | None = field(default=None, compare=False, repr=False)
+    """The decoded image (H, W, 3) or (H, W), for those who measure it."""
+    notes: tuple[Note, ...] = ()
+    """How the image is unlike the training images."""
     ms: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of each stage: `decode`, `network`, `post-processing`, `map`, and their sum `judge`."""
 
@@ -193,7 +197,7 @@ class Judge:
         watch("post-processing")
         drawn = map_png(self._pixel(reduced(found.raw_map)))
         watch("map")
-        return replace(judgement, map=drawn)
+        return replace(judgement, map=drawn, pixels=pixels, notes=outcome.notes)
 
     def _judgement(self, found: Prediction, thresholds: Thresholds) -> Judgement:
         score = float(self._score(np.float64(found.raw_score)))

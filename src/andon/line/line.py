@@ -24,11 +24,12 @@ from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
+from andon.line.drift.follower import DriftFollower
 from andon.line.events import Events
 from andon.line.follower import Follower
 from andon.line.golden.golden import Golden
 from andon.line.inbox import Inbox
-from andon.line.judge import Judge, Thresholds
+from andon.line.judge import Judge, Judgement, Thresholds
 from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
@@ -109,6 +110,9 @@ class Line:
             self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
             self.followers += plc.followers(settings, self.stations, self.store, shoot or {}, clock)
+            self.drift = DriftFollower(self.store, settings.drift, self.stations, self.alarms, clock=clock)
+            if settings.drift.watch:
+                self.followers.append(self.drift)
         except BaseException:
             self.store.close()
             raise
@@ -234,6 +238,14 @@ class Line:
     def recorded(self, station: Station, recorded: Recorded) -> None:
         """A new row was committed."""
         self._jobs.put(lambda: self._part(recorded.row))
+
+    def judged(self, station: Station, request_id: str, judgement: Judgement) -> None:
+        """An image was judged."""
+        try:
+            for follower in self.followers:
+                follower.judged(station.name, request_id, judgement)
+        except Exception:  # the part has its verdict, whatever becomes of who follows
+            LOG.exception("an image was not followed")
 
     def condition_changed(self, station: Station) -> None:
         """Whether the model is verified, or what fails, changed."""

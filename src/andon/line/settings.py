@@ -25,6 +25,7 @@ from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
 from andon.line.access import AccessSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
+from andon.line.drift.settings import DriftSettings
 from andon.line.golden.settings import GoldenSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
 from andon.line.plc.settings import ModbusSettings, PlcSettings
@@ -189,6 +190,7 @@ class LineSettings(LineConfig):
     email: EmailSettings | None = None
     access: AccessSettings = AccessSettings()
     modbus: ModbusSettings = ModbusSettings()
+    drift: DriftSettings = DriftSettings()
     stations: tuple[StationSettings, ...] = ()
 
     @classmethod
@@ -241,6 +243,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         ("retention", RetentionSettings),
         ("access", AccessSettings),
         ("modbus", ModbusSettings),
+        ("drift", DriftSettings),
     ):
         if name in values:
             where = f"{file}, [{name}]"

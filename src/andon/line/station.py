@@ -285,6 +285,7 @@ class Station(Readiness):
         new = judged_row(job, judgement, in_use, ms, self._clock(), draw, self.settings.keep_images)
         if job.taken is None and not self.may_pass():
             new = held_row(new)
+        self._listener.judged(self, job.part.request_id, judgement)
         self._record(job, new, judgement.why)
 
     def _record(self, job: Job, new: NewInspection, why: str) -> None:

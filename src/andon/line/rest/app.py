@@ -17,6 +17,7 @@ from andon.line.line import Line
 from andon.line.rest import (
     accounts,
     audit,
+    drift,
     events,
     inspections,
     log_in,
@@ -68,7 +69,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     app.state.pictures = Pictures()
     problems.install(app)
     app.add_exception_handler(NoCaller, _no_caller)
-    for module in (inspections, stations, thresholds, rules, events, outbox, log_in, audit):
+    for module in (inspections, stations, thresholds, rules, events, outbox, log_in, audit, drift):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
         pages.router,
@@ -78,6 +79,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         log_in.page_router,
         accounts.page_router,
         audit.page_router,
+        drift.page_router,
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:
