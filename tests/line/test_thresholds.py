@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import delete
 from sqlalchemy import text as sql
 
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.rules import InARow, SamePlace
 from andon.line.store import PastScore, StoreError, rows
+from andon.line.store.schema import review_item
 from andon.line.studio.histogram import histogram
 from andon.line.studio.whatif import what_if
-from andon.line.verdicts import Region, Verdict
+from andon.line.verdicts import Opinion, Region, Verdict
 from andon.thresholds.evidence import Evidence, Images
 from line.asking import Client
 from line.running import PICTURE, FakeJudge, answer, running, settings
@@ -51,6 +53,14 @@ class KnowingJudge(FakeJudge):
         return replace(found, verdict=thresholds.verdict(score), score=score, score_raw=score)
 
 
+def review(connection, opinions: dict[int, Opinion]) -> None:
+    """People have said this about parts of the one station."""
+    for id, opinion in opinions.items():
+        connection.execute(delete(review_item).where(review_item.c.id == id))
+        values = {"wanted": 1, "given": 1, "opinion": opinion.value, "overridden": 0}
+        rows.add(connection, "review_item", id=id, station_id=1, **values)
+
+
 @pytest.fixture(scope="module")
 def line(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     """A line that has judged 40 parts with scores from 0.8 to 1.19, the last an error."""
@@ -59,6 +69,8 @@ def line(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for number in range(80, 119):
             answer(started.stations["press"], number)
         answer(started.stations["press"], 119, "ERROR")
+        opinions = {11: Opinion.BAD, 31: Opinion.GOOD, 40: Opinion.BAD}  # the last has no score
+        started.store.write(lambda connection: review(connection, opinions)).result()
         yield started
 
 
@@ -134,6 +146,9 @@ def test_page_says_all_before_any_script_runs(line, client):
     assert '<strong id="claim">473</strong>' in text
     assert f'<strong id="cost">{0.1 * 100 / 2 + 0.9 / 4:.4g}</strong>' in text
     assert "Bad, passes: x" in text and "Good, stopped: d" in text
+    assert (counts["reviewed_good.stopped"], counts["reviewed_bad.passed"]) == ("1 of 1", "1 of 1")
+    assert "Good, stopped: part 31" in text and "Bad, passes: part 11" in text
+    assert 'src="/api/v1/inspections/11/thumbnail" alt' in text
     assert 'name=x" alt' in text and 'name=d" alt' not in text
     image = client.get(f"{ADDRESS}/image", params={"name": "x"})
     assert (image.headers["content-type"], image.content) == ("image/png", PICTURE)

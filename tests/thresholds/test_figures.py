@@ -107,10 +107,10 @@ def test_scores_are_on_the_scale_of_the_line():
 
 
 def test_wrong_images_nearest_first():
-    found = wrong_images(KNOWN, 1.0, 1.1)
+    found = wrong_images([KNOWN.good, KNOWN.good_tests], [KNOWN.bad], 1.0, 1.1)
     assert [(image.kind, image.name) for image in found] == [("bad", "b0"), ("good", "t1")]
     assert [image.distance for image in found] == pytest.approx([0.05, 0.1])
-    assert all(image.distance >= 0 for image in wrong_images(KNOWN, 0.3, 0.3))
+    assert all(image.distance >= 0 for image in wrong_images([KNOWN.good], [KNOWN.bad], 0.3, 0.3))
 
 
 def test_cost_of_both_mistakes():

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -212,17 +212,18 @@ def parts_to_claim(rate: float, misses: int = 0) -> int | None:
     return high
 
 
-def wrong_images(evidence: Evidence, accept: float, reject: float) -> list[Wrong]:
+def wrong_images(good: Iterable[Images], bad: Iterable[Images], accept: float, reject: float) -> list[Wrong]:
     """Good images that are stopped and bad ones that pass, the nearest to its threshold first."""
     found = [
         Wrong("good", name, session, score, score - reject)
-        for images in (evidence.good, evidence.good_tests)
+        for images in good
         for score, name, session in _each(images)
         if score >= reject
     ]
     found += [
         Wrong("bad", name, session, score, accept - score)
-        for score, name, session in _each(evidence.bad)
+        for images in bad
+        for score, name, session in _each(images)
         if score < accept
     ]
     return sorted(found, key=lambda image: (image.distance, image.kind, image.name))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from andon.line.line import Line
 from andon.line.page.render import percent as percent_text
 from andon.line.rest.access import TheLine, TheStation, requires
 from andon.line.rest.html import html
@@ -14,9 +17,10 @@ from andon.line.rest.problems import not_found
 from andon.line.rest.shapes import PREFIX
 from andon.line.rest.thresholds import NEAREST, Score, versions_shape
 from andon.line.roles import Role
-from andon.line.store import PastScore
+from andon.line.store import PastScore, reviews
 from andon.line.studio.histogram import histogram
-from andon.thresholds.evidence import Evidence
+from andon.line.verdicts import Opinion
+from andon.thresholds.evidence import Images
 from andon.thresholds.figures import Figures, Prices, Share, cost, figures, verdicts, wrong_images
 
 page_router = APIRouter(default_response_class=HTMLResponse)
@@ -49,6 +53,9 @@ def thresholds_page(
     scored = [part for part in stored if part.score is not None]
     of_line = [part.score for part in scored if part.score is not None]
     found, known = figures(model.evidence, low, high), model.evidence
+    good, bad, pictures = _reviewed(line, station.name, scored)
+    base = f"{PREFIX}/stations/{station.name}/thresholds/image?"
+    pictures |= {name: base + urlencode({"name": name}) for name in model.images}
     prices = Prices(escape, rejected, percent / 100)
     every = (known.good.scores, known.good_tests.scores, known.bad.scores, of_line)
     return html(
@@ -60,17 +67,21 @@ def thresholds_page(
         parts=parts,
         prices={"escape": f"{escape:g}", "rejected": f"{rejected:g}", "percent": f"{percent:g}"},
         figures=found,
-        cells=cells(found, of_line),
+        cells=cells(found, of_line, good, bad),
         cost=cost(known, low, high, prices),
-        wrong=wrong_images(known, low, high)[:NEAREST],
-        images=model.images,
+        wrong=wrong_images((known.good, known.good_tests, good), (known.bad, bad), low, high)[:NEAREST],
+        pictures=pictures,
         missing=known.missing,
         histogram=histogram(every, (low, high)),
         totals=dict(zip(KINDS, map(len, every), strict=True)),
         changes=versions_shape(line, station),
-        initial=_initial(
-            line.settings.second_person, station.name, now.version or 0, known, scored, [*model.images]
-        ),
+        initial={
+            "station": station.name,
+            "version": now.version or 0,
+            "known": known.to_json() | {"reviewed_good": asdict(good), "reviewed_bad": asdict(bad)},
+            "pictures": pictures,
+            "line": of_line,
+        },
     )
 
 
@@ -83,10 +94,27 @@ def known_image(station: TheStation, name: Annotated[str, Query(max_length=1000)
     return Response(found, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
 
-def cells(found: Figures, of_line: list[float]) -> dict[str, dict[str, str]]:
+def _reviewed(line: Line, station: str, parts: list[PastScore]) -> tuple[Images, Images, dict[str, str]]:
+    """Parts that people called good, those that they called bad, and addresses of their pictures by name."""
+    if not parts:
+        return Images(), Images(), {}
+    said = line.store.ask(lambda c: reviews.decided(c, station_name=station, first=parts[0].id))
+    names = {part.id: f"part {part.id}" for part in parts if part.id in said}
+    good, bad = (
+        Images(
+            tuple(part.score for part in parts if part.score is not None and said.get(part.id) is opinion),
+            tuple(names[part.id] for part in parts if said.get(part.id) is opinion),
+        )
+        for opinion in (Opinion.GOOD, Opinion.BAD)
+    )
+    return good, bad, {name: f"{PREFIX}/inspections/{id}/thumbnail" for id, name in names.items()}
+
+
+def cells(found: Figures, of_line: list[float], good: Images, bad: Images) -> dict[str, dict[str, str]]:
     """Texts of the table, by kind and verdict; the script of the page writes the same ones."""
     kinds = {"good": found.good, "good_tests": found.good_tests, "bad": found.bad}
-    kinds["line"] = verdicts(of_line, found.accept, found.reject)
+    of_parts = {"line": of_line, "reviewed_good": good.scores, "reviewed_bad": bad.scores}
+    kinds |= {kind: verdicts(scores, found.accept, found.reject) for kind, scores in of_parts.items()}
     shares = {
         f"{kind}.{name}": share for kind, each in kinds.items() for name, share in each._asdict().items()
     }
@@ -106,23 +134,4 @@ def share_text(share: Share) -> dict[str, str]:
     return {
         "count": f"{share.count} of {share.n}",
         "interval": f"{percent_text(low)} to {percent_text(high)} %" if share.n else "–",
-    }
-
-
-def _initial(
-    second_person: bool,
-    station: str,
-    version: int,
-    known: Evidence,
-    scored: list[PastScore],
-    images: list[str],
-) -> dict[str, Any]:
-    """What the script counts."""
-    return {
-        "station": station,
-        "version": version,
-        "second_person": second_person,
-        "known": known.to_json(),
-        "images": images,
-        "line": {"ids": [part.id for part in scored], "scores": [part.score for part in scored]},
     }

@@ -119,6 +119,20 @@ def judged(connection: Connection, *, after: int, limit: int) -> list[int]:
     return [*connection.execute(query.order_by(review_item.c.id).limit(limit)).scalars()]
 
 
+def decided(connection: Connection, *, station_name: str, first: int) -> dict[int, Opinion]:
+    """Parts of a station from an id on that a person called good or bad, with the opinion that counts."""
+    query = (
+        select(review_item.c.id, review_item.c.opinion)
+        .join(station, review_item.c.station_id == station.c.id)
+        .where(
+            station.c.name == station_name,
+            review_item.c.id >= first,
+            review_item.c.opinion.in_([Opinion.GOOD.value, Opinion.BAD.value]),
+        )
+    )
+    return {row: Opinion(opinion) for row, opinion in connection.execute(query)}
+
+
 def _waiting(who: str, stations: Collection[str], skip: Sequence[int]) -> Select[tuple[int]]:
     return (
         select(review_item.c.id)

@@ -5,7 +5,7 @@ import { element, json } from "./shared.js";
 import { send } from "./live.js";
 import { below, cost, interval, partsToClaim, places, verdicts } from "./statistics.js";
 
-const { station, version, known, images, line } = json("initial");
+const { station, version, known, pictures, line } = json("initial");
 const address = `/api/v1/stations/${station}/thresholds`;
 const at = (id) => document.getElementById(id);
 const ascending = (scores) => Float64Array.from(scores).sort();
@@ -18,7 +18,9 @@ const sorted = {
   good: ascending(known.good.scores),
   good_tests: ascending(known.good_tests.scores),
   bad: ascending(known.bad.scores),
-  line: ascending(line.scores),
+  line: ascending(line),
+  reviewed_good: ascending(known.reviewed_good.scores),
+  reviewed_bad: ascending(known.reviewed_bad.scores),
 };
 const allGood = ascending([...known.good.scores, ...known.good_tests.scores]);
 const within = ascending(known.within);
@@ -117,13 +119,15 @@ function byScore(kind, ...groups) {
   return found.sort((a, b) => a.score - b.score || (a.name < b.name ? -1 : 1));
 }
 
-const goodByScore = byScore("good", known.good, known.good_tests);
-const badByScore = byScore("bad", known.bad);
+const goodByScore = byScore("good", known.good, known.good_tests, known.reviewed_good);
+const badByScore = byScore("bad", known.bad, known.reviewed_bad);
+const goodScores = goodByScore.map((image) => image.score);
+const badScores = badByScore.map((image) => image.score);
 
 // Good images that are stopped and bad ones that pass, the nearest to its threshold first.
 function wrongImages() {
-  const first = below(allGood, now.reject);
-  const last = below(sorted.bad, now.accept);
+  const first = below(goodScores, now.reject);
+  const last = below(badScores, now.accept);
   const good = goodByScore.slice(first, first + LISTED).map((image) => ({ ...image, distance: image.score - now.reject }));
   const bad = badByScore.slice(Math.max(0, last - LISTED), last).map((image) => ({ ...image, distance: now.accept - image.score }));
   const text = (image) => `${image.kind} ${image.name}`;
@@ -142,8 +146,7 @@ function listWrong() {
 }
 
 function picture(image) {
-  if (!images.includes(image.name)) return [];
-  return [element("img", { src: `${address}/image?name=${encodeURIComponent(image.name)}`, alt: "", loading: "lazy" })];
+  return image.name in pictures ? [element("img", { src: pictures[image.name], alt: "", loading: "lazy" })] : [];
 }
 
 function move(name, value) {
