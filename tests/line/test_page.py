@@ -111,6 +111,7 @@ def test_no_score_on_the_line_page(client):
         ({"lot": "L1", "verdict": "NG"}, 2),
         ({"part_id": "part-7"}, 1),
         ({"part_id": "none"}, 0),
+        ({"reviewed": "overridden"}, 0),
         ({"since": "2999-01-01T00:00"}, 0),
         ({"since": "1999-01-01T00:00"}, 10),
     ],

@@ -25,6 +25,7 @@ from andon.line.rest import (
     outbox,
     pages,
     problems,
+    reviews,
     rule_pages,
     rules,
     stations,
@@ -69,10 +70,11 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     app.state.pictures = Pictures()
     problems.install(app)
     app.add_exception_handler(NoCaller, _no_caller)
-    for module in (inspections, stations, thresholds, rules, events, outbox, log_in, audit, drift):
+    for module in (inspections, reviews, stations, thresholds, rules, events, outbox, log_in, audit, drift):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
         pages.router,
+        reviews.page_router,
         rule_pages.page_router,
         threshold_pages.page_router,
         outbox.page_router,

@@ -34,7 +34,7 @@ from andon.line.rest.shapes import (
 from andon.line.rest.upload import read_part
 from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, NoTrigger, Part, QueueFull, Station
-from andon.line.store import Inspection, Recorded
+from andon.line.store import Inspection, Recorded, ReviewFilter
 from andon.line.store.audit import Entry
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.line.views import VerdictName
@@ -109,6 +109,7 @@ def list_inspections(
     verdict: VerdictName | None = None,
     part_id: Filter = None,
     lot: Filter = None,
+    reviewed: ReviewFilter | None = None,
     since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     request_id: Filter = None,
@@ -118,7 +119,7 @@ def list_inspections(
     if request_id is not None:
         row = line.store.by_request(request_id)
         return Page(inspections=[] if row is None else [inspection_shape(row)], next=None)
-    filters = {"station": station, "part_id": part_id, "lot": lot, "since": since}
+    filters = {"station": station, "part_id": part_id, "lot": lot, "since": since, "reviewed": reviewed}
     rows = line.store.inspections(
         station=station,
         verdict=None if verdict is None else Verdict[verdict],
@@ -127,6 +128,7 @@ def list_inspections(
         since=since,
         before_id=before_id,
         limit=limit,
+        reviewed=reviewed,
     )
     following = None
     if len(rows) == limit:
@@ -196,12 +198,20 @@ def export(
     verdict: VerdictName | None = None,
     lot: Filter = None,
     since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    reviewed: ReviewFilter | None = None,
 ) -> StreamingResponse:
     """All inspections, newest first, as CSV; sent page by page."""
     if caller.name:
-        filters = {"station": station, "verdict": verdict, "lot": lot, "since": since}
+        filters = {
+            "station": station,
+            "verdict": verdict,
+            "lot": lot,
+            "since": since,
+            "reviewed": reviewed,
+        }
         line.store.audit(Entry(caller.name, "export", "inspections", new=filters))
-    rows = _export(line, station, None if verdict is None else Verdict[verdict], lot, since)
+    chosen = None if verdict is None else Verdict[verdict]
+    rows = _export(line, station=station, verdict=chosen, lot=lot, since=since, reviewed=reviewed)
     headers = {"Content-Disposition": 'attachment; filename="inspections.csv"'}
     return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -259,20 +269,17 @@ def _file(content: bytes | None, media_type: str, row: Inspection) -> Response:
 COLUMNS = (
     *("id", "station", "t_trigger", "t_done", "part_id", "lot", "recipe", "verdict", "score", "score_raw"),
     *("cause", "threshold_version", "model_sha256", "image_state", "request_id"),
+    *("opinion", "defect_type", "reviewer", "overridden"),
 )
 
 
-def _export(
-    line: Line, station: str | None, verdict: Verdict | None, lot: str | None, since: int | None
-) -> Iterator[str]:
+def _export(line: Line, **filters: Any) -> Iterator[str]:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
     before: int | None = None
     while True:
-        page = line.store.inspections(
-            station=station, verdict=verdict, lot=lot, since=since, before_id=before, limit=EXPORT_PAGE
-        )
+        page = line.store.inspections(**filters, before_id=before, limit=EXPORT_PAGE)
         for row in page:
             shape = inspection_shape(row)
             writer.writerow([_cell(getattr(shape, name)) for name in COLUMNS])

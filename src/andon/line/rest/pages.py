@@ -67,12 +67,15 @@ def history(
     part_id: Text = "",
     lot: Text = "",
     since: Text = "",
+    reviewed: Text = "",
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Response:
     """What happened, newest first, by station, verdict, part id, lot and time."""
     filters = {"station": station, "verdict": verdict, "part_id": part_id, "lot": lot, "since": since}
+    filters["reviewed"] = reviewed
     chosen: dict[str, Any] = {key: filters[key] or None for key in ("station", "part_id", "lot")}
     chosen["verdict"] = Verdict[verdict] if verdict in ("OK", "NG", "REVIEW", "ERROR") else None
+    chosen["reviewed"] = reviewed if reviewed in ("reviewed", "overridden") else None
     chosen["since"], problem = time_of(since)
     try:
         rows = line.store.inspections(**chosen, before_id=before_id, limit=PAGE)
@@ -94,9 +97,9 @@ def history(
 
 
 @router.get("/inspections/{id}", dependencies=[requires(Role.VIEWER)])
-def inspection(row: TheRow) -> Response:
+def inspection(line: TheLine, row: TheRow) -> Response:
     """One part."""
-    return html("inspection", row=row)
+    return html("inspection", row=row, reviews=line.reviews.history(row.id))
 
 
 @router.get("/docs", dependencies=[requires(Role.VIEWER)])

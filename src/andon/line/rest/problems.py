@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from andon.core.errors import UsageError
 from andon.line.andon_states import NotAllowed
 from andon.line.models import UnknownRecipe
+from andon.line.review.reviews import Held, OutOfDate
 from andon.line.store import QueryTimeout, RequestConflict, StoreError
 from andon.line.versions import Stale
 
@@ -86,6 +87,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Stale)
     def stale(_request: Request, error: Stale) -> JSONResponse:
         return document(412, "stale", str(error))
+
+    @app.exception_handler(OutOfDate)
+    def out_of_date(_request: Request, error: OutOfDate) -> JSONResponse:
+        return document(412, "stale", str(error))
+
+    @app.exception_handler(Held)
+    def held(_request: Request, error: Held) -> JSONResponse:
+        return document(409, "held", str(error))
 
     @app.exception_handler(UsageError)
     def usage(_request: Request, error: UsageError) -> JSONResponse:

@@ -84,6 +84,12 @@ class InspectionShape(Shape):
     image_sha256: str | None
     same_as: int | None
     """The first part of the station's drop folder with the same bytes; None where this one is the first or came by REST."""
+    opinion: str | None
+    """What a person said: `GOOD`, `BAD`, `UNSURE`; None where nobody judged the part."""
+    defect_type: str | None
+    reviewer: str | None
+    overridden: bool
+    """The person said the opposite of the verdict OK or NG."""
     links: dict[str, str]
 
 
@@ -246,4 +252,12 @@ def links(row: Inspection) -> dict[str, str]:
 
 def inspection_shape(row: Inspection) -> InspectionShape:
     """The row as it is answered."""
-    return InspectionShape(**answer(row), links=links(row))
+    said = row.reviewed
+    return InspectionShape(
+        **answer(row),
+        opinion=None if said is None else said.opinion.name,
+        defect_type=None if said is None else said.defect_type,
+        reviewer=None if said is None else said.who,
+        overridden=said is not None and said.overridden,
+        links=links(row),
+    )

@@ -17,7 +17,7 @@ from andon.core.errors import UsageError
 from andon.line.clock import SECOND
 from andon.line.review import figures
 from andon.line.review.sample import wants_second
-from andon.line.review.settings import ReviewSettings
+from andon.line.review.settings import RESERVED, ReviewSettings
 from andon.line.store import Inspection, Store, queries, rows
 from andon.line.store import reviews as stored
 from andon.line.store.audit import Entry, append
@@ -217,14 +217,14 @@ class Reviews:
         self, connection: Connection, row: Inspection, history: Sequence[Review], **lease: Any
     ) -> None:
         """Write what counts now, and the audit."""
-        standing = _standing(history)
-        counts = max(standing, key=lambda review: review.id, default=None)
-        first = min(standing, key=lambda review: review.opinion, default=None)
+        valid = standing(history)
+        counts = max(valid, key=lambda review: review.id, default=None)
+        first = min(valid, key=lambda review: review.opinion, default=None)
         rows.change(
             connection,
             "review_item",
             row.id,
-            given=len(standing),
+            given=len(valid),
             first_who=None if first is None else first.who,
             review_id=history[0].id,
             opinion=None if counts is None else counts.verdict.value,
@@ -246,6 +246,10 @@ def _check(answer: Answer, settings: ReviewSettings) -> None:
         return
     if answer.opinion is not Opinion.BAD:
         raise UsageError("a part that is not bad has no type of defect: leave it out")
+    if answer.defect_type.lower() in RESERVED:
+        raise UsageError(
+            f"{answer.defect_type!r} is the name of a folder with another meaning: choose another"
+        )
     if settings.defect_types and answer.defect_type not in settings.defect_types:
         known = ", ".join(settings.defect_types)
         raise UsageError(f"there is no type of defect {answer.defect_type!r} here: give one of {known}")
@@ -263,7 +267,7 @@ def _item(connection: Connection, id: int) -> Item | None:
     if row is None:
         return None
     history = _history(connection, id)
-    return Item(row, history[0].id if history else 0, bool(_standing(history)))
+    return Item(row, history[0].id if history else 0, bool(standing(history)))
 
 
 def _state(connection: Connection, row: Inspection) -> dict[str, Any]:
@@ -290,8 +294,8 @@ def _add(connection: Connection, review: Review) -> Review:
     )
 
 
-def _standing(history: Sequence[Review]) -> list[Review]:
-    """The last row of each opinion unless it is withdrawn; `history` is newest first."""
+def standing(history: Sequence[Review]) -> list[Review]:
+    """Opinions that stand: the last row of each opinion unless it is withdrawn; `history` is newest first."""
     last: dict[int, Review] = {}
     for review in history:
         last.setdefault(review.opinion, review)

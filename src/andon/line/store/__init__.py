@@ -8,6 +8,7 @@ from andon.line.store.errors import StoreFull as StoreFull
 from andon.line.store.errors import StoreUnavailable as StoreUnavailable
 from andon.line.store.images import DiskLevel as DiskLevel
 from andon.line.store.images import DiskLimits as DiskLimits
+from andon.line.store.queries import ReviewFilter as ReviewFilter
 from andon.line.store.records import ImageState as ImageState
 from andon.line.store.records import Inspection as Inspection
 from andon.line.store.records import NewInspection as NewInspection

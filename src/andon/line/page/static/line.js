@@ -17,6 +17,7 @@ const page = {
   cause: null,
   acknowledged: false,
   lost: false,
+  said: null, // the last opinion that was given on this page
   now: null, // server time, microseconds
 };
 const station = page.view.name;
@@ -90,6 +91,7 @@ function drawPart() {
   if (part.lot) facts.push(element("span", { class: "quiet" }, `lot ${part.lot}`));
   facts.push(element("span", { class: "quiet" }, clock(part.t_done)));
   if (part.cause) facts.push(element("span", {}, words.errors[part.cause] ?? part.cause));
+  if (page.said?.id === part.id) facts.push(element("span", {}, page.said.text));
   if (isEarlier) facts.push(element("span", { class: "earlier" }, "earlier part – Esc: the last"));
   at("facts").replaceChildren(...facts);
   if (picture.part?.id !== part.id) picture.show(part);
@@ -281,6 +283,16 @@ function toggleHeat() {
   picture.toggle(on);
 }
 
+// The opinion on the shown part; the verdict stays.
+const judge = (opinion) => act(async () => {
+  const part = shown();
+  if (!part) return;
+  const address = `${api}/inspections/${part.id}/review`;
+  const { version } = await get(address);
+  await send(address, { who: who(), opinion }, "PUT", { "If-Match": `"${version}"` });
+  page.said = { id: part.id, text: `${who()}: ${opinion.toLowerCase()}` };
+});
+
 function fullScreen() {
   if (document.fullscreenElement) document.exitFullscreen();
   else document.documentElement.requestFullscreen().catch(() => {});
@@ -293,6 +305,9 @@ const keys = {
   ArrowRight: () => step(1),
   Escape: () => look(null),
   h: toggleHeat,
+  g: () => judge("GOOD"),
+  b: () => judge("BAD"),
+  u: () => judge("UNSURE"),
   f: fullScreen,
   "?": () => at("help").showModal(),
 };

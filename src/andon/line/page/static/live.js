@@ -49,10 +49,10 @@ export class Live {
 // Changes repeat the token of the page, which other sites do not know; after a restart of the server it is another one.
 let csrf = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
-export async function send(address, body, method = "POST") {
+export async function send(address, body, method = "POST", headers = {}) {
   const ask = () => fetch(address, {
     method,
-    headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+    headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf, ...headers },
     body: JSON.stringify(body),
   });
   let answer = await ask();
@@ -64,7 +64,7 @@ export async function send(address, body, method = "POST") {
   }
   if (!answer.ok) {
     toLogIn(answer);
-    throw Object.assign(new Error(content.detail ?? `error ${answer.status}`), { code: content.code });
+    throw Object.assign(new Error(content.detail ?? `error ${answer.status}`), { code: content.code, status: answer.status });
   }
   return content;
 }
