@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import httpx
 
-from andon.core.errors import AndonError
+from andon.core.errors import AndonError, UsageError
 
 API = "/api/v1"
 ADDRESS = "http://localhost:8000"
@@ -69,12 +69,22 @@ class Client:
     """Asks one server. Any thread may ask. All methods raise `ClientError`."""
 
     def __init__(
-        self, url: str = ADDRESS, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str = ADDRESS,
+        *,
+        token: str = "",
+        timeout: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`timeout`: seconds in which an answer has to come."""
+        """`token`: of this program, where the line has accounts; `timeout`: seconds in which an answer has to come."""
+        if not token.isascii() or not token.isprintable():
+            raise UsageError("this is no token: give it as `andon token add` printed it")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = timeout
         # The system's proxies are for the internet, not for a line.
-        self._http = httpx.Client(base_url=url, timeout=timeout, transport=transport, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=False
+        )
 
     def inspect(
         self,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 collect_ignore_glob = [] if find_spec("sqlalchemy") else ["test_store*.py", "test_inbox*.py"]
 if find_spec("fastapi") is None:
     collect_ignore_glob += ["test_rest*.py", "test_page*.py", "test_server*.py", "test_client*.py"]
+    collect_ignore_glob += ["test_access*.py", "test_accounts*.py"]
 if find_spec("paho") is None:
     collect_ignore_glob += ["test_mqtt*.py"]
 """Store, REST and pages need the extra `serve`, MQTT the extra `mqtt`."""
@@ -37,6 +38,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module", autouse=True)
 def backbones_built_once() -> None:
     """No backbones here."""
+
+
+@pytest.fixture(scope="session")
+def cheap_hashes() -> Iterator[None]:
+    """Passwords are hashed fast."""
+    from argon2 import PasswordHasher
+
+    from andon.line.accounts import hashing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
 
 
 @pytest.fixture(scope="module")

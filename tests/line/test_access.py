@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from argon2 import PasswordHasher
 from fastapi import routing
 from starlette.staticfiles import StaticFiles
 
@@ -18,6 +17,7 @@ from andon.line.accounts import hashing
 from andon.line.accounts.log_in import IDLE
 from andon.line.line import Line
 from andon.line.rest.access import Requirement
+from andon.line.rest.app import STATIC
 from andon.line.rest.log_in import local
 from andon.line.roles import Role
 from andon.line.store import audit_page
@@ -28,16 +28,11 @@ API = "/api/v1"
 PASSWORD, PIN = "correct horse", "246810"
 OPEN = {f"{API}/health/live", f"{API}/health/ready", "/login"}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap_hashes() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hashing, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        yield
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 
 @pytest.fixture(scope="module")
-def line(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def line(cheap_hashes: None, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
     """A running line with one account for each role, named as the role, behind a proxy at 127.0.0.1."""
     folder = shutil.copytree(empty_store, tmp_path_factory.mktemp("access") / "store")
     with running(folder, "press", "lathe") as started:
@@ -186,6 +181,11 @@ def test_changes_by_cookie_need_the_token_of_the_page(client):
     foreign = {**headers, "X-CSRF-Token": token, "Origin": "http://evil.example"}
     assert code(client.post(stop, headers=foreign, json={})) == (403, "cross_site")
     assert client.post(stop, headers={**headers, "X-CSRF-Token": token}, json={}).status_code == 200
+
+
+def test_scripts_send_changes_by_one_function():
+    asks = {script.name for script in STATIC.glob("*.js") if "fetch(" in script.read_text(encoding="utf-8")}
+    assert asks == {"live.js"}  # whose `send` repeats the token of the page
 
 
 def test_a_locked_log_in_sees_and_acknowledges_by_pin(client, line, monkeypatch):

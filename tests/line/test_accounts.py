@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from argon2 import PasswordHasher
 
 from andon.core.errors import UsageError
 from andon.line.accounts import Accounts, LogIn, LogInFailed, attempts, hashing, log_in
@@ -21,17 +20,15 @@ from line.storing import NOON
 PASSWORD, PIN, HOME = "correct horse", "246810", "10.0.0.7"
 
 
-@pytest.fixture(autouse=True)
-def cheap_hashes(monkeypatch):
-    monkeypatch.setattr(hashing, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-
-
 @dataclass
 class Clock:
     now: int = NOON
 
     def __call__(self):
         return self.now
+
+
+pytestmark = pytest.mark.usefixtures("cheap_hashes")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from andon.cli import (
+    accounts,
     benchmark,
     catalogue,
     data,
@@ -40,6 +41,8 @@ for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, c
 app.add_typer(line.app)
 app.add_typer(simulate.app)
 app.add_typer(line.audit_app, name="audit")
+app.add_typer(accounts.account_app, name="account")
+app.add_typer(accounts.token_app, name="token")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(pretrain.app, name="pretrain")
@@ -66,6 +69,7 @@ SERVING = {
     "python_multipart",
     "sse_starlette",
     "watchdog",
+    "argon2",
     "httpx",
 }
 """Packages of the extra `serve`."""

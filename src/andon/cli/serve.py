@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -31,12 +31,23 @@ NEEDED = (
     "sqlalchemy",
     "alembic",
     "sse_starlette",
+    "argon2",
     "python_multipart",
     "jinja2",
     "onnxruntime",
-    "prometheus_client",
 )
 """What the extra `serve` brings."""
+
+
+class Where(NamedTuple):
+    """Where a server listens, and for whom."""
+
+    host: str
+    port: int
+    names: tuple[str, ...]
+    """Further names by which browsers call it."""
+    is_open: bool
+    """Whether a line without accounts may be reached from other machines."""
 
 
 @app.command()
@@ -65,6 +76,10 @@ def serve(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Serve metrics for Prometheus at /metrics.")
     ] = False,
+    is_open: Annotated[
+        bool,
+        typer.Option("--open", help="Let everyone who reaches the address operate a line without accounts."),
+    ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="A simulated line on photographs in the package.")
     ] = False,
@@ -79,12 +94,13 @@ def serve(
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"serve needs {missing[0]}, which is not installed: pip install 'andon[serve]'")
+    where = Where(host, port, tuple(allow_host or ()), is_open)
     if demo:
         if print_service or station or config:
             raise UsageError(
                 "--demo brings its own station: leave --station, --config and --print-service out"
             )
-        _demo(data, host, port, allow_host or [], metrics=metrics)
+        _demo(data, where, metrics=metrics)
         return
     from andon.line.settings import LineSettings
 
@@ -95,24 +111,22 @@ def serve(
         config, stations=station or [], changes={k: v for k, v in changes.items() if v is not None}
     )
     if print_service is None:
-        _serve(settings, host, port, allow_host or [])
+        _serve(settings, where)
     elif print_service == "systemd":
-        _print_unit(settings, station or [], config, host, port, allow_host or [])
+        _print_unit(settings, station or [], config, where)
     else:
         raise UsageError(f"--print-service {print_service}: only systemd is known")
 
 
-def _serve(settings: LineSettings, host: str, port: int, names: list[str], *, demo: bool = False) -> None:
+def _serve(settings: LineSettings, where: Where, *, demo: bool = False) -> None:
     from andon.line.line import Line
-    from andon.line.server import address, is_loopback, log_to_stderr, serve
+    from andon.line.server import address, log_to_stderr, serve
 
     log_to_stderr()
     line = Line(settings)
-    say(f"andon: {address(host, port)} shows the line; Ctrl-C ends it")
-    if not is_loopback(host):
-        say("andon: everyone in this network can see and operate the line: there are no accounts")
+    say(f"andon: {address(where.host, where.port)} shows the line; Ctrl-C ends it")
     with _camera(line) if demo else contextlib.nullcontext():
-        serve(line, host, port, names=names)
+        serve(line, where.host, where.port, names=where.names, is_open=where.is_open)
 
 
 @contextlib.contextmanager
@@ -128,7 +142,7 @@ def _camera(line: Line) -> Iterator[None]:
         camera.stop()
 
 
-def _demo(data: Path | None, host: str, port: int, names: list[str], *, metrics: bool) -> None:
+def _demo(data: Path | None, where: Where, *, metrics: bool) -> None:
     from andon.line.demo import STATION
     from andon.line.settings import LineSettings
 
@@ -139,7 +153,7 @@ def _demo(data: Path | None, host: str, port: int, names: list[str], *, metrics:
         say(
             "andon: good parts for a minute, then a fault. Stop: Space acknowledges, 1 to 6 give the cause, Enter resumes"
         )
-        _serve(settings, host, port, names, demo=True)
+        _serve(settings, where, demo=True)
 
 
 def _demo_model() -> Path:
@@ -172,21 +186,20 @@ def _demo_model() -> Path:
     return kept
 
 
-def _print_unit(
-    settings: LineSettings, stations: list[str], config: Path | None, host: str, port: int, names: list[str]
-) -> None:
+def _print_unit(settings: LineSettings, stations: list[str], config: Path | None, where: Where) -> None:
     """The unit file of a service with these options; paths are absolute in it."""
     from andon.line.server import systemd_unit
 
     data = settings.data.absolute()
-    words = [sys.executable, "-m", "andon", "serve", "--host", host, "--port", str(port), "--data", str(data)]
+    words = [sys.executable, "-m", "andon", "serve", "--host", where.host, "--port", str(where.port)]
+    words += ["--data", str(data), *(["--open"] if where.is_open else [])]
     for station in stations:
         name, _, model = station.partition("=")
         words += ["--station", f"{name}={Path(model).absolute()}"]
     words += ["--config", str(config.absolute())] if config else []
     words += ["--database", settings.database] if settings.database else []
     words += ["--metrics"] if settings.metrics else []
-    for name in names:
+    for name in where.names:
         words += ["--allow-host", name]
     inboxes = [station.folder.path.absolute() for station in settings.stations if station.folder]
     print(systemd_unit(shlex.join(words), SERVICE_DATA, [data, *inboxes]), end="")

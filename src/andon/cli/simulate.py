@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
@@ -26,6 +27,12 @@ simulate = typer.Typer(
 app.add_typer(simulate, name="simulate")
 
 
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(help="File with a token, where the line has accounts; default: the variable ANDON_TOKEN."),
+]
+
+
 @simulate.command("images")
 def send_images(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Image files or folders.")],
@@ -37,6 +44,7 @@ def send_images(
     faults: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of parts: half an image, no image, sent twice.")
     ] = 0.0,
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Send images to a running line at a rate, with faults; prints verdicts and times from request to answer."""
@@ -47,7 +55,7 @@ def send_images(
     if folder is not None:
         result = line.run(line.to_folder(folder), files, rate=rate, seconds=seconds, faults=faults)
     else:
-        with Client(url) as client:
+        with Client(url, token=_token(token_file)) as client:
             send = line.to_server(client, station or _only_station(client))
             result = line.run(send, files, rate=rate, seconds=seconds, faults=faults)
     if as_json:
@@ -76,6 +84,7 @@ def play_plc(
     ] = None,
     url: Annotated[str, typer.Option(help="Address for the images.")] = "http://localhost:8000",
     station: Annotated[str, typer.Option(help="Station for the images; not needed where there is one.")] = "",
+    token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Play a PLC: trigger parts over Modbus TCP, check every block, print verdicts and times from trigger to result."""
@@ -86,7 +95,7 @@ def play_plc(
 
     photos = cycle([file.read_bytes() for file in line.images(images)]) if images else None
     with (
-        Client(url) as client,
+        Client(url, token=_token(token_file)) as client,
         ThreadPoolExecutor() as pool,
         Master(host, port, unit=unit, base=base) as master,
     ):
@@ -119,6 +128,15 @@ def _print_plc(result: PlcResult) -> None:
         )
     for violation in found["violations"]:
         print(f"wrong: {violation}")
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        return os.environ.get("ANDON_TOKEN", "").strip()
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{file} cannot be read: give a file that holds a token alone") from None
 
 
 def _only_station(client: Client) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 Clock = Callable[[], int]
 """Returns microseconds UTC. Functions that need the time take one, so that tests can set it."""
@@ -18,6 +19,11 @@ DAY = 24 * HOUR
 def now_us() -> int:
     """Microseconds UTC since 1970. The system clock may be set back; ids order parts, times do not."""
     return time.time_ns() // 1000
+
+
+def utc(t: int) -> str:
+    """ISO 8601 of microseconds UTC; the script of each page turns it into local time."""
+    return datetime.fromtimestamp(t / SECOND, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class JumpWatch:

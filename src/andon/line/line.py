@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, rule_versions, versions
@@ -45,6 +45,9 @@ from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause, Verdict
 from andon.line.versions import Also, Version
 from andon.line.views import AlarmView, Health, Shown, StationView, summary
+
+if TYPE_CHECKING:
+    from andon.line.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ class Line:
                 self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
             )
             self.followers: list[Follower] = [self.outbox, self.golden]
-            self.metrics = Metrics(self) if settings.metrics else None
+            self.metrics = _metrics(self)
             self.followers += [self.metrics] if self.metrics else []
             self.followers += plc.followers(settings, self.stations, self.store, shoot or {}, clock)
             self.drift = DriftFollower(self.store, settings.drift, self.stations, self.alarms, clock=clock)
@@ -382,6 +385,7 @@ class Line:
     def _tick(self) -> None:
         self._last_tick = time.monotonic()
         self.alarms.tick()
+        self.store.note_head()
         for follower in self.followers:
             follower.tick()
         self.events.publish("tick", {"t": self.clock()}, keep=False)
@@ -422,3 +426,12 @@ class Line:
         view = self.stations[name].view()
         self._shown[name] = (view.state, view.reason, view.per_minute)
         self.events.publish("state", {"station": name, **view.to_json()})
+
+
+def _metrics(line: Line) -> Metrics | None:
+    """Metrics where they are switched on; their library is imported then alone."""
+    if not line.settings.metrics:
+        return None
+    from andon.line.metrics import Metrics
+
+    return Metrics(line)

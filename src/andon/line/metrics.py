@@ -16,7 +16,7 @@ from andon.line.clock import SECOND
 from andon.line.follower import Follower
 from andon.line.outbox.courier import Figures
 from andon.line.store import Inspection, StoreError, queries
-from andon.line.verdicts import Cause, Verdict
+from andon.line.verdicts import Verdict
 from andon.line.views import StationView, verdict_name
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class Metrics(Follower):
         self._registry.register(Now(line))
 
     def part(self, row: Inspection) -> None:
-        """Count a part of the production."""
-        if row.cause == Cause.GOLDEN_PART:
-            return
+        """Count a part."""
         self._inspections.labels(row.station, verdict_name(row.verdict)).inc()
         if row.verdict is Verdict.ERROR:
             self._errors.labels(row.station, row.cause).inc()
@@ -76,9 +74,7 @@ class Now(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families."""
         line = self._line
-        views = [station.view() for station in line.stations.values()]
-        yield from station_metrics(views)
-        yield golden_age(views, line.clock())
+        yield from station_metrics([station.view() for station in line.stations.values()])
         yield from outbox_metrics(line.outbox.figures(), line.clock())
         yield from _store_metrics(line)
 
@@ -104,17 +100,6 @@ def station_metrics(views: Iterable[StationView]) -> Iterator[Metric]:
         for alarm in view.alarms:
             alarms.add_metric([view.name, alarm.rule], 1)
     yield from (depth, stopped, ready, alarms, models)
-
-
-def golden_age(views: Iterable[StationView], now: int) -> Metric:
-    """Time since golden parts were last judged right, of stations where that has been."""
-    age = GaugeMetricFamily(
-        "andon_golden_age_seconds", "Since golden parts were last judged right.", labels=["station"]
-    )
-    for view in views:
-        if view.golden.passed_at is not None:
-            age.add_metric([view.name], max(0, now - view.golden.passed_at) / SECOND)
-    return age
 
 
 def outbox_metrics(figures: Iterable[Figures], now: int) -> Iterator[Metric]:

@@ -62,12 +62,18 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(line: Line, host: str, port: int, *, names: Collection[str] = ()) -> None:
+def serve(line: Line, host: str, port: int, *, names: Collection[str] = (), is_open: bool = False) -> None:
     """Start the line, serve it, and stop it at SIGTERM or Ctrl-C. `names`: further names of this server.
 
-    Raises `UsageError` where the address cannot be used.
+    Raises `UsageError` where the address cannot be used, and where other machines reach it and there are neither accounts nor
+    tokens, unless `is_open`.
     """
     try:
+        if not (is_open or is_loopback(host) or line.accounts.are_required):
+            raise UsageError(
+                f"{host} is reached from other machines, and there are no accounts: make one (andon account add NAME), "
+                "listen on 127.0.0.1, or let everyone operate the line (--open)"
+            )
         with contextlib.closing(listen(host, port)) as taken:
             line.start()
             with watchdog(line):

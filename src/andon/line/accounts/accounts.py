@@ -51,12 +51,12 @@ class Accounts:
     @property
     def people(self) -> list[Account]:
         """All accounts, by name."""
-        return sorted(self._people.values(), key=lambda account: account.name)
+        return [*self._people.values()]
 
     @property
     def tokens(self) -> list[Token]:
         """All tokens, by name."""
-        return sorted(self._tokens.values(), key=lambda token: token.name)
+        return [*self._tokens.values()]
 
     def named(self, name: str) -> Account | None:
         """The account of this name, disabled or not."""
@@ -269,9 +269,10 @@ class Accounts:
 
 
 def read(connection: Connection) -> tuple[list[Account], list[Token]]:
-    """Accounts and tokens of a database."""
+    """Accounts and tokens of a database, by name."""
     people = [Account(**_typed(row)) for row in rows.find(connection, "account")]
-    return people, [Token(**_typed(row)) for row in rows.find(connection, "api_token")]
+    tokens = [Token(**_typed(row)) for row in rows.find(connection, "api_token")]
+    return sorted(people, key=lambda each: each.name), sorted(tokens, key=lambda each: each.name)
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:

@@ -266,7 +266,6 @@ def state_of(view: StationView) -> dict[str, Any]:
         "wants_stop": view.wants_stop,
         "cause": None if view.cause is None else view.cause.value,
         "is_ready": view.is_ready,
-        "golden": view.golden.state,
         "faults": list(view.faults),
         "model": {"name": view.model_name, "sha256": view.model_sha256},
         "thresholds": view.thresholds._asdict(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from andon.line.clock import SECOND
+from andon.line.clock import utc
 from andon.line.page.words import ERROR_CAUSES, OFFLINE, STATES, STOP_CAUSES, VERDICTS
 from andon.line.roles import ACTING, Role
 
@@ -43,11 +42,6 @@ def data_block(value: Any) -> Markup:
 def percent(rate: float) -> str:
     """Percent with one decimal, halves rounded up as in browsers."""
     return str(Decimal(100 * rate).quantize(Decimal("0.1"), ROUND_HALF_UP))
-
-
-def utc(t: int) -> str:
-    """ISO 8601 of microseconds UTC; the script of each page turns it into local time."""
-    return datetime.fromtimestamp(t / SECOND, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @cache

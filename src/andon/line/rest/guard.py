@@ -20,7 +20,7 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # without any, browsers send forms with the origin "null"
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 LARGEST_IMAGE = 64 * 2**20

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select
 
 from andon.core.errors import DataError, UsageError
 from andon.line.roles import acting_role
-from andon.line.store.connection import FILE_NAME, postgres_engine, reading, sqlite_reader
+from andon.line.store.connection import ask_database
 from andon.line.store.schema import audit
 
 BEGIN = "0" * 64
@@ -133,18 +133,7 @@ def verify_database(url_or_folder: str | Path, known: Head | None = None) -> Ver
 
     Raises `DataError` where there is no database, `StoreError` where it cannot be read.
     """
-    if "://" in str(url_or_folder):
-        engine = postgres_engine(str(url_or_folder))
-    else:
-        file = Path(url_or_folder) / FILE_NAME
-        if not file.is_file():
-            raise DataError(f"{url_or_folder} has no {FILE_NAME}: name the data folder of the line")
-        engine = sqlite_reader(file)
-    try:
-        with reading(engine, VERIFY_SECONDS) as connection:
-            return verify(connection, known)
-    finally:
-        engine.dispose()
+    return ask_database(url_or_folder, lambda connection: verify(connection, known), seconds=VERIFY_SECONDS)
 
 
 def row_hash(row: Mapping[str, Any]) -> str:

@@ -6,10 +6,10 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -22,6 +22,7 @@ from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.files import writing_errors
 from andon.line.store.errors import QueryTimeout, StoreError, StoreFull, StoreUnavailable
 
+T = TypeVar("T")
 Durability = Literal["full", "relaxed"]
 """`full`: a commit survives power loss. `relaxed`: the last commits may be missing after power loss, never half of one."""
 
@@ -198,6 +199,27 @@ def reading(engine: Engine, seconds: float = QUERY_SECONDS) -> Iterator[Connecti
                 yield connection
     except DatabaseError as error:
         raise translated(error) from error
+
+
+def ask_database(
+    url_or_folder: str | Path, question: Callable[[Connection], T], *, seconds: float = QUERY_SECONDS
+) -> T:
+    """Answer of `question(connection)`, which reads a PostgreSQL URL or a data folder; a line may write meanwhile.
+
+    Raises `DataError` where there is no database, `StoreError` where it cannot be read.
+    """
+    if "://" in str(url_or_folder):
+        engine = postgres_engine(str(url_or_folder))
+    else:
+        file = Path(url_or_folder) / FILE_NAME
+        if not file.is_file():
+            raise DataError(f"{url_or_folder} has no {FILE_NAME}: name the data folder of the line")
+        engine = sqlite_reader(file)
+    try:
+        with reading(engine, seconds) as connection:
+            return question(connection)
+    finally:
+        engine.dispose()
 
 
 def lock_folder(folder: Path) -> IO[str]:

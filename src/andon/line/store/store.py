@@ -24,7 +24,7 @@ from andon.core.errors import ConfigError
 from andon.core.files import writing_errors
 from andon.line.clock import DAY, SECOND, Clock, JumpWatch, now_us
 from andon.line.store import queries, recovery
-from andon.line.store.audit import Entry, Head, append
+from andon.line.store.audit import Entry, Head, append, head
 from andon.line.store.connection import (
     FILE_NAME,
     QUERY_SECONDS,
@@ -280,6 +280,11 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def note_head(self) -> None:
+        """Write the head of the audit to the log where this was not done today; waits for nothing."""
+        if self.clock() // DAY != self._head_day:
+            self._writer.submit(head, self._note_head)
 
     def _note_head(self, head: Head) -> None:
         """Write the head of the audit to the log once a day: rows missing at the end show by it."""
