@@ -27,6 +27,7 @@ from andon.line.verdicts import Opinion, Region, Verdict
 from andon.thresholds.evidence import Evidence, Images
 from line.asking import Client
 from line.running import PICTURE, FakeJudge, answer, running, settings
+from line.storing import part
 
 ADDRESS = "/api/v1/stations/press/thresholds"
 KNOWN = Evidence(
@@ -107,6 +108,15 @@ def test_preview_judges_stored_parts_again_and_changes_nothing(line, client):
     assert (few["parts"], few["was"]) == (5, {"NG": 4, "ERROR": 1})
     assert client.post(ADDRESS, json={"accept": 0.5, "reject": 0.6, **EVA}).status_code == 201
     assert scores(line) == before
+
+
+def test_scores_are_those_of_the_model_among_the_newest_parts(store):
+    for number in range(6):
+        store.record(part(number, model_sha256="ab"[number % 2] * 64, score=number / 10)).result()
+    found = store.last_scores("press", "a" * 64, 4, regions_from=0.4)
+    assert [(row.score, bool(row.regions)) for row in found] == [(0.2, False), (0.4, True)]
+    assert store.last_scores("press", "c" * 64, 4, regions_from=0.0) == []
+    assert store.last_scores("oven", "a" * 64, 4, regions_from=0.0) == []
 
 
 def test_what_if_follows_places_of_the_parts_that_are_newly_rejected():

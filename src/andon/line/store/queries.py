@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select, text
 
 from andon.line.clock import HOUR
 from andon.line.store.inspections import JOINED, to_inspection
@@ -137,27 +137,21 @@ def last_verdicts(connection: Connection, station_name: str, n: int) -> list[Pas
 def last_scores(
     connection: Connection, station_name: str, model_sha256: str, n: int, regions_from: float
 ) -> list[PastScore]:
-    """The newest `n` parts that a model judged at a station, oldest first; regions from a score on."""
-    here = (
-        inspection.c.station_id == station_id(connection, station_name),
-        inspection.c.model_id == select(model.c.id).where(model.c.sha256 == model_sha256).scalar_subquery(),
-    )
+    """Those of the newest `n` parts of a station that a model judged, oldest first; regions from a score on."""
     newest = (
-        select(inspection.c.id, inspection.c.t_done, inspection.c.verdict, inspection.c.score)
-        .where(*here)
+        select(inspection)
+        .where(inspection.c.station_id == station_id(connection, station_name))
         .order_by(inspection.c.id.desc())
         .limit(n)
+        .subquery()  # at most `n` rows are read, also where the model is new
     )
-    rows = connection.execute(newest).all()[::-1]
-    if not rows:
-        return []
-    high = select(inspection.c.id, inspection.c.regions_json).where(
-        *here, inspection.c.id >= rows[0].id, inspection.c.score >= regions_from
-    )
-    regions = {row: regions_from_text(found) for row, found in connection.execute(high)}
+    columns = (newest.c.id, newest.c.t_done, newest.c.verdict, newest.c.score)
+    regions = case((newest.c.score >= regions_from, newest.c.regions_json))
+    of_model = newest.c.model_id == select(model.c.id).where(model.c.sha256 == model_sha256).scalar_subquery()
+    found = connection.execute(select(*columns, regions).where(of_model).order_by(newest.c.id))
     return [
-        PastScore(row, t_done, Verdict(verdict), score, regions.get(row, ()))
-        for row, t_done, verdict, score in rows
+        PastScore(row, t_done, Verdict(verdict), score, regions_from_text(text))
+        for row, t_done, verdict, score, text in found
     ]
 
 

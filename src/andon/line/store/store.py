@@ -226,7 +226,7 @@ class Store:
         )
 
     def last_scores(self, station: str, model_sha256: str, n: int, *, regions_from: float) -> list[PastScore]:
-        """The newest `n` parts that a model judged at a station, oldest first, with regions from a score on."""
+        """Those of the newest `n` parts of a station that a model judged, oldest first, with regions from a score on."""
         return self.ask(
             lambda connection: queries.last_scores(connection, station, model_sha256, n, regions_from),
             seconds=REPLAY_SECONDS,
