@@ -85,6 +85,8 @@ class Models:
         """`memory_mb`: MB (10^6 bytes) of packed files that stay open while other recipes are in use."""
         self._store, self._open, self._shelf = store, open_judge, Shelf(memory_mb * 10**6)
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        """Held while a change is asked for and stored, so that the newest row is the newest change."""
         self._keys: dict[str, Key] = {}
         """Of the model in use."""
         self._requests: dict[str, int] = {}
@@ -127,8 +129,9 @@ class Models:
             new={"name": judge.name, "sha256": judge.sha256},
             reason=why,
         )
-        _choose(self._store, station.name, None, pack, entry)
-        self._use(station, key, InUse(judge, thresholds))
+        with self._asking:
+            _choose(self._store, station.name, None, pack, entry)
+            self._use(station, key, InUse(judge, thresholds))
         return found
 
     def set_recipe(self, station: Station, code: str, *, who: str, why: str) -> None:
@@ -146,26 +149,34 @@ class Models:
                 f"another recipe of station {station.name} needs a person or program: give a name"
             )
         key = Key.of(station.name, pack)
-        with self._lock:
-            if station.recipe == code and station.is_verified and self._keys[station.name] == key:
+        with self._asking:
+            if (number := self._ask(station, code, key)) is None:
                 return
-            number = self._requests[station.name] = self._requests.get(station.name, 0) + 1
-            station.pause(f"recipe {code} is being prepared")
-            is_open = key in self._shelf or (self._keys[station.name] == key and station.has_passed)
-        old, new = {"recipe": station.recipe}, {"recipe": code, "model": str(pack)}
-        entry = Entry(who, "recipe", f"station {station.name}", old=old, new=new, reason=why)
-        try:
-            _choose(self._store, station.name, code, pack, entry)
-        except AndonError:
-            station.set_fault("model", f"recipe {code} was not stored: ask for it again")
-            raise
-        if is_open:
+            old, new = {"recipe": station.recipe}, {"recipe": code, "model": str(pack)}
+            entry = Entry(who, "recipe", f"station {station.name}", old=old, new=new, reason=why)
+            try:
+                _choose(self._store, station.name, code, pack, entry)
+            except AndonError:
+                station.set_fault("model", f"recipe {code} was not stored: ask for it again")
+                raise
+        if self._is_open(station, key):
             self._prepare(station, code, key, number)
         else:
-            name = f"andon-{station.name}-recipe"
-            threading.Thread(
-                target=self._prepare, args=(station, code, key, number), name=name, daemon=True
-            ).start()
+            name, values = f"andon-{station.name}-recipe", (station, code, key, number)
+            threading.Thread(target=self._prepare, args=values, name=name, daemon=True).start()
+
+    def _ask(self, station: Station, code: str, key: Key) -> int | None:
+        """Pause a station for a recipe and return the number of the request; None where the recipe is in use."""
+        with self._lock:
+            if station.recipe == code and station.is_verified and self._keys[station.name] == key:
+                return None
+            number = self._requests[station.name] = self._requests.get(station.name, 0) + 1
+            station.pause(f"recipe {code} is being prepared")
+            return number
+
+    def _is_open(self, station: Station, key: Key) -> bool:
+        with self._lock:
+            return key in self._shelf or (self._keys[station.name] == key and station.has_passed)
 
     def _prepare(self, station: Station, code: str, key: Key, number: int) -> None:
         """Open and verify a model where it is not open, and use it unless another recipe was asked for meanwhile."""
