@@ -23,6 +23,7 @@ from andon.line.judge import Judge, Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.plc.handshake import Trigger
 from andon.line.plc.master import Master
+from andon.line.plc.server import PlcServer
 from andon.line.plc.settings import ModbusSettings, PlcSettings
 from andon.line.plc.simulate import Plc, Result
 from andon.line.settings import LineSettings, StationSettings
@@ -78,7 +79,8 @@ def main() -> None:
     )
     settings = LineSettings(data=asked.folder, stations=(station,), modbus=ModbusSettings(port=0))
     line = Line(settings, open_judge=Judge if asked.model else QuickJudge, shoot={"press": shoot})
-    with line, Master("127.0.0.1", line.followers[-1].port) as master:  # type: ignore[attr-defined]
+    server = next(each for each in line.followers if isinstance(each, PlcServer))
+    with line, Master("127.0.0.1", server.port) as master:
         plc = Plc(master, poll_s=asked.poll_ms / 1000)
         seen = plc.run(asked.cycles, rate=asked.rate, faults=asked.faults)
         rows = all_rows(line)

@@ -173,8 +173,10 @@ def test_a_part_without_row_is_bad_at_its_limit():
 def test_recipe_stop_and_a_station_that_is_not_ready():
     plc = Plc()
     assert plc.says(E | Command.SET_RECIPE, recipe=4) == [SetRecipe(4)]
+    assert Status.TRIGGER_READY not in plc.status
     plc.state = plc.state.recipe_set(False)
-    assert Status.RECIPE_FAILED in plc.status and plc.state.error is Error.NO_RECIPE
+    assert plc.status & (Status.RECIPE_FAILED | Status.TRIGGER_READY) == Status.RECIPE_FAILED
+    assert plc.state.error is Error.NO_RECIPE
     assert plc.says(E) == [] and Status.RECIPE_FAILED not in plc.status
     assert plc.says(E | Command.STOP_ACK) == [StopSeen()] and plc.says(E | Command.STOP_ACK) == []
     plc.wait(0.0, can_judge=False)

@@ -14,6 +14,7 @@ from andon.core.errors import ConfigError, UsageError
 from andon.line.line import Line
 from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import NoTrigger, Part
+from andon.line.store import rows as stored
 from andon.line.verdicts import Cause, Verdict
 from line.running import PICTURE, FakeJudge, until
 
@@ -24,6 +25,7 @@ from pymodbus.client import ModbusTcpClient
 from andon.line.plc.handshake import Error, Trigger
 from andon.line.plc.master import Master, PlcError
 from andon.line.plc.registers import Command, Commands, Results, Status, decode, is_good
+from andon.line.plc.server import PlcServer
 from andon.line.plc.settings import ModbusSettings, PlcSettings
 from andon.line.plc.simulate import Plc
 
@@ -37,7 +39,12 @@ def image(trigger: Trigger) -> bytes:
 
 @contextmanager
 def behind(
-    data: Path, *units: int, shoot: Callable[..., Any] | None = image, port: int = 0, **plc: Any
+    data: Path,
+    *units: int,
+    shoot: Callable[..., Any] | None = image,
+    port: int = 0,
+    recipes: dict[str, Path] | None = None,
+    **plc: Any,
 ) -> Iterator[tuple[Line, int]]:
     """A started line with a station for each unit, and the port of its server."""
     stations = tuple(
@@ -46,6 +53,7 @@ def behind(
             model=Path(f"s{unit}.andon"),
             cycle_s=5.0,
             rules=(),
+            recipes=recipes or {},
             plc=PlcSettings(unit=unit, **plc),
         )
         for unit in units or (1,)
@@ -56,9 +64,14 @@ def behind(
     try:
         line.start()
         until(lambda: all(station.is_verified for station in line.stations.values()))
-        yield line, line.followers[-1].port
+        yield line, server(line).port
     finally:
         line.stop(2.0)
+
+
+def server(line: Line) -> PlcServer:
+    """The Modbus server of a line."""
+    return next(each for each in line.followers if isinstance(each, PlcServer))
 
 
 class Hand:
@@ -119,7 +132,7 @@ def test_an_image_follows_its_trigger_and_without_one_the_part_is_bad(folder, cl
         assert hand.sees().inspection == posted.json()["id"] and hand.sees().total == 1
         hand.says(E | A)
         hand.says(E)
-        line.followers[-1]._units["s1"]._image_s = 0.05
+        server(line)._units["s1"]._image_s = 0.05
         hand.says(E | T, 8)
         found = hand.waits(Status.RESULTS_VALID)
         assert (found.verdict, found.trigger_no, found.error) == (Verdict.ERROR, 8, Error.NO_IMAGE)
@@ -190,7 +203,7 @@ def test_two_stations_of_one_server_and_a_second_server_do_not_disturb_each_othe
 
 def test_a_silent_plc_is_a_fault_and_a_stop_is_a_request(folder, connect):
     with behind(folder) as (line, port):
-        (unit,) = line.followers[-1]._units.values()
+        (unit,) = server(line)._units.values()
         hand = connect(port)
         hand.says(E)
         later = unit._steady() + 4.0
@@ -201,10 +214,31 @@ def test_a_silent_plc_is_a_fault_and_a_stop_is_a_request(folder, connect):
         hand.says(E)
         until(lambda: "plc" not in line.stations["s1"].faults)
         line.alarms.stop("s1", "Ann", "look at this")
-        line.followers[-1].tick()
+        server(line).tick()
         assert Status.STOP_REQUEST in hand.sees().status and hand.sees().alarms >= 1
-        hand.says(E | Command.STOP_ACK | Command.SET_RECIPE, recipe=3)
-        assert Status.RECIPE_FAILED in hand.sees().status
+        hand.says(E | Command.STOP_ACK)
+        until(lambda: line.store.ask(lambda c: stored.find(c, "audit", action="stands")))
+
+
+def test_a_plc_changes_the_recipe_and_takes_no_part_before_it_is_in_use(folder, connect):
+    for code in ("3", "4"):
+        (folder / f"{code}.andon").touch()
+    recipes = {code: folder / f"{code}.andon" for code in ("3", "4")}
+    with behind(folder, recipes=recipes) as (line, port):
+        hand = connect(port)
+        hand.says(E)
+        hand.waits(Status.TRIGGER_READY)
+        hand.says(E | Command.SET_RECIPE, recipe=4)
+        assert Status.TRIGGER_READY not in hand.sees().status or line.stations["s1"].recipe == "4"
+        hand.waits(Status.RECIPE_ACK)
+        hand.says(E)
+        hand.waits(Status.TRIGGER_READY)
+        hand.says(E | T, 1)
+        found = hand.waits(Status.RESULTS_VALID)
+        assert line.store.inspection(found.inspection).recipe == "4" and hand.sees().recipe == 4
+        hand.says(E | Command.SET_RECIPE, recipe=5)
+        found = hand.waits(Status.RECIPE_FAILED)
+        assert found.error == Error.NO_RECIPE and line.stations["s1"].recipe == "4"
 
 
 def test_settings_that_cannot_work(tmp_path):

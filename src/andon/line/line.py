@@ -112,10 +112,12 @@ class Line:
             self.followers: list[Follower] = [self.outbox, self.golden]
             self.metrics = _metrics(self)
             self.followers += [self.metrics] if self.metrics else []
-            self.followers += plc.followers(settings, self.stations, self.store, shoot or {}, clock)
             self.drift = DriftFollower(self.store, settings.drift, self.stations, self.alarms, clock=clock)
             if settings.drift.watch:
                 self.followers.append(self.drift)
+            self.followers += plc.followers(
+                settings, self.stations, self.store, shoot or {}, clock, self._models
+            )
         except BaseException:
             self.store.close()
             raise

@@ -140,6 +140,8 @@ class Handshake:
     missed: int = 0
     last: Trigger | None = None
     """The newest trigger, taken or missed."""
+    changing: bool = False
+    """Another recipe was asked for, and is not in use yet; no part is taken."""
     recipe_ok: bool | None = None
     """Whether the last `set_recipe` worked; None while the PLC does not ask."""
 
@@ -157,7 +159,8 @@ class Handshake:
         free = (not self.results and not self._has(Command.RESULTS_ACK)) or (
             self.overrun and len(self.results) < BUFFER
         )
-        return self.online and self.can_judge and idle and free
+        has_recipe = not self.changing and self.recipe_ok is not False
+        return self.online and self.can_judge and has_recipe and idle and free
 
     @property
     def results_valid(self) -> bool:
@@ -215,6 +218,7 @@ class Handshake:
         if not commands.bits & Command.SET_RECIPE:
             state = replace(state, recipe_ok=None)
         if Command.SET_RECIPE in rising:
+            state = replace(state, changing=True)
             effects.append(SetRecipe(commands.recipe))
         if Command.STOP_ACK in rising:
             effects.append(StopSeen())
@@ -237,9 +241,12 @@ class Handshake:
 
     def recipe_set(self, worked: bool) -> Self:
         """The answer to `SetRecipe`."""
-        if not self._has(Command.SET_RECIPE):
-            return self
-        return replace(self, recipe_ok=worked, error=self.error if worked else Error.NO_RECIPE)
+        return replace(
+            self,
+            changing=False,
+            recipe_ok=worked if self._has(Command.SET_RECIPE) else None,
+            error=self.error if worked else Error.NO_RECIPE,
+        )
 
     def tick(self, now: float, can_judge: bool) -> tuple[Self, list[Effect]]:
         """Time passes."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from andon.core.errors import AndonError
+from andon.core.errors import AndonError, UsageError
 from andon.line.andon_states import StationState
 from andon.line.clock import Clock, now_us
 from andon.line.parts import NoTrigger, Part
@@ -24,6 +24,7 @@ from andon.line.plc import handshake
 from andon.line.plc.handshake import Effect, Error, Handshake, Judge, Outcome, Refuse, Trigger
 from andon.line.plc.registers import (
     COMMAND_WORDS,
+    LARGEST_WORD,
     Results,
     Status,
     decode_commands,
@@ -47,6 +48,14 @@ STORED_WITHIN = 5.0
 BEATS_PER_SECOND = 10
 
 
+ChangeRecipe = Callable[[Station, str], object]
+
+
+def no_recipes(station: Station, code: str) -> None:
+    """Raises `UsageError`."""
+    raise UsageError(f"station {station.name} has no recipe {code!r}")
+
+
 class Unit:
     """The PLC of one station."""
 
@@ -56,11 +65,15 @@ class Unit:
         settings: PlcSettings,
         *,
         shoot: Shoot | None = None,
+        set_recipe: ChangeRecipe = no_recipes,
         stop_seen: Callable[[str], object] = lambda station: None,
         clock: Clock = now_us,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`shoot`: takes the images; by default they follow by REST with the number of the trigger."""
+        """`shoot`: takes the images; by default they follow by REST with the number of the trigger.
+
+        `set_recipe`: changes the recipe, which is in use once the station is verified with it; raises `AndonError`.
+        """
         cycle = station.settings.cycle_s
         self.station, self.settings = station, settings
         self._image_s = settings.image_ms / 1000 or cycle
@@ -68,6 +81,9 @@ class Unit:
             ack_s=settings.ack_ms / 1000 or cycle, result_s=self._image_s + cycle + MARGIN_SECONDS
         )
         self._shoot, self._stop_seen, self._clock, self._steady = shoot, stop_seen, clock, steady
+        self._set_recipe = set_recipe
+        self._changing: str | None = None
+        """The recipe that is being prepared."""
         self._words = [0] * COMMAND_WORDS
         self._around = Results()
         self._lock = threading.Lock()
@@ -162,6 +178,7 @@ class Unit:
             total=sum(view.counts.values()),
             ng=view.counts.get(Verdict.NG, 0),
             alarms=len(view.alarms),
+            recipe=_number(view.recipe),
         )
 
     def tick(self) -> None:
@@ -170,6 +187,7 @@ class Unit:
         late = self._late(now)
         if late is not None:
             self._refuse(late, Cause.TIMEOUT)
+        self._look_at_recipe()
         can_judge = self.station.is_verified and "model" not in self.station.faults
         self._apply(self.handshake.tick(now, can_judge))
         if now - self._began >= handshake.SILENT_SECONDS or self.handshake.alive:
@@ -195,7 +213,7 @@ class Unit:
             elif isinstance(effect, Refuse):
                 self._refuse(effect.trigger, effect.cause)
             elif isinstance(effect, handshake.SetRecipe):
-                self.handshake = self.handshake.recipe_set(False)
+                self._run(self._change_recipe, str(effect.code))
             else:
                 self._stop_seen(self.station.name)
 
@@ -212,6 +230,31 @@ class Unit:
         if image:
             part = Part(image, self._request_id(trigger), trigger_no=trigger.number, source="plc")
             self.station.submit(self.claim(part))
+
+    def _change_recipe(self, code: str) -> None:
+        """In a thread of its own."""
+        try:
+            self._set_recipe(self.station, code)
+        except Exception:
+            self._post(self._recipe_set, False)
+            raise
+        self._post(self._prepare, code)
+
+    def _prepare(self, code: str) -> None:
+        self._changing = code
+
+    def _recipe_set(self, worked: bool) -> None:
+        self._changing = None
+        self.handshake = self.handshake.recipe_set(worked)
+
+    def _look_at_recipe(self) -> None:
+        """Whether the recipe that was asked for is in use, or cannot be."""
+        if self._changing is None:
+            return
+        if self.station.recipe == self._changing and self.station.is_verified:
+            self._recipe_set(True)
+        elif "model" in self.station.faults:
+            self._recipe_set(False)
 
     def _late(self, now: float) -> Trigger | None:
         """The part whose image did not come in time; it takes none any more."""
@@ -270,3 +313,9 @@ class Unit:
         lacks_image = row.cause == Cause.TIMEOUT and row.image_sha256 is None
         error = Error.NO_IMAGE if lacks_image else Error.NONE
         self.handshake = self.handshake.finished(row.trigger_no, outcome, self._steady(), error)
+
+
+def _number(recipe: str | None) -> int:
+    """The code of a recipe as the registers have it; 0 where it is no number that they hold."""
+    found = int(recipe) if recipe and recipe.isascii() and recipe.isdigit() else 0
+    return found if found <= LARGEST_WORD else 0
