@@ -138,7 +138,7 @@ rule_version = Table(
     Column("at", BigInteger, nullable=False),
     Column("prev_id", ForeignKey("rule_version.id")),
     Index(None, "station_id"),
-    comment="all rules of a station; rows are added, never changed",
+    comment="rows are added, never changed",
 )
 alarm = Table(
     "alarm",
