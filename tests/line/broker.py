@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from line.running import PATIENCE, until
 
@@ -29,7 +32,8 @@ class Broker:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._file = folder / "mosquitto.conf"
-        self._file.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{settings}\n")
+        kept = f"persistence true\npersistence_location {folder}/"
+        self._file.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{kept}\n{settings}\n")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -37,10 +41,10 @@ class Broker:
         self._process = subprocess.Popen([str(MOSQUITTO), "-c", str(self._file)], stderr=subprocess.DEVNULL)
         until(self._answers)
 
-    def kill(self) -> None:
-        """What it knew is gone: it stores nothing."""
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it. It stores sessions and retained messages before; what it knew is gone after SIGKILL."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
+        self._process.send_signal(how)
         self._process.wait()
 
     def _answers(self) -> bool:
@@ -55,22 +59,24 @@ def broker(folder: Path, settings: str = "allow_anonymous true") -> Iterator[Bro
     try:
         yield started
     finally:
-        started.kill()
+        started.stop(signal.SIGKILL)
 
 
 class Reader:
-    """Notes all messages, and connects again when the broker comes back."""
+    """Notes all messages, and connects again when the broker comes back, which keeps what comes meanwhile."""
 
     def __init__(self, port: int, topics: str = "andon/#") -> None:
         self.messages: list[tuple[str, bool, Any]] = []
         """Topic, whether it was retained before, and payload (None: empty)."""
         self._topics, self._ready = topics, threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+        self._client = Client(CallbackAPIVersion.VERSION2, f"reader-{uuid.uuid4().hex}", protocol=MQTTv5)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe(topics, qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._note
-        self._client.connect("127.0.0.1", port)
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 3600
+        self._client.connect("127.0.0.1", port, clean_start=False, properties=properties)
         self._client.loop_start()
         assert self._ready.wait(PATIENCE)
 

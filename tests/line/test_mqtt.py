@@ -100,7 +100,7 @@ class TestBroker:
             with reading(own.port) as reader:
                 ids = [answer(press, i).id for i in range(1, 11)]
                 until(lambda: len(reader.payloads("/result")) == 10)
-                own.kill()
+                own.stop()
                 took = [self._timed(press, i, ids) for i in range(11, 111)]
                 assert max(took) < 5.0
                 until(lambda: line.outbox.figures()[0].waiting > 0)
@@ -157,7 +157,7 @@ class TestBroker:
             for storm in range(5):
                 rows = [answer(press, 10 * storm + i, "NG") for i in range(3)]
                 until(lambda: line.alarms.station("press").wants_stop)
-                own.kill()
+                own.stop(signal.SIGKILL)
                 own.start()
                 if storm < 4:
                     line.alarms.give_cause("press", "product", "", "eva")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from itertools import pairwise
 
 import pytest
 
+from andon.core.errors import ConfigError
 from andon.line.clock import SECOND
 from andon.line.outbox import courier as module
 from andon.line.outbox.courier import LONGEST, REFUSALS, Courier
+from andon.line.outbox.outbox import Outbox, Views
 from andon.line.outbox.reports import Refused, Undelivered
+from andon.line.outbox.settings import EmailSettings, MqttSettings, SecretSettings, WebhookSettings
 from andon.line.store import StoreUnavailable
 from andon.line.store.outbox import Position, Stream, position
-from line.running import answer, running, until
+from line.running import answer, running, settings, until
 from line.storing import NOON, part
 from line.telling import FakeSink
 
@@ -210,3 +214,29 @@ def test_judging_waits_for_no_sink(tmp_path, monkeypatch):
     raised = alarms["3 NG in a row", "active_unack"]
     assert (raised["event"], raised["stops"], raised["inspection_id"]) == ("raise", True, rows[-1].id)
     assert alarms[None, "stopped"]["stops"] is None
+
+
+def test_receivers_of_the_settings(sqlite_store, tmp_path, monkeypatch):
+    secret = SecretSettings(file=tmp_path / "secret")
+    line = {
+        "webhooks": (WebhookSettings(name="mes", url="https://mes.plant/", secret=secret),),
+        "email": EmailSettings(host="mail", sender="a@x", to=("b@x",)),
+    }
+
+    def outbox(**more) -> Outbox:
+        chosen = settings(tmp_path, "press", "oven", line={**line, **more})
+        return Outbox(chosen, sqlite_store, Views(lambda name: None, lambda name: []), lambda: NOW)
+
+    with pytest.raises(
+        ConfigError, match=r"^webhook mes: .*secret cannot be read \(No such file or directory\): write"
+    ):
+        outbox()
+    (tmp_path / "secret").write_text("hunter2")
+    made = outbox()
+    assert [each.sink for each in made.figures()] == ["webhook/mes", "email"]
+    assert made.mailer is not None and "hunter2" not in repr(line)
+    silent = line["email"].model_copy(update={"alarms": "none"})
+    assert [each.sink for each in outbox(email=silent).figures()] == ["webhook/mes"]  # reports are mailed
+    monkeypatch.setitem(sys.modules, "andon.line.outbox.mqtt", None)
+    with pytest.raises(ConfigError, match=r"^\[mqtt\] needs paho-mqtt, .* pip install 'andon\[mqtt\]'$"):
+        outbox(mqtt=MqttSettings(host="broker"))
