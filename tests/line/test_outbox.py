@@ -11,7 +11,7 @@ import pytest
 from andon.core.errors import ConfigError
 from andon.line.clock import SECOND
 from andon.line.outbox import courier as module
-from andon.line.outbox.courier import LONGEST, REFUSALS, Courier
+from andon.line.outbox.courier import COUNT_SECONDS, LONGEST, REFUSALS, Courier
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.outbox.reports import Refused, Undelivered
 from andon.line.outbox.settings import EmailSettings, MqttSettings, SecretSettings, WebhookSettings
@@ -129,6 +129,10 @@ def test_pauses_grow_up_to_a_minute_and_end_with_success(store, sink, time):
         "the broker is gone",
         NOW,
     )
+    record(store, 4, 4)
+    time.now += COUNT_SECONDS
+    courier.round()
+    assert courier.figures().waiting == 4  # counted in pauses too
     sink.fails = None
     time.now += 60.0
     rounds(courier)
@@ -138,7 +142,7 @@ def test_pauses_grow_up_to_a_minute_and_end_with_success(store, sink, time):
         None,
         "",
         None,
-        3,
+        4,
     )
 
 

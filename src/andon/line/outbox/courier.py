@@ -112,6 +112,7 @@ class Courier:
     def round(self) -> bool:
         """One attempt, unless the pause after a failure is not over. Whether more waits."""
         if time.monotonic() < self._next_try:
+            self._count(behind=True)
             return False
         more = False
         try:
