@@ -155,6 +155,20 @@ class Client:
         """Let the line run again, after its cause was given. Returns the station."""
         return self._object("POST", f"/stations/{quote(station, safe='')}/resume", json={"who": who})
 
+    def golden(self, station: str) -> dict[str, Any]:
+        """Golden parts of a station and what is due; while `state` is `overdue` or `failed` no part is OK."""
+        return self._object("GET", f"/golden/{quote(station, safe='')}")
+
+    def add_golden(self, station: str, image: bytes | Path, **values: str | float | bool) -> dict[str, Any]:
+        """Add a golden part: `name`, `kind` (`bad`, `good`, `borderline`), `who`, `why`; `defect_type`, `has_part`, ..."""
+        content = image.read_bytes() if isinstance(image, Path) else image
+        path = f"/golden/{quote(station, safe='')}/images"
+        return self._object("POST", path, params=values, content=content)
+
+    def run_golden(self, station: str, who: str) -> dict[str, Any]:
+        """Judge the stored images of all golden parts. Returns the check with its results."""
+        return self._object("POST", f"/golden/{quote(station, safe='')}/runs", json={"who": who})
+
     def events(self, station: str | None = None, last_id: str | None = None) -> Iterator[Event]:
         """Events as they happen, first those after `last_id`, until the server ends. `reset`: read the state again.
 

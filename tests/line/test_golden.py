@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from andon.core.errors import DataError, UsageError
 from andon.line.andon_states import NotAllowed
 from andon.line.clock import MINUTE
+from andon.line.golden.folder import add_to, parts_of
 from andon.line.golden.gate import Clearance, Gate, Reason
 from andon.line.golden.items import EXPECTED, Item, Kind, Mode, Seen, of_image, of_part, together
 from andon.line.golden.keeping import DUE, HELD
@@ -445,3 +446,80 @@ def test_images_stay_and_are_in_the_backup(folder, tmp_path):
     with guarded(tmp_path / "new") as line:
         assert Reason.RESTORE.value in line.golden.view("press").text
         assert line.golden.run("press", "eva").passed
+
+
+# Interfaces -------------------------------------------------------------------------------------------------------------
+
+
+def test_routes_and_page(folder, client_of):
+    with guarded(folder, parts=True) as line:
+        client = client_of(line)
+        base = "/api/v1/golden/press"
+        row = answer(line.stations["press"], 1)
+        until(lambda: line.store.image(line.store.inspection(row.id)))
+        new = {"name": "another", "kind": "good", "who": "eva", "why": "a second good part"}
+        assert client.post(f"{base}/items", json={**new, "inspection": row.id}).status_code == 201
+        assert (
+            client.post(f"{base}/items", json={**new, "inspection": row.id}).status_code == 422
+        )  # there already
+        assert client.post(f"{base}/items", json={**new, "inspection": 999}).status_code == 404
+        for content, code in ((b"", "no_image"), (b"text", "not_a_picture")):
+            refused = client.post(f"{base}/images", params={**new, "name": "x"}, content=content)
+            assert (refused.status_code, refused.json()["code"]) == (422, code)
+        bent = {**new, "name": "<b>bent</b>", "kind": "bad", "defect_type": "bend", "low": 1.1}
+        shape = client.post(f"{base}/images", params=bent, content=PICTURE + b"|NG|bent").json()
+        assert [i["name"] for i in shape["items"]] == ["crack", "fine", "scratch", "another", "<b>bent</b>"]
+        assert client.get(shape["items"][-1]["image"]).content == PICTURE + b"|NG|bent"
+        run = client.post(f"{base}/runs", json={"who": "eva"}).json()
+        assert (run["passed"], [each["verdict"] for each in run["results"]]) == (
+            True,
+            ["NG", "OK", "REVIEW", "OK", "NG"],
+        )
+        assert client.post(f"{base}/runs", json={"who": "eva", "mode": "parts"}).status_code == 202
+        assert (
+            client.post(f"{base}/show", json={"who": "eva", "item": "crack"}).json()["waits_for"] == "crack"
+        )
+        assert "Show crack now" in client.get("/golden").text
+        assert client.post(f"{base}/cancel", json={"who": "eva"}).json()["left"] == []
+        why = {"who": "eva", "why": "it was lost on the way"}
+        assert client.post(f"{base}/items/remove", json={**why, "names": ["another"]}).status_code == 200
+        page = client.get(f"/golden?inspection={row.id}").text
+        assert "&lt;b&gt;bent" in page
+        assert "<b>bent" not in page
+        assert page.count('<svg class="trend"') == 4
+        assert len(client.get(f"{base}/runs").json()) == 2
+        fails(line)
+        client.post(f"{base}/runs", json={"who": "eva"})
+        thresholds = {"accept": 0.4, "reject": 0.4, "who": "eva", "why": "to see whether it is refused"}
+        assert (
+            client.post("/api/v1/stations/press/thresholds", json=thresholds).json()["code"] == "not_allowed"
+        )
+        over = client.post(f"{base}/override", json={"minutes": 30, "who": "ada", "why": WHY}).json()
+        assert over["state"] == "overridden"
+        assert "by ada" in client.get("/stations/press").text
+        assert client.get("/api/v1/golden").json()[0]["state"] == "overridden"
+
+
+def test_a_folder_becomes_golden_parts(folder, tmp_path):
+    with running(folder):
+        pass
+    for place, word in (("good", "OK"), ("borderline", "REVIEW"), ("bad", "NG"), ("bad/crack", "NG")):
+        (tmp_path / "set" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / place / "1.png").write_bytes(PICTURE + f"|{word}|{place}".encode())
+    found = parts_of(tmp_path / "set")
+    assert [(each.name, each.defect_type) for each in found] == [
+        ("bad/1", ""),
+        ("borderline/1", ""),
+        ("crack/1", "crack"),
+        ("good/1", ""),
+    ]
+    add_to(folder, "press", found, has_part=False, who="eva", why="from the shelf")
+    with pytest.raises(UsageError, match="no station 'saw'"):
+        add_to(folder, "saw", found, has_part=False, who="eva", why="from the shelf")
+    with pytest.raises(DataError, match="no images"):
+        parts_of(tmp_path)
+    with running(folder, golden=GoldenSettings(at_shift=False)) as line:
+        with pytest.raises(DataError):
+            add_to(folder, "press", found, has_part=False, who="eva", why="while it runs")
+        until(lambda: line.golden.view("press").state == "clear")
+        assert [each.score for each in line.golden.current("press").items] == [2.0, 1.0, 2.0, 0.5]

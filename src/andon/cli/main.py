@@ -20,6 +20,7 @@ from andon.cli import (
     catalogue,
     data,
     demo,
+    golden,
     line,
     pretrain,
     runs,
@@ -43,6 +44,7 @@ app.add_typer(simulate.app)
 app.add_typer(line.audit_app, name="audit")
 app.add_typer(accounts.account_app, name="account")
 app.add_typer(accounts.token_app, name="token")
+app.add_typer(golden.app, name="golden")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(pretrain.app, name="pretrain")

@@ -65,7 +65,7 @@ class Gate:
     """Until when parts may be OK while it is due."""
     reasons: tuple[Reason, ...] = ()
     failed: str = ""
-    """What came out wrong; empty where nothing did."""
+    """Names of parts that came out wrong; empty where none did."""
     failed_mode: Mode = Mode.FILES
     passed_at: int | None = None
     """The last check that passed as a whole."""

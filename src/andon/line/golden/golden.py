@@ -20,7 +20,17 @@ from andon.line.clock import MINUTE, SECOND
 from andon.line.golden.book import STORED_WITHIN, Run
 from andon.line.golden.checks import Checked, judge_all, replay
 from andon.line.golden.gate import Gate, Reason
-from andon.line.golden.items import GoldenSet, Item, Mode, Seen, recorded, result, together, what_failed
+from andon.line.golden.items import (
+    GoldenSet,
+    Item,
+    Mode,
+    Seen,
+    names_failed,
+    recorded,
+    result,
+    together,
+    what_failed,
+)
 from andon.line.golden.keeping import SYSTEM, Keeping
 from andon.line.golden.post import Post, Showing
 from andon.line.judge import Judging, Thresholds
@@ -203,7 +213,7 @@ class Golden(Keeping):
         """Add and remove golden parts; a check is due then. The last one of a failed or overdue check cannot be removed."""
         post = self._post(station)
         _named(who)
-        with self._checking(post, needed=False):
+        with self._checking(post, needed=False, wait=STORED_WITHIN):
             before = post.golden.items if post.golden else ()
             items = together(before, add, remove)
             if not items and (post.gate.failed or not post.may_pass(self._clock())):
@@ -233,13 +243,13 @@ class Golden(Keeping):
     # Inside --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _checking(self, post: Post, *, needed: bool = True) -> Iterator[GoldenSet]:
-        """The golden parts of a station, while nothing else judges or changes them."""
+    def _checking(self, post: Post, *, needed: bool = True, wait: float = 0.0) -> Iterator[GoldenSet]:
+        """The golden parts of a station, while nothing else judges or changes them; `wait`: seconds for a check that runs."""
         if post.showing is not None:
             raise NotAllowed(
                 f"golden parts of station {post.name} are being shown: finish or cancel that first"
             )
-        if not post.running.acquire(blocking=False):
+        if not post.running.acquire(timeout=wait):
             raise NotAllowed(f"golden parts of station {post.name} are being judged: wait for the result")
         try:
             golden = post.golden
@@ -274,7 +284,7 @@ class Golden(Keeping):
 
     def _finish(self, post: Post, golden: GoldenSet, run: Run) -> Run:
         """Store a check. What failed holds at once, what passed once it is committed."""
-        wrong = what_failed(run.results)
+        wrong = names_failed(run.results)
         if wrong:
             self._apply(post, wrong, run)
         stored, following = self._book.add_run(post.name, run, None if wrong else _following(golden, run))

@@ -200,6 +200,13 @@ def together(items: Iterable[Item], added: Iterable[Item], removed: Iterable[str
     return tuple(following)
 
 
+def names_failed(results: Iterable[Result]) -> str:
+    """Names of the golden parts that differ, for pages that show no scores; empty where none does."""
+    names = list(dict.fromkeys(each.name for each in results if each.why))
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
+
+
 def what_failed(results: Iterable[Result]) -> str:
     """One line about the golden parts that differ; empty where none does."""
     wrong = [f"{each.name}: {each.why}" for each in results if each.why]

@@ -144,7 +144,7 @@ class Post:
             )
         if clearance is Clearance.OVERDUE:
             return f"golden parts are overdue ({reasons}): no part is OK until they are judged right"
-        return f"golden parts failed, no part is OK ({gate.failed})"
+        return f"golden parts were judged wrong ({gate.failed}): no part is OK until they are judged right"
 
     def view(self, now: int) -> GoldenView:
         """What people and interfaces see."""

@@ -19,6 +19,7 @@ from andon.line.rest import (
     audit,
     drift,
     events,
+    golden,
     inspections,
     log_in,
     outbox,
@@ -69,7 +70,19 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     app.state.pictures = Pictures()
     problems.install(app)
     app.add_exception_handler(NoCaller, _no_caller)
-    for module in (inspections, reviews, stations, thresholds, rules, events, outbox, log_in, audit, drift):
+    for module in (
+        inspections,
+        reviews,
+        stations,
+        thresholds,
+        rules,
+        events,
+        outbox,
+        log_in,
+        audit,
+        drift,
+        golden,
+    ):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
         pages.router,
@@ -81,6 +94,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         accounts.page_router,
         audit.page_router,
         drift.page_router,
+        golden.page_router,
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:

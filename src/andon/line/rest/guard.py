@@ -43,7 +43,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self.largest if scope["path"].endswith("/inspections") else LARGEST_OTHER
+        limit = self.largest if scope["path"].endswith(("/inspections", "/images")) else LARGEST_OTHER
         refused = self._refusal(scope["method"], headers, limit)
         if refused is not None:
             await refused.response()(scope, receive, _with_headers(send))

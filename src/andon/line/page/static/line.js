@@ -65,6 +65,8 @@ function drawState() {
   document.title = `${sign.word} – ${station}`;
   document.body.classList.toggle("offline", page.lost);
   at("stop").hidden = !isStopped() || page.lost;
+  at("golden").hidden = page.view.golden.state !== "overridden";
+  at("golden").textContent = page.view.golden.text;
   at("foot").hidden = isStopped() && !page.lost;
   sounds.state(page.lost ? "OFFLINE" : page.view.state);
   drawStop();

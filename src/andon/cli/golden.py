@@ -1,0 +1,99 @@
+"""`andon golden`: known parts that a station judges again."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from andon.cli.options import Json, print_json, say
+from andon.core.errors import DataError
+
+app = typer.Typer(
+    help="Known parts that show whether a station still sees what it has to see.", no_args_is_help=True
+)
+
+Address = Annotated[str, typer.Option("--url", help="Address of the running line.")]
+Station = Annotated[str, typer.Argument(help="Name of the station.")]
+ADDRESS = "http://localhost:8000"
+DEFAULT_WHY = "added with andon golden add"
+
+
+@app.command()
+def add(
+    station: Station,
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Images in good/, borderline/, bad/ or bad/TYPE/.", exists=True, file_okay=False),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="Data folder of a line that does not run.")] = Path(
+        "andon-data"
+    ),
+    url: Annotated[
+        str, typer.Option("--url", help="Address of a running line, instead of its data folder.")
+    ] = "",
+    parts: Annotated[
+        bool, typer.Option("--parts", help="The parts themselves are kept and can be shown to the camera.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="Reason, at least 10 characters.")] = DEFAULT_WHY,
+) -> None:
+    """Add known good, bad and borderline parts to a station. It judges them by itself, at once or after its next start."""
+    from andon.line.golden.folder import add_to, parts_of
+
+    found, who = parts_of(folder), getpass.getuser()
+    if not url:
+        golden = add_to(data, station, found, has_part=parts, who=who, why=why)
+        say(f"station {station}: {len(golden.items)} golden parts; they are judged after the next start")
+        return
+    from andon.client import Client
+
+    with Client(url) as client:
+        for each in found:
+            client.add_golden(
+                station,
+                each.path,
+                name=each.name,
+                kind=each.kind.value,
+                defect_type=each.defect_type,
+                has_part=parts,
+                who=who,
+                why=why,
+            )
+        state = client.golden(station)
+    say(f"station {station}: {len(state['items'])} golden parts")
+
+
+@app.command("list")
+def list_parts(station: Station, url: Address = ADDRESS, as_json: Json = False) -> None:
+    """Golden parts of a station and what is due."""
+    from andon.client import Client
+
+    with Client(url) as client:
+        golden = client.golden(station)
+    if as_json:
+        print_json(golden)
+        return
+    say(golden["text"] or f"{len(golden['items'])} golden parts, nothing is due")
+    for item in golden["items"]:
+        score = "" if item["score"] is None else f", score {item['score']:.3f}"
+        say(f"{item['name']}: {item['kind']}, expected {item['expected'] or 'by its first check'}{score}")
+
+
+@app.command()
+def run(station: Station, url: Address = ADDRESS, as_json: Json = False) -> None:
+    """Judge the stored images of all golden parts of a station; exit code 2 where one comes out wrong."""
+    from andon.client import Client
+
+    with Client(url) as client:
+        done = client.run_golden(station, getpass.getuser())
+    if as_json:
+        print_json(done)
+    wrong = [f"{each['name']}: {each['why']}" for each in done["results"] if each["why"]]
+    if wrong:
+        raise DataError(
+            f"golden parts of station {station} failed, no part is OK ({'; '.join(wrong)}): find the cause"
+        )
+    if not as_json:
+        say(f"station {station}: {len(done['results'])} golden parts judged right, run {done['id']}")
