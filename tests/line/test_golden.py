@@ -340,6 +340,21 @@ def test_a_model_that_misses_a_golden_part_is_not_used(folder, monkeypatch):
         assert line.golden.view("press").state == "clear"
 
 
+def test_a_recipe_has_golden_parts_of_its_own(folder):
+    with guarded(folder, recipes={"A": Path("press.andon"), "B": Path("other.andon")}) as line:
+        press = line.stations["press"]
+        line.set_recipe("press", "B", who="eva")
+        until(lambda: line.golden.current("press") is None)
+        assert line.golden.view("press").state == "clear"
+        line.set_recipe("press", "A", who="eva")
+        until(lambda: Reason.CHANGEOVER.value in line.golden.view("press").text)
+        fails(line)
+        line.golden.run("press", "eva")
+        line.set_recipe("press", "B", who="eva")
+        until(lambda: line.golden.current("press") is None)
+        assert answer(press, 1).cause == Cause.GOLDEN_FAILED  # another recipe does not skip it
+
+
 def test_shown_parts_are_marked_and_not_counted(folder):
     with guarded(folder, parts=True) as line:
         press = line.stations["press"]

@@ -96,8 +96,11 @@ class Keeping(Follower):
 
     def _restored(self, station: Station) -> Post:
         sha256 = station.model.sha256
-        newest = self._book.newest(station.name)
-        golden = None if newest is None else self._of_model(station.name, sha256, newest)
+        newest, golden = self._book.newest(station.name), self._book.of_model(station.name, sha256)
+        if (
+            golden is None and newest is not None and station.recipe is None
+        ):  # a recipe has golden parts of its own
+            golden = self._of_model(station.name, sha256, newest)
         post = Post(station, station.settings.golden, golden, self._book.gate(station.name), sha256)
         station.may_pass = lambda: post.may_pass(self._clock())
         return post

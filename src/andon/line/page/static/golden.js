@@ -3,8 +3,12 @@
 import { get, send } from "./live.js";
 
 const at = (id) => document.getElementById(id);
-at("who").value = sessionStorage.getItem("who") ?? "";
-at("who").addEventListener("input", () => sessionStorage.setItem("who", at("who").value));
+if (!at("who").readOnly) {
+  try { at("who").value = localStorage.getItem("who") ?? ""; } catch { /* private mode */ }
+  at("who").addEventListener("change", () => {
+    try { localStorage.setItem("who", at("who").value); } catch { /* private mode */ }
+  });
+}
 
 function body(form) {
   const values = { who: at("who").value };
