@@ -24,10 +24,7 @@ DEFAULT_WHY = "added with andon golden add"
 @app.command()
 def add(
     station: Station,
-    folder: Annotated[
-        Path,
-        typer.Argument(help="Images in good/, borderline/, bad/ or bad/TYPE/.", exists=True, file_okay=False),
-    ],
+    folder: Annotated[Path, typer.Argument(help="Images in good/, borderline/, bad/ or bad/TYPE/.")],
     data: Annotated[Path, typer.Option("--data", help="Data folder of a line that does not run.")] = Path(
         "andon-data"
     ),
