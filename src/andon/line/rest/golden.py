@@ -16,12 +16,12 @@ from andon.line.line import Line
 from andon.line.rest.access import TheCaller, TheLine, TheStation, requires
 from andon.line.rest.golden_shapes import (
     FromInspection,
+    GoldenOverrideBody,
+    GoldenRemoveBody,
+    GoldenRunBody,
+    GoldenRunShape,
     GoldenShape,
     NewItem,
-    OverrideBody,
-    RemoveBody,
-    RunBody,
-    RunShape,
     ShowBody,
     golden_shape,
     run_shape,
@@ -68,15 +68,15 @@ def list_runs(
     station: TheStation,
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
-) -> list[RunShape]:
+) -> list[GoldenRunShape]:
     """Checks of a station with their results, newest first; the next page begins before the last id of this one."""
     return [run_shape(run) for run in line.golden.runs(station.name, limit, before_id)]
 
 
 @router.post("/golden/{station}/runs", status_code=201, dependencies=[requires(Role.LEADER)])
 def run_golden(
-    line: TheLine, station: TheStation, caller: TheCaller, body: RunBody, response: Response
-) -> RunShape | None:
+    line: TheLine, station: TheStation, caller: TheCaller, body: GoldenRunBody, response: Response
+) -> GoldenRunShape | None:
     """Judge the stored images of all golden parts. With `mode` = `parts`: 202, and the station waits for parts to be shown."""
     who = caller.author(body.who)
     if body.mode is Mode.FILES:
@@ -103,7 +103,7 @@ def cancel_showing(line: TheLine, station: TheStation, caller: TheCaller, body: 
 
 
 @router.post("/golden/{station}/override", dependencies=[requires(Role.ADMIN)])
-def override(line: TheLine, station: TheStation, caller: TheCaller, body: OverrideBody) -> GoldenShape:
+def override(line: TheLine, station: TheStation, caller: TheCaller, body: GoldenOverrideBody) -> GoldenShape:
     """Let parts be OK for at most 8 hours although a check is due or failed; needs a reason of at least 10 characters."""
     line.golden.override(station.name, body.minutes, caller.author(body.who), body.why)
     return _shape(line, station.name)
@@ -135,7 +135,9 @@ async def add_image(
 
 
 @router.post("/golden/{station}/items/remove", dependencies=[requires(Role.ENGINEER)])
-def remove_items(line: TheLine, station: TheStation, caller: TheCaller, body: RemoveBody) -> GoldenShape:
+def remove_items(
+    line: TheLine, station: TheStation, caller: TheCaller, body: GoldenRemoveBody
+) -> GoldenShape:
     """Take golden parts out of the set. While a check failed or is overdue the last one stays."""
     line.golden.change(station.name, remove=body.names, who=caller.author(body.who), why=body.why)
     return _shape(line, station.name)

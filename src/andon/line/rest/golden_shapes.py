@@ -54,7 +54,7 @@ class FromInspection(NewItem):
     inspection: int = Field(ge=0, lt=2**63)
 
 
-class RemoveBody(Shape):
+class GoldenRemoveBody(Shape):
     """Golden parts that are needed no more."""
 
     names: list[Name] = Field(min_length=1, max_length=1000)
@@ -62,7 +62,7 @@ class RemoveBody(Shape):
     why: Why
 
 
-class RunBody(Who):
+class GoldenRunBody(Who):
     """A check: `files` judges the stored images, `parts` waits for parts that are shown to the camera as well."""
 
     mode: Mode = Mode.FILES
@@ -74,7 +74,7 @@ class ShowBody(Who):
     item: Name
 
 
-class OverrideBody(Shape):
+class GoldenOverrideBody(Shape):
     """Parts may be OK for a time although a check failed or is overdue."""
 
     minutes: float = Field(gt=0, le=480)
@@ -82,7 +82,7 @@ class OverrideBody(Shape):
     why: Why
 
 
-class ItemShape(Shape):
+class GoldenItemShape(Shape):
     """A golden part and its recorded score (displayed scale, 1.0 = threshold of the packed model)."""
 
     id: int
@@ -98,7 +98,7 @@ class ItemShape(Shape):
     image: str
 
 
-class ResultShape(Shape):
+class GoldenResultShape(Shape):
     """One golden part in a check; `why`: how it differs from what is expected, empty where it does not."""
 
     name: str
@@ -111,7 +111,7 @@ class ResultShape(Shape):
     inspection: int | None
 
 
-class RunShape(Shape):
+class GoldenRunShape(Shape):
     """One check; `is_trial`: of thresholds or a model that were refused."""
 
     id: int
@@ -125,7 +125,7 @@ class RunShape(Shape):
     accept: float
     reject: float
     model_sha256: str
-    results: list[ResultShape]
+    results: list[GoldenResultShape]
 
 
 class GoldenShape(Shape):
@@ -146,7 +146,7 @@ class GoldenShape(Shape):
     set: int | None
     model_sha256: str | None
     threshold_version: int | None
-    items: list[ItemShape]
+    items: list[GoldenItemShape]
 
 
 def golden_shape(station: str, view: GoldenView, golden: GoldenSet | None) -> GoldenShape:
@@ -170,8 +170,8 @@ def golden_shape(station: str, view: GoldenView, golden: GoldenSet | None) -> Go
     )
 
 
-def _item(station: str, item: Item) -> ItemShape:
-    return ItemShape(
+def _item(station: str, item: Item) -> GoldenItemShape:
+    return GoldenItemShape(
         id=item.id,
         name=item.name,
         kind=item.kind,
@@ -186,9 +186,9 @@ def _item(station: str, item: Item) -> ItemShape:
     )
 
 
-def run_shape(run: Run) -> RunShape:
+def run_shape(run: Run) -> GoldenRunShape:
     """As it is answered."""
-    return RunShape(
+    return GoldenRunShape(
         id=run.id,
         mode=run.mode,
         passed=run.passed,
@@ -204,8 +204,8 @@ def run_shape(run: Run) -> RunShape:
     )
 
 
-def _result(each: Result) -> ResultShape:
-    return ResultShape(
+def _result(each: Result) -> GoldenResultShape:
+    return GoldenResultShape(
         name=each.name,
         mode=each.mode,
         verdict=verdict_name(each.seen.verdict),
