@@ -242,6 +242,8 @@ def test_a_call_that_nobody_answers_stops_the_line(folder):
             levels.append((bench.one().level, bench.state()))
             bench.clock.later(60)
         assert levels == [(0, S.CALL), (1, S.CALL), (2, S.STOPPED)]
+        again = [event for event in bench.table("alarm_event") if event["event"] == "escalate"]
+        assert [event["note"] for event in again] == ["eva: come here"] * 2
         bench.restart()
         assert (bench.one().level, bench.state()) == (2, S.STOPPED)
     finally:

@@ -10,6 +10,7 @@ from email.policy import default
 
 import pytest
 
+from andon.core.errors import ConfigError
 from andon.line.outbox import tls
 from andon.line.outbox.email import EmailSink, Mailer, message
 from andon.line.outbox.reports import Undelivered, alarm_report
@@ -122,6 +123,19 @@ def test_a_report_as_text_and_page(server):
     assert mail.get_body(("plain",)).get_content() == "132 parts ä\n"
     assert mail.get_body(("html",)).get_content() == "<p>132 parts</p>\n"
     assert message(settings(), "x" * 999, "")["Subject"] == "x" * 150
+
+
+def test_certificates_that_cannot_be_used(tmp_path):
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    for ca, certificate, says in (
+        (wrong, None, "holds no certificates"),
+        (tmp_path / "none.pem", None, "holds no certificates (No such file"),
+        (None, wrong, "with its key cannot be used"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            tls.context("[mqtt]", ca, certificate)
+        assert str(caught.value).startswith("[mqtt]: ") and says in str(caught.value)
 
 
 def test_what_a_server_does_not_take(server):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from andon.line.metrics import outbox_metrics
+from andon.line.metrics import golden_age, outbox_metrics
 from andon.line.outbox.courier import Figures
 from andon.line.outbox.reports import Undelivered
+from andon.line.verdicts import Cause
+from andon.line.views import GoldenView
 from line.running import answer, running, until
 from line.telling import FakeSink
 
@@ -50,8 +53,11 @@ def samples(client) -> dict[tuple[str, ...], float]:
 def test_what_prometheus_reads(folder, client_of, failing):
     with running(folder, cycle_s=30.0, line={"metrics": True}) as line:
         client, press = client_of(line), line.stations["press"]
-        for i, word in enumerate(("OK", "ERROR", "NG", "NG", "NG"), start=1):
+        rows = [
             answer(press, i, word, lot="lot-7")
+            for i, word in enumerate(("OK", "ERROR", "NG", "NG", "NG"), start=1)
+        ]
+        line.metrics.part(replace(rows[1], cause=Cause.GOLDEN_PART.value))  # counts for nothing
         until(lambda: line.outbox.figures()[0].error and line.alarms.station("press").wants_stop)
         found = samples(client)
         assert {name for name, *_ in found} == NAMES
@@ -78,6 +84,10 @@ def test_metrics_are_off_by_default_and_nobody_is_told(folder, client_of):
         assert client.get("/metrics").status_code == 404
         assert client.get("/api/v1/outbox").json() == []
         assert "Nobody is told" in client.get("/outbox").text
+        view = line.stations["press"].view()
+        checked = replace(view, name="oven", golden=GoldenView(passed_at=1_000_000))
+        age = [(s.labels["station"], s.value) for s in golden_age([view, checked], 3_500_000).samples]
+        assert age == [("oven", 2.5)]
 
 
 def test_figures_of_receivers():
@@ -96,6 +106,6 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     queries += [each["query"] for each in board["templating"]["list"]]
     asked = {name for query in queries for name in re.findall(r"andon_\w+", query)}
-    assert asked <= NAMES
+    assert asked <= NAMES | {"andon_golden_age_seconds", "andon_drift_ewma"}  # have no values at first
     assert NAMES - asked == {"andon_judge_seconds_count", "andon_judge_seconds_sum"}
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

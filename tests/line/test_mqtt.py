@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,37 @@ from pathlib import Path
 
 import pytest
 
+from andon.line.drift.view import DriftView, NumberView
+from andon.line.metrics import drift_averages
 from andon.line.outbox import courier
-from andon.line.outbox.mqtt import level
+from andon.line.outbox.mqtt import drift_of, level
 from andon.line.outbox.settings import MqttSettings, SecretSettings
 from line.broker import MOSQUITTO, broker, reading
 from line.running import answer, running, until
 
 BASE = "andon/v1/site/hall-2/press"
 MOSQUITTO_PASSWD = Path(MOSQUITTO or "").parents[1] / "bin" / "mosquitto_passwd" if MOSQUITTO else None
+
+
+OPENSSL = shutil.which("openssl")
+
+
+def authority(folder: Path) -> Path:
+    """A folder with an authority and certificates of a broker and a line that it has signed."""
+    folder.mkdir()
+
+    def openssl(*words: str) -> None:
+        subprocess.run([str(OPENSSL), *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=plant", "-days", "2")
+    for name in ("broker", "line"):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+        (folder / f"{name}.key").chmod(0o644)
+    return folder
 
 
 def line_to(port: int, **changes) -> dict:
@@ -39,6 +63,17 @@ def line_to(port: int, **changes) -> dict:
 )
 def test_names_as_levels_of_topics(name, expected):
     assert level(name) == expected
+
+
+def test_what_drift_says():
+    number = NumberView("brightness", 90.0, 92.0, 4.5, 4.0, 0.1)
+    view = DriftView("darker", None, "", None, None, 7, (number,), (), (), None, {})
+    said = {"text": "darker", "parts": 7, "numbers": {"brightness": {"average": 4.5, "limit": 4.0}}}
+    assert drift_of(view) == said
+    samples = drift_averages({"press": view, "oven": None}).samples
+    assert [(each.labels, each.value) for each in samples] == [
+        ({"station": "press", "name": "brightness"}, 4.5)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +116,11 @@ class TestBroker:
             assert reader.payloads("/state")[-1]["reason"] == "3 parts in a row were rejected (NG)"
             until(lambda: reader.payloads("/counts")[-1]["parts"] == {"OK": 1, "NG": 3})
             with reading(kept.port) as late:  # what is retained
-                until(lambda: len(late.messages) >= 3)
+                until(lambda: len(late.messages) >= 4)
                 assert {topic for topic, retained, _ in late.messages if retained} == {
                     f"{BASE}/state",
                     f"{BASE}/counts",
+                    f"{BASE}/drift",
                     f"{BASE}/alarm/3-NG-in-a-row",
                 }
             line.alarms.give_cause("press", "product", "", "eva")
@@ -183,3 +219,25 @@ class TestBroker:
                 answer(line.stations["press"], 1)
                 until(lambda: line.outbox.figures()[0].told == 1)
         assert "hunter2" not in caplog.text and "without encryption" in caplog.text
+
+    @pytest.mark.skipif(
+        OPENSSL is None, reason="openssl makes the certificates of this test, and is not installed"
+    )
+    @pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    )  # paho leaves a refused socket to the collector
+    def test_certificates_of_both_sides(self, tmp_path):
+        made, strangers = authority(tmp_path / "plant"), authority(tmp_path / "strangers")
+        settings = f"cafile {made / 'ca.pem'}\ncertfile {made / 'broker.pem'}\nkeyfile {made / 'broker.key'}"
+        own = {"certificate_file": made / "line.pem", "key_file": made / "line.key"}
+        with broker(tmp_path, f"allow_anonymous true\n{settings}\nrequire_certificate true") as kept:
+
+            def error_with(**access) -> str:
+                with running(tmp_path / "data", line=line_to(kept.port, tls=True, **access)) as line:
+                    answer(line.stations["press"], line.store.session)
+                    until(lambda: line.outbox.figures()[0].error or line.outbox.figures()[0].told)
+                    return line.outbox.figures()[0].error
+
+            assert error_with(ca_file=made / "ca.pem", **own) == ""
+            assert "certificate verify failed" in error_with(ca_file=strangers / "ca.pem", **own)
+            assert error_with(ca_file=made / "ca.pem")

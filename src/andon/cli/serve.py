@@ -35,6 +35,7 @@ NEEDED = (
     "python_multipart",
     "jinja2",
     "onnxruntime",
+    "prometheus_client",
 )
 """What the extra `serve` brings."""
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from andon.core.errors import AndonError, UsageError
 from andon.line import andon_states, rule_versions, versions
@@ -25,6 +25,8 @@ from andon.line.alarms import Alarms
 from andon.line.andon_states import StationState
 from andon.line.clock import SECOND, Clock, now_us
 from andon.line.drift.follower import DriftFollower
+from andon.line.drift.view import DriftView
+from andon.line.drift.view import view as drift_view
 from andon.line.events import Events
 from andon.line.follower import Follower
 from andon.line.golden.golden import Golden
@@ -45,9 +47,6 @@ from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause, Verdict
 from andon.line.versions import Also, Version
 from andon.line.views import AlarmView, Health, Shown, StationView, summary
-
-if TYPE_CHECKING:
-    from andon.line.metrics import Metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -104,17 +103,16 @@ class Line:
                 for station in settings.stations
                 if station.folder is not None
             ]
-            views = Views(lambda name: self.stations[name].view(), self.alarms.active)
+            self.drift = DriftFollower(self.store, settings.drift, self.stations, self.alarms, clock=clock)
+            views = Views(lambda name: self.stations[name].view(), self.alarms.active, self.drift_view)
             self.outbox = Outbox(settings, self.store, views, clock)
             self.golden = Golden(
                 self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
             )
             self.followers: list[Follower] = [self.outbox, self.golden]
-            self.metrics = _metrics(self)
+            self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
-            self.drift = DriftFollower(self.store, settings.drift, self.stations, self.alarms, clock=clock)
-            if settings.drift.watch:
-                self.followers.append(self.drift)
+            self.followers += [self.drift] if settings.drift.watch else []
             self.followers += plc.followers(
                 settings, self.stations, self.store, shoot or {}, clock, self._models
             )
@@ -255,6 +253,10 @@ class Line:
     def condition_changed(self, station: Station) -> None:
         """Whether the model is verified, or what fails, changed."""
         self._jobs.put(lambda: self._condition(station))
+
+    def drift_view(self, station: str) -> DriftView | None:
+        """The drift watch of a station now; None where it is switched off."""
+        return self.drift.read(station, drift_view) if self.settings.drift.watch else None
 
     def view(self, station: Station) -> StationView:
         """The station now."""
@@ -428,12 +430,3 @@ class Line:
         view = self.stations[name].view()
         self._shown[name] = (view.state, view.reason, view.per_minute)
         self.events.publish("state", {"station": name, **view.to_json()})
-
-
-def _metrics(line: Line) -> Metrics | None:
-    """Metrics where they are switched on; their library is imported then alone."""
-    if not line.settings.metrics:
-        return None
-    from andon.line.metrics import Metrics
-
-    return Metrics(line)

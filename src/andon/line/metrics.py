@@ -5,7 +5,7 @@ No label names a part, a lot or a person: each label value is one more time seri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -13,10 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from andon.line.clock import SECOND
+from andon.line.drift.view import DriftView
 from andon.line.follower import Follower
 from andon.line.outbox.courier import Figures
 from andon.line.store import Inspection, StoreError, queries
-from andon.line.verdicts import Verdict
+from andon.line.verdicts import Cause, Verdict
 from andon.line.views import StationView, verdict_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ class Metrics(Follower):
         self._registry.register(Now(line))
 
     def part(self, row: Inspection) -> None:
-        """Count a part."""
+        """Count a part of the production."""
+        if row.cause == Cause.GOLDEN_PART:
+            return
         self._inspections.labels(row.station, verdict_name(row.verdict)).inc()
         if row.verdict is Verdict.ERROR:
             self._errors.labels(row.station, row.cause).inc()
@@ -74,7 +77,10 @@ class Now(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families."""
         line = self._line
-        yield from station_metrics([station.view() for station in line.stations.values()])
+        views = [station.view() for station in line.stations.values()]
+        yield from station_metrics(views)
+        yield golden_age(views, line.clock())
+        yield drift_averages({name: line.drift_view(name) for name in line.stations})
         yield from outbox_metrics(line.outbox.figures(), line.clock())
         yield from _store_metrics(line)
 
@@ -100,6 +106,30 @@ def station_metrics(views: Iterable[StationView]) -> Iterator[Metric]:
         for alarm in view.alarms:
             alarms.add_metric([view.name, alarm.rule], 1)
     yield from (depth, stopped, ready, alarms, models)
+
+
+def golden_age(views: Iterable[StationView], now: int) -> Metric:
+    """Time since golden parts were last judged right, of stations where that has been."""
+    age = GaugeMetricFamily(
+        "andon_golden_age_seconds", "Since golden parts were last judged right.", labels=["station"]
+    )
+    for view in views:
+        if view.golden.passed_at is not None:
+            age.add_metric([view.name], max(0, now - view.golden.passed_at) / SECOND)
+    return age
+
+
+def drift_averages(views: Mapping[str, DriftView | None]) -> Metric:
+    """Moving averages of the numbers that are watched, of stations with a reference."""
+    average = GaugeMetricFamily(
+        "andon_drift_ewma",
+        "Moving average of a number, in standard deviations of the reference.",
+        labels=["station", "name"],
+    )
+    for station, view in views.items():
+        for number in view.numbers if view is not None else ():
+            average.add_metric([station, number.name], number.average)
+    return average
 
 
 def outbox_metrics(figures: Iterable[Figures], now: int) -> Iterator[Metric]:

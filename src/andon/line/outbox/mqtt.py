@@ -6,6 +6,7 @@ Topics below `andon/v1/SITE/LINE/STATION/`:
     result       QoS 1, each committed part in order
     alarm/RULE   retained, QoS 1, as long as the alarm is not over; then empty
     counts       retained, QoS 0
+    drift        retained, QoS 0
 
 A broken connection is replaced by a new one, on which state and alarms come first and then every result that was not
 acknowledged: nothing old can overwrite a retained state, as the queue of a client that resends by itself could. A result may
@@ -29,6 +30,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from andon.line.drift.view import DriftView
 from andon.line.outbox.reports import Report, Undelivered
 from andon.line.outbox.settings import MqttSettings
 from andon.line.store.outbox import Stream
@@ -42,6 +44,7 @@ STEP_SECONDS = 0.25
 SESSION_SECONDS = 3600
 """Time for which the broker keeps the session of a line that is gone."""
 WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
+DRIFT_SECONDS = 60.0
 OFFLINE = json.dumps({"online": False})
 
 
@@ -170,20 +173,22 @@ class MqttSink:
         station: str,
         view: Callable[[], StationView],
         alarms: Callable[[], list[AlarmView]],
+        drift: Callable[[], DriftView | None],
         *,
         password: str = "",
         encryption: ssl.SSLContext | None = None,
     ) -> None:
-        """`view`, `alarms`: the station now, and its alarms that are not over."""
+        """`view`, `alarms`, `drift`: the station now, its alarms that are not over, its drift watch."""
         self.name, self.station = f"mqtt/{station}", station
         self._settings, self._password, self._encryption = settings, password, encryption
-        self._view, self._alarms = view, alarms
+        self._view, self._alarms, self._drift = view, alarms, drift
         place = [level(settings.site), level(line), station]
         self.client_id = "-".join(["andon", *place])
         """The same after a restart: a second line of this name would push the first from the broker."""
         self.base = "/".join(["andon", "v1", *place])
         self._connection: Connection | None = None
         self._state = self._counts = ""
+        self._drifts, self._next_drift = "", 0.0
 
     def refresh(self) -> None:
         """Connect where needed, then say state and counts where they changed. Raises `Undelivered`."""
@@ -198,6 +203,7 @@ class MqttSink:
         if counts != self._counts:
             connection.publish(f"{self.base}/counts", counts, retain=True, qos=0)
             self._counts = counts
+        self._say_drift(connection)
 
     def deliver(self, reports: Sequence[Report], ending: threading.Event) -> Iterator[Report]:
         """Publish reports together; each is yielded once it is acknowledged. Raises `Undelivered`."""
@@ -221,6 +227,14 @@ class MqttSink:
                 said = True
             connection.close(with_will=not said)
 
+    def _say_drift(self, connection: Connection) -> None:
+        """Say what drifts where that changed, and all numbers each `DRIFT_SECONDS`."""
+        drift = self._drift()
+        if drift is None or (drift.text == self._drifts and time.monotonic() < self._next_drift):
+            return
+        connection.publish(f"{self.base}/drift", json.dumps(drift_of(drift)), retain=True, qos=0)
+        self._drifts, self._next_drift = drift.text, time.monotonic() + DRIFT_SECONDS
+
     def _connected(self) -> Connection:
         """A new connection on which all alarms that are not over, and then the state, have been said."""
         if self._connection is not None:
@@ -229,7 +243,7 @@ class MqttSink:
         connection = Connection(
             self._settings, self.client_id, self._password, self._encryption, f"{self.base}/state"
         )
-        self._connection, self._state, self._counts = connection, "", ""
+        self._connection, self._state, self._counts, self._next_drift = connection, "", "", 0.0
         for alarm in self._alarms():
             connection.acknowledged(
                 connection.publish(self._alarm_topic(alarm.rule), json.dumps(alarm.to_json()), retain=True)
@@ -266,6 +280,7 @@ def state_of(view: StationView) -> dict[str, Any]:
         "wants_stop": view.wants_stop,
         "cause": None if view.cause is None else view.cause.value,
         "is_ready": view.is_ready,
+        "golden": view.golden.state,
         "faults": list(view.faults),
         "model": {"name": view.model_name, "sha256": view.model_sha256},
         "thresholds": view.thresholds._asdict(),
@@ -278,4 +293,13 @@ def counts_of(view: StationView) -> dict[str, Any]:
         "shift_since": view.shift_since,
         "per_minute": view.per_minute,
         "parts": {verdict.name: n for verdict, n in view.counts.items()},
+    }
+
+
+def drift_of(view: DriftView) -> dict[str, Any]:
+    """What `drift` says: averages in standard deviations of the reference."""
+    return {
+        "text": view.text,
+        "parts": view.parts,
+        "numbers": {each.name: {"average": each.average, "limit": each.limit} for each in view.numbers},
     }

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from andon.core.errors import ConfigError
 from andon.line.clock import Clock
+from andon.line.drift.view import DriftView
 from andon.line.follower import Follower
 from andon.line.outbox.courier import Courier, Figures
 from andon.line.outbox.email import EmailSink, Mailer
@@ -32,6 +33,8 @@ class Views(NamedTuple):
     """A station now."""
     alarms: Callable[[str], list[AlarmView]]
     """Alarms of a station that are not over."""
+    drift: Callable[[str], DriftView | None] = lambda station: None
+    """The drift watch of a station; None where it is switched off."""
 
 
 class Outbox(Follower):
@@ -100,6 +103,7 @@ def _mqtt(settings: LineSettings, mqtt: MqttSettings, views: Views) -> Iterator[
             station.name,
             partial(views.station, station.name),
             partial(views.alarms, station.name),
+            partial(views.drift, station.name),
             password=password,
             encryption=encryption,
         )

@@ -22,6 +22,7 @@ from andon.line.rest import (
     golden,
     inspections,
     log_in,
+    metrics,
     outbox,
     pages,
     problems,
@@ -98,8 +99,6 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:
-        from andon.line.rest import metrics
-
         app.include_router(metrics.router, include_in_schema=False)
     app.mount("/static", Static(directory=STATIC))
     app.add_middleware(Identify, log_in=app.state.log_in, access=line.settings.access)
