@@ -49,8 +49,8 @@ UNLIKE = 0.55
 """Share of the likeness of good parts below which an image shows another product."""
 MOVED = 0.5
 """Share of its limit beyond which a number has moved, once one is beyond its limit."""
-MOST_GROUPS = 3
-"""So many groups that moved are another product."""
+FAR, MOST_GROUPS = 1.0, 3
+"""So many groups that moved, now by at least so many standard deviations, are another product."""
 ECHO = 0.3
 """Weight of the evenness where the position moved: a part that lies elsewhere makes cells uneven as well."""
 ROWS, COLUMNS = ("upper", "", "lower"), ("left", "", "right")
@@ -139,8 +139,11 @@ def _largest(moved: dict[str, float], outside: set[str]) -> Cause:
 
 
 def _is_other_product(reference: Reference, seen: Evidence) -> bool:
-    groups = [max(seen.share[NAMES.index(name)] for name in group) for group in GROUPS]
-    if len([share for share in groups if share > MOVED]) >= MOST_GROUPS:
+    far = np.abs(reference.sigmas(seen.recent)) >= FAR
+    moved = {
+        name for name, share, is_far in zip(NAMES, seen.share, far, strict=True) if is_far and share > MOVED
+    }
+    if len([group for group in GROUPS if moved & {*group}]) >= MOST_GROUPS:
         return True
     like = NAMES.index("likeness")
     usual = float(reference.centre[like])
