@@ -17,6 +17,7 @@ from andon.line.plc.handshake import (
     Outcome,
     Refuse,
     SetRecipe,
+    StartGolden,
     StopSeen,
 )
 from andon.line.plc.registers import Command, Commands, Status, encode, is_good
@@ -179,6 +180,7 @@ def test_recipe_stop_and_a_station_that_is_not_ready():
     assert plc.state.error is Error.NO_RECIPE
     assert plc.says(E) == [] and Status.RECIPE_FAILED not in plc.status
     assert plc.says(E | Command.STOP_ACK) == [StopSeen()] and plc.says(E | Command.STOP_ACK) == []
+    assert plc.says(E | Command.START_GOLDEN) == [StartGolden()]
     plc.wait(0.0, can_judge=False)
     assert plc.status == Status.ERROR
 

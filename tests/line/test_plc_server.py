@@ -180,6 +180,47 @@ def test_a_line_that_restarts_gives_no_old_result_and_a_part_in_between_has_its_
         assert hand.waits(Status.RESULTS_VALID).trigger_no == 6
 
 
+@pytest.mark.parametrize("state", ["triggered", "acknowledged", "valid", "result acknowledged"])
+def test_a_plc_that_restarts_in_any_state_goes_on_with_the_next_part(folder, connect, state):
+    with behind(folder) as (line, port):
+        hand = connect(port)
+        hand.says(E)
+        hand.waits(Status.TRIGGER_READY)
+        hand.says(E | T, 1)
+        if state != "triggered":
+            hand.waits(Status.TRIGGER_ACK)
+            hand.says(E, 1)
+        if "valid" in state or "result" in state:
+            hand.waits(Status.RESULTS_VALID)
+        if state == "result acknowledged":
+            hand.says(E | A, 1)
+        hand.master.drop()
+        again = connect(port)
+        again.says(Command(0))
+        again.says(E)
+        again.waits(Status.TRIGGER_READY)
+        again.says(E | T, 2)
+        found = again.waits(Status.RESULTS_VALID)
+        assert (found.trigger_no, found.verdict) == (2, Verdict.OK)
+        rows = line.store.inspections(limit=9)
+        assert sorted(row.trigger_no for row in rows) == [1, 2]
+
+
+def test_two_plcs_that_write_to_one_station_get_no_result_of_a_part_that_was_not_triggered(folder, connect):
+    with behind(folder) as (line, port):
+        one, two = connect(port), connect(port)
+        one.says(E)
+        one.waits(Status.TRIGGER_READY)
+        one.says(E | T, 1)
+        two.says(E, 2)  # takes the trigger of the first back
+        two.says(E | T, 2)  # and announces its part while that of the first is judged, or its result waits
+        found = one.waits(Status.RESULTS_VALID)
+        assert (found.trigger_no, found.missed) == (1, 1) and not is_good(two.master.read(), 2)
+        until(lambda: len(line.store.inspections(limit=9)) == 2)
+        verdicts = {row.trigger_no: (row.verdict, row.cause) for row in line.store.inspections(limit=9)}
+        assert verdicts == {1: (Verdict.OK, ""), 2: (Verdict.ERROR, Cause.OVERRUN)}
+
+
 def test_two_stations_of_one_server_and_a_second_server_do_not_disturb_each_other(folder, tmp_path, connect):
     with behind(folder, 1, 2) as (_, port), behind(tmp_path / "b") as (other, other_port):
         hands = [connect(port, unit=1), connect(port, unit=2), connect(other_port)]

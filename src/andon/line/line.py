@@ -113,9 +113,7 @@ class Line:
             self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
             self.followers += [self.drift] if settings.drift.watch else []
-            self.followers += plc.followers(
-                settings, self.stations, self.store, shoot or {}, clock, self._models
-            )
+            self.followers += plc.followers(self, shoot or {})
         except BaseException:
             self.store.close()
             raise

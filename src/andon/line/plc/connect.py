@@ -4,47 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from andon.core.errors import ConfigError
-from andon.line.clock import Clock
 from andon.line.follower import Follower
-from andon.line.models import Models
 from andon.line.plc.unit import Shoot, Unit
-from andon.line.settings import LineSettings
 from andon.line.station import Station
-from andon.line.store import Store
 from andon.line.store.audit import Entry
 
+if TYPE_CHECKING:
+    from andon.line.line import Line
 
-def followers(
-    settings: LineSettings,
-    stations: Mapping[str, Station],
-    store: Store,
-    shoot: Mapping[str, Shoot],
-    clock: Clock,
-    models: Models,
-) -> list[Follower]:
+PLC, REASON = "plc", "asked for by the PLC"
+"""Who acts and why, in the audit."""
+
+
+def followers(line: Line, shoot: Mapping[str, Shoot]) -> list[Follower]:
     """The server for all stations with a PLC; empty where there is none. `shoot`: what takes the images, by station.
 
     Raises `ConfigError` where pymodbus is not installed.
     """
-
-    def stop_seen(station: str) -> None:
-        store.audit(Entry("plc", "stands", f"station {station}"))
-
-    def set_recipe(station: Station, code: str) -> None:
-        models.set_recipe(station, code, who="plc", why="asked for by the PLC")
-
     units = [
         Unit(
-            stations[each.name],
+            line.stations[each.name],
             each.plc,
+            Hooks(line),
             shoot=shoot.get(each.name),
-            set_recipe=set_recipe,
-            stop_seen=stop_seen,
-            clock=clock,
+            clock=line.clock,
         )
-        for each in settings.stations
+        for each in line.settings.stations
         if each.plc is not None
     ]
     if not units:
@@ -53,4 +41,23 @@ def followers(
         raise ConfigError("a PLC needs pymodbus, which is not installed: pip install 'andon[modbus]'")
     from andon.line.plc.server import PlcServer
 
-    return [PlcServer(settings.modbus, units)]
+    return [PlcServer(line.settings.modbus, units)]
+
+
+class Hooks:
+    """What a PLC may ask of a line besides judging parts. May wait."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def set_recipe(self, station: Station, code: str) -> None:
+        """Judge by another recipe, which is in use once the station is verified with it. Raises `AndonError`."""
+        self._line.set_recipe(station.name, code, who=PLC, why=REASON)
+
+    def start_golden(self, station: Station) -> None:
+        """Judge the stored images of the golden parts. Raises `AndonError`."""
+        self._line.golden.run(station.name, PLC, REASON)
+
+    def stop_seen(self, station: Station) -> None:
+        """The line stands."""
+        self._line.store.audit(Entry(PLC, "stands", f"station {station.name}"))

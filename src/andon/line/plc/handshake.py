@@ -99,7 +99,11 @@ class StopSeen(NamedTuple):
     """Effect: the PLC says that the line stands."""
 
 
-Effect = Judge | Refuse | SetRecipe | StopSeen
+class StartGolden(NamedTuple):
+    """Effect: judge the golden parts."""
+
+
+Effect = Judge | Refuse | SetRecipe | StopSeen | StartGolden
 
 
 class Shown(NamedTuple):
@@ -222,6 +226,8 @@ class Handshake:
             effects.append(SetRecipe(commands.recipe))
         if Command.STOP_ACK in rising:
             effects.append(StopSeen())
+        if Command.START_GOLDEN in rising:
+            effects.append(StartGolden())
         return state._show(now), effects
 
     def imaged(self, serial: int) -> Self:

@@ -15,8 +15,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
+from typing import Protocol
 
-from andon.core.errors import AndonError, UsageError
+from andon.core.errors import AndonError
 from andon.line.andon_states import StationState
 from andon.line.clock import Clock, now_us
 from andon.line.parts import NoTrigger, Part
@@ -48,12 +49,17 @@ STORED_WITHIN = 5.0
 BEATS_PER_SECOND = 10
 
 
-ChangeRecipe = Callable[[Station, str], object]
+class Asked(Protocol):
+    """What a PLC may ask of a line besides judging parts. Called in threads that may wait."""
 
+    def set_recipe(self, station: Station, code: str) -> None:
+        """Judge by another recipe, which is in use once the station is verified with it. Raises `AndonError`."""
 
-def no_recipes(station: Station, code: str) -> None:
-    """Raises `UsageError`."""
-    raise UsageError(f"station {station.name} has no recipe {code!r}")
+    def start_golden(self, station: Station) -> None:
+        """Judge the golden parts. Raises `AndonError`."""
+
+    def stop_seen(self, station: Station) -> None:
+        """The line stands."""
 
 
 class Unit:
@@ -63,25 +69,20 @@ class Unit:
         self,
         station: Station,
         settings: PlcSettings,
+        line: Asked,
         *,
         shoot: Shoot | None = None,
-        set_recipe: ChangeRecipe = no_recipes,
-        stop_seen: Callable[[str], object] = lambda station: None,
         clock: Clock = now_us,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`shoot`: takes the images; by default they follow by REST with the number of the trigger.
-
-        `set_recipe`: changes the recipe, which is in use once the station is verified with it; raises `AndonError`.
-        """
+        """`shoot`: takes the images; by default they follow by REST with the number of the trigger."""
         cycle = station.settings.cycle_s
         self.station, self.settings = station, settings
         self._image_s = settings.image_ms / 1000 or cycle
         self.handshake = Handshake(
             ack_s=settings.ack_ms / 1000 or cycle, result_s=self._image_s + cycle + MARGIN_SECONDS
         )
-        self._shoot, self._stop_seen, self._clock, self._steady = shoot, stop_seen, clock, steady
-        self._set_recipe = set_recipe
+        self._line, self._shoot, self._clock, self._steady = line, shoot, clock, steady
         self._changing: str | None = None
         """The recipe that is being prepared."""
         self._words = [0] * COMMAND_WORDS
@@ -171,7 +172,8 @@ class Unit:
         bits = {
             Status.STOP_REQUEST: view.wants_stop,
             Status.CALL: view.machine is StationState.CALL,
-            Status.GOLDEN_DUE: view.check_due,
+            Status.GOLDEN_DUE: view.check_due or view.golden.state in ("due", "overdue"),
+            Status.GOLDEN_FAILED: view.golden.state == "failed",
         }
         self._around = Results(
             status=Status(sum(bit for bit, is_set in bits.items() if is_set)),
@@ -186,7 +188,7 @@ class Unit:
         now = self._steady()
         late = self._late(now)
         if late is not None:
-            self._refuse(late, Cause.TIMEOUT)
+            self._run(self._store_missing, late[0], Cause.TIMEOUT, late[1])
         self._look_at_recipe()
         can_judge = self.station.is_verified and "model" not in self.station.faults
         self._apply(self.handshake.tick(now, can_judge))
@@ -201,7 +203,7 @@ class Unit:
         with self._lock:
             awaited, self._awaited = self._awaited, None
         if awaited is not None:
-            self._store_missing(awaited[0], Cause.RESULTS_LOST, awaited[1])
+            self._guarded(self._store_missing, awaited[0], Cause.RESULTS_LOST, awaited[1])
 
     # Inside -------------------------------------------------------------------------------------------------------
 
@@ -211,11 +213,13 @@ class Unit:
             if isinstance(effect, Judge):
                 self._judge(effect.trigger)
             elif isinstance(effect, Refuse):
-                self._refuse(effect.trigger, effect.cause)
+                self._run(self._store_missing, effect.trigger, effect.cause, self._clock())
             elif isinstance(effect, handshake.SetRecipe):
                 self._run(self._change_recipe, str(effect.code))
+            elif isinstance(effect, handshake.StartGolden):
+                self._run(self._line.start_golden, self.station)
             else:
-                self._stop_seen(self.station.name)
+                self._run(self._line.stop_seen, self.station)
 
     def _judge(self, trigger: Trigger) -> None:
         with self._lock:
@@ -234,7 +238,7 @@ class Unit:
     def _change_recipe(self, code: str) -> None:
         """In a thread of its own."""
         try:
-            self._set_recipe(self.station, code)
+            self._line.set_recipe(self.station, code)
         except Exception:
             self._post(self._recipe_set, False)
             raise
@@ -256,16 +260,13 @@ class Unit:
         elif "model" in self.station.faults:
             self._recipe_set(False)
 
-    def _late(self, now: float) -> Trigger | None:
+    def _late(self, now: float) -> tuple[Trigger, int] | None:
         """The part whose image did not come in time; it takes none any more."""
         with self._lock:
             if self._awaited is None or now - self._awaited[0].at <= self._image_s:
                 return None
-            trigger, self._awaited = self._awaited[0], None
-        return trigger
-
-    def _refuse(self, trigger: Trigger, cause: Cause) -> None:
-        self._run(self._store_missing, trigger, cause, self._clock())
+            late, self._awaited = self._awaited, None
+        return late
 
     def _store_missing(self, trigger: Trigger, cause: Cause, at: int) -> None:
         part = Part(
@@ -286,16 +287,16 @@ class Unit:
     def _run(self, call: Callable[..., object], *arguments: object) -> None:
         """In the pool; what fails there is logged, and the part becomes ERROR at its limit."""
 
-        def guarded() -> None:
-            try:
-                call(*arguments)
-            except AndonError as error:
-                LOG.warning("station %s: %s", self.station.name, error)
-            except Exception:
-                LOG.exception("station %s: the PLC's part failed", self.station.name)
-
         assert self._pool is not None
-        self._pool.submit(guarded)
+        self._pool.submit(self._guarded, call, *arguments)
+
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except AndonError as error:
+            LOG.warning("station %s: %s", self.station.name, error)
+        except Exception:
+            LOG.exception("station %s: what the PLC asked for failed", self.station.name)
 
     def _imaged(self, serial: int) -> None:
         self.handshake = self.handshake.imaged(serial)
