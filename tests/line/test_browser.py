@@ -251,3 +251,20 @@ def test_viewers_see_every_part(folder, browser):
         for number in range(50):
             answer(line.stations["press"], number)
         assert browser.js("window.all_") == [50] * 5
+
+
+def test_rules_are_tried_and_then_saved(folder, browser):
+    with running(folder) as line, served(line) as port:
+        first = line.alarms.rules("press")
+        browser.size(1280, 800)
+        browser.open(f"http://127.0.0.1:{port}/rules/press?kind=in_a_row&k=2")
+        browser.js("document.querySelector('[name=who]').value = 'eva'; 0")
+        browser.js("document.querySelector('[name=why]').value = 'stop one part earlier'; 0")
+        browser.js("document.querySelector('#save button').click()")
+        until(lambda: line.alarms.rules("press").id != first.id)
+        assert line.alarms.rules("press").rules == (InARow(k=2),)
+        browser.wait("document.body?.innerText.includes('stop one part earlier')")
+        browser.open(f"http://127.0.0.1:{port}/rules/press?kind=in_a_row&k=4")
+        assert not browser.js("document.querySelector('#save').hidden")
+        browser.js("document.querySelector('[name=k]').dispatchEvent(new Event('input', {bubbles: true}))")
+        assert browser.js("document.querySelector('#save').hidden")
