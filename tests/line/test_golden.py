@@ -456,6 +456,12 @@ def test_images_stay_and_are_in_the_backup(folder, tmp_path):
         assert line.golden.view("press").state == "failed"
         kept.write_bytes(PICTURE + b"|NG|golden")
         line.golden.run("press", "eva")
+        line.golden.change(
+            "press", add=[known(line, "odd", "raise", Kind.GOOD)], who="eva", why="a judge that fails"
+        )
+        assert line.golden.run("press", "eva").results[-1].why == "came out ERROR (judge_failed)"
+        line.golden.change("press", remove=["odd"], who="eva", why="away with it")
+        line.golden.run("press", "eva")
     backup.backup(folder, tmp_path / "copy")
     backup.restore(tmp_path / "copy", tmp_path / "new")
     with guarded(tmp_path / "new") as line:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from andon.cli.options import Json, print_json, say
-from andon.core.errors import DataError
+from andon.cli.simulate import TokenFile, token_of
+from andon.core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from andon.client import Client
 
 app = typer.Typer(
     help="Known parts that show whether a station still sees what it has to see.", no_args_is_help=True
@@ -18,6 +24,8 @@ app = typer.Typer(
 Address = Annotated[str, typer.Option("--url", help="Address of the running line.")]
 Station = Annotated[str, typer.Argument(help="Name of the station.")]
 ADDRESS = "http://localhost:8000"
+REFUSED = range(400, 500)
+"""Statuses of requests that cannot be done as they are."""
 DEFAULT_WHY = "added with andon golden add"
 
 
@@ -35,6 +43,7 @@ def add(
         bool, typer.Option("--parts", help="The parts themselves are kept and can be shown to the camera.")
     ] = False,
     why: Annotated[str, typer.Option(help="Reason, at least 10 characters.")] = DEFAULT_WHY,
+    token_file: TokenFile = None,
 ) -> None:
     """Add known good, bad and borderline parts to a station. It judges them by itself, at once or after its next start."""
     from andon.line.golden.folder import add_to, parts_of
@@ -44,9 +53,7 @@ def add(
         golden = add_to(data, station, found, has_part=parts, who=who, why=why)
         say(f"station {station}: {len(golden.items)} golden parts; they are judged after the next start")
         return
-    from andon.client import Client
-
-    with Client(url) as client:
+    with _asking(url, token_file) as client:
         for each in found:
             client.add_golden(
                 station,
@@ -63,11 +70,11 @@ def add(
 
 
 @app.command("list")
-def list_parts(station: Station, url: Address = ADDRESS, as_json: Json = False) -> None:
+def list_parts(
+    station: Station, url: Address = ADDRESS, token_file: TokenFile = None, as_json: Json = False
+) -> None:
     """Golden parts of a station and what is due."""
-    from andon.client import Client
-
-    with Client(url) as client:
+    with _asking(url, token_file) as client:
         golden = client.golden(station)
     if as_json:
         print_json(golden)
@@ -79,11 +86,11 @@ def list_parts(station: Station, url: Address = ADDRESS, as_json: Json = False) 
 
 
 @app.command()
-def run(station: Station, url: Address = ADDRESS, as_json: Json = False) -> None:
+def run(
+    station: Station, url: Address = ADDRESS, token_file: TokenFile = None, as_json: Json = False
+) -> None:
     """Judge the stored images of all golden parts of a station; exit code 2 where one comes out wrong."""
-    from andon.client import Client
-
-    with Client(url) as client:
+    with _asking(url, token_file) as client:
         done = client.run_golden(station, getpass.getuser())
     if as_json:
         print_json(done)
@@ -94,3 +101,17 @@ def run(station: Station, url: Address = ADDRESS, as_json: Json = False) -> None
         )
     if not as_json:
         say(f"station {station}: {len(done['results'])} golden parts judged right, run {done['id']}")
+
+
+@contextlib.contextmanager
+def _asking(url: str, token_file: Path | None) -> Iterator[Client]:
+    """A client of the line; what it refuses is a wrong use."""
+    from andon.client import Client, ClientError
+
+    with Client(url, token=token_of(token_file)) as client:
+        try:
+            yield client
+        except ClientError as error:
+            if error.status in REFUSED:
+                raise UsageError(str(error)) from None
+            raise

@@ -55,7 +55,7 @@ def send_images(
     if folder is not None:
         result = line.run(line.to_folder(folder), files, rate=rate, seconds=seconds, faults=faults)
     else:
-        with Client(url, token=_token(token_file)) as client:
+        with Client(url, token=token_of(token_file)) as client:
             send = line.to_server(client, station or _only_station(client))
             result = line.run(send, files, rate=rate, seconds=seconds, faults=faults)
     if as_json:
@@ -95,7 +95,7 @@ def play_plc(
 
     photos = cycle([file.read_bytes() for file in line.images(images)]) if images else None
     with (
-        Client(url, token=_token(token_file)) as client,
+        Client(url, token=token_of(token_file)) as client,
         ThreadPoolExecutor() as pool,
         Master(host, port, unit=unit, base=base) as master,
     ):
@@ -130,7 +130,8 @@ def _print_plc(result: PlcResult) -> None:
         print(f"wrong: {violation}")
 
 
-def _token(file: Path | None) -> str:
+def token_of(file: Path | None) -> str:
+    """The token in a file, by default that of `ANDON_TOKEN`; empty where there is none."""
     if file is None:
         return os.environ.get("ANDON_TOKEN", "").strip()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from functools import partial
@@ -11,10 +12,10 @@ from andon.core.errors import DataError
 from andon.line.andon_states import NotAllowed
 from andon.line.golden.items import Item, Mode, Result, Seen, result
 from andon.line.judge import Judgement, Judging, Thresholds
-from andon.line.parts import NotReady
 from andon.line.station import Station
 from andon.line.verdicts import Cause, Verdict
 
+LOG = logging.getLogger(__name__)
 ImageOf = Callable[[Item], bytes]
 """Bytes of the image of a golden part. Raises `DataError`."""
 
@@ -36,10 +37,10 @@ def replay(
     """Judge stored images as the station judges parts; with `other`, by these thresholds.
 
     One image at a time goes between two parts, so that a part waits for one at most. Raises `NotAllowed` where the
-    station finds no time, or its model changes meanwhile, `NotReady` where it has no verified model or ends.
+    station finds no time, its model changes meanwhile or is not verified, or the station ends.
     """
     if not station.is_verified:
-        raise NotReady(f"station {station.name} is not ready: wait until its model is verified")
+        raise NotAllowed(f"station {station.name} is not ready: wait until its model is verified")
     wait = max(LEAST_WAIT, WAIT_CYCLES * station.settings.cycle_s)
     used: Thresholds = station.thresholds
     sha256, results = station.model.sha256, []
@@ -56,7 +57,7 @@ def replay(
             future.cancel()
             raise NotAllowed(f"station {station.name} has no time between parts: try again later") from None
         except CancelledError:
-            raise NotReady(
+            raise NotAllowed(
                 f"station {station.name} is being shut down: judge golden parts after the start"
             ) from None
         if (by, thresholds) != (sha256, used):
@@ -74,12 +75,20 @@ def judge_all(judge: Judging, items: Iterable[Item], image_of: ImageOf, threshol
         except DataError as error:
             results.append(_without_image(item, error))
             continue
-        results.append(result(item, Mode.FILES, Seen.of(judge.judge(image, thresholds))))
+        results.append(result(item, Mode.FILES, Seen.of(_judgement(judge, image, thresholds))))
     return Checked(tuple(results), judge.sha256, thresholds)
 
 
 def _judged(image: bytes, judge: Judging, thresholds: Thresholds) -> tuple[str, Thresholds, Judgement]:
-    return judge.sha256, thresholds, judge.judge(image, thresholds)
+    return judge.sha256, thresholds, _judgement(judge, image, thresholds)
+
+
+def _judgement(judge: Judging, image: bytes, thresholds: Thresholds) -> Judgement:
+    try:
+        return judge.judge(image, thresholds)
+    except Exception as error:
+        LOG.exception("a golden part could not be judged")
+        return Judgement.failed(Cause.JUDGE_FAILED, f"{type(error).__name__}: {error}")
 
 
 def _without_image(item: Item, error: DataError) -> Result:
