@@ -1,7 +1,7 @@
 // Reviews by keys: one part after the other. The next parts are held and their pictures loaded meanwhile.
 
 import { PartView, element, json } from "./shared.js";
-import { get, send } from "./live.js";
+import { send } from "./live.js";
 
 const AHEAD = 4;
 const SKIPPED = 1000;
@@ -14,7 +14,7 @@ const desk = {
   items: [], // held by this person, the first is shown
   skipped: [],
   done: [], // { item, version } of own answers, the newest last
-  busy: false,
+  last: Promise.resolve(), // ends with the last action
 };
 
 function who() {
@@ -26,18 +26,9 @@ function who() {
 
 const say = (text) => { at("message").textContent = text; };
 
-// One action at a time; keys that come meanwhile do nothing.
-async function act(action) {
-  if (desk.busy) return;
-  desk.busy = true;
-  say("");
-  try {
-    await action();
-  } catch (error) {
-    say(error.message);
-  } finally {
-    desk.busy = false;
-  }
+// One action after the other, in the order of the keys.
+function act(action) {
+  desk.last = desk.last.then(() => say("")).then(action).catch((error) => say(error.message));
 }
 
 async function take() {
@@ -79,9 +70,16 @@ function draw() {
 
 const match = (version) => ({ "If-Match": `"${version}"` });
 
-const answer = (opinion, defect_type = null) => act(async () => {
-  const [item] = desk.items;
-  if (!item) return take();
+// About the part that is on the screen when the key is pressed, never about the one that comes after it.
+function answer(opinion, defect_type = null) {
+  const id = desk.items[0]?.id;
+  act(async () => {
+    const [item] = desk.items;
+    if (item?.id === id) await (item ? store(item, opinion, defect_type) : take());
+  });
+}
+
+async function store(item, opinion, defect_type) {
   try {
     const body = { who: who(), opinion, defect_type };
     const said = await send(`${api}/inspections/${item.id}/review`, body, "PUT", match(item.version));
@@ -95,7 +93,7 @@ const answer = (opinion, defect_type = null) => act(async () => {
   desk.items.shift();
   draw();
   await take();
-});
+}
 
 const next = () => act(async () => {
   const [item] = desk.items;
@@ -106,13 +104,12 @@ const next = () => act(async () => {
 const undo = () => act(async () => {
   const last = desk.done.at(-1);
   if (!last) return;
-  await send(`${api}/inspections/${last.item.id}/review/undo`, { who: who() }, "POST", match(last.version));
+  const { version } = await send(`${api}/inspections/${last.item.id}/review/undo`, { who: who() }, "POST", match(last.version));
   desk.done.pop();
   desk.skipped = desk.skipped.filter((id) => id !== last.item.id);
-  at("last").textContent = `The answer on ${last.item.part_id ?? `part ${last.item.id}`} is withdrawn.`;
-  const { version } = await get(`${api}/inspections/${last.item.id}/review`);
   desk.items = [{ ...last.item, version }, ...desk.items].slice(0, AHEAD);
   draw();
+  at("last").textContent = `The answer on ${last.item.part_id ?? `part ${last.item.id}`} is withdrawn.`;
 });
 
 function toggleHeat() {
