@@ -53,6 +53,7 @@ ERROR_CAUSES: dict[str, str] = {
     Cause.NOT_READY: "Station was not ready",
     Cause.RESULTS_LOST: "Lost in a restart",
     Cause.DISK_FULL: "Disk is full",
+    Cause.REPEATED: "Trigger number came twice",
     Cause.GOLDEN_FAILED: "Golden parts not judged right",
     Cause.GOLDEN_PART: "Golden part",
 }

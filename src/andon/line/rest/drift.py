@@ -16,7 +16,7 @@ from andon.line.drift.view import DriftView, NumberView, view
 from andon.line.line import Line
 from andon.line.rest.access import TheCaller, TheLine, TheStation, requires
 from andon.line.rest.html import html
-from andon.line.rest.shapes import PLAIN, Name, Shape
+from andon.line.rest.shapes import PLAIN, Author, Shape
 from andon.line.roles import Role
 from andon.line.store import drift as stored
 from andon.line.store.drift import Point
@@ -89,7 +89,7 @@ class DriftAnswer(Shape):
 class ReferenceBody(Shape):
     """A new reference, learned from the next passed parts."""
 
-    who: Name
+    who: Author = ""
     why: str = Field(min_length=10, max_length=1000, pattern=PLAIN)
     """Reason, at least 10 characters; kept with the version."""
     parts: ReferenceParts | None = None

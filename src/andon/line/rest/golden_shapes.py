@@ -8,7 +8,7 @@ from pydantic import Field
 
 from andon.line.golden.book import Run
 from andon.line.golden.items import EXPECTED, GoldenSet, Item, Kind, Mode, Result
-from andon.line.rest.shapes import PLAIN, PREFIX, Name, Shape, Who
+from andon.line.rest.shapes import PLAIN, PREFIX, Author, Name, Shape, Who
 from andon.line.verdicts import Verdict
 from andon.line.views import GoldenView, VerdictName, verdict_name
 
@@ -28,7 +28,7 @@ class NewItem(Shape):
     high: Score = None
     has_part: bool = False
     """The part itself is kept and can be shown to the camera."""
-    who: Name
+    who: Author = ""
     why: Why
 
     def item(self, key: str, sha256: str, inspection_id: int | None = None) -> Item:
@@ -58,7 +58,7 @@ class GoldenRemoveBody(Shape):
     """Golden parts that are needed no more."""
 
     names: list[Name] = Field(min_length=1, max_length=1000)
-    who: Name
+    who: Author = ""
     why: Why
 
 
@@ -78,7 +78,7 @@ class GoldenOverrideBody(Shape):
     """Parts may be OK for a time although a check failed or is overdue."""
 
     minutes: float = Field(gt=0, le=480)
-    who: Name
+    who: Author = ""
     why: Why
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from andon.line.rest.shapes import PLAIN, Name, Shape
+from andon.line.rest.shapes import PLAIN, Author, Shape
 from andon.line.review.settings import DefectType
 from andon.line.views import VerdictName
 
@@ -17,7 +17,7 @@ Id = Annotated[int, Field(ge=0, lt=2**63)]
 class NextBody(Shape):
     """Who takes parts, how many, and of which stations (none: all); parts in `skip` are let go."""
 
-    who: Name
+    who: Author = ""
     n: int = Field(1, ge=1, le=20)
     stations: list[str] = Field([], max_length=100)
     skip: list[Id] = Field([], max_length=1000)
@@ -53,7 +53,7 @@ class Items(Shape):
 class ReviewBody(Shape):
     """An opinion; `defect_type` with `BAD` alone."""
 
-    who: Name
+    who: Author = ""
     opinion: OpinionName
     defect_type: DefectType | None = None
     reason: str = Field("", max_length=1000, pattern=PLAIN)
@@ -62,7 +62,7 @@ class ReviewBody(Shape):
 class UndoBody(Shape):
     """Who withdraws the last opinion."""
 
-    who: Name
+    who: Author = ""
 
 
 class ReviewShape(Shape):
@@ -158,7 +158,7 @@ class FiguresShape(Shape):
 class SnapshotBody(Shape):
     """Who takes a snapshot; of one station or all, of parts judged since a time."""
 
-    who: Name
+    who: Author = ""
     station: str | None = None
     since: Id | None = None
 
