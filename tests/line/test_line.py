@@ -92,7 +92,7 @@ def test_health_says_what_is_missing(folder):
 
 
 def test_a_judgement_that_never_ends_asks_for_a_restart(folder, monkeypatch):
-    monkeypatch.setattr("andon.line.line.HANGS_SECONDS", 0.05)
+    monkeypatch.setattr("andon.line.showing.HANGS_SECONDS", 0.05)
     with running(folder, cycle_s=0.01) as line:
         until(lambda: line.health().live)
         line.stations["press"].submit(part(1, "hang"))

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Self
 
 from andon.core.errors import AndonError, UsageError
-from andon.line import andon_states, rule_versions, versions
+from andon.line import rule_versions, showing, versions
 from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
-from andon.line.andon_states import StationState
-from andon.line.clock import SECOND, Clock, now_us
+from andon.line.clock import Clock, now_us
 from andon.line.drift.follower import DriftFollower
 from andon.line.drift.view import DriftView
 from andon.line.drift.view import view as drift_view
@@ -44,7 +43,7 @@ from andon.line.settings import LineSettings, StationSettings, ThresholdSettings
 from andon.line.station import Station
 from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
 from andon.line.tally import STRIP, Tally, shift_begin
-from andon.line.verdicts import Cause, Verdict
+from andon.line.verdicts import Cause
 from andon.line.versions import Also, Version
 from andon.line.views import AlarmView, Health, Shown, StationView, summary
 
@@ -53,14 +52,10 @@ LOG = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 DISK_TICKS = 10
 """Ticks between two looks at the disk."""
-SILENT_CYCLES = 5
-"""Cycles without a part after which a station is WAITING."""
 LIVE_SECONDS = 10.0
 """Longest time between two ticks of a process that works."""
 RETENTION_SECONDS = 3600.0
 """Between two runs of the retention rule."""
-HANGS_SECONDS, HANGS_CYCLES = 60.0, 10
-"""After the longer of both a judgement hangs for good: only a restart of the process helps."""
 FAULT = "fault: "
 """Begin of the names of alarms that faults of a station raise; they call a person."""
 
@@ -154,16 +149,8 @@ class Line:
 
     def health(self) -> Health:
         """Whether the process works, and whether every station can judge."""
-        live = self._thread.is_alive() and time.monotonic() - self._last_tick < LIVE_SECONDS
-        reasons = [] if live else ["the line does not work: see the log"]
-        for name, station in self.stations.items():
-            if station.judging_seconds > max(HANGS_SECONDS, HANGS_CYCLES * station.settings.cycle_s):
-                live = False
-                reasons.append(f"station {name}: a judgement does not end; restart")
-            if not station.is_verified and not station.faults:
-                reasons.append(f"station {name}: {station.preparing}")
-            reasons += [f"station {name}, {fault}: {why}" for fault, why in station.faults.items()]
-        return Health(live, not reasons, tuple(reasons))
+        works = self._thread.is_alive() and time.monotonic() - self._last_tick < LIVE_SECONDS
+        return showing.health(self.stations.values(), works=works)
 
     def activate_thresholds(
         self,
@@ -258,38 +245,16 @@ class Line:
 
     def view(self, station: Station) -> StationView:
         """The station now."""
-        now, tally = self.clock(), self._tallies[station.name]
-        machine, alarms = self.alarms.station(station.name), self.alarms.active(station.name)
-        strip = tally.strip()
-        state, reason, since = self._state(station, machine, alarms, strip, now)
-        shift, counts = tally.counts(now)
-        return StationView(
-            name=station.name,
-            state=state,
-            reason=reason,
-            since=since,
-            machine=machine.state,
-            wants_stop=machine.wants_stop,
-            cause=machine.cause,
-            check_due=machine.check_due,
-            is_ready=station.is_verified and not station.faults,
-            faults=tuple(station.faults),
-            model_name=station.model.name,
-            model_sha256=station.model.sha256,
-            recipe=station.recipe,
-            recipes=tuple(station.settings.recipes),
-            thresholds=station.thresholds,
-            rule_version=self.alarms.rules(station.name).id,
-            cycle_s=station.settings.cycle_s,
-            queue=station.waiting,
-            queue_limit=station.settings.queue,
-            counts=counts,
-            shift_since=shift,
-            per_minute=tally.per_minute(now),
-            last_id=strip[-1][0] if strip else None,
-            strip=strip,
-            alarms=tuple(alarms),
-            golden=self.golden.view(station.name),
+        name = station.name
+        return showing.station_view(
+            station,
+            self.alarms.station(name),
+            self.alarms.active(name),
+            self._tallies[name],
+            rule_version=self.alarms.rules(name).id,
+            golden=self.golden.view(name),
+            started=self._started,
+            now=self.clock(),
         )
 
     # Inside --------------------------------------------------------------------------------------------------------
@@ -310,32 +275,6 @@ class Line:
         if found is None:
             raise UsageError(f"there is no station {station!r}: give one of {', '.join(self.stations)}")
         return found
-
-    def _state(
-        self,
-        station: Station,
-        machine: andon_states.Station,
-        alarms: Sequence[AlarmView],
-        strip: Sequence[tuple[int, Verdict]],
-        now: int,
-    ) -> tuple[Shown, str, int]:
-        """State for people, its reason, and its begin."""
-        if machine.wants_stop:
-            return Shown.STOPPED, machine.why, machine.since
-        faults = station.faults
-        if faults:
-            return Shown.FAULT, "; ".join(faults.values()), machine.since
-        if not station.is_verified:
-            return Shown.SETUP, station.preparing, self._started
-        if machine.state is StationState.CALL:
-            return Shown.REVIEW, machine.why, machine.since
-        last = self._tallies[station.name].last_done
-        begin = max(self._started, machine.since, last or 0)
-        if now - begin > SILENT_CYCLES * station.settings.cycle_s * SECOND:
-            return Shown.WAITING, "no part comes", begin
-        if strip and strip[-1][1] is Verdict.REVIEW:
-            return Shown.REVIEW, "the last part is to be looked at", begin
-        return Shown.RUNNING, "", machine.since
 
     def _alarms_changed(self, station: str, alarms: Sequence[AlarmView]) -> None:
         for alarm in alarms:
