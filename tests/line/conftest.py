@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 collect_ignore_glob = [] if find_spec("sqlalchemy") else ["test_store*.py", "test_inbox*.py"]
 if find_spec("fastapi") is None:
     collect_ignore_glob += ["test_rest*.py", "test_page*.py", "test_server*.py", "test_client*.py"]
-    collect_ignore_glob += ["test_access*.py", "test_accounts*.py"]
+    collect_ignore_glob += ["test_access*.py", "test_accounts*.py", "test_reports*.py"]
 if find_spec("paho") is None:
     collect_ignore_glob += ["test_mqtt*.py"]
 """Store, REST and pages need the extra `serve`, MQTT the extra `mqtt`."""

@@ -23,6 +23,7 @@ from andon.cli import (
     golden,
     line,
     pretrain,
+    reports,
     runs,
     serve,
     simulate,
@@ -40,6 +41,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=Fals
 for commands in (demo.app, runs.app, deploy.app, threshold.app, benchmark.app, catalogue.app, serve.app):
     app.add_typer(commands)
 app.add_typer(line.app)
+app.add_typer(reports.app)
 app.add_typer(simulate.app)
 app.add_typer(line.audit_app, name="audit")
 app.add_typer(accounts.account_app, name="account")

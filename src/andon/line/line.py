@@ -36,6 +36,7 @@ from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.plc import connect as plc
 from andon.line.plc.unit import Shoot
+from andon.line.reports.mail import follower as shift_mail
 from andon.line.review.reviews import Reviews
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
@@ -108,6 +109,9 @@ class Line:
             self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
             self.followers += [self.drift] if settings.drift.watch else []
+            if self.outbox.mailer and settings.email and settings.email.shift_report:
+                mail = shift_mail(self.stations, settings.name, self.store, self.outbox.mailer, clock)
+                self.followers.append(mail)
             self.followers += plc.followers(self, shoot or {})
         except BaseException:
             self.store.close()

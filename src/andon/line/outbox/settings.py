@@ -166,6 +166,8 @@ class EmailSettings(LineConfig):
     """Addresses of those who get alarms and reports."""
     alarms: Literal["all", "stops", "none"] = "all"
     """Which alarms are sent when they are raised, and again at each time of escalation."""
+    shift_report: bool = False
+    """Send the report of each station when a shift ends: at 6, 14 and 22 o'clock, local time."""
 
     @field_validator("sender", "to")
     @classmethod

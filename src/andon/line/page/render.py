@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from andon.line.clock import utc
+from andon.line.clock import SECOND, utc
 from andon.line.page.words import ERROR_CAUSES, OFFLINE, STATES, STOP_CAUSES, VERDICTS
 from andon.line.roles import ACTING, Role
 
 FOLDER = Path(__file__).parent / "templates"
+STATIC = Path(__file__).parent / "static"
 
 
 def render(template: str, **values: Any) -> str:
@@ -44,6 +46,22 @@ def percent(rate: float) -> str:
     return str(Decimal(100 * rate).quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
+def report_file(report: Any) -> str:
+    """A shift report as one file without references, for mail and archive."""
+    style = (STATIC / "report.css").read_text(encoding="utf-8")
+    return render("shift_file", report=report, style=Markup(style))
+
+
+def local(t: int) -> str:
+    """Local time of this computer, to the minute, of microseconds UTC."""
+    return datetime.fromtimestamp(t / SECOND).strftime("%Y-%m-%d %H:%M")
+
+
+def zone(t: int) -> str:
+    """Distance of local time from UTC, e.g. `UTC+01:00`."""
+    return "UTC" + datetime.fromtimestamp(t / SECOND).astimezone().isoformat()[-6:]
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -57,6 +75,11 @@ def _environment() -> Environment:
         acting=ACTING.get, roles=Role, verdict_signs=VERDICTS, state_signs=STATES, stop_causes=STOP_CAUSES
     )
     environment.filters.update(
-        percent=percent, utc=utc, data_block=data_block, error_cause=lambda c: ERROR_CAUSES.get(c, c)
+        percent=percent,
+        utc=utc,
+        local=local,
+        zone=zone,
+        data_block=data_block,
+        error_cause=lambda c: ERROR_CAUSES.get(c, c),
     )
     return environment

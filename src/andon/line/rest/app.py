@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from starlette.types import Scope
 from andon.core.version import VERSION
 from andon.line.accounts import LogIn
 from andon.line.line import Line
+from andon.line.page.render import STATIC
 from andon.line.rest import (
     accounts,
     audit,
@@ -26,6 +26,7 @@ from andon.line.rest import (
     outbox,
     pages,
     problems,
+    reports,
     reviews,
     rule_pages,
     rules,
@@ -38,8 +39,6 @@ from andon.line.rest.guard import LARGEST_IMAGE, Guard
 from andon.line.rest.identify import Identify
 from andon.line.rest.pictures import Pictures
 from andon.line.rest.shapes import PREFIX
-
-STATIC = Path(__file__).parents[1] / "page" / "static"
 
 
 class Static(StaticFiles):
@@ -83,6 +82,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         audit,
         drift,
         golden,
+        reports,
     ):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
@@ -96,6 +96,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         audit.page_router,
         drift.page_router,
         golden.page_router,
+        reports.page_router,
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:

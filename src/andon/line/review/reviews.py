@@ -192,26 +192,8 @@ class Reviews:
 
     def figures(self, *, station: str | None = None, since: int | None = None) -> Figures:
         """Figures of one station or of all, of the parts judged since a time."""
-        drawn = self._store.ask(
-            lambda connection: stored.drawn(connection, station_name=station, since=since),
-            seconds=FIGURES_SECONDS,
-        )
-        said = self._store.ask(
-            lambda connection: stored.said(connection, station_name=station, since=since),
-            seconds=FIGURES_SECONDS,
-        )
-        strata = _strata(drawn)
-        by_part: dict[int, list[stored.Said]] = {}
-        for each in said:
-            by_part.setdefault(each.inspection_id, []).append(each)
-        twice = [(each[0].said, each[1].said) for each in by_part.values() if len(each) > 1]
-        return Figures(
-            figures.escapes(strata),
-            tuple(strata),
-            figures.overrides([(each.machine, each.said) for each in said]),
-            tuple(figures.confusions([(each.who, each.machine, each.said) for each in said])),
-            figures.kappa(twice),
-        )
+        among = stored.Among(station, since)
+        return self._store.ask(lambda connection: read_figures(connection, among), seconds=FIGURES_SECONDS)
 
     def _settle(
         self, connection: Connection, row: Inspection, history: Sequence[Review], **lease: Any
@@ -300,6 +282,23 @@ def standing(history: Sequence[Review]) -> list[Review]:
     for review in history:
         last.setdefault(review.opinion, review)
     return [review for review in last.values() if review.verdict is not Opinion.WITHDRAWN]
+
+
+def read_figures(connection: Connection, among: stored.Among) -> Figures:
+    """Figures of the reviewed parts among some."""
+    strata = _strata(stored.drawn(connection, among))
+    said = stored.said(connection, among)
+    by_part: dict[int, list[stored.Said]] = {}
+    for each in said:
+        by_part.setdefault(each.inspection_id, []).append(each)
+    twice = [(each[0].said, each[1].said) for each in by_part.values() if len(each) > 1]
+    return Figures(
+        figures.escapes(strata),
+        tuple(strata),
+        figures.overrides([(each.machine, each.said) for each in said]),
+        tuple(figures.confusions([(each.who, each.machine, each.said) for each in said])),
+        figures.kappa(twice),
+    )
 
 
 def _strata(drawn: Sequence[stored.Drawn]) -> list[figures.Stratum]:

@@ -16,6 +16,17 @@ SHOWN = (ImageState.PENDING.value, ImageState.STORED.value)
 """States of images that a person can look at."""
 
 
+class Among(NamedTuple):
+    """Which parts are counted; None: all."""
+
+    station: str | None = None
+    since: int | None = None
+    """Done since this time, microseconds UTC."""
+    until: int | None = None
+    """Done before this time."""
+    lot: str | None = None
+
+
 class Drawn(NamedTuple):
     """Parts of a station that passed and were drawn at one rate, by the opinion that counts (None: not reviewed)."""
 
@@ -81,7 +92,7 @@ def waiting(connection: Connection, *, who: str, stations: Collection[str], most
     return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
-def drawn(connection: Connection, *, station_name: str | None, since: int | None) -> list[Drawn]:
+def drawn(connection: Connection, among: Among) -> list[Drawn]:
     """The random sample of parts that passed."""
     query = (
         select(station.c.name, inspection.c.sample_rate, review_item.c.opinion, func.count())
@@ -93,11 +104,11 @@ def drawn(connection: Connection, *, station_name: str | None, since: int | None
     )
     return [
         Drawn(name, rate, None if said is None else Opinion(said), n)
-        for name, rate, said, n in connection.execute(_among(query, station_name, since))
+        for name, rate, said, n in connection.execute(_among(query, among))
     ]
 
 
-def said(connection: Connection, *, station_name: str | None, since: int | None) -> list[Said]:
+def said(connection: Connection, among: Among) -> list[Said]:
     """The last word of each opinion, withdrawn ones left out, by part and opinion."""
     last = select(func.max(review.c.id)).group_by(review.c.inspection_id, review.c.opinion)
     query = (
@@ -109,7 +120,7 @@ def said(connection: Connection, *, station_name: str | None, since: int | None)
     )
     return [
         Said(id, opinion, who, Opinion(verdict), Verdict(machine))
-        for id, opinion, who, verdict, machine in connection.execute(_among(query, station_name, since))
+        for id, opinion, who, verdict, machine in connection.execute(_among(query, among))
     ]
 
 
@@ -148,7 +159,11 @@ def _waiting(who: str, stations: Collection[str], skip: Sequence[int]) -> Select
     )
 
 
-def _among(query: Select[Any], station_name: str | None, since: int | None) -> Select[Any]:
-    if station_name is not None:
-        query = query.where(station.c.name == station_name)
-    return query if since is None else query.where(inspection.c.t_done >= since)
+def _among(query: Select[Any], among: Among) -> Select[Any]:
+    if among.station is not None:
+        query = query.where(station.c.name == among.station)
+    if among.since is not None:
+        query = query.where(inspection.c.t_done >= among.since)
+    if among.until is not None:
+        query = query.where(inspection.c.t_done < among.until)
+    return query if among.lot is None else query.where(inspection.c.lot == among.lot)
