@@ -22,6 +22,7 @@ from andon.core.errors import AndonError, UsageError
 from andon.line import rule_versions, showing, versions
 from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
+from andon.line.candidates.candidates import Candidates
 from andon.line.clock import Clock, now_us
 from andon.line.drift.follower import DriftFollower
 from andon.line.drift.view import DriftView
@@ -45,7 +46,7 @@ from andon.line.station import Station
 from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause
-from andon.line.versions import Also, Version
+from andon.line.versions import Also, Connection, Version
 from andon.line.views import AlarmView, Health, Shown, StationView, summary
 
 LOG = logging.getLogger(__name__)
@@ -105,7 +106,9 @@ class Line:
             self.golden = Golden(
                 self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
             )
-            self.followers: list[Follower] = [self.outbox, self.golden]
+            open_alone = partial(open_judge, threads=1)
+            self.candidates = Candidates(self.stations, self.store, self._models, self.golden, open_alone)
+            self.followers: list[Follower] = [self.outbox, self.golden, self.candidates]
             self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
             self.followers += [self.drift] if settings.drift.watch else []
@@ -200,14 +203,22 @@ class Line:
         self._state_changed(station)
         return version
 
-    def set_model(self, station: str, pack: Path, *, who: str, why: str) -> None:
+    def set_model(
+        self,
+        station: str,
+        pack: Path,
+        *,
+        who: str,
+        why: str,
+        also: Callable[[Connection], object] | None = None,
+    ) -> None:
         """Judge by another packed model from the next part on, also after a restart, until the settings name another one.
 
-        Raises `AndonError` where it cannot be opened, its self-check fails or a golden part comes out wrong; the model before
-        stays then.
+        `also` writes what is committed with the choice. Raises `AndonError` where it cannot be opened, its self-check fails or
+        a golden part comes out wrong; the model before stays then.
         """
         check = partial(self.golden.try_model, station, who=who, why=why)
-        trial = self._models.set_model(self._known(station), pack, who=who, why=why, check=check)
+        trial = self._models.set_model(self._known(station), pack, who=who, why=why, check=check, also=also)
         self.golden.accept(station, trial)
 
     def set_recipe(self, station: str, code: str, *, who: str, why: str = "") -> None:

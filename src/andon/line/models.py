@@ -107,11 +107,24 @@ class Models:
         wanted = settings.thresholds if code is None else None
         return InUse(judge, versions.at_start(self._store, settings.name, judge, wanted), code)
 
+    def pack(self, station: str) -> Path:
+        """Packed file of the model in use."""
+        with self._lock:
+            return self._keys[station].pack
+
     def set_model(
-        self, station: Station, pack: Path, *, who: str, why: str, check: Callable[[Judging, Thresholds], T]
+        self,
+        station: Station,
+        pack: Path,
+        *,
+        who: str,
+        why: str,
+        check: Callable[[Judging, Thresholds], T],
+        also: Callable[[Connection], object] | None = None,
     ) -> T:
         """Judge by another packed model from the next part on. Returns what `check` says of it.
 
+        `also` writes what is committed with the choice.
         Raises `AndonError` where it cannot be opened or fails its self-check, and what `check` raises: the model before
         stays then.
         """
@@ -130,7 +143,7 @@ class Models:
             reason=why,
         )
         with self._asking:
-            _choose(self._store, station.name, None, pack, entry)
+            _choose(self._store, station.name, None, pack, entry, also=also)
             self._use(station, key, InUse(judge, thresholds))
         return found
 
@@ -249,7 +262,14 @@ def _newest(connection: Connection, station: str, **equal: Any) -> dict[str, Any
 
 
 def _choose(
-    store: Store, station: str, code: str | None, pack: Path, entry: Entry, *, is_first: bool = False
+    store: Store,
+    station: str,
+    code: str | None,
+    pack: Path,
+    entry: Entry,
+    *,
+    is_first: bool = False,
+    also: Callable[[Connection], object] | None = None,
 ) -> None:
     """Commit what a station uses from now on, with its row in the audit unless it is the first choice, which changes nothing."""
 
@@ -259,5 +279,7 @@ def _choose(
         rows.add(connection, "model_choice", station_id=number, code=code, **values)
         if not is_first:
             append(connection, entry, at)
+        if also is not None:
+            also(connection)
 
     store.write(write).result()

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from andon.line.clock import SECOND, utc
 from andon.line.page.words import ERROR_CAUSES, OFFLINE, STATES, STOP_CAUSES, VERDICTS
 from andon.line.roles import ACTING, Role
+from andon.line.verdicts import Verdict
 
 FOLDER = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
@@ -79,6 +80,7 @@ def _environment() -> Environment:
         utc=utc,
         local=local,
         zone=zone,
+        verdict=lambda name: Verdict[name],
         data_block=data_block,
         error_cause=lambda c: ERROR_CAUSES.get(c, c),
     )

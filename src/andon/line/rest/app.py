@@ -17,6 +17,7 @@ from andon.line.page.render import STATIC
 from andon.line.rest import (
     accounts,
     audit,
+    candidates,
     drift,
     events,
     golden,
@@ -83,6 +84,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         drift,
         golden,
         reports,
+        candidates,
     ):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
@@ -97,6 +99,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         drift.page_router,
         golden.page_router,
         reports.page_router,
+        candidates.page_router,
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:

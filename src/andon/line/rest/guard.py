@@ -25,6 +25,8 @@ SECURITY_HEADERS = {
 }
 LARGEST_IMAGE = 64 * 2**20
 """Bytes of a request that brings an image."""
+LARGEST_MODEL = 2**30
+"""Bytes of a request that brings a packed model."""
 LARGEST_OTHER = 2**20
 """Bytes of every other request."""
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -43,12 +45,18 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self.largest if scope["path"].endswith(("/inspections", "/images")) else LARGEST_OTHER
+        limit = self._limit(scope["path"])
         refused = self._refusal(scope["method"], headers, limit)
         if refused is not None:
             await refused.response()(scope, receive, _with_headers(send))
             return
         await self.app(scope, _limited(receive, limit), _with_headers(send))
+
+    def _limit(self, path: str) -> int:
+        """Largest number of bytes of a body."""
+        if path.endswith("/candidates"):
+            return LARGEST_MODEL
+        return self.largest if path.endswith(("/inspections", "/images")) else LARGEST_OTHER
 
     def _refusal(self, method: str, headers: Headers, limit: int) -> Problem | None:
         host = headers.get("host", "")
@@ -93,7 +101,7 @@ def _is_foreign(headers: Headers, host: str) -> bool:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, "too_large", f"the request is larger than {limit} bytes: send a smaller image")
+    return Problem(413, "too_large", f"the request is larger than {limit} bytes: send a smaller one")
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

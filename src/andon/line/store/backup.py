@@ -3,7 +3,7 @@
     BACKUP/manifest.json    counts, head of the audit, hash of SHA256SUMS
     BACKUP/SHA256SUMS       hash of every other file, as `sha256sum --check` reads it
     BACKUP/andon.sqlite     the database as of one moment
-    BACKUP/images, maps, golden     hard links where the file system allows, otherwise copies
+    BACKUP/images, maps, golden, candidates     hard links where the file system allows, otherwise copies
 
 Hashes of images come from their rows, so that a backup need not read them; `restore` reads and compares every file.
 """
@@ -32,7 +32,7 @@ from andon.line.store.connection import FILE_NAME, lock_folder, migrate, sqlite_
 from andon.line.store.images import sync_folder
 from andon.line.store.records import ImageState
 from andon.line.store.recovery import set_state
-from andon.line.store.schema import golden_item, inspection
+from andon.line.store.schema import candidate, golden_item, inspection
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 
@@ -169,6 +169,8 @@ def _contents(database: Path) -> tuple[int, Head, list[tuple[str, str | None, bo
                     files.append((map_key, None, False))
             golden = select(golden_item.c.image_key, golden_item.c.image_sha256).distinct()
             files += [(key, sha256, False) for key, sha256 in connection.execute(golden)]
+            packs = select(candidate.c.file, candidate.c.sha256).distinct()
+            files += [(key, sha256, False) for key, sha256 in connection.execute(packs)]
     finally:
         engine.dispose()
     return rows, head, files

@@ -65,7 +65,7 @@ def approve(line: Line, station: str, proposal: int, *, who: str) -> Version:
     Raises `Stale` where the thresholds in use are no longer those that the proposal began from.
     """
     found = _open(line, station, proposal)
-    if _person(who) == _person(found.who):
+    if same_name(who) == same_name(found.who):
         raise NotAllowed(f"{found.who} has proposed these thresholds: another person has to approve them")
     return line.activate_thresholds(
         station,
@@ -189,6 +189,6 @@ def _plain(proposal: Proposal) -> dict[str, Any]:
     }
 
 
-def _person(name: str) -> str:
-    """A name without case and surplus space."""
+def same_name(name: str) -> str:
+    """A name without case and surplus space, by which people are told apart."""
     return " ".join(name.split()).casefold()

@@ -49,11 +49,15 @@ export class Live {
 // Changes repeat the token of the page, which other sites do not know; after a restart of the server it is another one.
 let csrf = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
-export async function send(address, body, method = "POST", headers = {}) {
+export function send(address, body, method = "POST", headers = {}) {
+  return post(address, JSON.stringify(body), "application/json", method, headers);
+}
+
+export async function post(address, body, type, method = "POST", headers = {}) {
   const ask = () => fetch(address, {
     method,
-    headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf, ...headers },
-    body: JSON.stringify(body),
+    headers: { "Content-Type": type, "X-CSRF-Token": csrf, ...headers },
+    body,
   });
   let answer = await ask();
   let content = await answer.json();

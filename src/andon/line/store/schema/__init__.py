@@ -5,6 +5,7 @@ One module for each subject. The migrations in `migrations/` create them; `tests
 
 from andon.line.store.schema.accounts import account, api_token, login
 from andon.line.store.schema.base import metadata
+from andon.line.store.schema.candidates import candidate, candidate_score, candidate_step
 from andon.line.store.schema.choices import model_choice
 from andon.line.store.schema.drift import drift_point, drift_reference, drift_state
 from andon.line.store.schema.golden import golden_gate, golden_item, golden_result, golden_run, golden_set
@@ -32,6 +33,9 @@ __all__ = [
     "alarm_event",
     "api_token",
     "audit",
+    "candidate",
+    "candidate_score",
+    "candidate_step",
     "counter",
     "drift_point",
     "drift_reference",
