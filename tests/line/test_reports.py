@@ -151,6 +151,7 @@ def test_a_lot_lasts_from_its_first_to_its_last_part(sqlite_store):
         ({"station": "saw"}, DataError, "station 'saw'"),
         ({"lot": "lot-9"}, DataError, "lot 'lot-9'"),
         ({"since": NOON, "until": NOON}, UsageError, "ends before"),
+        ({"since": -1, "until": 5}, UsageError, "before 1970"),
         ({"since": 0}, UsageError, "92 days"),
     ],
 )

@@ -145,6 +145,8 @@ def period(
     else:
         until = now if until is None else until
         since = shift_begin(until - 1) if since is None else since
+    if since < 0:
+        raise UsageError("the report begins before 1970: give a later time")
     if not since < until:
         raise UsageError("the report ends before it begins: give until later than since")
     if until - since > LONGEST:

@@ -32,6 +32,7 @@ from andon.line.rest import (
     rule_pages,
     rules,
     stations,
+    studies,
     threshold_pages,
     thresholds,
 )
@@ -85,6 +86,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         golden,
         reports,
         candidates,
+        studies,
     ):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
@@ -100,6 +102,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         golden.page_router,
         reports.page_router,
         candidates.page_router,
+        studies.page_router,
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:

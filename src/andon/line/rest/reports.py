@@ -21,7 +21,7 @@ from andon.line.store import QueryTimeout
 
 router = APIRouter(tags=["reports"])
 page_router = APIRouter(default_response_class=HTMLResponse)
-Time = Annotated[int | None, Query(ge=0, lt=2**62)]
+Time = Annotated[int | None, Query(ge=0, lt=2**53)]
 
 
 @router.get("/reports/shift", dependencies=[requires(Role.VIEWER)])

@@ -88,7 +88,7 @@ def counted(connection: Connection, period: Period) -> list[Counted]:
     query = (
         select(*names, inspection.c.threshold_version_id, func.count())
         .join(model, inspection.c.model_id == model.c.id)
-        .where(*_of(connection, period), OF_PRODUCTION)
+        .where(*of_period(connection, period), OF_PRODUCTION)
         .group_by(*names, inspection.c.threshold_version_id)
         .order_by(inspection.c.verdict, inspection.c.cause, func.count().desc())
     )
@@ -176,7 +176,8 @@ def golden(connection: Connection, period: Period) -> list[GoldenRow]:
     ]
 
 
-def _of(connection: Connection, period: Period) -> list[ColumnElement[bool]]:
+def of_period(connection: Connection, period: Period) -> list[ColumnElement[bool]]:
+    """Conditions for the parts of a period."""
     where = [
         inspection.c.station_id == station_id(connection, period.station),
         inspection.c.t_done >= period.since,

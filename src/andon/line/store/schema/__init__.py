@@ -24,6 +24,7 @@ from andon.line.store.schema.inspections import (
 from andon.line.store.schema.outbox import outbox
 from andon.line.store.schema.proposals import threshold_decision, threshold_proposal
 from andon.line.store.schema.reviews import review, review_item
+from andon.line.store.schema.studies import study
 
 __all__ = [
     "FROM_FOLDER",
@@ -55,6 +56,7 @@ __all__ = [
     "review",
     "review_item",
     "station",
+    "study",
     "threshold_decision",
     "threshold_proposal",
 ]
