@@ -160,7 +160,7 @@ def opened(data: Path, database: str, *, new: bool = False) -> Iterator[Accounts
 
     if not new and not data.is_dir():
         raise UsageError(f"there is no folder {data}: give the data folder of the line (--data)")
-    with Store.open(database or data, folder=data) as store:
+    with Store.open(database or data, folder=data, line="andon account") as store:
         yield Accounts(store)
 
 

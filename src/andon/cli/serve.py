@@ -84,6 +84,10 @@ def serve(
     demo: Annotated[
         bool, typer.Option("--demo", help="A simulated line on photographs in the package.")
     ] = False,
+    plant: Annotated[
+        bool,
+        typer.Option("--plant", help="No stations: show those of all lines of a PostgreSQL database."),
+    ] = False,
     print_service: Annotated[
         str | None,
         typer.Option(
@@ -97,9 +101,9 @@ def serve(
         raise UsageError(f"serve needs {missing[0]}, which is not installed: pip install 'andon[serve]'")
     where = Where(host, port, tuple(allow_host or ()), is_open)
     if demo:
-        if print_service or station or config:
+        if print_service or station or config or plant:
             raise UsageError(
-                "--demo brings its own station: leave --station, --config and --print-service out"
+                "--demo brings its own station: leave --station, --config, --plant and --print-service out"
             )
         _demo(data, where, metrics=metrics)
         return
@@ -109,12 +113,15 @@ def serve(
     if print_service is not None and data is None and config is None:
         changes["data"] = SERVICE_DATA
     settings = LineSettings.load(
-        config, stations=station or [], changes={k: v for k, v in changes.items() if v is not None}
+        config,
+        stations=station or [],
+        changes={k: v for k, v in changes.items() if v is not None},
+        plant=plant,
     )
     if print_service is None:
         _serve(settings, where)
     elif print_service == "systemd":
-        _print_unit(settings, station or [], config, where)
+        _print_unit(settings, station or [], config, where, plant=plant)
     else:
         raise UsageError(f"--print-service {print_service}: only systemd is known")
 
@@ -187,7 +194,9 @@ def _demo_model() -> Path:
     return kept
 
 
-def _print_unit(settings: LineSettings, stations: list[str], config: Path | None, where: Where) -> None:
+def _print_unit(
+    settings: LineSettings, stations: list[str], config: Path | None, where: Where, *, plant: bool
+) -> None:
     """The unit file of a service with these options; paths are absolute in it."""
     from andon.line.server import systemd_unit
 
@@ -199,6 +208,7 @@ def _print_unit(settings: LineSettings, stations: list[str], config: Path | None
         words += ["--station", f"{name}={Path(model).absolute()}"]
     words += ["--config", str(config.absolute())] if config else []
     words += ["--database", settings.database] if settings.database else []
+    words += ["--plant"] if plant else []
     words += ["--metrics"] if settings.metrics else []
     for name in where.names:
         words += ["--allow-host", name]

@@ -211,7 +211,7 @@ class Alarms:
         return found[0].view(station)
 
     def _next_id(self) -> int:
-        self._last_id += 1
+        self._last_id = self._store.box.next_id(self._last_id)
         return self._last_id
 
     def _restored(self, station: StationSettings, settings: LineSettings) -> Board:

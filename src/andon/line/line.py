@@ -35,6 +35,7 @@ from andon.line.judge import Judge, Judgement, Thresholds
 from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
 from andon.line.outbox.outbox import Outbox, Views
+from andon.line.plant import PlantReports
 from andon.line.plc import connect as plc
 from andon.line.plc.unit import Shoot
 from andon.line.reports.mail import follower as shift_mail
@@ -82,6 +83,8 @@ class Line:
         self.store = Store.open(
             settings.database or settings.data,
             folder=settings.data,
+            line=settings.name,
+            stations=[station.name for station in settings.stations],
             durability=settings.durability,
             clock=clock,
         )
@@ -108,7 +111,8 @@ class Line:
             )
             open_alone = partial(open_judge, threads=1)
             self.candidates = Candidates(self.stations, self.store, self._models, self.golden, open_alone)
-            self.followers: list[Follower] = [self.outbox, self.golden, self.candidates]
+            self.plant = PlantReports(self.store, self.stations, views.station, settings.address)
+            self.followers: list[Follower] = [self.outbox, self.golden, self.plant, self.candidates]
             self.metrics = Metrics(self) if settings.metrics else None
             self.followers += [self.metrics] if self.metrics else []
             self.followers += [self.drift] if settings.drift.watch else []

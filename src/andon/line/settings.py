@@ -170,11 +170,13 @@ class LineSettings(LineConfig):
     """All stations of one process, and where their verdicts are kept."""
 
     name: str = "line"
-    """Shown on the page."""
+    """Shown on the page; unique among the lines of a database."""
     data: Path = Path("andon-data")
     """Folder of database, images and backups; made when missing."""
     database: str = ""
     """URL of a PostgreSQL database; empty: SQLite in `data`."""
+    address: str = Field("", pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?)?$")
+    """Where others reach the pages of this line, e.g. `http://line-3:8000`: links of the plant page."""
     recipe_memory_mb: Count = 500
     """MB (10^6 bytes) of packed files of recipes that stay open while others are in use; the least recently used are closed."""
     durability: Literal["full", "relaxed"] = "full"
@@ -200,16 +202,23 @@ class LineSettings(LineConfig):
         *,
         stations: Iterable[str] = (),
         changes: Mapping[str, Any] | None = None,
+        plant: bool = False,
     ) -> Self:
         """Settings from a TOML file, from options `NAME=FILE.andon`, or both; `changes` replace single values.
+
+        `plant`: without stations, named `plant` unless the file says otherwise; shows those of other lines.
 
         Raises `ConfigError` for unknown keys, bad numbers, missing files and folders, names used twice, no station.
         """
         values, found = ({}, []) if file is None else _read(file)
         found += [_from_option(option) for option in stations]
         where = "" if file is None else str(file)
-        settings = cls.parse({**values, **(changes or {}), "stations": tuple(found)}, where=where)
-        _check(settings, where or "the options")
+        named = {"name": "plant"} if plant else {}
+        settings = cls.parse({**named, **values, **(changes or {}), "stations": tuple(found)}, where=where)
+        if plant:
+            _check_plant(settings, where or "the options")
+        else:
+            _check(settings, where or "the options")
         return settings
 
 
@@ -292,6 +301,15 @@ def _from_option(option: str) -> StationSettings:
             f"--station {option!r} is not of the form NAME=FILE, e.g. --station press=part.andon"
         )
     return StationSettings.parse({"name": name, "model": model}, where=f"--station {option}")
+
+
+def _check_plant(settings: LineSettings, where: str) -> None:
+    if settings.stations:
+        raise ConfigError(
+            f"--plant shows the stations of other lines, and {where} has its own: leave one out"
+        )
+    if not settings.database:
+        raise ConfigError("--plant needs the database of the lines: give --database URL")
 
 
 def _check(settings: LineSettings, where: str) -> None:

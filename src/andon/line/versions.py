@@ -157,7 +157,4 @@ def station_id(connection: Connection, name: str) -> int:
 
 def model_id(connection: Connection, judge: Judging, now: int) -> int:
     """Id of a packed model, which is added where it is new."""
-    found = rows.find(connection, "model", sha256=judge.sha256, limit=1)
-    if found:
-        return int(found[0]["id"])
-    return rows.add(connection, "model", sha256=judge.sha256, name=judge.name, created=now)
+    return rows.ensure(connection, "model", {"sha256": judge.sha256}, name=judge.name, created=now)

@@ -66,6 +66,7 @@ class Courier:
 
     def __init__(self, sink: Sink, store: Store, clock: Clock) -> None:
         self.sink, self._store, self._clock = sink, store, clock
+        self._name = store.box.prefix + sink.name
         self._positions = {stream: self._position(stream) for stream in sink.streams}
         self._saved = dict(self._positions)
         self._waiting = dict.fromkeys(sink.streams, NOTHING)
@@ -151,7 +152,7 @@ class Courier:
 
     def _position(self, stream: Stream) -> Position:
         """The stored one; a new sink begins with what happens from now on."""
-        name = self.sink.name
+        name = self._name
         found = self._store.ask(lambda connection: outbox.position(connection, name, stream))
         if found is None:
             found = Position(self._store.ask(lambda connection: outbox.newest(connection, stream)))
@@ -177,11 +178,12 @@ class Courier:
         return self._positions[stream].id == last
 
     def _next(self, stream: Stream) -> list[Report]:
-        at, of, most = self._positions[stream], self.sink.station, self.sink.batch
+        box, of, most = self._store.box, self.sink.station, self.sink.batch
+        at = self._positions[stream]
         if stream is Stream.RESULT:
-            rows = self._store.ask(lambda connection: outbox.results_after(connection, at.id, of, most))
+            rows = self._store.ask(lambda connection: outbox.results_after(connection, box, at.id, of, most))
             return [result_report(row, at.seq + i) for i, row in enumerate(rows, start=1)]
-        news = self._store.ask(lambda connection: outbox.alarms_after(connection, at.id, of, most))
+        news = self._store.ask(lambda connection: outbox.alarms_after(connection, box, at.id, of, most))
         return [alarm_report(each, at.seq + i) for i, each in enumerate(news, start=1)]
 
     def _done(self, report: Report, *, lost: bool = False) -> None:
@@ -214,15 +216,15 @@ class Courier:
                 self._waiting = {stream: self._behind(stream) for stream in self.sink.streams}
 
     def _behind(self, stream: Stream) -> Waiting:
-        at, of = self._positions[stream].id, self.sink.station
-        return self._store.ask(lambda connection: outbox.waiting(connection, stream, at, of))
+        box, at, of = self._store.box, self._positions[stream].id, self.sink.station
+        return self._store.ask(lambda connection: outbox.waiting(connection, box, stream, at, of))
 
     def _save(self) -> None:
         """Remember how far the sink has been told, at most once a second."""
         if self._positions == self._saved or time.monotonic() < self._next_save:
             return
         self._next_save = time.monotonic() + SAVE_SECONDS
-        name, at = self.sink.name, dict(self._positions)
+        name, at = self._name, dict(self._positions)
 
         def save(connection: Connection) -> None:
             for stream, position in at.items():

@@ -26,6 +26,7 @@ from andon.line.rest import (
     metrics,
     outbox,
     pages,
+    plant,
     problems,
     reports,
     reviews,
@@ -87,6 +88,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         reports,
         candidates,
         studies,
+        plant,
     ):
         app.include_router(module.router, prefix=PREFIX)
     for page in (
@@ -103,6 +105,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         reports.page_router,
         candidates.page_router,
         studies.page_router,
+        plant.page_router,
     ):
         app.include_router(page, include_in_schema=False)
     if line.metrics is not None:

@@ -16,7 +16,7 @@ from andon.line.rest.html import html
 from andon.line.rest.rules import rules_of
 from andon.line.rest.shapes import PLAIN, PREFIX
 from andon.line.roles import Role
-from andon.line.store import QueryTimeout
+from andon.line.store import QueryTimeout, plant
 from andon.line.verdicts import Verdict
 from andon.line.views import Shown
 
@@ -28,7 +28,9 @@ PAGE = 50
 
 @router.get("/", dependencies=[requires(Role.VIEWER)])
 def overview(line: TheLine, gloves: Gloves = False) -> Response:
-    """All stations; with one alone, its page."""
+    """All stations; with one alone, its page; without any, the plant."""
+    if not line.stations:
+        return RedirectResponse("/plant")
     if len(line.stations) == 1:
         (name,) = line.stations
         return RedirectResponse(f"/stations/{name}" + ("?gloves=1" if gloves else ""))
@@ -89,7 +91,7 @@ def history(
         "history",
         rows=rows,
         filters=filters,
-        stations=[*line.stations],
+        stations=line.store.ask(plant.stations),
         older=older,
         export=export,
         problem=problem,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, text
 
 from andon.core.errors import DataError, UsageError
 from andon.line.roles import acting_role
@@ -23,6 +23,8 @@ from andon.line.store.schema import audit
 
 BEGIN = "0" * 64
 """Previous hash of the first row."""
+APPENDING = 0x616E6470
+"""Key of the lock of a transaction that adds rows: several lines may do so."""
 VERIFY_SECONDS = 3600.0
 """Time limit of `verify_database`."""
 
@@ -74,6 +76,8 @@ class Verification:
 
 def append(connection: Connection, entry: Entry, at: int) -> Head:
     """Add a row to the chain, in the transaction of `connection`. Returns the new head."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPENDING})
     last = head(connection)
     seq = last.seq + 1
     row = {

@@ -34,8 +34,10 @@ BUSY_SECONDS = 10.0
 """How long a write waits for another process that holds the database (a backup, a shell)."""
 UNUSABLE = ("locked", "unable to open", "attempt to write a readonly database")
 """Messages of SQLite about a file that cannot be used now; its other errors are about the statement."""
-ADVISORY_LOCK = 0x616E646F6E
-"""Key of the lock that the writing process holds on PostgreSQL."""
+MIGRATING = 0x616E646F6F
+"""Key of the lock of a transaction that changes tables."""
+LOCKED_MS = 2000
+"""How long a statement waits for rows of another process before the database counts as gone."""
 PATIENCE = {
     "connect_timeout": 3,
     "keepalives_idle": 2,
@@ -119,7 +121,7 @@ def postgres_engine(url: str, durability: Durability = "full") -> Engine:
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             connect_args={
-                "options": f"-c synchronous_commit={commit} -c timezone=UTC {SERVER_PATIENCE}",
+                "options": f"-c synchronous_commit={commit} -c timezone=UTC -c lock_timeout={LOCKED_MS} {SERVER_PATIENCE}",
                 **PATIENCE,
             },
             pool_pre_ping=True,
@@ -141,6 +143,9 @@ def migrate(engine: Engine, shown: str) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
     try:
         with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":  # several lines may start at once
+                connection.execute(text("SET LOCAL lock_timeout = 60000"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
             there = MigrationContext.configure(connection).get_current_heads()
             unknown = [revision for revision in there if revision not in known]
             if unknown:
@@ -155,17 +160,17 @@ def migrate(engine: Engine, shown: str) -> None:
         if isinstance(failure, StoreFull):
             raise OutputError(f"no space left for {shown}: free some or choose another folder") from error
         raise OutputError(
-            f"{shown} cannot be opened ({_first_line(error)}): check that it can be written"
+            f"{shown} cannot be opened ({first_line(error)}): check that it can be written"
         ) from error
     except DatabaseError as error:
         raise DataError(
-            f"{shown} is not a database of andon ({_first_line(error)}): restore a backup or choose another folder"
+            f"{shown} is not a database of andon ({first_line(error)}): restore a backup or choose another folder"
         ) from error
 
 
 def translated(error: DatabaseError) -> StoreError:
     """The store's own error for an error of the database."""
-    message = _first_line(error)
+    message = first_line(error)
     if "disk is full" in message or "disk I/O error" in message or "No space left" in message:
         return StoreFull(f"no space left for the database ({message}): free some")
     if "interrupted" in message or "statement timeout" in message:
@@ -176,7 +181,8 @@ def translated(error: DatabaseError) -> StoreError:
     return StoreError(f"the database refused ({message})")
 
 
-def _first_line(error: DatabaseError) -> str:
+def first_line(error: DatabaseError) -> str:
+    """What the database says, in one line."""
     return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
 
 
@@ -240,45 +246,6 @@ def lock_folder(folder: Path) -> IO[str]:
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
-
-
-class PostgresLock:
-    """Holds the database for this process, as long as its connection lasts.
-
-    Raises `DataError` where the database cannot be reached or another process holds it.
-    """
-
-    def __init__(self, engine: Engine, shown: str) -> None:
-        self._engine, self._shown = engine, shown
-        self._connection = self._held()
-
-    def renew(self) -> None:
-        """Take the lock again after the connection was lost."""
-        self._connection.invalidate()
-        self._connection.close()
-        self._connection = self._held()
-
-    def close(self) -> None:
-        """Let go."""
-        self._connection.invalidate()
-        self._connection.close()
-
-    def _held(self) -> Connection:
-        try:
-            connection = self._engine.connect()
-            lock = text("SELECT pg_try_advisory_lock(:key)")
-            held = connection.execute(lock, {"key": ADVISORY_LOCK}).scalar_one()
-            connection.commit()
-        except OperationalError as error:
-            raise DataError(
-                f"{self._shown} cannot be reached ({_first_line(error)}): check address and server"
-            ) from error
-        if not held:
-            connection.close()
-            raise DataError(
-                f"{self._shown} is in use by another process: stop it first, or use another database"
-            )
-        return connection
 
 
 def answers(engine: Engine) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from andon.line.clock import HOUR, Clock
+from andon.line.store import rows
 from andon.line.store.errors import RequestConflict, StoreError
 from andon.line.store.images import Images
 from andon.line.store.records import (
@@ -50,7 +50,9 @@ JOINED = (
 class Inserter:
     """Writes inspections to one database; used by the writer thread alone."""
 
-    def __init__(self, session: int, images: Images, clock: Clock) -> None:
+    def __init__(self, session: int, images: Images, clock: Clock, box: int) -> None:
+        """`box`: the line to which stations belong that are new."""
+        self._box = box
         self._session, self._images, self._clock = session, images, clock
         self._ids: dict[tuple[str, ...], int] = {}
 
@@ -79,7 +81,7 @@ class Inserter:
         """
         columns = _columns(row, *self._references(connection, row))
         for trigger_no in (row.trigger_no, None):
-            new = _dialect(connection).insert(inspection).values({**columns, "trigger_no": trigger_no})
+            new = rows.dialect(connection).insert(inspection).values({**columns, "trigger_no": trigger_no})
             if (
                 connection.execute(new.on_conflict_do_nothing().returning(inspection.c.id)).first()
                 is not None
@@ -93,11 +95,11 @@ class Inserter:
 
     def station(self, connection: Connection, name: str) -> int:
         """Id of the station, which is added where it is new."""
-        return self._id(connection, station, {"name": name})
+        return self._id(connection, "station", {"name": name}, {"box_id": self._box})
 
     def model(self, connection: Connection, sha256: str) -> int:
         """Id of the packed file with this hash, which is added where it is new."""
-        return self._id(connection, model, {"sha256": sha256}, {"created": self._clock()})
+        return self._id(connection, "model", {"sha256": sha256}, {"created": self._clock()})
 
     def _note(self, connection: Connection, row: Inspection) -> None:
         """What goes with a new row that is no golden part: its counter, and its place in the queue of reviews."""
@@ -174,21 +176,15 @@ class Inserter:
             "model_id": model_id,
             "threshold_version_id": new.threshold_version,
         }
-        return station_id, model_id, self._id(connection, recipe, named, {"active_from": new.t_done})
+        return station_id, model_id, self._id(connection, "recipe", named, {"active_from": new.t_done})
 
     def _id(
-        self, connection: Connection, table: Any, named: dict[str, Any], also: dict[str, Any] | None = None
+        self, connection: Connection, table: str, named: dict[str, Any], also: dict[str, Any] | None = None
     ) -> int:
         """Id of the row with these values; it is added, with `also`, where there is none."""
-        key = (table.name, *map(str, named.values()))
+        key = (table, *map(str, named.values()))
         if key not in self._ids:
-            same = select(table.c.id).where(*(table.c[name] == value for name, value in named.items()))
-            found = connection.execute(same.order_by(table.c.id.desc()).limit(1)).scalar()
-            if found is None:
-                added = connection.execute(insert(table).values(**named, **(also or {}))).inserted_primary_key
-                assert added is not None
-                found = added[0]
-            self._ids[key] = int(found)
+            self._ids[key] = rows.ensure(connection, table, named, **(also or {}))
         return self._ids[key]
 
 
@@ -204,7 +200,7 @@ def replayed(new: NewInspection, first: Inspection) -> Recorded:
 def count(connection: Connection, station_id: int, t_done: int, verdict: Verdict, n: int = 1) -> None:
     """Add `n` parts to the counter of their hour."""
     new = (
-        _dialect(connection)
+        rows.dialect(connection)
         .insert(counter)
         .values(station_id=station_id, hour=t_done // HOUR, verdict=verdict.value, n=n)
     )
@@ -213,11 +209,6 @@ def count(connection: Connection, station_id: int, t_done: int, verdict: Verdict
             index_elements=["station_id", "hour", "verdict"], set_={"n": counter.c.n + new.excluded.n}
         )
     )
-
-
-def _dialect(connection: Connection) -> Any:
-    """Module with the `insert` that handles conflicts."""
-    return sqlite if connection.dialect.name == "sqlite" else postgresql
 
 
 def to_inspection(row: Row[Any]) -> Inspection:

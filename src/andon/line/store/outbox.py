@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from andon.line.store import rows
+from andon.line.store.boxes import Box
 from andon.line.store.inspections import JOINED, to_inspection
 from andon.line.store.queries import station_id
 from andon.line.store.records import Inspection
@@ -95,19 +96,23 @@ def newest(connection: Connection, stream: Stream) -> int:
     return connection.execute(select(func.max(_table(stream).c.id))).scalar() or 0
 
 
-def results_after(connection: Connection, after: int, of: str | None, limit: int) -> Sequence[Inspection]:
-    """Inspections of a station (None: of all), oldest first."""
-    query = JOINED.where(*_chosen(connection, Stream.RESULT, after, of)).order_by(inspection.c.id)
+def results_after(
+    connection: Connection, box: Box, after: int, of: str | None, limit: int
+) -> Sequence[Inspection]:
+    """Inspections of a station (None: of all of the line), oldest first."""
+    query = JOINED.where(*_chosen(connection, box, Stream.RESULT, after, of)).order_by(inspection.c.id)
     return [to_inspection(row) for row in connection.execute(query.limit(limit))]
 
 
-def alarms_after(connection: Connection, after: int, of: str | None, limit: int) -> Sequence[AlarmNews]:
-    """Changes of alarms and stops of a station (None: of all), oldest first."""
+def alarms_after(
+    connection: Connection, box: Box, after: int, of: str | None, limit: int
+) -> Sequence[AlarmNews]:
+    """Changes of alarms and stops of a station (None: of all of the line), oldest first."""
     query = (
         select(alarm_event, station.c.name.label("station"), alarm.c.rule, alarm.c.state_json)
         .join(station, alarm_event.c.station_id == station.c.id)
         .outerjoin(alarm, alarm_event.c.alarm_id == alarm.c.id)
-        .where(*_chosen(connection, Stream.ALARM, after, of))
+        .where(*_chosen(connection, box, Stream.ALARM, after, of))
         .order_by(alarm_event.c.id)
         .limit(limit)
     )
@@ -132,15 +137,17 @@ def alarms_after(connection: Connection, after: int, of: str | None, limit: int)
     ]
 
 
-def waiting(connection: Connection, stream: Stream, after: int, of: str | None) -> Waiting:
-    """How many reports of a station (None: of all) have not been told yet, and the time of the oldest."""
+def waiting(connection: Connection, box: Box, stream: Stream, after: int, of: str | None) -> Waiting:
+    """How many reports of a station (None: of all of the line) have not been told yet, and the time of the oldest."""
     table = _table(stream)
     at = table.c.t_done if stream is Stream.RESULT else table.c.at
-    chosen = select(table.c.id, at.label("at")).where(*_chosen(connection, stream, after, of))
+    chosen = select(table.c.id, at.label("at")).where(*_chosen(connection, box, stream, after, of))
     first = connection.execute(chosen.order_by(table.c.id).limit(1)).first()
     if first is None:
         return Waiting(0, None)
-    some = select(table.c.id).where(*_chosen(connection, stream, after, of)).limit(MOST_COUNTED).subquery()
+    some = (
+        select(table.c.id).where(*_chosen(connection, box, stream, after, of)).limit(MOST_COUNTED).subquery()
+    )
     count = connection.execute(select(func.count()).select_from(some)).scalar_one()
     return Waiting(count, first.at)
 
@@ -149,9 +156,11 @@ def _table(stream: Stream) -> Any:
     return inspection if stream is Stream.RESULT else alarm_event
 
 
-def _chosen(connection: Connection, stream: Stream, after: int, of: str | None) -> list[ColumnElement[bool]]:
+def _chosen(
+    connection: Connection, box: Box, stream: Stream, after: int, of: str | None
+) -> list[ColumnElement[bool]]:
     table = _table(stream)
     where: list[ColumnElement[bool]] = [table.c.id > after]
     if of is not None:
-        where.append(table.c.station_id == (station_id(connection, of) or 0))
-    return where
+        return [*where, table.c.station_id == (station_id(connection, of) or 0)]
+    return [*where, *box.own(table)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import ColumnElement, Connection, select, text, update
 
 from andon.line.store.images import IMAGES, MAPS, PART, QUARANTINE, hourly_folders
 from andon.line.store.records import ImageState
@@ -18,6 +18,7 @@ RECENT_HOURS = 48
 """Newest hourly folders that are searched for files without a row."""
 CHUNK = 500
 """Most ids in one statement."""
+Own = Sequence[ColumnElement[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Recovery:
     """Files without a row, moved to `quarantine/`."""
 
 
-def recover(connection: Connection, folder: Path, *, everything: bool = False) -> Recovery:
+def recover(connection: Connection, folder: Path, own: Own = (), *, everything: bool = False) -> Recovery:
     """Settle pending rows, delete half-written files, move files without a row. `everything`: search all folders."""
-    stored, lost = settle_pending(connection, folder)
+    stored, lost = settle_pending(connection, folder, own)
     unfinished = quarantined = 0
     for kind in (IMAGES, MAPS):
         hours = hourly_folders(folder / kind)
@@ -54,9 +55,14 @@ def recover(connection: Connection, folder: Path, *, everything: bool = False) -
     return Recovery(stored, lost, unfinished, quarantined)
 
 
-def settle_pending(connection: Connection, folder: Path, *, missing_is_lost: bool = True) -> tuple[int, int]:
-    """Set pending rows to `stored` or `lost` by whether their file is there. Returns both counts."""
-    pending = select(inspection.c.id, inspection.c.image_key).where(text("image_state = 1"))
+def settle_pending(
+    connection: Connection, folder: Path, own: Own = (), *, missing_is_lost: bool = True
+) -> tuple[int, int]:
+    """Set pending rows to `stored` or `lost` by whether their file is there. Returns both counts.
+
+    `own`: conditions of the rows whose files this folder has.
+    """
+    pending = select(inspection.c.id, inspection.c.image_key).where(text("image_state = 1"), *own)
     found: dict[ImageState, list[int]] = {ImageState.STORED: [], ImageState.LOST: []}
     for row, key in connection.execute(pending):
         there = key is not None and (folder / key).is_file()

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Delete, Select, Update, delete, func, select,
 from andon.line.clock import DAY, HOUR
 from andon.line.settings import RetentionSettings
 from andon.line.store.audit import Entry
+from andon.line.store.boxes import Box
 from andon.line.store.images import IMAGES, MAPS, THUMBNAILS, delete_files, hour_name, hourly_folders
 from andon.line.store.records import ImageState
 from andon.line.store.schema import NOT_OK, alarm, inspection, review_item
@@ -61,7 +62,7 @@ def run(
 ) -> RetentionRun:
     """Delete what the rule no longer keeps, using the disk for at most `share` of the time. Ends early when `stop` is set."""
     done, now = RetentionRun(), store.clock()
-    protected = store.ask(lambda connection: _protected(connection, rule.keep_ng), seconds=SECONDS)
+    protected = store.ask(lambda connection: _protected(connection, store.box, rule.keep_ng), seconds=SECONDS)
     for batch in _batches(_aged(store, rule, now, protected)):
         _delete(store, batch, done, stop, share)
     for batch in _batches(_surplus(store, rule, protected)):
@@ -93,7 +94,7 @@ def _surplus(store: Store, rule: RetentionSettings, protected: set[int]) -> Iter
     if not rule.image_gb:
         return
     size = select(func.sum(inspection.c.image_bytes)).where(
-        inspection.c.image_state == ImageState.STORED.value
+        inspection.c.image_state == ImageState.STORED.value, *store.box.own(inspection)
     )
     surplus = store.ask(lambda c: c.execute(size).scalar() or 0, seconds=SECONDS) - rule.image_gb * 1e9
     for passed in (True, False):
@@ -118,7 +119,11 @@ def _stored(store: Store) -> Iterator[_Kept]:
                 inspection.c.map_key,
                 inspection.c.image_bytes,
             )
-            .where(inspection.c.id > last, inspection.c.image_state == ImageState.STORED.value)
+            .where(
+                inspection.c.id > last,
+                inspection.c.image_state == ImageState.STORED.value,
+                *store.box.own(inspection),
+            )
             .order_by(inspection.c.id)
             .limit(PAGE)
         )
@@ -130,15 +135,22 @@ def _stored(store: Store) -> Iterator[_Kept]:
         last = rows[-1].id
 
 
-def _protected(connection: Connection, keep_ng: int) -> set[int]:
+def _protected(connection: Connection, box: Box, keep_ng: int) -> set[int]:
     """Ids whose images stay whatever their age."""
-    newest = select(inspection.c.id).where(NOT_OK).order_by(inspection.c.id.desc()).limit(keep_ng)
+    newest = (
+        select(inspection.c.id)
+        .where(NOT_OK, *box.own(inspection))
+        .order_by(inspection.c.id.desc())
+        .limit(keep_ng)
+    )
     kept = set(connection.execute(newest).scalars())
     kept |= {
-        *connection.execute(select(review_item.c.id).where(review_item.c.opinion.is_not(None))).scalars()
+        *connection.execute(
+            select(review_item.c.id).where(review_item.c.opinion.is_not(None), *box.own(review_item))
+        ).scalars()
     }
     open_alarms = select(alarm.c.inspection_from, alarm.c.inspection_to).where(
-        alarm.c.resolved.is_(None), alarm.c.inspection_from.is_not(None)
+        alarm.c.resolved.is_(None), alarm.c.inspection_from.is_not(None), *box.own(alarm)
     )
     for first, last in connection.execute(open_alarms):
         kept |= set(range(first, (last or first) + 1))
@@ -176,7 +188,8 @@ def _delete_rows(store: Store, before: int, stop: threading.Event) -> int:
     """Delete rows done before a time, oldest first, until a page has none; never the newest row, from which ids go on."""
     total = 0
     while not stop.is_set():
-        oldest = select(inspection.c.id, inspection.c.t_done).order_by(inspection.c.id).limit(BATCH)
+        oldest = select(inspection.c.id, inspection.c.t_done).where(*store.box.own(inspection))
+        oldest = oldest.order_by(inspection.c.id).limit(BATCH)
         rows = _all(store, oldest)
         old = [row for row, t_done in rows if t_done < before]
         if len(rows) < BATCH:

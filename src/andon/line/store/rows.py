@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from andon.line.store.schema import metadata
 
@@ -15,6 +17,27 @@ def add(connection: Connection, table: str, **values: Any) -> int:
     key = done.inserted_primary_key
     assert key is not None
     return int(key[0])
+
+
+def ensure(connection: Connection, table: str, named: Mapping[str, Any], **also: Any) -> int:
+    """Id of the newest row with the values `named`; it is added, with `also`, where there is none.
+
+    Two processes that add the same unique row get the same one.
+    """
+    target = metadata.tables[table]
+    same = select(target.c.id).where(*(target.c[name] == value for name, value in named.items()))
+    same = same.order_by(target.c.id.desc()).limit(1)
+    found = connection.execute(same).scalar()
+    if found is None:
+        new = dialect(connection).insert(target).values(**named, **also)
+        connection.execute(new.on_conflict_do_nothing())
+        found = connection.execute(same).scalar_one()
+    return int(found)
+
+
+def dialect(connection: Connection) -> Any:
+    """Module with the `insert` that handles conflicts."""
+    return sqlite if connection.dialect.name == "sqlite" else postgresql
 
 
 def change(connection: Connection, table: str, row: int, **values: Any) -> bool:

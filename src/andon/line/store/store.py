@@ -25,11 +25,11 @@ from andon.core.files import writing_errors
 from andon.line.clock import DAY, SECOND, Clock, JumpWatch, now_us
 from andon.line.store import queries, recovery
 from andon.line.store.audit import Entry, Head, append, head
+from andon.line.store.boxes import Box, PostgresLock, claim
 from andon.line.store.connection import (
     FILE_NAME,
     QUERY_SECONDS,
     Durability,
-    PostgresLock,
     answers,
     check_local,
     lock_folder,
@@ -67,19 +67,20 @@ class Store:
         reader: Engine,
         folder: Path,
         locks: Sequence[IO[str] | PostgresLock],
+        box: Box,
         limits: DiskLimits,
         clock: Clock,
     ) -> None:
         self._engine, self._reader, self._locks = engine, reader, locks
-        self.folder, self.clock = folder, clock
+        self.folder, self.clock, self.box = folder, clock, box
         self._images = Images(folder, self._settle, limits)
         with engine.begin() as connection:
             self.session = _next_session(connection, clock())
             self._last = connection.execute(select(func.max(inspection.c.id))).scalar() or 0
-        self._inserter = Inserter(self.session, self._images, clock)
+        self._inserter = Inserter(self.session, self._images, clock, box.id)
         self._spool = self._open_spool() if engine.dialect.name == "postgresql" else None
         with engine.begin() as connection:
-            self.recovery = recovery.recover(connection, folder)
+            self.recovery = recovery.recover(connection, folder, box.own(inspection))
         self._writer = Writer(engine, self._forget, self._standby())
         self._jumps = JumpWatch(clock)
         self._head_day = 0
@@ -92,13 +93,16 @@ class Store:
         url_or_folder: str | Path,
         *,
         folder: Path | None = None,
+        line: str = "line",
+        stations: Sequence[str] = (),
         durability: Durability = "full",
         limits: DiskLimits | None = None,
         clock: Clock = now_us,
     ) -> Self:
         """Open a folder (SQLite), or a PostgreSQL URL with a `folder` for images; create or update the tables.
 
-        Raises `DataError` for a network share, a folder or database in use, tables of a newer andon; `ConfigError` for
+        `line` and `stations`: names that this process claims. Raises `DataError` for a network share, a folder, line or
+        station in use, tables of a newer andon; `ConfigError` for
         a URL that cannot be used; `OutputError` where nothing can be written.
         """
         url = str(url_or_folder) if "://" in str(url_or_folder) else None
@@ -118,10 +122,13 @@ class Store:
                 shown = "the database"
             undo.callback(engine.dispose)
             undo.callback(reader.dispose)
+            lock = None
             if url is not None:
-                locks.append(undo.enter_context(contextlib.closing(PostgresLock(engine, shown))))
+                lock = undo.enter_context(contextlib.closing(PostgresLock(engine, shown)))
+                locks.append(lock)
             migrate(engine, shown)
-            store = cls(engine, reader, place, locks, limits or DiskLimits(), clock)
+            box = claim(engine, line, stations, lock)
+            store = cls(engine, reader, place, locks, box, limits or DiskLimits(), clock)
             undo.pop_all()
         return store
 
@@ -142,9 +149,9 @@ class Store:
 
         numbers: list[int] = []
 
-        def number() -> int:  # the same when the row has to be written again
+        def number(connection: Connection | None) -> int:  # the same when the row has to be written again
             if not numbers:
-                self._last += 1
+                self._last = self._next_id(connection)
                 numbers.append(self._last)
             return numbers[0]
 
@@ -156,9 +163,9 @@ class Store:
 
         spool = self._spool
         return self._writer.submit(
-            lambda connection: self._inserter.insert(connection, new, number),
+            lambda connection: self._inserter.insert(connection, new, lambda: number(connection)),
             keep_files,
-            None if spool is None else lambda connection: spool.insert(connection, new, number),
+            None if spool is None else lambda connection: spool.insert(connection, new, lambda: number(None)),
         )
 
     def write(self, work: Callable[[Connection], T]) -> Future[T]:
@@ -292,6 +299,16 @@ class Store:
             self._head_day = day
             LOG.info("audit head %s", head)
 
+    def _next_id(self, connection: Connection | None) -> int:
+        """The number of a new part: above those of all lines, so that numbers order parts of all stations.
+
+        `connection`: None while the database cannot be reached.
+        """
+        last = self._last
+        if connection is not None and self.box.step > 1:
+            last = max(last, connection.execute(select(func.max(inspection.c.id))).scalar() or 0)
+        return self.box.next_id(last)
+
     def _settle(self, rows: Sequence[int], state: ImageState) -> None:
         numbers = list(rows)
 
@@ -307,7 +324,7 @@ class Store:
 
     def _open_spool(self) -> Spool:
         """The local spool, emptied into the database."""
-        spool = Spool(self.folder, Inserter(self.session, self._images, self.clock))
+        spool = Spool(self.folder, Inserter(self.session, self._images, self.clock, self.box.id))
         self._last = max(self._last, spool.last())
         spool.carry_over(self._engine, self._inserter)
         return spool
@@ -323,7 +340,9 @@ class Store:
                     lock.renew()
             spool.carry_over(self._engine, self._inserter)
             with self._engine.begin() as connection:
-                recovery.settle_pending(connection, self.folder, missing_is_lost=False)
+                recovery.settle_pending(
+                    connection, self.folder, self.box.own(inspection), missing_is_lost=False
+                )
 
         return Standby(spool.engine, lambda: answers(self._reader), take_back)
 

@@ -1,5 +1,9 @@
 // Turns the UTC times of a page into local ones.
 
-for (const time of document.querySelectorAll("time[data-local]")) {
-  time.textContent = new Date(time.dateTime).toLocaleString();
+export function local(root) {
+  for (const time of root.querySelectorAll("time[data-local]")) {
+    time.textContent = new Date(time.dateTime).toLocaleString();
+  }
 }
+
+local(document);

@@ -22,6 +22,7 @@ from andon.line.store.schema.inspections import (
     station,
 )
 from andon.line.store.schema.outbox import outbox
+from andon.line.store.schema.plant import box, station_report
 from andon.line.store.schema.proposals import threshold_decision, threshold_proposal
 from andon.line.store.schema.reviews import review, review_item
 from andon.line.store.schema.studies import study
@@ -34,6 +35,7 @@ __all__ = [
     "alarm_event",
     "api_token",
     "audit",
+    "box",
     "candidate",
     "candidate_score",
     "candidate_step",
@@ -56,6 +58,7 @@ __all__ = [
     "review",
     "review_item",
     "station",
+    "station_report",
     "study",
     "threshold_decision",
     "threshold_proposal",

@@ -35,6 +35,7 @@ station = Table(
     Column("takt_ms", Integer),
     Column("config_json", Text, nullable=False, server_default="{}"),
     Column("state_json", Text),
+    Column("box_id", BigInteger),
     comment="state_json: state machine of the station, which outlives restarts",
 )
 model = Table(
