@@ -84,3 +84,10 @@ export async function get(address) {
 function toLogIn(answer) {
   if (answer.status === 401 && answer.headers.get("WWW-Authenticate")) location.reload();
 }
+
+// The page at an address as it is now; fails where it leads elsewhere, such as to the log-in.
+export async function page(address, timeoutMs) {
+  const answer = await fetch(address, { signal: AbortSignal.timeout(timeoutMs) });
+  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}

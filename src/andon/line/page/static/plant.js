@@ -1,15 +1,10 @@
 // All stations of the database; the tiles are read again every five seconds.
 
+import { page } from "./live.js";
 import { local } from "./times.js";
 
 const EVERY_MS = 5000;
 const lost = document.getElementById("lost");
-
-async function read() {
-  const answer = await fetch("/plant", { signal: AbortSignal.timeout(EVERY_MS) });
-  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
-  return new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("tiles");
-}
 
 function show(tiles) {
   const focused = document.activeElement?.getAttribute("href");
@@ -28,7 +23,7 @@ function hatch() {
 
 async function follow() {
   try {
-    show(await read());
+    show((await page("/plant", EVERY_MS)).getElementById("tiles"));
     lost.hidden = true;
   } catch {
     lost.hidden = false;
