@@ -13,6 +13,7 @@ from scipy import stats
 
 from andon.core.errors import AndonError, DataError, UsageError
 from andon.line.clock import HOUR, MINUTE, SECOND
+from andon.line.outbox.settings import EmailSettings
 from andon.line.page.render import report_file
 from andon.line.reports import shift
 from andon.line.reports.mail import ShiftMail, report_mail
@@ -238,3 +239,10 @@ def test_a_mail_for_each_station_when_a_shift_ends(sqlite_store, monkeypatch):
     assert "0 parts" in other[1]
     assert server.tried == 3
     assert report_mail(build("press", NOON, NOON + 1))[1].startswith("0 parts")
+
+
+def test_mail_is_a_setting(folder):
+    email = EmailSettings(host="mail", sender="line@plant", to=("a@plant",), alarms="none", shift_report=True)
+    for found, expected in ((email, 1), (email.model_copy(update={"shift_report": False}), 0), (None, 0)):
+        with running(folder, line={"email": found}) as line:
+            assert sum(isinstance(each, ShiftMail) for each in line.followers) == expected
