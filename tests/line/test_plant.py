@@ -16,16 +16,16 @@ from sqlalchemy import text
 
 from andon.core.errors import ConfigError, DataError
 from andon.line import plant
-from andon.line.clock import SECOND
+from andon.line.clock import DAY, SECOND
 from andon.line.line import Line
-from andon.line.settings import LineSettings
-from andon.line.store import Store, rows
-from andon.line.store.audit import Entry, check
+from andon.line.settings import LineSettings, RetentionSettings
+from andon.line.store import Store, StoreUnavailable, outbox, retention, rows
+from andon.line.store.audit import Entry, append, check
 from andon.line.store.boxes import STEP, Box
 from andon.line.store.records import ImageState
 from andon.line.verdicts import Verdict
 from line.running import FakeJudge, answer, running, settings, until
-from line.storing import part
+from line.storing import NOON, part
 
 TESTS = Path(__file__).parents[1]
 
@@ -116,7 +116,7 @@ def test_a_station_has_one_line(database, tmp_path):
 
 
 @pytest.mark.service
-def test_lines_leave_the_rows_of_others_alone(database, tmp_path):
+def test_lines_leave_the_rows_of_others_alone(database, tmp_path, monkeypatch):
     with opened(database, tmp_path, "a", "press") as a:
         image = a.record(part(1, image=b"x")).result().id
         with opened(database, tmp_path, "b", "oven") as b:
@@ -132,10 +132,29 @@ def test_lines_leave_the_rows_of_others_alone(database, tmp_path):
             for thread in threads:
                 thread.join()
             assert b.ask(check).seq == 40
+            told = b.ask(lambda c: outbox.results_after(c, b.box, 0, None, 10))
+            assert [row.id for row in told] == mine
         until(lambda: a.inspection(image).image_state is ImageState.STORED)
         a.write(lambda c: c.execute(text("UPDATE inspection SET image_state = 1"))).result()
-        with opened(database, tmp_path, "b", "oven"):  # recovers its own rows alone
+        with opened(database, tmp_path, "b", "oven") as b:  # recovers and deletes its own rows alone
             assert a.inspection(image).image_state is ImageState.PENDING
+            monkeypatch.setattr(b, "clock", lambda: NOON + 9 * DAY)
+            retention.run(b, RetentionSettings(row_days=1), threading.Event(), share=1.0)
+            assert [row.id for row in b.inspections()] == [later, mine[-1], image]
+
+
+@pytest.mark.service
+def test_a_line_that_hangs_with_a_lock_does_not_stop_another(database, tmp_path):
+    with opened(database, tmp_path, "a", "press") as a, opened(database, tmp_path, "b", "oven") as b:
+        with b._engine.begin() as hanging:
+            append(hanging, Entry("x", "y"), 1)
+            refused, recorded = a.audit(Entry("x", "y")), a.record(part(1))
+            assert recorded.result(10).row.verdict is Verdict.OK
+            with pytest.raises(StoreUnavailable):
+                refused.result(10)
+        until(lambda: not a.spooling)
+        assert [row.request_id for row in b.inspections()] == ["request-1"]
+        assert a.audit(Entry("x", "y")).result().seq == 2
 
 
 def begin(url: str, folder: Path, name: str, first: int) -> subprocess.Popen[str]:
