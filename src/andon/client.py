@@ -169,6 +169,37 @@ class Client:
         """Judge the stored images of all golden parts. Returns the check with its results."""
         return self._object("POST", f"/golden/{quote(station, safe='')}/runs", json={"who": who})
 
+    def candidates(self, station: str) -> list[dict[str, Any]]:
+        """Packed files that may replace the model of a station, newest first."""
+        return self._list(_candidates(station))
+
+    def candidate(self, station: str, id: int) -> dict[str, Any]:
+        """A candidate with the figures of its newest `comparison` and `shadow` run."""
+        return self._object("GET", f"{_candidates(station)}/{id}")
+
+    def add_candidate(self, station: str, pack: Path, who: str, why: str) -> dict[str, Any]:
+        """Send a packed file, which is verified and kept. Give the client a timeout that lasts for it."""
+        values = {"name": pack.name, "who": who, "why": why}
+        with pack.open("rb") as file:
+            return self._object("POST", _candidates(station), params=values, content=file)
+
+    def compare_candidate(self, station: str, id: int, who: str, sample: int = 500) -> dict[str, Any]:
+        """Begin to judge stored parts by a candidate and the model in use. Returns the candidate."""
+        body = {"who": who, "sample": sample}
+        return self._object("POST", f"{_candidates(station)}/{id}/compare", json=body)
+
+    def shadow_candidate(self, station: str, id: int, who: str, *, on: bool = True) -> dict[str, Any]:
+        """Begin or end shadow mode. Returns the candidate."""
+        return self._object("POST", f"{_candidates(station)}/{id}/shadow", json={"who": who, "on": on})
+
+    def promote_candidate(self, station: str, id: int, who: str, why: str) -> dict[str, Any]:
+        """Judge by a candidate from the next part on; `is_used` is false where a second person has to approve."""
+        return self._object("POST", f"{_candidates(station)}/{id}/promote", json={"who": who, "why": why})
+
+    def return_model(self, station: str, who: str, why: str = "") -> None:
+        """Judge by the model before the candidate in use from the next part on."""
+        self._ask("POST", f"{_candidates(station)}/return", json={"who": who, "why": why})
+
     def events(self, station: str | None = None, last_id: str | None = None) -> Iterator[Event]:
         """Events as they happen, first those after `last_id`, until the server ends. `reset`: read the state again.
 
@@ -211,6 +242,10 @@ class Client:
         if not response.is_success:
             raise _refused(response)
         return _content(response)
+
+
+def _candidates(station: str) -> str:
+    return f"/stations/{quote(station, safe='')}/candidates"
 
 
 def _answer(response: httpx.Response) -> Answer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import RUN_SETTINGS
 from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
@@ -23,11 +26,13 @@ from andon.line.golden.items import Item, Kind
 from andon.line.line import Line
 from andon.line.review.reviews import Answer
 from andon.line.review.settings import ReviewSettings
+from andon.line.station import Part
 from andon.line.store import ImageState, StoreError, rows
 from andon.line.store.candidates import Pair, Scored, Step
 from andon.line.verdicts import Opinion, Verdict
 from andon.line.versions import Stale
 from line.running import PATIENCE, PICTURE, FakeJudge, answer, part, running, until
+from line.serving import served
 
 V, O = Verdict, Opinion  # noqa: E741
 WHY = "trained with the parts of May"
@@ -424,3 +429,79 @@ def test_by_rest_and_on_the_page(folder, client_of):
         assert client.get("/candidate").headers["location"] == "/stations/press/candidate"
         back = client.post(f"{place}/return", json={"who": "eva"})
         assert (back.status_code, [each["is_used"] for each in back.json()]) == (201, [False, False])
+
+
+# Commands ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.service
+def test_commands_add_compare_use_and_return(folder, tmp_path, cli):
+    pack = tmp_path / "strict.andon"
+    pack.write_bytes(b"a packed file")
+    with line_of(folder) as line, served(line) as port:
+        feed(line, "onr")
+
+        def said(*arguments: str) -> str:
+            done = cli("candidate", *arguments, "--url", f"http://127.0.0.1:{port}")
+            assert done.code == 0, done
+            return done.out + done.err
+
+        assert "candidate 1 is strict" in said("add", "press", str(pack), "--why", WHY)
+        assert "REVIEW -> NG: 1" in said("compare", "press", "1")
+        assert "shadow mode is on" in said("shadow", "press", "1")
+        assert "shadow mode is off" in said("shadow", "press", "1", "--off")
+        assert "candidate 1 judges" in said("promote", "press", "1", "--why", WHY)
+        assert "1: strict, in use" in said("list", "press")
+        assert "is judged by press again" in said("return", "press")
+        refused = cli("candidate", "promote", "press", "9", "--why", WHY, "--url", f"http://127.0.0.1:{port}")
+        assert "no candidate 9" in refused.complaint()
+
+
+@pytest.mark.service
+@pytest.mark.xdist_group("network")
+def test_two_packed_models_on_real_images(folder, packed, dataset_folder, tmp_path):
+    """Both are learned, packed, verified and judged as on a line."""
+    if find_spec("torch") is None:
+        pytest.skip("packing needs PyTorch")
+    from andon.detectors._recipes import load_recipe, resolve
+    from andon.line.judge import Judge
+    from andon.runs.export import pack_run
+    from andon.runs.fit import fit_run
+    from andon.runs.source import Source
+
+    recipe = resolve(load_recipe("efficientad_ast/starter"), RUN_SETTINGS | {"seed": 7})
+    fit_run(tmp_path / "run", Source(str(dataset_folder)), recipe, device="cpu")
+    pack_run(tmp_path / "run", tmp_path / "second.andon")
+    images = sorted(dataset_folder.glob("test/*/*.png"))[2:]
+    with running(folder, rules=(), queue=50, model=packed, judge=Judge) as line:
+        press = line.stations["press"]
+        for number, image in enumerate(images):
+            row = press.submit(Part(image.read_bytes(), request_id=f"{number}")).result(PATIENCE).recorded.row
+            said = O.GOOD if "good" in image.parts else O.BAD
+            line.reviews.judge(row, Answer("ada", said), based_on=0)
+        until(lambda: all(row.image_state is ImageState.STORED for row in line.store.inspections()))
+        before = {row.id: row.score for row in line.store.inspections()}
+        with line.candidates.incoming("second") as path:
+            shutil.copyfile(tmp_path / "second.andon", path)
+            made = line.candidates.add("press", path, who="eva", why=WHY)
+        view = compared(line, made.id)
+        pairs = line.candidates.pairs(view.standing.comparison)
+        assert {pair.inspection_id: pair.base.score for pair in pairs} == pytest.approx(before)
+        judge = Judge(tmp_path / "second.andon", threads=1)
+        for pair, image in zip(pairs, images, strict=True):
+            alone = judge.judge(image.read_bytes(), judge.thresholds)
+            assert (pair.candidate.verdict, pair.candidate.score) == (
+                alone.verdict,
+                pytest.approx(alone.score),
+            )
+        line.candidates.shadow_on("press", made.id, who="eva")
+        press.submit(Part(images[0].read_bytes(), request_id="again")).result(PATIENCE)
+        until(lambda: line.candidates.one("press", made.id).shadowed == 1)
+        shadowed = line.candidates.pairs(line.candidates.one("press", made.id).standing.shadow)[0]
+        assert shadowed.candidate.score == pytest.approx(pairs[0].candidate.score)
+        promotion.promote(line, "press", made.id, who="eva", why=WHY)
+        assert press.model.sha256 == judge.sha256
+    with running(folder, rules=(), model=packed, judge=Judge) as line:
+        assert line.stations["press"].model.sha256 == judge.sha256
+        promotion.take_back(line, "press", who="eva", why="")
+        assert line.stations["press"].model.name == "cloth"

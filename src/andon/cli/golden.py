@@ -53,7 +53,7 @@ def add(
         golden = add_to(data, station, found, has_part=parts, who=who, why=why)
         say(f"station {station}: {len(golden.items)} golden parts; they are judged after the next start")
         return
-    with _asking(url, token_file) as client:
+    with asking(url, token_file) as client:
         for each in found:
             client.add_golden(
                 station,
@@ -74,7 +74,7 @@ def list_parts(
     station: Station, url: Address = ADDRESS, token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Golden parts of a station and what is due."""
-    with _asking(url, token_file) as client:
+    with asking(url, token_file) as client:
         golden = client.golden(station)
     if as_json:
         print_json(golden)
@@ -90,7 +90,7 @@ def run(
     station: Station, url: Address = ADDRESS, token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Judge the stored images of all golden parts of a station; exit code 2 where one comes out wrong."""
-    with _asking(url, token_file) as client:
+    with asking(url, token_file) as client:
         done = client.run_golden(station, getpass.getuser())
     if as_json:
         print_json(done)
@@ -104,11 +104,11 @@ def run(
 
 
 @contextlib.contextmanager
-def _asking(url: str, token_file: Path | None) -> Iterator[Client]:
-    """A client of the line; what it refuses is a wrong use."""
+def asking(url: str, token_file: Path | None, timeout: float = 10.0) -> Iterator[Client]:
+    """A client of the line; what it refuses is a wrong use. `timeout`: seconds in which an answer has to come."""
     from andon.client import Client, ClientError
 
-    with Client(url, token=token_of(token_file)) as client:
+    with Client(url, token=token_of(token_file), timeout=timeout) as client:
         try:
             yield client
         except ClientError as error:
