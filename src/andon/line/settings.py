@@ -182,7 +182,7 @@ class LineSettings(LineConfig):
     durability: Literal["full", "relaxed"] = "full"
     """`relaxed`: the last verdicts before a power failure may be lost."""
     second_person: bool = False
-    """New thresholds of a running line need the approval of a second person."""
+    """New thresholds, and candidates, of a running line need the approval of a second person."""
     escalation: EscalationSettings = EscalationSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: bool = False
