@@ -160,7 +160,7 @@ def told(run: dict[str, Any]) -> list[str]:
         lines.append(
             f"AUROC: {auroc['base']:.4f} -> {auroc['candidate']:.4f}, difference {auroc['difference']:+.4f}{interval}"
         )
-    if found["base_ms"] and found["candidate_ms"]:
+    if run["total"] is not None and found["base_ms"] and found["candidate_ms"]:
         lines.append(
             f"median of a judgement: {found['base_ms']['median']:.1f} -> {found['candidate_ms']['median']:.1f} ms"
         )
