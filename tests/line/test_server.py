@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 
 from andon.core.errors import UsageError
+from andon.line.addresses import is_loopback
 from andon.line.andon_states import NotAllowed
 from andon.line.demo import STATION, Camera, pictures
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.rules import InARow
-from andon.line.server import address, is_loopback, listen, notify, systemd_unit, watchdog
+from andon.line.server import address, listen, notify, systemd_unit, watchdog
 from andon.line.verdicts import Verdict
 from line.running import FakeJudge, part, running, until
 from line.serving import served

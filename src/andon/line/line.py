@@ -34,6 +34,7 @@ from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judgement, Thresholds
 from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
+from andon.line.opcua import connect as opcua
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.plant import PlantReports
 from andon.line.plc import connect as plc
@@ -120,6 +121,7 @@ class Line:
                 mail = shift_mail(self.stations, settings.name, self.store, self.outbox.mailer, clock)
                 self.followers.append(mail)
             self.followers += plc.followers(self, shoot or {})
+            self.followers += opcua.followers(self)
         except BaseException:
             self.store.close()
             raise

@@ -9,6 +9,8 @@ from andon.line.judge import Judging, Thresholds
 from andon.line.parts import InUse
 
 VERIFYING = "the model is being verified"
+HALTED = "halted"
+"""Fault of a station that another machine halted."""
 
 
 class Readiness(ABC):
@@ -18,6 +20,8 @@ class Readiness(ABC):
         """`in_use` has yet to pass its self-check."""
         self._news = threading.Condition()
         self._in_use, self._preparing = in_use, VERIFYING
+        self._halted = ""
+        """Why no part is judged though the model is verified; empty where parts are."""
         self._passed: Judging | None = None
         self._faults: dict[str, str] = {}
 
@@ -73,8 +77,8 @@ class Readiness(ABC):
 
     @property
     def is_verified(self) -> bool:
-        """Whether parts are judged: the model has passed its self-check, and no other is being prepared."""
-        return not self._preparing
+        """Whether parts are judged: the model has passed its self-check, no other is being prepared, nothing halted it."""
+        return not (self._preparing or self._halted)
 
     @property
     def faults(self) -> dict[str, str]:

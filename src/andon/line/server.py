@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import ipaddress
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 import uvicorn
 
 from andon.core.errors import UsageError
+from andon.line.addresses import is_loopback
 from andon.line.line import Line
 from andon.line.rest import create_app
 
@@ -97,14 +97,6 @@ def log_to_stderr() -> None:
     handler.setFormatter(form)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def notify(message: str) -> None:

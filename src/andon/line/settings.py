@@ -27,6 +27,7 @@ from andon.line.access import AccessSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
 from andon.line.drift.settings import DriftSettings
 from andon.line.golden.settings import GoldenSettings
+from andon.line.opcua.settings import OpcUaSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
 from andon.line.plc.settings import ModbusSettings, PlcSettings
 from andon.line.review.settings import ReviewSettings
@@ -192,6 +193,8 @@ class LineSettings(LineConfig):
     email: EmailSettings | None = None
     access: AccessSettings = AccessSettings()
     modbus: ModbusSettings = ModbusSettings()
+    opcua: OpcUaSettings | None = None
+    """The server of OPC UA; by default none."""
     drift: DriftSettings = DriftSettings()
     stations: tuple[StationSettings, ...] = ()
 
@@ -252,6 +255,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         ("retention", RetentionSettings),
         ("access", AccessSettings),
         ("modbus", ModbusSettings),
+        ("opcua", OpcUaSettings),
         ("drift", DriftSettings),
     ):
         if name in values:

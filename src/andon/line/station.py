@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import TypeVar
@@ -29,7 +29,7 @@ from andon.line.parts import NotReady as NotReady
 from andon.line.parts import NoTrigger as NoTrigger
 from andon.line.parts import Part as Part
 from andon.line.parts import QueueFull as QueueFull
-from andon.line.readiness import VERIFYING, Readiness
+from andon.line.readiness import HALTED, VERIFYING, Readiness
 from andon.line.review.sample import Sampler
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection, Recorded, RequestConflict, Store, StoreError, StoreUnavailable
@@ -146,9 +146,20 @@ class Station(Readiness):
             self._preparing = why
             self._faults.pop("model", None)
             left = self._withdraw()
-        for job in left:
-            self._record(job, job.base.failed(Cause.NOT_READY), why)
+        self._refuse_all(left, why)
         self._listener.condition_changed(self)
+
+    def halt(self, why: str | None) -> None:
+        """Judge no part while there is a reason `why`, as `pause`, whatever model is used; None: judge again."""
+        with self._news:
+            self._halted = why or ""
+            left = self._withdraw() if why else []
+        self._refuse_all(left, self._halted)
+        self.set_fault(HALTED, why)
+
+    def _refuse_all(self, jobs: Iterable[Job], why: str) -> None:
+        for job in jobs:
+            self._record(job, job.base.failed(Cause.NOT_READY), why)
 
     @property
     def waiting(self) -> int:
@@ -361,7 +372,7 @@ class Station(Readiness):
         return same.future
 
     def _refusal(self) -> Cause | None:
-        if self._preparing:
+        if self._preparing or self._halted:
             return Cause.NOT_READY
         return Cause.OVERRUN if len(self._queue) >= self.settings.queue else None
 

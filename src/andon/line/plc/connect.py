@@ -45,19 +45,23 @@ def followers(line: Line, shoot: Mapping[str, Shoot]) -> list[Follower]:
 
 
 class Hooks:
-    """What a PLC may ask of a line besides judging parts. May wait."""
+    """What a PLC, or another machine named `who`, may ask of a line besides judging parts. May wait."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, line: Line, who: str = PLC, reason: str = REASON) -> None:
+        self._line, self._who, self._reason = line, who, reason
 
     def set_recipe(self, station: Station, code: str) -> None:
         """Judge by another recipe, which is in use once the station is verified with it. Raises `AndonError`."""
-        self._line.set_recipe(station.name, code, who=PLC, why=REASON)
+        self._line.set_recipe(station.name, code, who=self._who, why=self._reason)
 
     def start_golden(self, station: Station) -> None:
         """Judge the stored images of the golden parts. Raises `AndonError`."""
-        self._line.golden.run(station.name, PLC, REASON)
+        self._line.golden.run(station.name, self._who, self._reason)
 
     def stop_seen(self, station: Station) -> None:
         """The line stands."""
-        self._line.store.audit(Entry(PLC, "stands", f"station {station.name}"))
+        self.audit(station, "stands")
+
+    def audit(self, station: Station, action: str) -> None:
+        """Note in the audit what was done."""
+        self._line.store.audit(Entry(self._who, action, f"station {station.name}"))

@@ -169,19 +169,7 @@ class Unit:
 
     def look(self, view: StationView) -> None:
         """Take over what the station shows besides the part: stop, call, counts, alarms."""
-        bits = {
-            Status.STOP_REQUEST: view.wants_stop,
-            Status.CALL: view.machine is StationState.CALL,
-            Status.GOLDEN_DUE: view.check_due or view.golden.state in ("due", "overdue"),
-            Status.GOLDEN_FAILED: view.golden.state == "failed",
-        }
-        self._around = Results(
-            status=Status(sum(bit for bit, is_set in bits.items() if is_set)),
-            total=sum(view.counts.values()),
-            ng=view.counts.get(Verdict.NG, 0),
-            alarms=len(view.alarms),
-            recipe=_number(view.recipe),
-        )
+        self._around = around(view)
 
     def tick(self) -> None:
         """A tenth of a second has passed."""
@@ -304,16 +292,37 @@ class Unit:
     def _finished(self, row: Inspection) -> None:
         if row.trigger_no is None:
             return
-        outcome = Outcome(
-            verdict=row.verdict,
-            inspection=row.id,
-            score=math.nan if row.score is None else row.score,
-            threshold_version=row.threshold_version or 0,
-            judge_ms=round(row.ms.get("judge", 0.0)),
-        )
         lacks_image = row.cause == Cause.TIMEOUT and row.image_sha256 is None
         error = Error.NO_IMAGE if lacks_image else Error.NONE
-        self.handshake = self.handshake.finished(row.trigger_no, outcome, self._steady(), error)
+        self.handshake = self.handshake.finished(row.trigger_no, outcome(row), self._steady(), error)
+
+
+def around(view: StationView) -> Results:
+    """What a station shows besides the part: stop, call, counts, alarms."""
+    bits = {
+        Status.STOP_REQUEST: view.wants_stop,
+        Status.CALL: view.machine is StationState.CALL,
+        Status.GOLDEN_DUE: view.check_due or view.golden.state in ("due", "overdue"),
+        Status.GOLDEN_FAILED: view.golden.state == "failed",
+    }
+    return Results(
+        status=Status(sum(bit for bit, is_set in bits.items() if is_set)),
+        total=sum(view.counts.values()),
+        ng=view.counts.get(Verdict.NG, 0),
+        alarms=len(view.alarms),
+        recipe=_number(view.recipe),
+    )
+
+
+def outcome(row: Inspection) -> Outcome:
+    """The verdict of a committed part."""
+    return Outcome(
+        verdict=row.verdict,
+        inspection=row.id,
+        score=math.nan if row.score is None else row.score,
+        threshold_version=row.threshold_version or 0,
+        judge_ms=round(row.ms.get("judge", 0.0)),
+    )
 
 
 def _number(recipe: str | None) -> int:
