@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Literal, TypeVar
 
@@ -134,13 +135,24 @@ def postgres_engine(url: str, durability: Durability = "full") -> Engine:
         ) from None
 
 
-def migrate(engine: Engine, shown: str) -> None:
-    """Create or update the tables. Raises `DataError` for tables of a newer andon and for what is no database of andon."""
+def _migrations() -> Config:
+    """Where Alembic finds the migrations."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
+    return config
+
+
+@cache
+def _revisions() -> tuple[tuple[str, ...], frozenset[str]]:
+    """Newest revision, as the heads of Alembic, and all of them; read from the scripts once."""
+    scripts = ScriptDirectory.from_config(_migrations())
+    return tuple(scripts.get_heads()), frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def migrate(engine: Engine, shown: str) -> None:
+    """Create or update the tables. Raises `DataError` for tables of a newer andon and for what is no database of andon."""
+    heads, known = _revisions()
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":  # several lines may start at once
@@ -152,7 +164,8 @@ def migrate(engine: Engine, shown: str) -> None:
                 raise DataError(
                     f"{shown} was written by a newer andon (schema {unknown[0]}): install that version"
                 )
-            if [*there] != scripts.get_heads():
+            if there != heads:
+                config = _migrations()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
     except OperationalError as error:
