@@ -284,26 +284,26 @@ HALO = 3
 """Pixels around a mask that blur reaches."""
 
 
+@pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("category", "defect"), DEFECTIVE)
-def test_masks_mark_the_visible_difference(category: str, defect: str) -> None:
+def test_masks_mark_the_visible_difference(category: str, defect: str, index: int) -> None:
     """At 256 px, for which the numbers of docs/reference/data.md are stated."""
     by_rule = (category, defect) in RULED  # the mask follows from a rule; shadows reach beyond it
-    for index in range(2):
-        rendered = drawn(category, defect, index)
-        mask, seen = union(rendered), levels(rendered)
-        assert seen.any()
-        if category not in TEXTURES:  # the smallest change is 45 % of a needle of 17 x 1.4 px: 11 px
-            assert (seen >= 25).sum() >= 11
-            for _, part in rendered.masks:
-                assert ((seen >= 25) & ndimage.binary_dilation(part, iterations=HALO)).any()
-        assert seen[~grown(mask, 10 if by_rule else HALO)].max() <= 8
-        if by_rule:
-            continue
-        assert len(rendered.masks) == 1
-        assert 0.0001 <= mask.mean() <= 0.08
-        assert (seen[mask] >= 8).mean() >= 0.60
-        strong = ndimage.binary_opening(seen >= 30, np.ones((3, 3)))  # above noise, not the edge of a blur
-        assert not (strong & ~grown(mask, 1)).any()
+    rendered = drawn(category, defect, index)
+    mask, seen = union(rendered), levels(rendered)
+    assert seen.any()
+    if category not in TEXTURES:  # the smallest change is 45 % of a needle of 17 x 1.4 px: 11 px
+        assert (seen >= 25).sum() >= 11
+        for _, part in rendered.masks:
+            assert ((seen >= 25) & ndimage.binary_dilation(part, iterations=HALO)).any()
+    assert seen[~grown(mask, 10 if by_rule else HALO)].max() <= 8
+    if by_rule:
+        return
+    assert len(rendered.masks) == 1
+    assert 0.0001 <= mask.mean() <= 0.08
+    assert (seen[mask] >= 8).mean() >= 0.60
+    strong = ndimage.binary_opening(seen >= 30, np.ones((3, 3)))  # above noise, not the edge of a blur
+    assert not (strong & ~grown(mask, 1)).any()
 
 
 def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:

@@ -457,6 +457,7 @@ def plain(pictures) -> EfficientAD:
     return fitted(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_runs_and_changes_the_result(name, pictures, plain):
     changed = fitted(pictures, **{k.replace(".", "__"): v for k, v in SWITCHES[name].items()})

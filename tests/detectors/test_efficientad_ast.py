@@ -295,6 +295,7 @@ def plain_score(good_images) -> float:
     return fitted(good_images).predict(good_images[8]).raw_score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_runs_and_changes_the_result(name, good_images, plain_score):
     changed = fitted(good_images, **{k.replace(".", "__"): v for k, v in SWITCHES[name].items()})

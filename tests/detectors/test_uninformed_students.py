@@ -261,7 +261,14 @@ def extractor(settings: UninformedStudentsConfig) -> Backbone:
     return Backbone.create(settings.extractor)
 
 
-@pytest.mark.parametrize("weights", [{"metric": 0.5}, {"compactness": 0.0}, {"correlation": "samples"}])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"metric": 0.5},
+        pytest.param({"compactness": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"correlation": "samples"}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_teacher_learns_to_describe_as_the_big_network(weights):
     changes = {f"teacher__{key}": value for key, value in weights.items()}
     own = trainer()

@@ -285,6 +285,14 @@ def test_follower_learns_alarms_and_comes_back(sqlite_store):
         "press", lambda one: drift_text(one.watch)
     )
     assert {point.name for point in store.ask(lambda c: stored.points(c, "press", 0))} == {*NAMES}
+
+
+@pytest.mark.slow
+def test_a_reference_of_the_changed_light_ends_the_drift(sqlite_store):
+    heard, store = Heard(), sqlite_store
+    followed(store, 256, scene, heard)
+    followed(store, 25, lambda: scene(light=0.8), heard, begin=256)
+    assert "drift" in heard.now
     wanted = {"set_reference": {"who": "Ann", "why": "new lamp", "parts": 200}}
     renewed = followed(store, 250, lambda: scene(light=0.8), heard, begin=281, **wanted)
     assert renewed.read("press", lambda one: (one.version.who, one.version.why, one.version.parts)) == (
