@@ -20,6 +20,7 @@ from andon.detectors._recipes import RecipeSettings
 from andon.detectors._registry import detector_class, detector_names
 from andon.line import access
 from andon.line import settings as line
+from andon.line.cameras import settings as cameras
 from andon.line.drift import settings as drift
 from andon.line.golden import settings as golden
 from andon.line.opcua import settings as opcua
@@ -60,7 +61,7 @@ def required_classes() -> dict[str, type[Config]]:
     found = [detector_class(name).Config for name in detector_names()]
     found += [getattr(pretraining, name) for name in pretraining.__all__ if name.endswith("Config")]
     found += [DetectorConfig, BackboneConfig, OptimiserConfig, RecipeSettings, *KINDS.values()]
-    for module in (line, access, golden, outbox, opcua, plc, review, drift):
+    for module in (line, access, cameras, golden, outbox, opcua, plc, review, drift):
         members = vars(module).values()
         found += [cls for cls in members if inspect.isclass(cls) and cls.__module__ == module.__name__]
     return {cls.__name__: cls for cls in found if cls.model_fields}

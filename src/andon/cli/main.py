@@ -17,6 +17,7 @@ import typer
 from andon.cli import (
     accounts,
     benchmark,
+    cameras,
     candidate,
     catalogue,
     data,
@@ -49,6 +50,7 @@ app.add_typer(accounts.account_app, name="account")
 app.add_typer(accounts.token_app, name="token")
 app.add_typer(golden.app, name="golden")
 app.add_typer(candidate.app, name="candidate")
+app.add_typer(cameras.app, name="camera")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(pretrain.app, name="pretrain")

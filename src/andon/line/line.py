@@ -22,6 +22,8 @@ from andon.core.errors import AndonError, UsageError
 from andon.line import rule_versions, showing, versions
 from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
+from andon.line.cameras.follower import Cameras, OpenCamera
+from andon.line.cameras.opening import make_camera
 from andon.line.candidates.candidates import Candidates
 from andon.line.clock import Clock, now_us
 from andon.line.drift.follower import DriftFollower
@@ -74,8 +76,9 @@ class Line:
         clock: Clock = now_us,
         open_judge: OpenJudge = Judge,
         shoot: Mapping[str, Shoot] | None = None,
+        open_camera: OpenCamera = make_camera,
     ) -> None:
-        """Open models and store; `shoot`: what takes the images of stations that a PLC triggers.
+        """Open models and store; `shoot`: what takes the images of stations that a PLC triggers, by default their cameras.
 
         Raises `DataError` and `ConfigError` for what cannot work.
         """
@@ -120,7 +123,9 @@ class Line:
             if self.outbox.mailer and settings.email and settings.email.shift_report:
                 mail = shift_mail(self.stations, settings.name, self.store, self.outbox.mailer, clock)
                 self.followers.append(mail)
-            self.followers += plc.followers(self, shoot or {})
+            self.cameras = Cameras(self, open_camera)
+            self.followers.append(self.cameras)
+            self.followers += plc.followers(self, {**self.cameras.shoots, **(shoot or {})})
             self.followers += opcua.followers(self)
         except BaseException:
             self.store.close()
@@ -141,11 +146,13 @@ class Line:
             follower.start()
         for inbox in self._inboxes:
             inbox.start()
+        self.cameras.open()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Judge what waits, at most for `timeout` seconds, store everything, end all threads."""
         self._ending.set()
         end = time.monotonic() + timeout
+        self.cameras.close(max(0.0, end - time.monotonic()))
         for inbox in self._inboxes:
             inbox.stop(max(0.0, end - time.monotonic()))
         for station in self.stations.values():

@@ -24,6 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError
 from andon.line.access import AccessSettings
+from andon.line.cameras.settings import REPLAYS, CameraSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
 from andon.line.drift.settings import DriftSettings
 from andon.line.golden.settings import GoldenSettings
@@ -101,6 +102,8 @@ class StationSettings(LineConfig):
     """Accept and reject; by default those of the packed model."""
     folder: FolderSettings | None = None
     """Where images are taken from; by default from REST alone."""
+    camera: CameraSettings | None = None
+    """The camera that takes the images; by default they come by REST or folder."""
     plc: PlcSettings | None = None
     """A PLC that triggers the parts; by default none."""
     rules: tuple[AnyRule, ...] = DEFAULT_RULES
@@ -292,10 +295,21 @@ def _station(file: Path, name: str, values: object) -> StationSettings:
     if "plc" in found:
         plc = f"{where}, plc"
         found["plc"] = PlcSettings.parse(table(found["plc"], plc), where=plc)
+    if "camera" in found:
+        found["camera"] = _camera(file, found["camera"], f"{where}, camera")
     if isinstance(found.get("rules"), list):
         places = [(f"{where}, rule {i}", rule) for i, rule in enumerate(found["rules"], start=1)]
         found["rules"] = tuple(parse_rule(table(rule, place), where=place) for place, rule in places)
     return StationSettings.parse({"name": name, **found}, where=where)
+
+
+def _camera(file: Path, values: object, where: str) -> CameraSettings:
+    found = table(values, where)
+    if "source" in found and found.get("kind") in REPLAYS:
+        found["source"] = str(joined(file, found["source"]))
+    if "login_file" in found:
+        found["login_file"] = joined(file, found["login_file"])
+    return CameraSettings.parse(found, where=where)
 
 
 def _from_option(option: str) -> StationSettings:

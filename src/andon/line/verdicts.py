@@ -73,6 +73,8 @@ class Cause(StrEnum):
     """Triggered before a restart, never judged."""
     REPEATED = "repeated_trigger"
     """The PLC triggered with the number of the part before."""
+    CAMERA_FAILED = "camera_failed"
+    """The camera gave no whole image of the part."""
     DISK_FULL = "disk_full"
     """The image cannot be kept, and the station requires it."""
     GOLDEN_FAILED = "golden_failed"

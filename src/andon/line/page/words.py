@@ -52,6 +52,7 @@ ERROR_CAUSES: dict[str, str] = {
     Cause.JUDGE_FAILED: "The model failed",
     Cause.NOT_READY: "Station was not ready",
     Cause.RESULTS_LOST: "Lost in a restart",
+    Cause.CAMERA_FAILED: "No whole image from the camera",
     Cause.DISK_FULL: "Disk is full",
     Cause.REPEATED: "Trigger number came twice",
     Cause.GOLDEN_FAILED: "Golden parts not judged right",

@@ -17,6 +17,7 @@ from andon.line.page.render import STATIC
 from andon.line.rest import (
     accounts,
     audit,
+    cameras,
     candidates,
     drift,
     events,
@@ -85,6 +86,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         audit,
         drift,
         golden,
+        cameras,
         reports,
         candidates,
         studies,

@@ -91,15 +91,15 @@ async def send_part(
     part = await read_part(request)
     known = await to_thread.run_sync(_known, line, part, limiter=UPLOADS)
     if known is not None:
-        return _answer(known)
-    future = await to_thread.run_sync(_submit, station, part, limiter=UPLOADS)
+        return answer_of(known)
+    future = await to_thread.run_sync(submit_part, station, part, limiter=UPLOADS)
     try:
         answer = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), wait / 1000)
     except TimeoutError:
         later = {"self": f"{PREFIX}/inspections?{urlencode({'request_id': part.request_id})}"}
         accepted = Accepted(request_id=part.request_id, links=later)
         return JSONResponse(accepted.model_dump(), 202, {"Retry-After": str(RETRY_SECONDS)})
-    return _answer(answer.recorded, answer.why)
+    return answer_of(answer.recorded, answer.why)
 
 
 @router.get("/inspections", response_model=Page, dependencies=[requires(Role.VIEWER)])
@@ -230,7 +230,8 @@ def _known(line: Line, part: Part) -> Recorded | None:
     return Recorded(row.id, True, row)
 
 
-def _submit(station: Station, part: Part) -> Future[Answer]:
+def submit_part(station: Station, part: Part) -> Future[Answer]:
+    """Queue a part. Raises `Problem` where the station refuses it."""
     try:
         return station.submit(station.triggered(part))
     except NoTrigger as error:
@@ -241,7 +242,7 @@ def _submit(station: Station, part: Part) -> Future[Answer]:
         raise Problem(503, "not_ready", str(error), retry=5, verdict="ERROR") from None
 
 
-def _answer(recorded: Recorded, why: str = "") -> Response:
+def answer_of(recorded: Recorded, why: str = "") -> Response:
     """The committed row: 201, 200 where it was answered before, 422 where the image could not be taken."""
     row = recorded.row
     headers = {"Location": f"{PREFIX}/inspections/{row.id}"}

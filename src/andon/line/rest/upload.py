@@ -40,7 +40,7 @@ async def read_part(request: Request) -> Part:
             422, "no_image", "the request has no image: send a file `image` or the bytes as the body"
         )
     texts = {name: value for name in FIELDS if (value := form.get(name) or request.query_params.get(name))}
-    request_id = _request_id(request, texts.get("request_id"))
+    request_id = request_id_of(request, texts.get("request_id"))
     return Part(
         image=image,
         request_id=request_id or uuid.uuid4().hex,
@@ -63,8 +63,8 @@ async def _body(request: Request) -> tuple[bytes, Mapping[str, str]]:
         raise Problem(422, "invalid", f"the form cannot be read: {error.detail}") from None
 
 
-def _request_id(request: Request, named: str | None) -> str | None:
-    """The request id that the sender chose; the header may be a quoted string."""
+def request_id_of(request: Request, named: str | None) -> str | None:
+    """The request id that the sender chose; the header may be a quoted string. Raises `Problem`."""
     header = request.headers.get("idempotency-key", "").strip()
     if len(header) > 1 and header[0] == header[-1] == '"':
         header = header[1:-1]
