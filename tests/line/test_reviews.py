@@ -32,6 +32,8 @@ class Desk:
 
     def __init__(self, store: Store, **settings: object) -> None:
         self.now, self.store = NOON, store
+        self.ids: dict[int, int] = {}
+        """Of stored parts, by their number: on PostgreSQL ids are not 1, 2, 3."""
         store.clock = lambda: self.now
         self.reviews = Reviews(store, {"press": ReviewSettings(second_opinion=0.0, **settings)})
 
@@ -39,13 +41,17 @@ class Desk:
         """A part that waits for review."""
         score = None if verdict is Verdict.ERROR else 1.0
         values = {"review_why": Queued.BAND, "image": IMAGE + bytes([number]), "score": score, **changes}
-        return self.store.record(part(number, verdict=verdict, **values)).result().row
+        row = self.store.record(part(number, verdict=verdict, **values)).result().row
+        self.ids[number] = row.id
+        return row
 
     def taken(self, who: str, **options: object) -> list[int]:
-        return [item.inspection.id for item in self.reviews.take(who, **options)]
+        """Numbers of the parts that somebody gets."""
+        numbers = {id: number for number, id in self.ids.items()}
+        return [numbers[item.inspection.id] for item in self.reviews.take(who, **options)]
 
-    def row(self, id: int) -> Inspection:
-        found = self.store.inspection(id)
+    def row(self, number: int) -> Inspection:
+        found = self.store.inspection(self.ids[number])
         assert found is not None
         return found
 
@@ -127,7 +133,7 @@ def test_two_reviewers_never_get_the_same_part_before_the_lease_expires(desk):
     assert desk.taken("Ada", n=1) == [1]  # renewed
     desk.now += 1
     assert desk.taken("Cleo", n=9) == [2, 3, 4]
-    with pytest.raises(Held, match="Cleo is looking at part 2"):
+    with pytest.raises(Held, match=f"Cleo is looking at part {desk.ids[2]}"):
         desk.reviews.judge(desk.row(2), Answer("Ada", GOOD), based_on=0)
     assert desk.taken("Ada", n=9, skip=[1]) == []
     assert desk.taken("Bob", n=9) == [1]  # Ada let it go
