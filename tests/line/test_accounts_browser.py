@@ -7,7 +7,7 @@ import pytest
 from andon.line.accounts.log_in import IDLE
 from andon.line.roles import Role
 from line.browser import CHROMIUM, Browser
-from line.running import running
+from line.running import running, until
 from line.serving import served
 
 pytestmark = [pytest.mark.service, pytest.mark.usefixtures("cheap_hashes")]
@@ -41,8 +41,8 @@ def test_log_in_lock_pin_and_end_of_the_log_in(folder, tmp_path):
             document.getElementById("pin-code").value = "{PIN}";
             document.querySelector("#pin-form button.main").click();
         """)
+        until(lambda: line.alarms.active("press")[0].ack_by == "ida")
         browser.wait("document.getElementById('acknowledge').disabled")
-        assert line.alarms.active("press")[0].ack_by == "ida"
         line.accounts.set_password("ada", PASSWORD + "2", by="ada")
         browser.wait("location.pathname === '/login'")
         line.events.close()

@@ -81,7 +81,7 @@ def test_a_restart_tells_what_was_not_confirmed_with_the_same_numbers(store, sin
     ids = record(store, 1, 5)
     sink.fails, sink.most = Undelivered("gone"), 3
     courier.round()
-    assert store.ask(lambda c: position(c, "fake", Stream.RESULT)) == Position(ids[2], 3)
+    assert store.ask(lambda c: position(c, store.box.prefix + "fake", Stream.RESULT)) == Position(ids[2], 3)
     again = FakeSink()
     rounds(Courier(again, store, lambda: NOW))
     assert (again.ids(), again.seqs()) == (ids[3:], [4, 5])
@@ -93,10 +93,10 @@ def test_positions_are_stored_once_a_second(store, sink, time):
     courier.round()
     ids += record(store, 2, 2)
     courier.round()
-    assert store.ask(lambda c: position(c, "fake", Stream.RESULT)) == Position(ids[0], 1)
+    assert store.ask(lambda c: position(c, store.box.prefix + "fake", Stream.RESULT)) == Position(ids[0], 1)
     time.now += 1.0
     courier.round()
-    assert store.ask(lambda c: position(c, "fake", Stream.RESULT)) == Position(ids[1], 2)
+    assert store.ask(lambda c: position(c, store.box.prefix + "fake", Stream.RESULT)) == Position(ids[1], 2)
 
 
 def test_pauses_grow_up_to_a_minute_and_end_with_success(store, sink, time):

@@ -99,8 +99,9 @@ def _changes(connection: Any) -> None:
         "wanted": 1,
         "given": 1,
     }
+    ids = sorted(row["id"] for row in rows.find(connection, "inspection"))
     for number, opinion in ((1, Opinion.GOOD), (15, Opinion.BAD)):
-        rows.add(connection, "review_item", id=number, why=1, opinion=opinion.value, **drawn)
+        rows.add(connection, "review_item", id=ids[number - 1], why=1, opinion=opinion.value, **drawn)
 
 
 def test_figures_are_those_of_the_stored_rows(store):

@@ -142,17 +142,22 @@ def test_history_gives_the_newest_shots_of_one_model(store):
 
     def review(connection):
         station = rows.find(connection, "station", name="press")[0]["id"]
-        for id, opinion, who in ((1, Opinion.GOOD, "Eva"), (2, Opinion.BAD, "Eva"), (6, Opinion.GOOD, "Bob")):
+        for nth, opinion, who in (
+            (1, Opinion.GOOD, "Eva"),
+            (2, Opinion.BAD, "Eva"),
+            (6, Opinion.GOOD, "Bob"),
+        ):
             values = {"opinion": opinion.value, "who": who, "station_id": station}
-            rows.add(connection, "review_item", id=id, **values, **drawn)
+            rows.add(connection, "review_item", id=ids[nth - 1], **values, **drawn)
 
+    ids = sorted(row["id"] for row in store.ask(lambda c: rows.find(c, "inspection")))
     store.write(review).result()
     of = Period("press", NOON, NOON + 10**9)
     shots, found = store.ask(lambda c: study.read(c, of, 3))
     assert shots.model == "a" * 64
     assert [(each.part_id, [v.name for v in each.verdicts], each.inspections) for each in found] == [
-        ("A", ["OK", "OK", "NG"], (5, 9, 13)),
-        ("B", ["REVIEW", "REVIEW", "REVIEW"], (2, 6, 10)),
+        ("A", ["OK", "OK", "NG"], (ids[4], ids[8], ids[12])),
+        ("B", ["REVIEW", "REVIEW", "REVIEW"], (ids[1], ids[5], ids[9])),
     ]
     assert [(each.reference, each.by) for each in found] == [(Opinion.GOOD, "Eva"), (None, "")]
     chosen = study.with_references(found, {"B": Opinion.BAD}, "Ida")

@@ -578,7 +578,9 @@ def test_events_come_after_their_commit_and_again_by_number(folder, client_of):
         line.events.publish("inspection", {"station": "other", "id": 0})
         last = line.events.publish("inspection", {"station": "press", "id": id + 1})
         line.events.close()
-        found = [event for event in reading.result(PATIENCE) if event["event"] == "inspection"]
+        told = reading.result(PATIENCE)
+        assert told[0]["event"] == "reset"  # a new reader reads the state
+        found = [event for event in told if event["event"] == "inspection"]
         assert [json.loads(event["data"])["id"] for event in found] == [id, id + 1]
         assert found[1]["id"] == f"{line.store.session}.{last.id}"
         for seen, kinds in [(found[0]["id"], "inspection"), ("1.1", "reset"), ("nonsense", "reset")]:

@@ -128,7 +128,7 @@ def test_what_a_crash_left_apart_is_put_right(store, folder, reopen):
     stray.write_bytes(b"stray")
     with reopen() as first:
         first.write(
-            lambda c: c.exec_driver_sql("UPDATE inspection SET image_state = 1 WHERE id < 3")
+            lambda c: c.exec_driver_sql(f"UPDATE inspection SET image_state = 1 WHERE id < {rows[2].id}")
         ).result()
     stray.write_bytes(b"stray")
     half.write_bytes(b"ha")

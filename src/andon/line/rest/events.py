@@ -49,7 +49,8 @@ async def events(
 ) -> EventSourceResponse:
     """Events as they happen: `inspection` (after its commit), `state`, `alarm`, `tick` (each second), `reset`.
 
-    A reader that comes back with `Last-Event-ID` gets what it missed, or `reset`: read the state again.
+    A reader that comes back with `Last-Event-ID` gets what it missed. A new one, or one that missed too much, gets `reset` first: read
+    the state, which may have changed before the events began.
     """
     return EventSourceResponse(
         _stream(line, station, last_event_id, lambda: log_in.admits(caller)),
@@ -74,7 +75,7 @@ async def _stream(
             loop.call_soon_threadsafe(news.set)
 
     with line.events.subscribe(last, wake=wake) as subscription:
-        if last_event_id is not None and last is None:
+        if last is None:
             yield ServerSentEvent("{}", event=RESET)
         yield ServerSentEvent(comment="andon")
         while True:
