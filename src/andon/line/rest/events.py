@@ -49,8 +49,8 @@ async def events(
 ) -> EventSourceResponse:
     """Events as they happen: `inspection` (after its commit), `state`, `alarm`, `tick` (each second), `reset`.
 
-    A reader that comes back with `Last-Event-ID` gets what it missed. A new one, or one that missed too much, gets `reset` first: read
-    the state, which may have changed before the events began.
+    A reader that comes back with `Last-Event-ID` gets what it missed. A new one, or one that missed too much, gets `reset` first:
+    read the state, which may have changed before the events began.
     """
     return EventSourceResponse(
         _stream(line, station, last_event_id, lambda: log_in.admits(caller)),
