@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -32,7 +33,7 @@ SYSTEM = "system"
 """Who acts where no person does."""
 
 
-class Keeping(Follower):
+class Keeping(Follower, ABC):
     """Posts of all stations. Subclasses judge golden parts."""
 
     def __init__(
@@ -84,9 +85,9 @@ class Keeping(Follower):
 
     # Inside --------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _check(self, post: Post) -> None:
         """Judge the stored images of a station."""
-        raise NotImplementedError
 
     def _post(self, station: str) -> Post:
         found = self._posts.get(station)
