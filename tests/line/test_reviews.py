@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from andon.core.errors import UsageError
+from andon.line.part_rows import held_row
 from andon.line.review import figures
 from andon.line.review.figures import Stratum
 from andon.line.review.reviews import LEASE, Answer, Held, OutOfDate, Reviews
@@ -121,6 +122,14 @@ def test_queue_has_parts_with_images_that_somebody_has_to_see(desk):
     assert desk.reviews.waiting("Ada") == 2
     assert desk.taken("Ada", n=9) == [1, 4]
     assert desk.taken("Ada", n=9, stations=["oven"]) == []
+
+
+def test_a_part_that_golden_parts_hold_back_is_no_sample_of_what_passed():
+    drawn = part(1, review_why=Queued.SAMPLE, sample_rate=0.01)
+    held = held_row(drawn)
+    assert (held.verdict, held.review_why, held.sample_rate) == (Verdict.ERROR, Queued.ERROR, None)
+    bad = part(2, verdict=Verdict.NG, review_why=Queued.NG)
+    assert held_row(bad) is bad
 
 
 def test_two_reviewers_never_get_the_same_part_before_the_lease_expires(desk):
