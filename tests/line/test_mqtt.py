@@ -217,7 +217,7 @@ class TestBroker:
             secret.write_text("hunter2\n")
             with running(tmp_path / "data", line=line_to(own.port, **access)) as line:
                 answer(line.stations["press"], 1)
-                until(lambda: line.outbox.figures()[0].told >= 1)
+                until(lambda: line.outbox.figures()[0].told == 3)  # two starts and the part
         assert "hunter2" not in caplog.text and "without encryption" in caplog.text
 
     @pytest.mark.skipif(
