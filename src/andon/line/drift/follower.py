@@ -57,7 +57,7 @@ class Followed:
     model: str = ""
     """SHA-256 of the model that the reference belongs to."""
     version: stored.StoredReference | None = None
-    """The reference in force, without its content."""
+    """The reference in use, without its content."""
     others: OrderedDict[str, tuple[Watch, stored.StoredReference | None]] = field(default_factory=OrderedDict)
     """The same of other models that judge here in turn (recipes), by their hash, at most `MODELS`."""
     told: dict[str, bool] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class DriftFollower(Follower):
         self._put(partial(self._part, row))
 
     def set_reference(self, station: str, *, who: str, why: str, parts: int | None = None) -> None:
-        """Learn a new reference from the next passed parts; that in force stays until it is complete. Audited."""
+        """Learn a new reference from the next passed parts; that in use stays until it is complete. Audited."""
         if not who.strip() or not why.strip():
             raise UsageError(f"a new reference of station {station} needs a name and a reason: give both")
         count = parts or self._settings.reference_parts

@@ -130,7 +130,7 @@ class Watch:
     ended: Shift | None = None
 
     def take(self, part: Seen) -> Reference | None:
-        """Take a committed part, in order. Returns a reference that it completed, which then is in force."""
+        """Take a committed part, in order. Returns a reference that it completed, which then is in use."""
         if part.verdict is Verdict.ERROR:
             return None
         for verdict in (Verdict.NG, Verdict.REVIEW):

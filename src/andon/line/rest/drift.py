@@ -106,7 +106,7 @@ def read_drift(line: TheLine) -> DriftAnswer:
 
 @router.post("/stations/{station}/drift/reference", status_code=202, dependencies=[requires(Role.ENGINEER)])
 def new_reference(line: TheLine, station: TheStation, caller: TheCaller, body: ReferenceBody) -> DriftShape:
-    """Learn a new reference from the next passed parts, with a reason; the one in force stays until it is complete."""
+    """Learn a new reference from the next passed parts, with a reason; the one in use stays until it is complete."""
     if not line.settings.drift.watch:
         raise UsageError("drift is not watched on this line: set watch = true in [drift] and restart")
     line.drift.set_reference(station.name, who=caller.author(body.who), why=body.why, parts=body.parts)

@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 def newest_reference(connection: Connection, station: str, model_sha256: str) -> StoredReference | None:
-    """The reference in force; None where there is none."""
+    """The reference in use; None where there is none."""
     place = _station(connection, station), _model(connection, model_sha256)
     if None in place:
         return None
