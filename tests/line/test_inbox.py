@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from andon.line.faults import Fault
 from andon.line.inbox import Inbox, files, inbox
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
@@ -396,6 +397,8 @@ def test_a_part_without_a_row_is_judged_again(line, drop, seen, monkeypatch):
         watched.look()
     assert not rows(line, drop, seen)
     assert (drop / "a.png").exists()
+    line.store_watch.look_at_store()
+    until(lambda: Fault.STORE not in line.stations["press"].faults)
     watched.look()
     assert len(rows(line, drop, seen)) == 1
 

@@ -11,9 +11,11 @@ from andon.core.errors import UsageError
 from andon.line.andon_states import AlarmState
 from andon.line.clock import DAY, HOUR, MINUTE, SECOND
 from andon.line.events import KEPT, RESET, Events
+from andon.line.faults import Fault
 from andon.line.judge import Thresholds
 from andon.line.rules import InARow
 from andon.line.settings import ThresholdSettings
+from andon.line.station import NotReady
 from andon.line.store import DiskLevel, rows
 from andon.line.tally import Tally, shift_begin
 from andon.line.verdicts import Verdict
@@ -170,24 +172,30 @@ def test_a_full_disk_calls_and_goes(folder, monkeypatch):
     with running(folder) as line:
         press = line.stations["press"]
         monkeypatch.setattr(line.store, "disk", lambda: DiskLevel.FULL)
-        line._look_at_disk()
+        line.store_watch.look_at_disk()
         assert [alarm.rule for alarm in line.alarms.active()] == ["disk"]
         until(lambda: press.view().state is Shown.FAULT)
         monkeypatch.setattr(line.store, "disk", lambda: DiskLevel.OK)
-        line._look_at_disk()
+        line.store_watch.look_at_disk()
         assert not press.faults
         line.alarms.acknowledge(line.alarms.active()[0].id, "eva")
         assert line.alarms.active() == []
 
 
-def test_a_failure_of_the_rules_is_shown(folder, monkeypatch):
+def test_a_failure_of_the_rules_stops_and_one_of_reports_is_shown(folder, monkeypatch):
     def fall_over(row: object) -> None:
         raise RuntimeError("no rules")
 
     with running(folder) as line:
+        monkeypatch.setattr(line.outbox, "part", fall_over)
+        press = line.stations["press"]
+        assert answer(press, 1).verdict is Verdict.OK
+        until(lambda: list(press.faults) == [Fault.FOLLOWER])  # whose verdicts are as good as before
         monkeypatch.setattr(line.alarms, "part", fall_over)
-        assert answer(line.stations["press"], 1).verdict is Verdict.OK
-        until(lambda: "line" in line.stations["press"].faults)
+        assert answer(press, 2).verdict is Verdict.OK
+        until(lambda: Fault.LINE in press.faults)
+        with pytest.raises(NotReady, match="no rules"):
+            answer(press, 3)
 
 
 def test_no_part_for_some_cycles_is_waiting(folder):

@@ -38,6 +38,7 @@ def test_a_stop_without_its_database(cluster, folder):
         until(lambda: not line.store.spooling)
         line.alarms.tick()
         assert line.alarms.station("press").state is S.CAUSE_GIVEN
+        assert not press.faults
     finally:
         line.stop()
     line = started(url, folder)

@@ -30,6 +30,7 @@ from andon.line.drift.follower import DriftFollower
 from andon.line.drift.view import DriftView
 from andon.line.drift.view import view as drift_view
 from andon.line.events import Events
+from andon.line.faults import Fault
 from andon.line.follower import Follower
 from andon.line.golden.golden import Golden
 from andon.line.inbox import Inbox
@@ -47,7 +48,8 @@ from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
 from andon.line.settings import LineSettings, StationSettings, ThresholdSettings
 from andon.line.station import Station
-from andon.line.store import DiskLevel, Inspection, Recorded, Store, retention
+from andon.line.store import Inspection, Recorded, Store, retention
+from andon.line.store_watch import StoreWatch
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause
 from andon.line.versions import Also, Connection, Version
@@ -56,14 +58,14 @@ from andon.line.views import AlarmView, Health, Shown, StationView, summary
 LOG = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-DISK_TICKS = 10
-"""Ticks between two looks at the disk."""
 LIVE_SECONDS = 10.0
 """Longest time between two ticks of a process that works."""
 RETENTION_SECONDS = 3600.0
 """Between two runs of the retention rule."""
 FAULT = "fault: "
 """Begin of the names of alarms that faults of a station raise; they call a person."""
+MISSING = {Fault.LINE: "alarms", Fault.FOLLOWER: "reports, messages or metrics"}
+"""What may be missing after a failure of the line or of what follows it."""
 
 
 class Line:
@@ -101,6 +103,7 @@ class Line:
             self._models = Models(self.store, partial(open_judge, threads=threads), settings.recipe_memory_mb)
             self._tallies = {station.name: self._tally(station.name) for station in settings.stations}
             self.stations: Mapping[str, Station] = {s.name: self._station(s) for s in settings.stations}
+            self.store_watch = StoreWatch(self.store, self.stations, self.alarms)
             self.reviews = Reviews(self.store, {each.name: each.review for each in settings.stations})
             self._inboxes = [
                 Inbox(station.folder, self.stations[station.name], self.store, self.alarms, clock=clock)
@@ -313,7 +316,7 @@ class Line:
         self._jobs.put(lambda: self._publish_state(station))
 
     def _run(self) -> None:
-        next_tick, ticks = time.monotonic(), 0
+        next_tick = time.monotonic()
         while True:
             try:
                 job: Callable[[], None] | None = self._jobs.get(
@@ -327,18 +330,22 @@ class Line:
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + TICK_SECONDS
                 self._safely(self._tick)
-                if ticks % DISK_TICKS == 0:
-                    self._safely(self._look_at_disk)
-                ticks += 1
 
-    def _safely(self, job: Callable[[], None]) -> None:
+    def _safely(self, job: Callable[[], None], fault: Fault = Fault.LINE) -> None:
         """Run `job`; the stations show its failure."""
         try:
             job()
         except Exception as error:
             LOG.exception("the line failed")
             for station in self.stations.values():
-                station.set_fault("line", f"alarms may be missing ({error}): see the log and restart")
+                station.set_fault(
+                    fault, f"{MISSING[fault]} may be missing ({error}): see the log and restart"
+                )
+
+    def _tell(self, tell: Callable[[Follower], None]) -> None:
+        """Call all followers, whichever of them fail; golden parts are not only told, they stop the line."""
+        for follower in self.followers:
+            self._safely(partial(tell, follower), Fault.LINE if follower is self.golden else Fault.FOLLOWER)
 
     def _delete(self) -> None:
         """Apply the retention rule from time to time, at a small share of the disk."""
@@ -355,36 +362,28 @@ class Line:
         self._last_tick = time.monotonic()
         self.alarms.tick()
         self.store.note_head()
-        for follower in self.followers:
-            follower.tick()
+        self.store_watch.tick()
+        self._tell(lambda follower: follower.tick())
         self.events.publish("tick", {"t": self.clock()}, keep=False)
         for name, station in self.stations.items():
             view = station.view()
             if self._shown.get(name) != (view.state, view.reason, view.per_minute):
                 self._publish_state(name)
 
-    def _look_at_disk(self) -> None:
-        level = self.store.disk()
-        why = level.says
-        for name, station in self.stations.items():
-            self.alarms.condition(name, "disk", bool(why), why)
-            station.set_fault("disk", why if level is DiskLevel.FULL else None)
-
     def _part(self, row: Inspection) -> None:
         if row.cause != Cause.GOLDEN_PART:
             self._tallies[row.station].add(row)
             self.alarms.part(row)
-            for follower in self.followers:
-                follower.part(row)
+            self._tell(lambda follower: follower.part(row))
         self.events.publish("inspection", summary(row))
         self._publish_state(row.station)
 
     def _condition(self, station: Station) -> None:
         name, faults = station.name, station.faults
         self.alarms.ready(name, verified=station.is_verified, faults=faults)
-        self.alarms.signal(name, "store_lost", "store" in faults)
+        self.alarms.signal(name, "store_lost", Fault.STORE in faults)
         for fault, why in faults.items():
-            if fault != "disk":  # has its alarm before it is a fault
+            if fault != Fault.DISK:  # has its alarm before it is a fault
                 self.alarms.condition(name, FAULT + fault, True, why)
         for alarm in self.alarms.active(name):
             if alarm.rule.startswith(FAULT) and alarm.rule.removeprefix(FAULT) not in faults:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from andon.core.errors import AndonError, DataError, UsageError
 from andon.line import versions
+from andon.line.faults import Fault
 from andon.line.judge import Judging, Thresholds
 from andon.line.parts import InUse
 from andon.line.settings import StationSettings
@@ -170,7 +171,7 @@ class Models:
             try:
                 _choose(self._store, station.name, code, pack, entry)
             except AndonError:
-                station.set_fault("model", f"recipe {code} was not stored: ask for it again")
+                station.set_fault(Fault.MODEL, f"recipe {code} was not stored: ask for it again")
                 raise
         if self._is_open(station, key):
             self._prepare(station, code, key, number)
@@ -200,7 +201,7 @@ class Models:
             LOG.error("station %s: recipe %s cannot be used: %s", station.name, code, error)
             with self._lock:
                 if self._requests[station.name] == number:
-                    station.set_fault("model", f"recipe {code} cannot be used: {error}")
+                    station.set_fault(Fault.MODEL, f"recipe {code} cannot be used: {error}")
             return
         with self._lock:
             if self._requests[station.name] == number:

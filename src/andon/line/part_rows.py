@@ -69,11 +69,11 @@ def judged_row(
     )
 
 
-def held_row(new: NewInspection) -> NewInspection:
-    """The row while golden parts have failed or are overdue: a part that is not NG is ERROR, and no sample of what passed."""
+def held_row(new: NewInspection, cause: Cause) -> NewInspection:
+    """The row while the station may not give OK: a part that is not NG is ERROR, and no sample of what passed."""
     if new.verdict in (Verdict.NG, Verdict.ERROR):
         return new
-    return replace(new.failed(Cause.GOLDEN_FAILED), review_why=Queued.ERROR, sample_rate=None)
+    return replace(new.failed(cause), review_why=Queued.ERROR, sample_rate=None)
 
 
 def golden_row(new: NewInspection) -> NewInspection:

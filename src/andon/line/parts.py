@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from andon.core.errors import AndonError
 from andon.line.judge import Judging, Thresholds
-from andon.line.store import NewInspection, Recorded
+from andon.line.store import NewInspection, Recorded, RequestConflict
 
 
 class NotReady(AndonError):  # noqa: N818 (names what happened)
@@ -99,6 +99,14 @@ class Job:
     """Waits for what was found on it, where the part is a golden one."""
     found: NewInspection | None = None
     """The row as it was judged."""
+
+    def joined(self, base: NewInspection) -> Future[Answer]:
+        """The future for the same request again. Raises `RequestConflict` where it came with another image."""
+        if self.base.image_sha256 != base.image_sha256:
+            raise RequestConflict(
+                f"request {base.request_id!r} is being judged for another image: use a new id for each part"
+            )
+        return self.future
 
     def settle_taken(self, outcome: Recorded | BaseException) -> None:
         """Say what was found on a golden part, or why it has no row of its own."""

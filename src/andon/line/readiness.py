@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 
+from andon.line.faults import STOPS_ALL, Fault
 from andon.line.judge import Judging, Thresholds
 from andon.line.parts import InUse
 
 VERIFYING = "the model is being verified"
-HALTED = "halted"
-"""Fault of a station that another machine halted."""
 
 
 class Readiness(ABC):
@@ -20,10 +19,10 @@ class Readiness(ABC):
         """`in_use` has yet to pass its self-check."""
         self._news = threading.Condition()
         self._in_use, self._preparing = in_use, VERIFYING
-        self._halted = ""
-        """Why no part is judged though the model is verified; empty where parts are."""
+        self._awaited = ""
+        """What has to be heard before the first part, though nothing failed."""
         self._passed: Judging | None = None
-        self._faults: dict[str, str] = {}
+        self._faults: dict[Fault, str] = {}
 
     @abstractmethod
     def _changed(self) -> None:
@@ -47,7 +46,7 @@ class Readiness(ABC):
         """Judge by a model that has passed its self-check, from the next part on; ends a `pause`."""
         with self._news:
             self._in_use, self._passed, self._preparing = chosen, chosen.judge, ""
-            self._faults.pop("model", None)
+            self._faults.pop(Fault.MODEL, None)
         self._changed()
 
     @property
@@ -78,15 +77,28 @@ class Readiness(ABC):
     @property
     def is_verified(self) -> bool:
         """Whether parts are judged: the model has passed its self-check, no other is being prepared, nothing halted it."""
-        return not (self._preparing or self._halted)
+        return not self._preparing and Fault.HALTED not in self._faults
 
     @property
-    def faults(self) -> dict[str, str]:
-        """What fails now (`model`, `judge`, `store`), with the reason."""
+    def holds(self) -> str:
+        """Why no part may be OK now, whatever its source; empty where parts are judged."""
+        with self._news:
+            failing = [why for fault, why in self._faults.items() if fault in STOPS_ALL]
+            return "; ".join(failing) or self._preparing or self._awaited
+
+    @property
+    def faults(self) -> dict[Fault, str]:
+        """What fails now, with the reason."""
         with self._news:
             return dict(self._faults)
 
-    def set_fault(self, name: str, why: str | None) -> None:
+    def expect(self, why: str | None) -> None:
+        """Judge no part before another machine is heard, for the reason `why`; None: it was."""
+        if self._awaited != (why or ""):
+            self._awaited = why or ""
+            self._changed()
+
+    def set_fault(self, name: Fault, why: str | None) -> None:
         """Note that something fails, or with None that it does not any more."""
         with self._news:
             changed = why is not None if name not in self._faults else why is None

@@ -27,8 +27,8 @@ def health(stations: Iterable[Station], *, works: bool) -> Health:
         if station.judging_seconds > max(HANGS_SECONDS, HANGS_CYCLES * station.settings.cycle_s):
             live = False
             reasons.append(f"station {name}: a judgement does not end; restart")
-        if not station.is_verified and not station.faults:
-            reasons.append(f"station {name}: {station.preparing}")
+        if station.holds and not station.faults:
+            reasons.append(f"station {name}: {station.holds}")
         reasons += [f"station {name}, {fault}: {why}" for fault, why in station.faults.items()]
     return Health(live, not reasons, tuple(reasons))
 
@@ -61,7 +61,7 @@ def station_view(
         wants_stop=machine.wants_stop,
         cause=machine.cause,
         check_due=machine.check_due,
-        is_ready=station.is_verified and not station.faults,
+        is_ready=not station.holds and not station.faults,
         faults=tuple(station.faults),
         model_name=station.model.name,
         model_sha256=station.model.sha256,
@@ -97,8 +97,8 @@ def _state(
     faults = station.faults
     if faults:
         return Shown.FAULT, "; ".join(faults.values()), machine.since
-    if not station.is_verified:
-        return Shown.SETUP, station.preparing, started
+    if why := station.holds:
+        return Shown.SETUP, why, started
     if machine.state is StationState.CALL:
         return Shown.REVIEW, machine.why, machine.since
     if now - silent_since > SILENT_CYCLES * station.settings.cycle_s * SECOND:

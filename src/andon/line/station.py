@@ -18,8 +18,9 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import TypeVar
 
-from andon.core.errors import AndonError, DataError
+from andon.core.errors import DataError
 from andon.line.clock import Clock, now_us
+from andon.line.faults import Fault
 from andon.line.judge import Judgement, Judging, Thresholds
 from andon.line.listener import Listener
 from andon.line.part_rows import base_row, golden_row, held_row, judged_row
@@ -29,7 +30,7 @@ from andon.line.parts import NotReady as NotReady
 from andon.line.parts import NoTrigger as NoTrigger
 from andon.line.parts import Part as Part
 from andon.line.parts import QueueFull as QueueFull
-from andon.line.readiness import HALTED, VERIFYING, Readiness
+from andon.line.readiness import VERIFYING, Readiness
 from andon.line.review.sample import Sampler
 from andon.line.settings import StationSettings
 from andon.line.store import NewInspection, Recorded, RequestConflict, Store, StoreError, StoreUnavailable
@@ -91,12 +92,12 @@ class Station(Readiness):
         """
         base = self._base(part)
         entered = self._enter(part, base)
-        return self._refuse(base, entered) if isinstance(entered, Cause) else entered
+        return entered if isinstance(entered, Future) else self._refuse(base, entered)
 
     def offer(self, part: Part) -> Future[Answer] | None:
         """`submit` for senders that can wait: None, and no row, where the queue is full or the model not verified."""
         entered = self._enter(part, self._base(part))
-        return None if isinstance(entered, Cause) else entered
+        return entered if isinstance(entered, Future) else None
 
     def record_missing(self, part: Part, cause: Cause) -> Future[Recorded]:
         """Store a part without image as ERROR. The future raises `StoreError`; `RequestConflict` where its trigger has a row."""
@@ -144,7 +145,7 @@ class Station(Readiness):
         """Judge no part up to the next `use`: what has no verdict yet becomes ERROR (`not_ready`), and so does what comes."""
         with self._news:
             self._preparing = why
-            self._faults.pop("model", None)
+            self._faults.pop(Fault.MODEL, None)
             left = self._withdraw()
         self._refuse_all(left, why)
         self._listener.condition_changed(self)
@@ -152,10 +153,9 @@ class Station(Readiness):
     def halt(self, why: str | None) -> None:
         """Judge no part while there is a reason `why`, as `pause`, whatever model is used; None: judge again."""
         with self._news:
-            self._halted = why or ""
+            self.set_fault(Fault.HALTED, why)
             left = self._withdraw() if why else []
-        self._refuse_all(left, self._halted)
-        self.set_fault(HALTED, why)
+        self._refuse_all(left, why or "")
 
     def _refuse_all(self, jobs: Iterable[Job], why: str) -> None:
         for job in jobs:
@@ -223,8 +223,9 @@ class Station(Readiness):
             except Exception as error:
                 LOG.exception("station %s: the judge failed", self.name)
                 judgement = Judgement.failed(Cause.JUDGE_FAILED, f"{type(error).__name__}: {error}")
-            self._judging_since = None
-            self.set_fault("judge", None)
+            with self._news:
+                self._judging_since = None
+                self.set_fault(Fault.JUDGE, None)
             self._judged(job, judgement, in_use, ms)
 
     def _verify(self) -> None:
@@ -234,7 +235,7 @@ class Station(Readiness):
         except Exception as error:
             LOG.error("station %s is not ready: %s", self.name, error)
             if self._preparing == VERIFYING:
-                self.set_fault("model", str(error))
+                self.set_fault(Fault.MODEL, str(error))
             return
         with self._news:
             self._passed = self._passed or judge
@@ -280,8 +281,9 @@ class Station(Readiness):
         if stage is Stage.STORING:
             resolve(job, StoreUnavailable(f"the verdict was not stored within {limit}: the part is bad"))
             return
-        if stage is Stage.JUDGING:
-            self.set_fault("judge", f"a part was not judged within {limit}")
+        with self._news:
+            if stage is Stage.JUDGING and self._judging_since is not None:
+                self.set_fault(Fault.JUDGE, f"a part was not judged within {limit}")
         job.deadline = time.monotonic() + self._patience
         self._record(job, job.base.failed(Cause.TIMEOUT), f"not judged within {limit}")
 
@@ -294,10 +296,11 @@ class Station(Readiness):
             job.stage = Stage.STORING
         draw = self._sampler.draw(judgement.verdict)
         new = judged_row(job, judgement, in_use, ms, self._clock(), draw, self.settings.keep_images)
-        if job.taken is None and not self.may_pass():
-            new = held_row(new)
+        held = self.holds
+        if job.taken is None and (held or not self.may_pass()):
+            new = held_row(new, Cause.NOT_READY if held else Cause.GOLDEN_FAILED)
         self._listener.judged(self, job.part.request_id, judgement)
-        self._record(job, new, judgement.why)
+        self._record(job, new, judgement.why or held)
 
     def _record(self, job: Job, new: NewInspection, why: str) -> None:
         if why:
@@ -319,8 +322,8 @@ class Station(Readiness):
         self._finish(job)
         job.settle_taken(recorded)
         took = (time.perf_counter() - job.begin) * 1e3
+        self.set_fault(Fault.STORE, None)
         resolve(job, Answer(recorded, "" if recorded.replayed else why, took))
-        self.set_fault("store", None)
         if not recorded.replayed:
             self._listener.recorded(self, recorded)
 
@@ -329,7 +332,7 @@ class Station(Readiness):
         job.settle_taken(error)
         if not isinstance(error, RequestConflict | DataError):
             LOG.error("station %s, request %s has no row: %s", self.name, job.part.request_id, error)
-            self.set_fault("store", str(error))
+            self.set_fault(Fault.STORE, str(error))
         resolve(job, error)
 
     def _finish(self, job: Job) -> None:
@@ -345,15 +348,15 @@ class Station(Readiness):
         """The row of a part that was not judged."""
         return base_row(part, self.settings, self._in_use, self._clock())
 
-    def _enter(self, part: Part, base: NewInspection) -> Future[Answer] | Cause:
-        """Queue a part; the cause where it cannot be."""
+    def _enter(self, part: Part, base: NewInspection) -> Future[Answer] | NotReady | QueueFull:
+        """Queue a part; why it cannot be otherwise."""
         with self._news:
             if self._closing:
                 raise NotReady(f"station {self.name} is being shut down: send the part again later")
             if (same := self._jobs.get(part.request_id)) is not None:
-                return self._joined(same, base)
-            if (cause := self._refusal()) is not None:
-                return cause
+                return same.joined(base)
+            if (refusal := self._refusal()) is not None:
+                return refusal
             job = Job(part, base, time.monotonic() + self.settings.cycle_s, time.perf_counter())
             job.future.set_running_or_notify_cancel()
             if self._claim is not None and self._claim.set_running_or_notify_cancel():
@@ -364,26 +367,18 @@ class Station(Readiness):
             self._news.notify_all()
             return job.future
 
-    def _joined(self, same: Job, base: NewInspection) -> Future[Answer]:
-        if same.base.image_sha256 != base.image_sha256:
-            raise RequestConflict(
-                f"request {base.request_id!r} is being judged for another image: use a new id for each part"
-            )
-        return same.future
-
-    def _refusal(self) -> Cause | None:
-        if self._preparing or self._halted:
-            return Cause.NOT_READY
-        return Cause.OVERRUN if len(self._queue) >= self.settings.queue else None
-
-    def _refuse(self, base: NewInspection, cause: Cause) -> Future[Answer]:
-        """Store the part as ERROR and raise; where the request was answered before, that answer."""
-        refusal: AndonError = QueueFull(
-            f"station {self.name} has {self.settings.queue} parts waiting: this part is ERROR, send parts more slowly"
+    def _refusal(self) -> NotReady | QueueFull | None:
+        if why := self.holds:
+            return NotReady(f"station {self.name} is not ready ({why}): this part is ERROR")
+        if len(self._queue) < self.settings.queue:
+            return None
+        return QueueFull(
+            f"station {self.name} has {len(self._queue)} parts waiting: this part is ERROR, send parts more slowly"
         )
-        if cause is Cause.NOT_READY:
-            why = ", ".join(self.faults.values()) or self._preparing
-            refusal = NotReady(f"station {self.name} is not ready ({why}): this part is ERROR")
+
+    def _refuse(self, base: NewInspection, refusal: NotReady | QueueFull) -> Future[Answer]:
+        """Store the part as ERROR and raise; where the request was answered before, that answer."""
+        cause = Cause.OVERRUN if isinstance(refusal, QueueFull) else Cause.NOT_READY
         try:
             recorded = self._store.record(base.failed(cause)).result(self._patience)
         except RequestConflict:

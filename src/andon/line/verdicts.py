@@ -68,7 +68,7 @@ class Cause(StrEnum):
     JUDGE_FAILED = "judge_failed"
     """The detector failed on this image."""
     NOT_READY = "not_ready"
-    """The station had no verified detector."""
+    """The station had no verified detector, or failed in a way in which no part may pass."""
     RESULTS_LOST = "results_lost"
     """Triggered before a restart, never judged."""
     REPEATED = "repeated_trigger"

@@ -28,12 +28,12 @@ from andon.line.cameras.camera import (
 )
 from andon.line.cameras.settings import CameraSettings
 from andon.line.clock import Clock, now_us
+from andon.line.faults import Fault
 from andon.line.station import Part, Station
 from andon.line.verdicts import Cause
 
 LOG = logging.getLogger(__name__)
 
-FAULT = "camera"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a camera that failed is opened again; doubled each time up to the longest."""
 READ_SECONDS = 1.0
@@ -180,7 +180,7 @@ class StationCamera:
         self._last_no, self._last_frame = None, self._steady()
         self._compare()
         self._note(connected=True, fault="", opened=self._view.opened + 1)
-        self.station.set_fault(FAULT, None)
+        self.station.set_fault(Fault.CAMERA, None)
 
     def _failed(self, why: str) -> None:
         LOG.error("station %s, camera: %s", self.station.name, why)
@@ -188,7 +188,7 @@ class StationCamera:
             self._note(connected=False, fault=why)
             self._newest, self._why = None, why
             self._news.notify_all()
-        self.station.set_fault(FAULT, why)
+        self.station.set_fault(Fault.CAMERA, why)
 
     def _compare(self) -> None:
         found = dict(self._camera.settings())

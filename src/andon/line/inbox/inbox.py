@@ -20,6 +20,7 @@ from typing import Protocol
 
 from andon.core.errors import AndonError, DataError
 from andon.line.clock import Clock, now_us
+from andon.line.faults import Fault
 from andon.line.inbox import files
 from andon.line.inbox.files import Found
 from andon.line.inbox.table import AnswerTable
@@ -40,7 +41,6 @@ BATCH = 50
 """Files that are judged between two looks into the folder."""
 NEXT_LOOK = 0.02
 """Shortest time between two looks, seconds."""
-FAULT = "folder"
 BACKLOG, BAD_FILES = "backlog", "unreadable files"
 """Names of alarms."""
 
@@ -217,7 +217,7 @@ class Inbox:
             while (future := self._station.offer(part)) is None:
                 if self._waiting:
                     self._finish()
-                elif not self._station.is_verified or time.monotonic() > end or self._ended.wait(NEXT_LOOK):
+                elif self._station.holds or time.monotonic() > end or self._ended.wait(NEXT_LOOK):
                     return False
         except NotReady:
             return False
@@ -267,9 +267,9 @@ class Inbox:
 
     def _report(self, trouble: str) -> None:
         """The fault of the station while something is wrong with the folder."""
-        if trouble and FAULT not in self._station.faults:
+        if trouble and Fault.FOLDER not in self._station.faults:
             LOG.error("station %s: %s", self._station.name, trouble)
-        self._station.set_fault(FAULT, trouble or None)
+        self._station.set_fault(Fault.FOLDER, trouble or None)
 
     def _say_backlog(self, waiting: int) -> None:
         limit = self._settings.backlog

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from andon.line.readiness import HALTED
+from andon.line.faults import Fault
 from andon.line.views import StationView
 
 
@@ -46,7 +46,7 @@ ALLOWED = {
 
 def target(view: StationView) -> State:
     """The state in which a station is."""
-    if HALTED in view.faults:
+    if Fault.HALTED in view.faults:
         return State.HALTED
     if view.faults:
         return State.ERROR

@@ -20,6 +20,7 @@ from typing import Protocol
 from andon.core.errors import AndonError
 from andon.line.andon_states import StationState
 from andon.line.clock import Clock, now_us
+from andon.line.faults import Fault
 from andon.line.parts import NoTrigger, Part
 from andon.line.plc import handshake
 from andon.line.plc.handshake import Effect, Error, Handshake, Judge, Outcome, Refuse, Trigger
@@ -41,7 +42,7 @@ LOG = logging.getLogger(__name__)
 
 Shoot = Callable[[Trigger], bytes | None]
 """Takes the image of a part, encoded; None where there is none. Called in a thread of its own, it may wait."""
-FAULT = "plc"
+SILENT = f"the heartbeat of the PLC stands still for {handshake.SILENT_SECONDS:g} s: see PLC and cable"
 MARGIN_SECONDS = 1.0
 """For commit and hand-over, beyond the time for image and judgement."""
 STORED_WITHIN = 5.0
@@ -78,6 +79,7 @@ class Unit:
         """`shoot`: takes the images; by default they follow by REST with the number of the trigger."""
         cycle = station.settings.cycle_s
         self.station, self.settings = station, settings
+        station.expect("the PLC was not heard since the start")
         self._image_s = settings.image_ms / 1000 or cycle
         self.handshake = Handshake(
             ack_s=settings.ack_ms / 1000 or cycle, result_s=self._image_s + cycle + MARGIN_SECONDS
@@ -178,13 +180,13 @@ class Unit:
         if late is not None:
             self._run(self._store_missing, late[0], Cause.TIMEOUT, late[1])
         self._look_at_recipe()
-        can_judge = self.station.is_verified and "model" not in self.station.faults
+        can_judge = not self.station.holds and Fault.CAMERA not in self.station.faults
         self._apply(self.handshake.tick(now, can_judge))
-        if now - self._began >= handshake.SILENT_SECONDS or self.handshake.alive:
-            silent = (
-                f"the heartbeat of the PLC stands still for {handshake.SILENT_SECONDS:g} s: see PLC and cable"
-            )
-            self.station.set_fault(FAULT, None if self.handshake.alive else silent)
+        if self.handshake.alive:
+            self.station.expect(None)
+            self.station.set_fault(Fault.PLC, None)
+        elif now - self._began >= handshake.SILENT_SECONDS:
+            self.station.set_fault(Fault.PLC, SILENT)
 
     def close(self) -> None:
         """No image is awaited any more: the part whose image has not come is lost."""
@@ -245,7 +247,7 @@ class Unit:
             return
         if self.station.recipe == self._changing and self.station.is_verified:
             self._recipe_set(True)
-        elif "model" in self.station.faults:
+        elif Fault.MODEL in self.station.faults:
             self._recipe_set(False)
 
     def _late(self, now: float) -> tuple[Trigger, int] | None:

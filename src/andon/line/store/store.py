@@ -176,6 +176,10 @@ class Store:
         context = contextvars.copy_context()
         return self._writer.submit(lambda connection: context.run(work, connection))
 
+    def probe(self) -> Future[None]:
+        """Commit a change that changes nothing; the future raises as that of `record` where rows cannot be written."""
+        return self._writer.submit(self.box.touch, spooled=self.box.touch)
+
     def audit(self, entry: Entry) -> Future[Head]:
         """Add a row to the audit. Inside `write`, use `audit.append(connection, entry, at)` to commit it with its change."""
         return self._writer.submit(
