@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from andon.nn.backbones import Backbone, BackboneConfig
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in every process the tests start
+gc.disable()  # until all test modules are loaded
 
 ROOT = Path(__file__).parent.parent
 """Of the repository."""
@@ -58,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -LONG.get(item.get_closest_marker("xdist_group").args[0], 0))
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded stays: full garbage collections, each of which would search it again, leave it out."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c() -> None:
     """A shell starts background jobs with Ctrl-C switched off; the tests of interruption need it."""
@@ -67,8 +75,11 @@ def ctrl_c() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Everything andon keeps between runs goes here."""
+    import andon.nn.backbones
+    import andon.nn.training  # noqa: F401
     from andon.exporting.latency import Effort
 
+    gc.freeze()  # as above, with PyTorch and timm
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDON_HOME", str(folder))
@@ -176,6 +187,7 @@ def network(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("network") / "cloth.onnx"
     export(load_detector(tiny_run), path)
+    gc.freeze()  # as above, with the exporter
     return path
 
 
