@@ -34,7 +34,7 @@ TINY = {
         "extractor.network": "resnet18",
         "extractor.weights": "starter",
         "extractor.taps": ["layer1", "layer2"],
-        "extractor.image_size": 64,
+        "extractor.image_size": 32,
         "bank": 50,
     },
     "padim": {
