@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -38,6 +38,31 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module", autouse=True)
 def backbones_built_once() -> None:
     """No backbones here."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """SQLite stores share compiled statements: compiling them takes half of the start of a line."""
+    if find_spec("sqlalchemy") is None:
+        yield
+        return
+    from sqlalchemy import Engine
+    from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as Dialect
+
+    from andon.line.store import connection
+
+    create, compiled = connection.create_engine, {}
+
+    def sharing(*arguments: Any, **options: Any) -> Engine:
+        engine = create(*arguments, **options)
+        engine.update_execution_options(compiled_cache=compiled)
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:  # the dialect is part of a statement's key
+        patch.setattr(Dialect, "__eq__", lambda one, other: type(one) is type(other))
+        patch.setattr(Dialect, "__hash__", lambda one: hash(type(one)))
+        patch.setattr(connection, "create_engine", sharing)
+        yield
 
 
 @pytest.fixture(scope="session")
