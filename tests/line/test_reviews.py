@@ -21,7 +21,7 @@ from andon.line.review.reviews import LEASE, Answer, Held, OutOfDate, Reviews
 from andon.line.review.sample import Sampler, wants_second
 from andon.line.review.settings import ReviewSettings
 from andon.line.store import Inspection, Store, audit, rows
-from andon.line.verdicts import Opinion, Queued, Verdict
+from andon.line.verdicts import Cause, Opinion, Queued, Verdict
 from line.storing import NOON, part
 
 GOOD, BAD, UNSURE = Opinion.GOOD, Opinion.BAD, Opinion.UNSURE
@@ -126,10 +126,10 @@ def test_queue_has_parts_with_images_that_somebody_has_to_see(desk):
 
 def test_a_part_that_golden_parts_hold_back_is_no_sample_of_what_passed():
     drawn = part(1, review_why=Queued.SAMPLE, sample_rate=0.01)
-    held = held_row(drawn)
+    held = held_row(drawn, Cause.GOLDEN_FAILED)
     assert (held.verdict, held.review_why, held.sample_rate) == (Verdict.ERROR, Queued.ERROR, None)
     bad = part(2, verdict=Verdict.NG, review_why=Queued.NG)
-    assert held_row(bad) is bad
+    assert held_row(bad, Cause.GOLDEN_FAILED) is bad
 
 
 def test_two_reviewers_never_get_the_same_part_before_the_lease_expires(desk):
