@@ -100,7 +100,7 @@ TINY = {
         "teacher.steps": 15,
         "teacher.batch_size": 8,
         "teacher.optimiser.lr": 2e-3,
-        "epochs": 6,
+        "epochs": 3,
         "batch_size": 4,
         "optimiser.lr": 2e-3,
     },
