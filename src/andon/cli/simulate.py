@@ -66,10 +66,21 @@ def send_images(
 
 @simulate.command("plc")
 def play_plc(
-    host: Annotated[str, typer.Argument(help="Where `andon serve` listens for PLCs.")],
+    host: Annotated[
+        str,
+        typer.Argument(help="Where `andon serve` listens for PLCs; with --listen, where this PLC listens."),
+    ] = "localhost",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5020,
     unit: Annotated[int, typer.Option(min=1, max=247, help="Modbus unit of the station.")] = 1,
-    base: Annotated[int, typer.Option(min=0, help="Address of its first register.")] = 0,
+    base: Annotated[int, typer.Option(min=0, max=65472, help="Address of its first register.")] = 0,
+    listen: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Be the Modbus server on this port, for a station with `connect`: `command` at --base, `result` 32 behind.",
+        ),
+    ] = None,
     cycles: Annotated[int, typer.Option(min=1, help="Parts to trigger.")] = 100,
     rate: Annotated[float, typer.Option(min=0.01, max=1000.0, help="Parts a second.")] = 1.0,
     faults: Annotated[
@@ -91,13 +102,16 @@ def play_plc(
     from andon.client import Client
     from andon.line import simulate as line
     from andon.line.plc.master import Master
+    from andon.line.plc.memory import Memory
     from andon.line.plc.simulate import Plc
 
     photos = cycle([file.read_bytes() for file in line.images(images)]) if images else None
     with (
         Client(url, token=token_of(token_file)) as client,
         ThreadPoolExecutor() as pool,
-        Master(host, port, unit=unit, base=base) as master,
+        Master(host, port, unit=unit, base=base)
+        if listen is None
+        else Memory(listen, host=host, unit=unit, command=base, result=base + 32) as wire,
     ):
         name = station or _only_station(client) if photos else ""
 
@@ -105,15 +119,13 @@ def play_plc(
             if photos is not None:
                 pool.submit(client.inspect, name, next(photos), trigger_no=number)
 
-        master.read()  # says at once where nobody listens
-        result = Plc(master, image=follow).run(
-            cycles, rate=rate, faults=faults, first=random.randrange(1 << 16)
-        )
+        wire.ready()
+        found = Plc(wire, image=follow).run(cycles, rate=rate, faults=faults, first=random.randrange(1 << 16))
     if as_json:
-        print_json(result.to_json())
+        print_json(found.to_json())
     else:
-        _print_plc(result)
-    if result.violations:
+        _print_plc(found)
+    if found.violations:
         raise typer.Exit(1)
 
 

@@ -19,8 +19,8 @@ class Readiness(ABC):
         """`in_use` has yet to pass its self-check."""
         self._news = threading.Condition()
         self._in_use, self._preparing = in_use, VERIFYING
-        self._awaited = ""
-        """What has to be heard before the first part, though nothing failed."""
+        self._awaited: dict[Fault, str] = {}
+        """What has to be heard before the first part, though nothing failed, by the fault that it may become."""
         self._passed: Judging | None = None
         self._faults: dict[Fault, str] = {}
 
@@ -82,9 +82,14 @@ class Readiness(ABC):
     @property
     def holds(self) -> str:
         """Why no part may be OK now, whatever its source; empty where parts are judged."""
+        return self.holding()
+
+    def holding(self, *, besides: Fault | None = None) -> str:
+        """What `holds`, without one fault and what may become it."""
         with self._news:
-            failing = [why for fault, why in self._faults.items() if fault in STOPS_ALL]
-            return "; ".join(failing) or self._preparing or self._awaited
+            failing = [why for fault, why in self._faults.items() if fault in STOPS_ALL - {besides}]
+            awaited = [why for fault, why in self._awaited.items() if fault is not besides]
+            return "; ".join(failing) or self._preparing or "; ".join(awaited)
 
     @property
     def faults(self) -> dict[Fault, str]:
@@ -92,10 +97,13 @@ class Readiness(ABC):
         with self._news:
             return dict(self._faults)
 
-    def expect(self, why: str | None) -> None:
-        """Judge no part before another machine is heard, for the reason `why`; None: it was."""
-        if self._awaited != (why or ""):
-            self._awaited = why or ""
+    def expect(self, fault: Fault, why: str | None) -> None:
+        """Judge no part before another machine is heard, for the reason `why`; None: it was. `fault`: that it is not."""
+        with self._news:
+            before = dict(self._awaited)
+            self._awaited = {**before, fault: why} if why else {k: v for k, v in before.items() if k != fault}
+            changed = self._awaited != before
+        if changed:
             self._changed()
 
     def set_fault(self, name: Fault, why: str | None) -> None:

@@ -30,7 +30,7 @@ from andon.line.drift.settings import DriftSettings
 from andon.line.golden.settings import GoldenSettings
 from andon.line.opcua.settings import OpcUaSettings
 from andon.line.outbox.settings import EmailSettings, MqttSettings, WebhookSettings, read_tables
-from andon.line.plc.settings import ModbusSettings, PlcSettings
+from andon.line.plc.settings import ModbusSettings, PlcSettings, shared
 from andon.line.review.settings import ReviewSettings
 from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
@@ -350,9 +350,8 @@ def _check(settings: LineSettings, where: str) -> None:
             raise ConfigError(
                 f"station {station.name} in {where}: there is no folder {station.folder.path}; make it"
             )
-    twice = first_twice(str(station.plc.unit) for station in settings.stations if station.plc)
-    if twice:
-        raise ConfigError(f"two stations in {where} have the Modbus unit {twice}: give each its own")
+    if common := shared([station.plc for station in settings.stations if station.plc]):
+        raise ConfigError(f"two stations in {where} have {common}: give each its own")
     twice = first_twice(str(s.folder.path.resolve()) for s in settings.stations if s.folder)
     if twice:
         raise ConfigError(f"two stations in {where} read the folder {twice}: give each its own")

@@ -1,4 +1,4 @@
-"""The Modbus server of a line, as its settings say."""
+"""What connects a line to its PLCs, as its settings say."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLC, REASON = "plc", "asked for by the PLC"
 
 
 def followers(line: Line, shoot: Mapping[str, Shoot]) -> list[Follower]:
-    """The server for all stations with a PLC; empty where there is none. `shoot`: what takes the images, by station.
+    """The server for PLCs that connect, the client of those that are servers. `shoot`: what takes the images, by station.
 
     Raises `ConfigError` where pymodbus is not installed.
     """
@@ -39,9 +39,13 @@ def followers(line: Line, shoot: Mapping[str, Shoot]) -> list[Follower]:
         return []
     if find_spec("pymodbus") is None:
         raise ConfigError("a PLC needs pymodbus, which is not installed: pip install 'andon[modbus]'")
+    from andon.line.plc.client import PlcClient
     from andon.line.plc.server import PlcServer
 
-    return [PlcServer(line.settings.modbus, units)]
+    called = [unit for unit in units if unit.settings.connect]
+    calling = [unit for unit in units if not unit.settings.connect]
+    found: list[Follower] = [PlcServer(line.settings.modbus, calling)] if calling else []
+    return [*found, PlcClient(called)] if called else found
 
 
 class Hooks:

@@ -18,15 +18,22 @@ class PlcError(AndonError):
 
 
 class Master:
-    """Reads the block of the station, writes that of the PLC. Connects when it is first used, and again after `drop`."""
+    """Reads the block of the station, writes that of the PLC. Connects when it is first used, and again after `drop`.
+
+    All methods raise `PlcError`.
+    """
 
     def __init__(self, host: str, port: int, *, unit: int = 1, base: int = 0, timeout: float = 3.0) -> None:
         self._unit, self._base = unit, base
         logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # the caller gets each error
         self._client: Any = ModbusTcpClient(host, port=port, timeout=timeout, retries=0)
 
+    def ready(self) -> None:
+        """Say at once where nobody listens."""
+        self.read()
+
     def read(self) -> list[int]:
-        """The block of the station, in one request. Raises `PlcError`, as all methods."""
+        """The block of the station, in one request."""
         return self._ask("read_input_registers", self._base, count=RESULT_WORDS)
 
     def write(self, commands: Commands) -> None:

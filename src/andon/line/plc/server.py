@@ -1,16 +1,9 @@
-"""Modbus TCP server of a line: one port, one unit for each station with a PLC, one thread.
-
-pymodbus is imported here and in `plc/master` alone.
-"""
+"""Modbus TCP server of a line: one port, one unit for each station with a PLC that connects, one thread."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,38 +12,26 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from andon.core.errors import UsageError
-from andon.line.follower import Follower
+from andon.line.plc.link import PlcLink
 from andon.line.plc.registers import COMMAND_WORDS, RESULT_WORDS
 from andon.line.plc.settings import ModbusSettings
 from andon.line.plc.unit import Unit
-from andon.line.store import Inspection
 
 LOG = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.1
-THREADS = 3
-"""For each unit: an image that is taken, rows of parts without one."""
 BITS = 16
 """Coils and discrete inputs of a unit, one register of each."""
 WRITE_BITS, READ_COILS, READ_INPUTS, READ_RESULTS = (5, 15), 1, 2, 4
 """Function codes; all others of pymodbus concern holding registers."""
 
 
-class PlcServer(Follower):
-    """Lets PLCs trigger the stations of a line."""
+class PlcServer(PlcLink):
+    """Listens for PLCs."""
 
     def __init__(self, settings: ModbusSettings, units: Sequence[Unit]) -> None:
+        super().__init__(units)
         self._host, self._port = settings.host, settings.port
-        self._units: Mapping[str, Unit] = {unit.station.name: unit for unit in units}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """While the server runs."""
-        self._thread = threading.Thread(target=self._run, name="andon-modbus", daemon=True)
-        self._pool = ThreadPoolExecutor(THREADS * len(units), thread_name_prefix="andon-plc")
         self._server: Any = None
-        self._ended = asyncio.Event()
-        logging.getLogger("pymodbus").setLevel(
-            logging.CRITICAL
-        )  # it reports each broken connection as an error
 
     @property
     def port(self) -> int:
@@ -58,79 +39,21 @@ class PlcServer(Follower):
         found: int = self._server.transport.sockets[0].getsockname()[1]
         return found
 
-    def start(self) -> None:
-        """Listen. Raises `UsageError` where the address cannot be used."""
-        for unit in self._units.values():
-            unit.connect(self._pool, self._post)
-        loop = self._loop = asyncio.new_event_loop()
-        self._thread.start()
-        if not asyncio.run_coroutine_threadsafe(self._listen(), loop).result():
-            self._end()
-            raise UsageError(
-                f"[modbus] {self._host} port {self._port} cannot be used: choose another port (below 1024 needs rights) "
-                "or host"
-            )
-        LOG.info("Modbus TCP on %s port %d", self._host, self.port)
-
-    def part(self, row: Inspection) -> None:
-        """Show the verdict of a committed part to its PLC."""
-        unit = self._units.get(row.station)
-        if unit is not None:
-            unit.look(unit.station.view())
-            unit.part(row)
-
-    def tick(self) -> None:
-        """Show stops, calls, counts and alarms."""
-        for unit in self._units.values():
-            unit.look(unit.station.view())
-
-    def stop(self, timeout: float) -> None:
-        """Close all connections; parts whose image has not come get their row."""
-        if not self._thread.is_alive():
-            return
-        self._end()
-        self._pool.shutdown(cancel_futures=True)
-        for unit in self._units.values():
-            unit.close()
-
-    # Inside -------------------------------------------------------------------------------------------------------
-
-    def _post(self, call: Callable[..., object], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(call, *arguments)
-
-    def _run(self) -> None:
-        assert self._loop is not None
-        self._loop.run_until_complete(self._ticks())
-        self._loop.close()
-
-    async def _listen(self) -> bool:
+    async def _open(self) -> None:
         server = ModbusTcpServer(
             [_device(unit) for unit in self._units.values()], address=(self._host, self._port)
         )
         if not await server.listen():
-            return False
+            raise UsageError(
+                f"[modbus] {self._host} port {self._port} cannot be used: choose another port (below 1024 needs rights) "
+                "or host"
+            )
         self._server = server
-        return True
+        LOG.info("Modbus TCP on %s port %d", self._host, self.port)
 
-    async def _ticks(self) -> None:
-        while not self._ended.is_set():
-            for unit in self._units.values():
-                try:
-                    unit.tick()
-                except Exception:
-                    LOG.exception("station %s: the handshake with the PLC failed", unit.station.name)
-            try:
-                await asyncio.wait_for(self._ended.wait(), TICK_SECONDS)
-            except TimeoutError:
-                continue
+    async def _close(self) -> None:
         if self._server is not None:
             await self._server.shutdown()
-
-    def _end(self) -> None:
-        self._post(self._ended.set)
-        self._thread.join()
 
 
 def _device(unit: Unit) -> SimDevice:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from andon.line.plc.handshake import NUMBERS
-from andon.line.plc.master import Master, PlcError
+from andon.line.plc.master import PlcError
 from andon.line.plc.registers import Command, Commands, Results, Status, decode
 from andon.line.simulate import percentiles
 from andon.line.verdicts import Verdict
@@ -23,6 +24,19 @@ RESULT_SECONDS, ANSWER_SECONDS = 60.0, 10.0
 """How long a result, or the answer to a level, is waited for."""
 AGAIN_SECONDS = 0.2
 """Pause before a broken connection is tried again."""
+
+
+class Wire(Protocol):
+    """How a PLC exchanges registers with the station. All methods raise `PlcError`."""
+
+    def read(self) -> list[int]:
+        """The block of the station."""
+
+    def write(self, commands: Commands) -> None:
+        """The block of the PLC, whose levels the station sees."""
+
+    def drop(self) -> None:
+        """Break the connection."""
 
 
 class Lost(Exception):  # noqa: N818 (ends a cycle)
@@ -66,13 +80,13 @@ class Plc:
 
     def __init__(
         self,
-        master: Master,
+        wire: Wire,
         *,
         poll_s: float = 0.01,
         image: Callable[[int], object] = lambda number: None,
         seed: int = 0,
     ) -> None:
-        self._master, self._poll_s, self._image = master, poll_s, image
+        self._wire, self._poll_s, self._image = wire, poll_s, image
         self._random = random.Random(seed)
         self._commands, self._beat = Commands(), 0
         self._own: set[int] = set()
@@ -125,6 +139,8 @@ class Plc:
             pass
         except Broken as error:
             self.result.violations.append(f"part {number}: {error}")
+            with contextlib.suppress(Broken):
+                self._say(Command(0), last)
         self.result.verdicts[verdict] += 1
         return last
 
@@ -133,7 +149,7 @@ class Plc:
         if fault == "pause":
             time.sleep(self._random.random() * LONGEST_PAUSE)
         elif fault == "connection dropped":
-            self._master.drop()
+            self._wire.drop()
         elif fault == "trigger twice":
             self._say(Command(0), number)
             self._say(Command.TRIGGER, number)
@@ -155,7 +171,7 @@ class Plc:
         said = Commands(
             Command.ENABLE | bits, number, heartbeat=self._beat, part_id=f"part {number}", lot="simulated"
         )
-        self._again(lambda: self._master.write(said))
+        self._again(lambda: self._wire.write(said))
         self._commands = said
 
     def _wait(self, bit: Status, level: bool, seconds: float = ANSWER_SECONDS) -> Results:
@@ -175,7 +191,7 @@ class Plc:
 
     def _read(self) -> Results:
         """The block of the station, checked."""
-        words = self._again(self._master.read)
+        words = self._again(self._wire.read)
         found = decode(words)
         if words[1] + words[2] != 0xFFFF:
             self.result.violations.append(f"verdict {words[1]} with complement {words[2]}")

@@ -79,7 +79,7 @@ class Unit:
         """`shoot`: takes the images; by default they follow by REST with the number of the trigger."""
         cycle = station.settings.cycle_s
         self.station, self.settings = station, settings
-        station.expect("the PLC was not heard since the start")
+        station.expect(Fault.PLC, "the PLC was not heard since the start")
         self._image_s = settings.image_ms / 1000 or cycle
         self.handshake = Handshake(
             ack_s=settings.ack_ms / 1000 or cycle, result_s=self._image_s + cycle + MARGIN_SECONDS
@@ -95,6 +95,8 @@ class Unit:
         self._claimed: Part | None = None
         """The last image that a trigger got."""
         self._session, self._began = uuid.uuid4().hex[:12], steady()
+        self._unreachable = ""
+        """Why the PLC that is the server is not there."""
         self._pool: Executor | None = None
         self._post: Callable[..., object] = lambda call, *arguments: call(*arguments)
 
@@ -126,7 +128,10 @@ class Unit:
     def write(self, offset: int, words: Sequence[int]) -> None:
         """A master wrote registers from `offset` of the block on."""
         self._words[offset : offset + len(words)] = words
+        was_alive = self.handshake.alive
         self._apply(self.handshake.written(decode_commands(self._words), self._steady()))
+        if not was_alive:
+            self._note_life()
 
     def write_bits(self, offset: int, bits: Sequence[bool]) -> None:
         """A master wrote command bits as coils."""
@@ -134,6 +139,19 @@ class Unit:
         for place, bit in enumerate(bits, start=offset):
             word = word | 1 << place if bit else word & ~(1 << place)
         self.write(0, [word])
+
+    def lost(self, why: str) -> None:
+        """A PLC that is the server is not there: no part may be OK."""
+        if why != self._unreachable:
+            LOG.warning("station %s: %s", self.station.name, why)
+        self._unreachable = why
+        self.station.set_fault(Fault.PLC, why)
+
+    def reached(self) -> None:
+        """It is there; whether it is alive, its heartbeat says."""
+        if self._unreachable:
+            self._unreachable = ""
+            self._note_life()
 
     # The station --------------------------------------------------------------------------------------------------
 
@@ -180,13 +198,9 @@ class Unit:
         if late is not None:
             self._run(self._store_missing, late[0], Cause.TIMEOUT, late[1])
         self._look_at_recipe()
-        can_judge = not self.station.holds and Fault.CAMERA not in self.station.faults
+        can_judge = not self.station.holding(besides=Fault.PLC) and Fault.CAMERA not in self.station.faults
         self._apply(self.handshake.tick(now, can_judge))
-        if self.handshake.alive:
-            self.station.expect(None)
-            self.station.set_fault(Fault.PLC, None)
-        elif now - self._began >= handshake.SILENT_SECONDS:
-            self.station.set_fault(Fault.PLC, SILENT)
+        self._note_life()
 
     def close(self) -> None:
         """No image is awaited any more: the part whose image has not come is lost."""
@@ -249,6 +263,16 @@ class Unit:
             self._recipe_set(True)
         elif Fault.MODEL in self.station.faults:
             self._recipe_set(False)
+
+    def _note_life(self) -> None:
+        """Whether the PLC sorts the parts: it can be reached and its heartbeat moves."""
+        if self._unreachable:
+            return
+        if self.handshake.alive:
+            self.station.expect(Fault.PLC, None)
+            self.station.set_fault(Fault.PLC, None)
+        elif self._steady() - self._began >= handshake.SILENT_SECONDS:
+            self.station.set_fault(Fault.PLC, SILENT)
 
     def _late(self, now: float) -> tuple[Trigger, int] | None:
         """The part whose image did not come in time; it takes none any more."""
