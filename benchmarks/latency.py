@@ -1,10 +1,10 @@
 """Milliseconds from a decoded picture to its verdict, for several detectors in three runtimes, interleaved in one run.
 
     python benchmarks/latency.py prepare FOLDER
-    python benchmarks/latency.py measure FOLDER [--threads 2] [--rounds 15] > table.md
+    python benchmarks/latency.py measure FOLDER [--threads 2] [--rounds 15] [--recipes RECIPE...] > table.md
 
-`prepare` writes detectors and exported networks into FOLDER, which takes minutes. `measure` times `predict` on a photograph of
-384 x 512 px, batch 1, float32: resizing, network, map at the size of the picture, thresholds. Weights do not change the cost, so
+`prepare` writes detectors and exported networks into FOLDER, which takes minutes. `measure` times `predict` on a photograph,
+batch 1, float32: resizing, network, map at the size of the picture, thresholds. Weights do not change the cost, so
 those of recipes whose weights are not at hand are random; closed-form detectors are learned from photographs. Thresholds come
 from a few of them. Prints Markdown: median and fastest milliseconds of each runtime, how many times slower than EAST at 256 px
 the medians are, multiply-adds, parameters.
@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -83,13 +83,13 @@ def prepare(folder: Path) -> None:
         print(recipe, facts, file=sys.stderr)
 
 
-def measure(folder: Path, threads: int, rounds: int) -> Times:
+def measure(folder: Path, recipes: Sequence[str], threads: int, rounds: int) -> Times:
     """Milliseconds of each call, by recipe and runtime, after two that do not count."""
     record = andon.open_dataset(DATA).test[0]
     picture = as_uint8(read_image(record))
     found: Times = {}
     predictors = {}
-    for recipe in RECIPES:
+    for recipe in recipes:
         place = folder / recipe.replace("/", "-")
         for label, runtime in RUNTIMES.items():
             source = place if runtime is None else place / "model.onnx"
@@ -109,12 +109,12 @@ def measure(folder: Path, threads: int, rounds: int) -> Times:
     return found
 
 
-def print_table(folder: Path, found: Mapping[tuple[str, str], list[float]]) -> None:
+def print_table(folder: Path, recipes: Sequence[str], found: Mapping[tuple[str, str], list[float]]) -> None:
     """Markdown, one line a recipe."""
     heads = [f"{label}: p50 (fastest) | times EAST" for label in RUNTIMES]
     print(f"| recipe | side | {' | '.join(heads)} | G multiply-adds | M parameters |")
     print("|" + "---|" * (4 + 2 * len(RUNTIMES)))
-    for recipe in RECIPES:
+    for recipe in recipes:
         facts = json.loads((folder / recipe.replace("/", "-") / "facts.json").read_text())
         cells = []
         for label in RUNTIMES:
@@ -133,12 +133,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--recipes", nargs="*", default=RECIPES, help=f"with {REFERENCE} among them")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.step == "prepare":
         prepare(options.folder)
     else:
-        print_table(options.folder, measure(options.folder, options.threads, options.rounds))
+        found = measure(options.folder, options.recipes, options.threads, options.rounds)
+        print_table(options.folder, options.recipes, found)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from andon.exporting.network import (
     displayed,
     export,
 )
-from andon.exporting.resizing import resized, windows
+from andon.exporting.resizing import enlarged, resized, windows
 from andon.runs.loading import load
 from andon.runtime import open_model
 from andon.runtime.predictor import UnlikeTrainingWarning
@@ -53,6 +53,15 @@ def test_resizing_is_that_of_training(height, width, size, seed):
         pictures.permute(0, 3, 1, 2).float() / 255, size=(size, size), mode="bilinear", antialias=True
     )
     torch.testing.assert_close(resized(pictures, (size, size)), expected, atol=2e-6, rtol=0)
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32 - 1)
+)
+def test_maps_are_enlarged_by_bilinear_interpolation(h, w, height, width, seed):
+    cells = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, h, w)).astype(np.float32))
+    expected = F.interpolate(cells[:, None], size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(enlarged(cells, (height, width)), expected, atol=1e-5, rtol=0)
 
 
 def test_resizing_to_the_same_size_changes_nothing():

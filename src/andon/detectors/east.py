@@ -305,7 +305,8 @@ class EAST(ClosedForm):
         """(B, C, H, W) to (B, P, C), block by block."""
         _, height, width = self.embedding.shape
         b, channels = self.config.block, maps.shape[1]
-        blocks = maps.reshape(-1, channels, height // b, b, width // b, b).permute(0, 2, 4, 3, 5, 1)
+        cells = maps.permute(0, 2, 3, 1).flatten(1, 2)  # runtimes move one axis faster than three
+        blocks = cells.reshape(-1, height // b, b, width // b, b, channels).transpose(2, 3)
         return blocks.reshape(-1, height * width, channels)
 
     def in_place(self, cells: Tensor) -> Tensor:

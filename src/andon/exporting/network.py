@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from andon.core.errors import AndonError, ConfigError
 from andon.core.files import writing
@@ -29,7 +28,7 @@ from andon.core.region import InspectionRegion
 from andon.core.version import VERSION
 from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
-from andon.exporting.resizing import resized
+from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
 from andon.runtime.sessions import METADATA, Outputs
 from andon.thresholds.display import AffineDisplay
@@ -95,11 +94,9 @@ class ExportedDetector(nn.Module):
         analysis = self.detector.analyse(resized(images, self.detector.input_size))
         if self.detector.tiling is not None:
             return self._of_tiles(analysis.anomaly_map[:, 0].float())
-        maps = F.interpolate(
-            analysis.anomaly_map.float(), size=(height, width), mode="bilinear", align_corners=False
-        )[:, 0]
         raw = analysis.score.float()
-        shown = displayed(maps, self.calibration.pixel_display)
+        cells = displayed(analysis.anomaly_map[:, 0].float(), self.calibration.pixel_display)
+        shown = enlarged(cells, (height, width))
         if inside is not None:
             shown = torch.where(inside[None], shown, torch.zeros_like(shown))
         return raw, displayed(raw, self.calibration.score_display), shown

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PIECE = 4096
 """Vectors per block, of queries and of bank: the largest intermediate has PIECE² entries (64 MiB in float32)."""
+FOLD = 16
+"""Rows into which the distances of a query are folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,24 @@ def _candidates(queries: Tensor, piece: Tensor, k: int) -> Tensor:
     """(Q, k) indices of the nearest vectors of a block, by the expansion."""
     centre = piece.mean(0)  # smaller norms, smaller rounding errors
     b = piece - centre
-    fast = torch.addmm(b.square().sum(1), queries - centre, b.T, alpha=-2)  # squared distance - ‖q‖²
+    bank = torch.cat([b, b.square().sum(1, keepdim=True)], 1)
+    missing = -len(bank) % FOLD if k == 1 else 0
+    if missing:
+        bank = torch.cat([bank, bank[-1:].expand(missing, -1)])
+    # One product, since runtimes add ‖b‖² in a pass of its own: half the squared distance - half of ‖q‖².
+    fast = F.pad(centre - queries, (0, 1), value=0.5) @ bank.T
     if k == 1:
-        return fast.argmin(1, keepdim=True)  # several times faster than topk
+        return _smallest(fast).clamp_max(len(piece) - 1)
     return fast.topk(k, dim=1, largest=False).indices
+
+
+def _smallest(x: Tensor) -> Tensor:
+    """(Q, 1) index of the smallest number of each row of (Q, N), where FOLD divides N.
+
+    Rows are folded: first the minima of columns, by vector instructions, then positions among few numbers. `argmin` of all of
+    them takes runtimes several times as long.
+    """
+    folded = x.view(-1, FOLD, x.shape[1] // FOLD)
+    column = folded.amin(1).argmin(1, keepdim=True)  # (Q, 1)
+    row = folded.gather(2, column[:, None].expand(-1, FOLD, 1)).argmin(1)  # (Q, 1)
+    return row * folded.shape[2] + column

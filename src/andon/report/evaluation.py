@@ -264,7 +264,7 @@ def _case(
     return Case(
         record=record,
         raw_score=raw,
-        score=float(calibration.score_display(np.float32(raw))),
+        score=float(calibration.score_display(raw)),
         is_anomalous=raw >= calibration.image.value,
         raw_map=found.cells,
         size=found.size,

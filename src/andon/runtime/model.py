@@ -61,7 +61,7 @@ class Model(Predictor):
 
     def analyse_prepared(self, prepared: Sequence[Image]) -> RawBatch:
         """Raw maps (B, H, W) and scores of B images of one size; of tiles, maps (B, h, w) at the detector's own grid."""
-        found = self.session(np.stack(prepared))
+        found = self.session(prepared[0][None] if len(prepared) == 1 else np.stack(prepared))
         maps = np.asarray(self.fitted().pixel_display.inverse(found.anomaly_map), np.float32)
         return RawBatch(maps, found.raw_score)
 

@@ -127,7 +127,7 @@ class Calibration:
         raw_map = self.quieted(raw_map)
         error = error or not_finite(raw_map, raw_score)
         return Prediction(
-            score=float(self.score_display(np.float32(raw_score))),
+            score=float(self.score_display(raw_score)),
             is_anomalous=bool(error) or raw_score >= self.image.value,
             needs_look=not error
             and self.look is not None

@@ -100,27 +100,29 @@ class AffineDisplay:
         `shown >= 1` is the same decision as `raw >= threshold`, whatever rounding does.
         """
         values = _floats(raw)
+        threshold, one = values.dtype.type(self.threshold), values.dtype.type(1)
         # 1 + (x - threshold) / span, not (x - typical) / span: exactly 1 at the threshold.
-        exact = np.array(values, np.float64)
-        exact -= self.threshold  # in place: maps of large images are not held three times
-        exact /= self.span
-        exact += 1.0
-        shown = exact.astype(values.dtype)
-        just_below = np.nextafter(values.dtype.type(1), values.dtype.type(0))
-        np.copyto(shown, just_below, where=(values < self.threshold) & (shown >= 1))
-        return shown
+        shown = np.asarray(values - threshold)
+        shown /= self.span  # in place: maps of large images are not held three times
+        shown += one
+        return _below(shown, one, values < threshold)
 
     def inverse(self, shown: npt.ArrayLike) -> Values:
         """Raw scores of display units. `inverse(shown) >= threshold` is the same decision as `shown >= 1`."""
         values = _floats(shown)
-        exact = np.array(values, np.float64)
-        exact -= 1.0
-        exact *= self.span
-        exact += self.threshold
-        raw = exact.astype(values.dtype)
-        just_below = np.nextafter(values.dtype.type(self.threshold), values.dtype.type(-np.inf))
-        np.copyto(raw, just_below, where=(values < 1) & (raw > just_below))
-        return raw
+        threshold, one = values.dtype.type(self.threshold), values.dtype.type(1)
+        raw = np.asarray(values - one)
+        raw *= self.span
+        raw += threshold
+        return _below(raw, threshold, values < one)
+
+
+def _below(converted: Values, limit: np.floating[Any], below: npt.NDArray[np.bool_]) -> Values:
+    """`converted`, changed in place: values that belong `below` the limit and were rounded to it are the next below it."""
+    below &= converted == limit
+    if below.any():
+        converted[below] = np.nextafter(limit, converted.dtype.type(-np.inf))
+    return converted
 
 
 def _floats(values: npt.ArrayLike) -> Values:
