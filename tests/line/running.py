@@ -88,9 +88,15 @@ def settings(
 
 
 @contextmanager
-def running(data: Path, *names: str, judge: Callable[..., Any] = FakeJudge, **changes: Any) -> Iterator[Line]:
-    """A started line whose stations are ready."""
-    line = Line(settings(data, *names, **changes), open_judge=judge)
+def running(
+    data: Path,
+    *names: str,
+    judge: Callable[..., Any] = FakeJudge,
+    shoot: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Iterator[Line]:
+    """A started line whose stations are ready; `shoot`: what takes images on request, by station."""
+    line = Line(settings(data, *names, **changes), open_judge=judge, shoot=shoot)
     line.start()
     try:
         until(lambda: all(station.is_verified or station.faults for station in line.stations.values()))

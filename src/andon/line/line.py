@@ -128,8 +128,8 @@ class Line:
                 self.followers.append(mail)
             self.cameras = Cameras(self, open_camera)
             self.followers.append(self.cameras)
-            self.followers += plc.followers(self, {**self.cameras.shoots, **(shoot or {})})
-            self.followers += opcua.followers(self)
+            shoots = {**self.cameras.shoots, **(shoot or {})}
+            self.followers += plc.followers(self, shoots) + opcua.followers(self, shoots)
         except BaseException:
             self.store.close()
             raise

@@ -21,12 +21,14 @@ class Readiness(ABC):
         self._in_use, self._preparing = in_use, VERIFYING
         self._awaited: dict[Fault, str] = {}
         """What has to be heard before the first part, though nothing failed, by the fault that it may become."""
+        self._suspended, self._let_in = "", ""
+        """Why no part is taken though nothing fails; the request that is taken nevertheless."""
         self._passed: Judging | None = None
         self._faults: dict[Fault, str] = {}
 
     @abstractmethod
     def _changed(self) -> None:
-        """`is_verified` or `faults` changed."""
+        """`holds` or `faults` changed."""
 
     def set_thresholds(self, thresholds: Thresholds, of: Judging | None = None) -> None:
         """Judge by other thresholds from the next part on; unless they are `of` a model that is no longer in use."""
@@ -81,15 +83,48 @@ class Readiness(ABC):
 
     @property
     def holds(self) -> str:
-        """Why no part may be OK now, whatever its source; empty where parts are judged."""
+        """Why no part that comes may be OK now, whatever its source; empty where parts are judged."""
         return self.holding()
 
     def holding(self, *, besides: Fault | None = None) -> str:
         """What `holds`, without one fault and what may become it."""
+        return self._blocking(besides) or self._suspended
+
+    @property
+    def blocks(self) -> str:
+        """Why no part may be OK now, those on their way included."""
+        return self._blocking(None)
+
+    def _blocking(self, besides: Fault | None) -> str:
         with self._news:
             failing = [why for fault, why in self._faults.items() if fault in STOPS_ALL - {besides}]
             awaited = [why for fault, why in self._awaited.items() if fault is not besides]
             return "; ".join(failing) or self._preparing or "; ".join(awaited)
+
+    @property
+    def suspended(self) -> str:
+        """Why a station that could judge takes no parts; empty otherwise."""
+        return "" if self.blocks else self._suspended
+
+    def suspend(self, why: str | None, *, let_in: str = "", drop: bool = False) -> None:
+        """Take no part but that of the request `let_in` while there is a reason `why`; None: take parts again.
+
+        Parts that wait are judged; `drop`: they become ERROR (`not_ready`).
+        """
+        with self._news:
+            self._suspended, self._let_in = why or "", let_in
+        if drop:
+            self._drop(self._suspended)
+        self._changed()
+
+    def release(self) -> None:
+        """Take and judge parts again: ends what other machines did, `suspend` and a halt."""
+        self.suspend(None)
+        self.set_fault(Fault.HALTED, None)
+
+    @abstractmethod
+    def _drop(self, why: str) -> None:
+        """Make ERROR (`not_ready`) of what has no verdict yet."""
 
     @property
     def faults(self) -> dict[Fault, str]:

@@ -62,6 +62,7 @@ def station_view(
         cause=machine.cause,
         check_due=machine.check_due,
         is_ready=not station.holds and not station.faults,
+        suspended=station.suspended,
         faults=tuple(station.faults),
         model_name=station.model.name,
         model_sha256=station.model.sha256,

@@ -152,10 +152,14 @@ class Station(Readiness):
 
     def halt(self, why: str | None) -> None:
         """Judge no part while there is a reason `why`, as `pause`, whatever model is used; None: judge again."""
+        self.set_fault(Fault.HALTED, why)
+        if why:
+            self._drop(why)
+
+    def _drop(self, why: str) -> None:
         with self._news:
-            self.set_fault(Fault.HALTED, why)
-            left = self._withdraw() if why else []
-        self._refuse_all(left, why or "")
+            left = self._withdraw()
+        self._refuse_all(left, why)
 
     def _refuse_all(self, jobs: Iterable[Job], why: str) -> None:
         for job in jobs:
@@ -296,7 +300,7 @@ class Station(Readiness):
             job.stage = Stage.STORING
         draw = self._sampler.draw(judgement.verdict)
         new = judged_row(job, judgement, in_use, ms, self._clock(), draw, self.settings.keep_images)
-        held = self.holds
+        held = self.blocks
         if job.taken is None and (held or not self.may_pass()):
             new = held_row(new, Cause.NOT_READY if held else Cause.GOLDEN_FAILED)
         self._listener.judged(self, job.part.request_id, judgement)
@@ -355,7 +359,7 @@ class Station(Readiness):
                 raise NotReady(f"station {self.name} is being shut down: send the part again later")
             if (same := self._jobs.get(part.request_id)) is not None:
                 return same.joined(base)
-            if (refusal := self._refusal()) is not None:
+            if (refusal := self._refusal(part)) is not None:
                 return refusal
             job = Job(part, base, time.monotonic() + self.settings.cycle_s, time.perf_counter())
             job.future.set_running_or_notify_cancel()
@@ -367,8 +371,8 @@ class Station(Readiness):
             self._news.notify_all()
             return job.future
 
-    def _refusal(self) -> NotReady | QueueFull | None:
-        if why := self.holds:
+    def _refusal(self, part: Part) -> NotReady | QueueFull | None:
+        if why := self.blocks if part.request_id == self._let_in else self.holds:
             return NotReady(f"station {self.name} is not ready ({why}): this part is ERROR")
         if len(self._queue) < self.settings.queue:
             return None

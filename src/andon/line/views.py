@@ -27,7 +27,7 @@ class Shown(StrEnum):
     FAULT = "FAULT"
     """Disk, database or model fail."""
     SETUP = "SETUP"
-    """The packed model has not been verified yet."""
+    """The packed model has not been verified yet, or another machine keeps the station from judging."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,8 @@ class StationView:
     """Known parts have to be judged right before the line may resume."""
     is_ready: bool
     """Whether parts are judged."""
+    suspended: str
+    """Why a station that could judge takes no parts; empty otherwise."""
     faults: tuple[str, ...]
     model_name: str
     model_sha256: str

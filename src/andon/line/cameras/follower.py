@@ -40,8 +40,8 @@ class Cameras(Follower):
 
     @property
     def shoots(self) -> dict[str, Shoot]:
-        """What takes the image of a PLC's trigger, by station."""
-        return {name: partial(_image, camera) for name, camera in self.of.items()}
+        """What takes an image on request, by station; none where every image is a part."""
+        return {name: partial(_image, camera) for name, camera in self.of.items() if not camera.each_is_part}
 
     def open(self) -> None:
         """Parts may be taken from now on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from andon.line.addresses import is_loopback
 from andon.line.follower import Follower
 from andon.line.opcua.server import Access, OpcUaServer
 from andon.line.plc.connect import Hooks
+from andon.line.plc.unit import Shoot
 
 if TYPE_CHECKING:
     from andon.line.line import Line
@@ -18,8 +20,11 @@ CLIENT, REASON = "opcua", "asked for by a client of OPC UA"
 """Who acts and why, in the audit."""
 
 
-def followers(line: Line) -> list[Follower]:
-    """The server; empty where the settings have no `[opcua]`. Raises `ConfigError` where asyncua is not installed."""
+def followers(line: Line, shoots: Mapping[str, Shoot]) -> list[Follower]:
+    """The server; empty where the settings have no `[opcua]`. `shoots`: what takes an image on request, by station.
+
+    Raises `ConfigError` where asyncua is not installed.
+    """
     settings = line.settings.opcua
     if settings is None:
         return []
@@ -33,4 +38,4 @@ def followers(line: Line) -> list[Follower]:
 
     hooks = Hooks(line, CLIENT, REASON)
     folder = line.settings.data / "opcua"
-    return [OpcUaServer(settings, folder, line.stations, hooks, line.alarms, access)]
+    return [OpcUaServer(settings, folder, line.stations, hooks, line.alarms, access, shoots)]

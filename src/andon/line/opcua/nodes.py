@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from asyncua import Node, Server, ua
 
+from andon.line.opcua.emitting import emit
 from andon.line.opcua.states import Method, State, steps, target
 from andon.line.opcua.values import EVENT, VALUES, Value, event, values
+from andon.line.opcua.vision.nodes import VisionNodes
 from andon.line.store import Inspection
 from andon.line.verdicts import Verdict
 from andon.line.views import StationView
@@ -61,6 +63,7 @@ class StationNodes:
 
     def __init__(self, name: str, server: Server) -> None:
         self.name, self.state = name, State.PREOPERATIONAL
+        self.vision = VisionNodes(name, server)
         self._server = server
         self._row: Inspection | None = None
         """The last part since parts are judged."""
@@ -69,8 +72,8 @@ class StationNodes:
         self._parts: Any = None
         self._states: Any = None
 
-    async def make(self, folder: Node, types: Types, view: StationView, call: Call) -> None:
-        """Add all nodes below `folder`; every value has one from the beginning."""
+    async def make(self, folder: Node, types: Types, view: StationView, call: Call) -> Node:
+        """Add all nodes of the flat folder below `folder`; every value has one from the beginning. Returns the station."""
         index, name = types.namespace, self.name
         station = await folder.add_object(ua.NodeId(name, index), ua.QualifiedName(name, index))
         found = values(view, None, self.state)
@@ -89,20 +92,41 @@ class StationNodes:
             )
         self._parts = await self._server.get_event_generator(types.part, emitting_node=station)
         self._states = await self._server.get_event_generator(types.state, emitting_node=station)
+        return station
 
-    async def see(self, rows: Sequence[Inspection], view: StationView, heartbeat: int, lost: int) -> None:
-        """An event for each part, one for each step of the state, then the values as they are now."""
+    async def see(
+        self,
+        rows: Sequence[Inspection],
+        view: StationView,
+        heartbeat: int,
+        lost: int,
+        through: bool = False,
+    ) -> None:
+        """An event for each part, one for each step of the state, then the values as they are now.
+
+        `through`: by way of `Preoperational`, as after `Reset` of a station that is not halted.
+        """
         for row in rows:
             self._row = row
-            await self._emit(self._parts, event(row), _says(row), SEVERITY[row.verdict], row.t_done)
-        for state in steps(self.state, target(view)):
-            before, self.state = self.state, state
-            await self._write({"State": state.value})
-            step = {"FromState": before.value, "ToState": state.value}
-            await self._emit(self._states, step, f"{self.name}: {state.value}", STATE_SEVERITY[state])
+            await emit(self._parts, event(row), _says(row), SEVERITY[row.verdict], row.t_done)
+            await self.vision.part(row)
+        for end in (State.PREOPERATIONAL, target(view)) if through else (target(view),):
+            for state in steps(self.state, end):
+                await self._step(state, view)
+        await self.vision.settle(view, self.state)
         if self.state is not State.OPERATIONAL:
             self._row = None
         await self._write(values(view, self._row, self.state, heartbeat=heartbeat, lost=lost))
+
+    async def _step(self, state: State, view: StationView) -> None:
+        """Show the next state, and tell it."""
+        before, self.state = self.state, state
+        await self._write({"State": state.value})
+        step = {"FromState": before.value, "ToState": state.value}
+        await emit(self._states, step, f"{self.name}: {state.value}", STATE_SEVERITY[state])
+        await self.vision.step(before, state)
+        if state is not State.OPERATIONAL:
+            await self.vision.settle(view, state)
 
     async def _write(self, found: dict[str, Any]) -> None:
         """Values that changed. Nothing else of the loop runs in between, so that a request never reads two parts."""
@@ -112,23 +136,6 @@ class StationNodes:
                 data = ua.DataValue(ua.Variant(new, _type(value)), SourceTimestamp=datetime.now(UTC))
                 await self._server.write_attribute_value(self._nodes[value.name], data)
                 self._written[value.name] = new
-
-    async def _emit(
-        self, generator: Any, fields: dict[str, Any], text: str, severity: int, at: int | None = None
-    ) -> None:
-        """To those who subscribed to the station, and with the same id to those who subscribed to the server."""
-        made = generator.event
-        for name, value in fields.items():
-            setattr(made, name, value)
-        made.Severity = severity
-        station = made.emitting_node
-        when = datetime.now(UTC) if at is None else datetime.fromtimestamp(at / 1e6, UTC)
-        await generator.trigger(time_attr=when, message=text)
-        try:
-            made.emitting_node = ua.NodeId(ua.ObjectIds.Server)
-            await generator.isession.subscription_service.trigger_event(made)
-        finally:
-            made.emitting_node = station
 
 
 def _says(row: Inspection) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 from andon.line.faults import Fault
 from andon.line.views import StationView
+
+S = TypeVar("S")
 
 
 class State(StrEnum):
@@ -45,20 +49,25 @@ ALLOWED = {
 
 
 def target(view: StationView) -> State:
-    """The state in which a station is."""
+    """The state in which a station is. One that takes no parts though it could is operational."""
     if Fault.HALTED in view.faults:
         return State.HALTED
     if view.faults:
         return State.ERROR
-    return State.OPERATIONAL if view.is_ready else State.PREOPERATIONAL
+    return State.OPERATIONAL if view.is_ready or view.suspended else State.PREOPERATIONAL
 
 
 def steps(start: State, end: State) -> list[State]:
     """States that follow `start` up to `end`, each allowed after the one before; empty where both are the same."""
-    ways: list[list[State]] = [[start]]
+    return way(start, end, STEPS)
+
+
+def way(start: S, end: S, after: Mapping[S, Sequence[S]]) -> list[S]:
+    """The shortest way from `start`, which is left out, to `end`; `after`: what may follow each directly."""
+    ways: list[list[S]] = [[start]]
     while ways[0][-1] is not end:
-        way = ways.pop(0)
-        ways += [[*way, after] for after in STEPS[way[-1]]]
+        first = ways.pop(0)
+        ways += [[*first, each] for each in after[first[-1]]]
     return ways[0][1:]
 
 

@@ -98,7 +98,7 @@ def event(row: Inspection) -> dict[str, Any]:
 def results_of(view: StationView, row: Inspection | None, state: State) -> Results:
     """What the register map holds, as far as a station has it without a handshake."""
     bits = {
-        Status.ONLINE: state is State.OPERATIONAL,
+        Status.ONLINE: state is State.OPERATIONAL and not view.suspended,
         Status.INSPECTING: view.queue > 0,
         Status.RESULTS_VALID: row is not None,
         Status.ERROR: bool(view.faults),
