@@ -1,6 +1,6 @@
 """Images per second of `andon predict RUN FOLDER`, beside what the network alone allows.
 
-    python benchmarks/throughput.py RUN PICTURES [--count 1000] [--rounds 3]
+    python benchmarks/throughput.py RUN PICTURES [--count 1000] [--rounds 3] [--threads N]
 
 The run's kept network answers (`andon predict RUN` makes it). Its session alone, on decoded pictures, and the whole path from
 files to verdicts take turns, COUNT pictures each (those of the folder, repeated). Printed are wall and CPU milliseconds a picture
@@ -39,8 +39,9 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of the network; without: all")
     options = parser.parse_args()
-    model = kept_model(options.run)
+    model = kept_model(options.run, threads=options.threads)
     if model is None:
         parser.error(f"{options.run} has no kept network: `andon predict` makes it")
     files = list(islice(cycle(list_inputs([options.pictures])), options.count))

@@ -21,6 +21,7 @@ from andon.core.deep_images import AlphaWarning, Values
 from andon.core.errors import ConfigError, DataError
 from andon.core.listing import JPEG_SUFFIXES
 from andon.core.memory_budget import machine_memory
+from andon.core.pillow_arrays import unit_values
 
 WITH_EXIF = JPEG_SUFFIXES | {".tif", ".tiff", ".webp"}
 """Suffixes of the formats in which cameras write EXIF."""
@@ -216,9 +217,7 @@ def _to_float(image: Image.Image, path: Path) -> npt.NDArray[np.float32]:
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    values = np.array(image, dtype=np.float32)
-    values /= np.float32(255)  # in place: large images are not held twice
-    return values
+    return unit_values(image)
 
 
 def from_pillow(image: Image.Image, bit_depth: int = 16) -> npt.NDArray[np.float32]:
