@@ -101,3 +101,16 @@ def reading(port: int, topics: str = "andon/#") -> Iterator[Reader]:
         yield reader
     finally:
         reader.close()
+
+
+def send(port: int, topic: str, payload: str, *, retain: bool = False, **properties: Any) -> None:
+    """Publish one message with QoS 1; `properties` as MQTT 5 names them."""
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    said = Properties(PacketTypes.PUBLISH)
+    for name, value in properties.items():
+        setattr(said, name, value)
+    client.publish(topic, payload, 1, retain, said).wait_for_publish(PATIENCE)
+    client.disconnect()
+    client.loop_stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -10,16 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from andon.line.cameras.settings import CameraSettings
 from andon.line.drift.view import DriftView, NumberView
+from andon.line.line import Line
 from andon.line.metrics import drift_averages
 from andon.line.outbox import courier
 from andon.line.outbox.mqtt import drift_of, level
 from andon.line.outbox.settings import MqttSettings, SecretSettings
-from line.broker import MOSQUITTO, broker, reading
-from line.running import answer, running, until
+from line.broker import MOSQUITTO, broker, reading, send
+from line.running import FakeJudge, answer, running, settings, until
+from line.test_cameras import FakeCamera
 
 BASE = "andon/v1/site/hall-2/press"
 MOSQUITTO_PASSWD = Path(MOSQUITTO or "").parents[1] / "bin" / "mosquitto_passwd" if MOSQUITTO else None
@@ -202,6 +207,52 @@ class TestBroker:
                 until(lambda: late.payloads("/state") and late.payloads("/alarm/3-NG-in-a-row"))
                 until(lambda: late.payloads("/state")[-1].get("wants_stop"))
                 assert late.payloads("/alarm/3-NG-in-a-row")[-1]["inspection_to"] == rows[-1].id
+
+    def test_commands(self, kept, tmp_path):
+        """A trigger that comes twice takes one image and has its answer; old and retained ones are refused."""
+        camera, pack = FakeCamera(on_demand=True), tmp_path / "3.andon"
+        camera.shows(1)
+        pack.touch()
+        chosen = settings(
+            tmp_path / "data",
+            rules=(),
+            camera=CameraSettings(kind="pylon", trigger="software", timeout_s=10.0),
+            recipes={"3": pack},
+            line=line_to(kept.port, commands=True),
+        )
+
+        def command(name: str, payload: object, **options: Any) -> Any:
+            before = len(reader.messages)
+            asked = {"ResponseTopic": "plant/answers", "CorrelationData": b"7", **options}
+            send(kept.port, f"{BASE}/cmd/{name}", json.dumps(payload), **asked)
+            until(lambda: len(reader.messages) > before)
+            return reader.messages[-1][2]
+
+        def line_now() -> Line:
+            return Line(chosen, open_judge=FakeJudge, open_camera=lambda _: camera)
+
+        soon = {"MessageExpiryInterval": 30}
+        with reading(kept.port, "plant/#") as reader, line_now() as line:
+            press = line.stations["press"]
+            until(lambda: press.is_verified and line.cameras.of["press"].view.opened)
+            until(lambda: line.outbox.figures()[0].told)
+            for _ in range(2):
+                found = command("trigger", {"request_id": "t1", "part_id": "4711"}, **soon)
+                assert found["accepted"] and found["verdict"] == "OK"
+                assert found["result"]["part_id"] == "4711"
+            assert command("recipe", {"request_id": "c1", "recipe": "3"}, **soon)["recipe"] == "3"
+            until(lambda: press.is_verified and press.recipe == "3")
+            assert "no message expiry" in command("trigger", {"request_id": "t2"})["why"]
+            assert "no object of JSON" in command("trigger", "go", **soon)["why"]
+            assert "retained" in command("trigger", {"request_id": "t3"}, retain=True, **soon)["why"]
+            assert [row.request_id for row in line.store.inspections()] == ["t1"]
+        for request, seconds in (("late", 1), ("in time", 60)):  # sent while the line is away
+            asked = {"ResponseTopic": "plant/answers", "MessageExpiryInterval": seconds}
+            send(kept.port, f"{BASE}/cmd/recipe", json.dumps({"request_id": request, "recipe": "3"}), **asked)
+        time.sleep(1.2)
+        with reading(kept.port, "plant/#") as reader, line_now():
+            until(lambda: reader.messages)
+            assert [payload["request_id"] for _, _, payload in reader.messages] == ["in time"]
 
     def test_user_and_password(self, tmp_path, caplog):
         passwords, secret = tmp_path / "passwords", tmp_path / "secret"

@@ -229,7 +229,7 @@ def test_receivers_of_the_settings(sqlite_store, tmp_path, monkeypatch):
 
     def outbox(**more) -> Outbox:
         chosen = settings(tmp_path, "press", "oven", line={**line, **more})
-        return Outbox(chosen, sqlite_store, Views(lambda name: None, lambda name: []), lambda: NOW)
+        return Outbox(chosen, sqlite_store, Views(lambda name: None, lambda name: []), lambda: NOW, None)
 
     with pytest.raises(
         ConfigError, match=r"^webhook mes: .*secret cannot be read \(No such file or directory\): write"

@@ -38,6 +38,7 @@ from andon.line.judge import Judge, Judgement, Thresholds
 from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
 from andon.line.opcua import connect as opcua
+from andon.line.outbox.commands import LineActs
 from andon.line.outbox.outbox import Outbox, Views
 from andon.line.plant import PlantReports
 from andon.line.plc import connect as plc
@@ -112,7 +113,7 @@ class Line:
             ]
             self.drift = DriftFollower(self.store, settings.drift, self.stations, self.alarms, clock=clock)
             views = Views(lambda name: self.stations[name].view(), self.alarms.active, self.drift_view)
-            self.outbox = Outbox(settings, self.store, views, clock)
+            self.outbox = Outbox(settings, self.store, views, clock, LineActs(self))
             self.golden = Golden(
                 self.stations, self.store, self.alarms, clock=clock, changed=self._state_changed
             )

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from andon.line.cameras.camera import Camera
+from andon.core.errors import UsageError
+from andon.line.cameras.camera import Camera, CameraFailed
 from andon.line.cameras.opening import make_camera
 from andon.line.cameras.settings import CameraSettings
 from andon.line.cameras.shooting import StationCamera
 from andon.line.follower import Follower
 from andon.line.plc.handshake import Trigger
 from andon.line.plc.unit import Shoot
+from andon.line.station import Answer, Part
+from andon.line.store import Recorded
+from andon.line.verdicts import Cause
 
 if TYPE_CHECKING:
     from andon.line.line import Line
 
+LOG = logging.getLogger(__name__)
 OpenCamera = Callable[[CameraSettings], Camera]
 SETTINGS_ALARM, LOST_ALARM = "camera_settings", "camera_frames"
 LOST_SECONDS = 60.0
@@ -29,7 +37,7 @@ class Cameras(Follower):
 
     def __init__(self, line: Line, make: OpenCamera = make_camera) -> None:
         """Raises `ConfigError` where a library is not installed or a file is missing."""
-        self._alarms = line.alarms
+        self._alarms, self._store = line.alarms, line.store
         self.of: Mapping[str, StationCamera] = {
             each.name: StationCamera(
                 line.stations[each.name], each.camera, make(each.camera), clock=line.clock
@@ -42,6 +50,29 @@ class Cameras(Follower):
     def shoots(self) -> dict[str, Shoot]:
         """What takes an image on request, by station; none where every image is a part."""
         return {name: partial(_image, camera) for name, camera in self.of.items() if not camera.each_is_part}
+
+    def trigger(self, station: str, part: Part) -> Future[Answer]:
+        """Take an image for a part and judge it; a request that was answered before gets its row. Waits for the image.
+
+        Without an image the part is a row with verdict ERROR. Raises as `Station.submit`; `UsageError` where no camera waits
+        for triggers.
+        """
+        camera = self.of.get(station)
+        if camera is None or camera.each_is_part:
+            why = "no camera" if camera is None else "a camera that hardware alone triggers"
+            raise UsageError(f"station {station} has {why}: triggers need one that waits for them")
+        given: Future[Answer] = Future()
+        if (known := self._store.by_request(part.request_id)) is not None:
+            given.set_result(Answer(Recorded(known.id, True, known)))
+            return given
+        try:
+            image = camera.shoot().encoded()
+        except CameraFailed as error:
+            LOG.warning("%s", error)
+            row = camera.station.record_missing(part, Cause.CAMERA_FAILED).result()
+            given.set_result(Answer(row, str(error)))
+            return given
+        return camera.station.submit(camera.station.triggered(replace(part, image=image)))
 
     def open(self) -> None:
         """Parts may be taken from now on."""

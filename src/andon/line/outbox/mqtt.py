@@ -7,6 +7,7 @@ Topics below `andon/v1/SITE/LINE/STATION/`:
     alarm/RULE   retained, QoS 1, as long as the alarm is not over; then empty
     counts       retained, QoS 0
     drift        retained, QoS 0
+    cmd/COMMAND  read where `commands` is set, QoS 1; answers go to the response topic of the message
 
 A broken connection is replaced by a new one, on which state and alarms come first and then every result that was not
 acknowledged: nothing old can overwrite a retained state, as the queue of a client that resends by itself could. A result may
@@ -17,24 +18,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTv5
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from andon.line.drift.view import DriftView
+from andon.line.outbox.commands import Acts, Commands, Message
 from andon.line.outbox.reports import Report, Undelivered
 from andon.line.outbox.settings import MqttSettings
 from andon.line.store.outbox import Stream
 from andon.line.views import AlarmView, StationView
+
+LOG = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -44,6 +51,8 @@ STEP_SECONDS = 0.25
 SESSION_SECONDS = 3600
 """Time for which the broker keeps the session of a line that is gone."""
 WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
+LAST_SECONDS = 0.5
+"""For the command that is being obeyed at the end."""
 DRIFT_SECONDS = 60.0
 OFFLINE = json.dumps({"online": False})
 
@@ -58,8 +67,12 @@ class Connection:
         password: str,
         encryption: ssl.SSLContext | None,
         will: str,
+        commands: tuple[str, Callable[[Message], None]] | None = None,
     ) -> None:
-        """`will`: topic on which the broker says `OFFLINE` when the line is gone. Raises `Undelivered`."""
+        """`will`: topic on which the broker says `OFFLINE` when the line is gone. Raises `Undelivered`.
+
+        `commands`: topics to read, and what gets their messages, in the thread of the connection.
+        """
         self._news = threading.Condition()
         self._answers: dict[int, ReasonCode] = {}
         self._connected: ReasonCode | None = None
@@ -70,6 +83,9 @@ class Connection:
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
         self._client.on_disconnect = self._on_disconnect
+        if commands is not None:
+            self._client.on_message = lambda _client, _data, found: commands[1](self._message(found))
+            self._client.on_subscribe = self._on_subscribe
         self._client.connect_timeout = CONNECT_SECONDS
         self._client.will_set(will, OFFLINE, qos=1, retain=True)
         if settings.user:
@@ -77,15 +93,30 @@ class Connection:
         if encryption is not None:
             self._client.tls_set_context(encryption)
         self._open(settings)
+        if commands is not None:  # retained ones come marked, and never at the subscription
+            options = SubscribeOptions(1, noLocal=True, retainAsPublished=True, retainHandling=2)
+            self._client.subscribe(commands[0], options=options)
 
     @property
     def is_open(self) -> bool:
         """Whether it can be used."""
         return not self._broken
 
-    def publish(self, topic: str, payload: str, *, retain: bool = False, qos: int = 1) -> int:
+    def publish(
+        self,
+        topic: str,
+        payload: str,
+        *,
+        retain: bool = False,
+        qos: int = 1,
+        correlation: bytes | None = None,
+    ) -> int:
         """Send a message without waiting. Returns its number for `acknowledged`. Raises `Undelivered`."""
-        sent = self._client.publish(topic, payload, qos, retain)
+        properties = None
+        if correlation is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation
+        sent = self._client.publish(topic, payload, qos, retain, properties)
         if sent.rc != 0:
             raise Undelivered(self._broken or f"the broker cannot be reached ({sent.rc.name})")
         return sent.mid
@@ -138,6 +169,32 @@ class Connection:
                 raise Undelivered(self._broken)
             self._news.wait(STEP_SECONDS)
 
+    def _message(self, found: MQTTMessage) -> Message:
+        """A message as plain values."""
+        said = found.properties
+        topic: str = getattr(said, "ResponseTopic", "")
+        return Message(
+            command=found.topic.rpartition("/")[2],
+            payload=bytes(found.payload),
+            came=time.monotonic(),
+            retained=found.retain,
+            expiry_s=getattr(said, "MessageExpiryInterval", None),
+            response_topic=topic,
+            reply=partial(self._reply, topic, getattr(said, "CorrelationData", None)),
+        )
+
+    def _reply(self, topic: str, correlation: bytes | None, text: str) -> None:
+        try:
+            self.publish(topic, text, correlation=correlation)
+        except (Undelivered, ValueError) as error:  # paho refuses topics with wildcards
+            LOG.warning("the command is not answered: %s", error)
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _message: int, codes: list[ReasonCode], _properties: Any
+    ) -> None:
+        if codes[0].is_failure:
+            LOG.error("the broker refuses commands to this line (%s): check its access rules", codes[0])
+
     def _on_connect(
         self, _client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, _properties: Any
     ) -> None:
@@ -174,11 +231,15 @@ class MqttSink:
         view: Callable[[], StationView],
         alarms: Callable[[], list[AlarmView]],
         drift: Callable[[], DriftView | None],
+        acts: Acts | None = None,
         *,
         password: str = "",
         encryption: ssl.SSLContext | None = None,
     ) -> None:
-        """`view`, `alarms`, `drift`: the station now, its alarms that are not over, its drift watch."""
+        """`view`, `alarms`, `drift`: the station now, its alarms that are not over, its drift watch.
+
+        `acts`: what commands do; None: commands are not read.
+        """
         self.name, self.station = f"mqtt/{station}", station
         self._settings, self._password, self._encryption = settings, password, encryption
         self._view, self._alarms, self._drift = view, alarms, drift
@@ -187,6 +248,7 @@ class MqttSink:
         """The same after a restart: a second line of this name would push the first from the broker."""
         self.base = "/".join(["andon", "v1", *place])
         self._connection: Connection | None = None
+        self._commands = None if acts is None else Commands(station, acts)
         self._state = self._counts = ""
         self._drifts, self._next_drift = "", 0.0
 
@@ -219,6 +281,8 @@ class MqttSink:
 
     def close(self) -> None:
         """Say that the line is gone, and end the connection."""
+        if self._commands is not None:
+            self._commands.stop(LAST_SECONDS)
         connection, self._connection = self._connection, None
         if connection is not None:
             said = False
@@ -240,8 +304,13 @@ class MqttSink:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        commands = None
+        if self._commands is not None:
+            self._commands.start()
+            commands = (f"{self.base}/cmd/+", self._commands.put)
+        will = f"{self.base}/state"
         connection = Connection(
-            self._settings, self.client_id, self._password, self._encryption, f"{self.base}/state"
+            self._settings, self.client_id, self._password, self._encryption, will, commands
         )
         self._connection, self._state, self._counts, self._next_drift = connection, "", "", 0.0
         for alarm in self._alarms():
@@ -282,6 +351,7 @@ def state_of(view: StationView) -> dict[str, Any]:
         "is_ready": view.is_ready,
         "golden": view.golden.state,
         "faults": list(view.faults),
+        "recipe": view.recipe,
         "model": {"name": view.model_name, "sha256": view.model_sha256},
         "thresholds": view.thresholds._asdict(),
     }

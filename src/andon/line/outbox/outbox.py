@@ -12,6 +12,7 @@ from andon.core.errors import ConfigError
 from andon.line.clock import Clock
 from andon.line.drift.view import DriftView
 from andon.line.follower import Follower
+from andon.line.outbox.commands import Acts
 from andon.line.outbox.courier import Courier, Figures
 from andon.line.outbox.email import EmailSink, Mailer
 from andon.line.outbox.reports import Sink
@@ -40,11 +41,11 @@ class Views(NamedTuple):
 class Outbox(Follower):
     """Tells other machines what is committed. Nothing waits for it."""
 
-    def __init__(self, settings: LineSettings, store: Store, views: Views, clock: Clock) -> None:
-        """Raises `ConfigError` for secrets, certificates and libraries that are missing."""
+    def __init__(self, settings: LineSettings, store: Store, views: Views, clock: Clock, acts: Acts) -> None:
+        """`acts`: what commands do. Raises `ConfigError` for secrets, certificates and libraries that are missing."""
         self.mailer = _mailer(settings)
         """For reports to people; None where no mail server is set up."""
-        sinks = _sinks(settings, views, clock, self.mailer)
+        sinks = _sinks(settings, views, clock, acts, self.mailer)
         self._couriers = [Courier(sink, store, clock) for sink in sinks]
 
     def start(self) -> None:
@@ -76,16 +77,18 @@ class Outbox(Follower):
         return [courier.figures() for courier in self._couriers]
 
 
-def _sinks(settings: LineSettings, views: Views, clock: Clock, mailer: Mailer | None) -> Iterator[Sink]:
+def _sinks(
+    settings: LineSettings, views: Views, clock: Clock, acts: Acts, mailer: Mailer | None
+) -> Iterator[Sink]:
     if settings.mqtt is not None:
-        yield from _mqtt(settings, settings.mqtt, views)
+        yield from _mqtt(settings, settings.mqtt, views, acts)
     for webhook in settings.webhooks:
         yield _webhook(settings, webhook, clock)
     if mailer is not None and settings.email is not None and settings.email.alarms != "none":
         yield EmailSink(mailer, settings.name, stops_only=settings.email.alarms == "stops")
 
 
-def _mqtt(settings: LineSettings, mqtt: MqttSettings, views: Views) -> Iterator[Sink]:
+def _mqtt(settings: LineSettings, mqtt: MqttSettings, views: Views, acts: Acts) -> Iterator[Sink]:
     try:
         from andon.line.outbox.mqtt import MqttSink
     except ImportError:
@@ -104,6 +107,7 @@ def _mqtt(settings: LineSettings, mqtt: MqttSettings, views: Views) -> Iterator[
             partial(views.station, station.name),
             partial(views.alarms, station.name),
             partial(views.drift, station.name),
+            acts if mqtt.commands else None,
             password=password,
             encryption=encryption,
         )

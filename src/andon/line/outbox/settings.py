@@ -81,6 +81,8 @@ class MqttSettings(LineConfig):
     """Certificate of this line (PEM), with its key in the same file or in `key_file`."""
     key_file: Path | None = None
     """Key of that certificate, without passphrase."""
+    commands: bool = False
+    """Obey commands: everyone who may write the topics `.../cmd/...` at the broker triggers parts and changes recipes."""
     keepalive_s: int = Field(30, ge=1, le=3600, strict=True)
     """Longest silence of a connection in seconds; after half as long again the broker says that the line is gone."""
 

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
-from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from andon.line.cameras.camera import CameraFailed
 from andon.line.cameras.shooting import StationCamera
 from andon.line.line import Line
 from andon.line.rest.access import TheLine, TheStation, requires
-from andon.line.rest.inspections import UPLOADS, answer_of, submit_part
+from andon.line.rest.inspections import UPLOADS, answer_of, taken
 from andon.line.rest.problems import Problem, not_found
 from andon.line.rest.shapes import InspectionShape, Shape
 from andon.line.rest.upload import request_id_of
 from andon.line.roles import Role
 from andon.line.station import Part, Station
-from andon.line.store import Recorded
-from andon.line.verdicts import Cause
 
-LOG = logging.getLogger(__name__)
 router = APIRouter(tags=["cameras"])
 Text = Annotated[str | None, Field(max_length=200)]
 
@@ -81,14 +76,9 @@ async def trigger(
             409, "hardware_trigger", f"the camera of station {station.name} is triggered by hardware alone"
         )
     named = request_id_of(request, wanted.request_id)
-    known = await to_thread.run_sync(line.store.by_request, named, limiter=UPLOADS) if named else None
-    if known is not None:
-        return answer_of(Recorded(known.id, True, known))
     part = Part(b"", named or uuid.uuid4().hex, wanted.part_id, wanted.lot, t_trigger=line.clock())
-    image = await to_thread.run_sync(_image, camera, limiter=UPLOADS)
-    if image is None:
-        return answer_of(await asyncio.wrap_future(station.record_missing(part, Cause.CAMERA_FAILED)))
-    future = await to_thread.run_sync(submit_part, station, replace(part, image=image), limiter=UPLOADS)
+    shoot = partial(line.cameras.trigger, station.name, part)
+    future = await to_thread.run_sync(taken, shoot, limiter=UPLOADS)
     answer = await asyncio.wrap_future(future)
     return answer_of(answer.recorded, answer.why)
 
@@ -120,11 +110,3 @@ def _camera(line: Line, station: Station) -> StationCamera:
     if found is None:
         raise not_found(f"camera of station {station.name}")
     return found
-
-
-def _image(camera: StationCamera) -> bytes | None:
-    try:
-        return camera.shoot().encoded()
-    except CameraFailed as error:
-        LOG.warning("%s", error)
-        return None

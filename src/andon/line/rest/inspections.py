@@ -232,8 +232,13 @@ def _known(line: Line, part: Part) -> Recorded | None:
 
 def submit_part(station: Station, part: Part) -> Future[Answer]:
     """Queue a part. Raises `Problem` where the station refuses it."""
+    return taken(lambda: station.submit(station.triggered(part)))
+
+
+def taken(submit: Callable[[], Future[Answer]]) -> Future[Answer]:
+    """What `submit` returns. Raises `Problem` where the station refuses the part."""
     try:
-        return station.submit(station.triggered(part))
+        return submit()
     except NoTrigger as error:
         raise Problem(409, "no_trigger", str(error), retry=RETRY_SECONDS) from None
     except QueueFull as error:
