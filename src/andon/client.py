@@ -142,6 +142,10 @@ class Client:
         """Alarms that are not over, oldest first."""
         return self._list("/alarms")
 
+    def outbox(self) -> list[dict[str, Any]]:
+        """What each receiver (`mqtt/STATION`, `webhook/NAME`, `email`) has been told, and what waits."""
+        return self._list("/outbox")
+
     def acknowledge(self, alarm: int, who: str) -> dict[str, Any]:
         """Say that a person knows. Returns the alarm."""
         return self._object("POST", f"/alarms/{alarm}/acknowledge", json={"who": who})

@@ -82,10 +82,12 @@ def test_wrong_commands_are_one_line(cli, typed, folder, command, said):
 
 
 def test_other_machines_need_accounts_or_an_open_line(folder):
+    told: list[str] = []
     with running(folder) as line:
         for host in ("0.0.0.0", "::"):
             with pytest.raises(UsageError, match=f"{host} is reached from other machines.*andon account add"):
-                serve(line, host, 0)
+                serve(line, host, 0, listening=lambda: told.append("the address of the page"))
+    assert told == []
     with Store.open(folder) as store:
         Accounts(store).add_token("plc", Role.VIEWER, by="test")
     with running(folder) as line, pytest.raises(UsageError, match="cannot be used"):
@@ -125,6 +127,9 @@ def test_clients_and_simulation_with_a_token(cli, folder, tmp_path, monkeypatch)
             )
             assert cli(*command).code == 1
             assert cli(*command, "--token-file", tmp_path / "none").code == 2
+            wrong = cli(*command, "--station", "oven", "--token-file", tmp_path / "token")
+            assert (wrong.code, wrong.out) == (2, "")
+            assert "there is no station oven" in wrong.err
             assert "OK: 5" in cli(*command, "--token-file", tmp_path / "token").out
             monkeypatch.setenv("ANDON_TOKEN", again)
             assert cli(*command).code == 0

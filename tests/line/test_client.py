@@ -47,6 +47,7 @@ def test_a_stop_as_a_client_sees_it(line, client, tmp_path):
         assert (bad.verdict, bad.passes) == ("NG", False)
     assert client.inspect("press", part(2, "NG").image, request_id="ng-2").replayed
     until(lambda: client.station("press")["wants_stop"])
+    assert client.outbox() == []  # nobody is told
     alarm = client.alarms()[0]
     assert client.acknowledge(alarm["id"], "eva")["ack_by"] == "eva"
     client.cause("press", "product", "eva")

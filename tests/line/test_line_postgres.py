@@ -9,7 +9,7 @@ from andon.line.line import Line
 from andon.line.store import StoreUnavailable, rows
 from andon.line.store.audit import check
 from andon.line.verdicts import Verdict
-from line.running import FakeJudge, answer, settings, until
+from line.running import FakeJudge, answer, part, settings, until
 
 pytestmark = pytest.mark.service
 
@@ -50,5 +50,32 @@ def test_a_stop_without_its_database(cluster, folder):
         assert (stop["state"], stop["resolved_by"]) == ("normal", "eva")
         assert sum(line.store.counts("press", since=0).values()) == 4
         line.store.ask(check)
+    finally:
+        line.stop()
+
+
+def test_rest_answers_without_its_database(cluster, folder, client_of):
+    line = started(cluster.new_database(), folder)
+    client = client_of(line)
+
+    def send(number: int) -> tuple[int, str, int]:
+        address = f"/api/v1/stations/press/inspections?request_id=part-{number}"
+        found = client.post(address, content=part(number).image)
+        return found.status_code, found.json()["verdict"], found.json()["id"]
+
+    try:
+        first = send(0)
+        cluster.stop()
+        try:
+            away = [send(number) for number in (1, 2, 3, 1, 0)]
+        finally:
+            cluster.start()
+        assert first[:2] == (201, "OK")
+        assert [answered[:2] for answered in away] == [(201, "OK")] * 3 + [(200, "OK")] * 2
+        assert (away[3][2], away[4][2]) == (away[0][2], first[2])
+        until(lambda: not line.store.spooling)
+        assert [row.id for row in line.store.inspections()] == [
+            each[2] for each in reversed((first, *away[:3]))
+        ]
     finally:
         line.stop()

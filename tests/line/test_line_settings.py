@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,13 @@ def test_mistakes_about_other_machines(folder, old, new, message):
         load(folder, OTHERS.replace(old, new))
     text = str(caught.value)
     assert message in text and "line.toml" in text and "\n" not in text and "hunter2" not in text
+
+
+@pytest.mark.parametrize("page", ["first_part", "plant", "plc", "reference/line"])
+def test_documented_files_load(page, folder):
+    docs = Path(__file__).parents[2] / "docs"
+    blocks = re.findall(r"```toml\n(.*?)```", (docs / f"{page}.md").read_text(encoding="utf-8"), re.S)
+    whole = [block for block in blocks if "[stations." in block]
+    for block in whole:
+        assert load(folder, block).stations[0].name == "press"
+    assert whole

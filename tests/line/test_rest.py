@@ -144,6 +144,19 @@ def test_same_request_gives_the_first_answer(client):
     assert [row["id"] for row in found] == [first.json()["id"]]
 
 
+def test_parts_are_taken_while_the_database_cannot_be_asked(line, client, monkeypatch):
+    def away(_request_id: str) -> None:
+        raise StoreUnavailable("the database cannot be reached")
+
+    monkeypatch.setattr(line.store, "by_request", away)
+    address, content = f"{INSPECTIONS}?request_id=key-away", image("NG")
+    first, again = (client.post(address, content=content) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json()["id"] == first.json()["id"]
+    assert is_problem(client.post(address, content=image()), 422, "request_conflict")
+
+
 def test_the_same_request_at_once_is_one_row(line, client):
     content = image()
     with ThreadPoolExecutor(8) as pool:

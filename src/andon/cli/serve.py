@@ -132,9 +132,16 @@ def _serve(settings: LineSettings, where: Where, *, demo: bool = False) -> None:
 
     log_to_stderr()
     line = Line(settings)
-    say(f"andon: {address(where.host, where.port)} shows the line; Ctrl-C ends it")
+    shows = f"andon: {address(where.host, where.port)} shows the line; Ctrl-C ends it"
     with _camera(line) if demo else contextlib.nullcontext():
-        serve(line, where.host, where.port, names=where.names, is_open=where.is_open)
+        serve(
+            line,
+            where.host,
+            where.port,
+            names=where.names,
+            is_open=where.is_open,
+            listening=lambda: say(shows),
+        )
 
 
 @contextlib.contextmanager

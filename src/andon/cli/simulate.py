@@ -56,7 +56,7 @@ def send_images(
         result = line.run(line.to_folder(folder), files, rate=rate, seconds=seconds, faults=faults)
     else:
         with Client(url, token=token_of(token_file)) as client:
-            send = line.to_server(client, station or _only_station(client))
+            send = line.to_server(client, _station(client, station))
             result = line.run(send, files, rate=rate, seconds=seconds, faults=faults)
     if as_json:
         print_json(result.to_json())
@@ -113,7 +113,7 @@ def play_plc(
         if listen is None
         else Memory(listen, host=host, unit=unit, command=base, result=base + 32) as wire,
     ):
-        name = station or _only_station(client) if photos else ""
+        name = _station(client, station) if photos else ""
 
         def follow(number: int) -> None:
             if photos is not None:
@@ -152,8 +152,13 @@ def token_of(file: Path | None) -> str:
         raise UsageError(f"{file} cannot be read: give a file that holds a token alone") from None
 
 
-def _only_station(client: Client) -> str:
+def _station(client: Client, asked: str) -> str:
+    """The station that was asked for, or the only one. Says before the first part where there is none, or no server."""
     names = [station["name"] for station in client.stations()]
+    if asked and asked not in names:
+        raise UsageError(f"there is no station {asked}: give one by --station ({', '.join(names)})")
+    if asked:
+        return asked
     if len(names) != 1:
         raise UsageError(f"there are several stations: give one by --station ({', '.join(names)})")
     return str(names[0])

@@ -52,6 +52,8 @@ class Alarms:
         self._store, self._clock, self._changed = store, clock, changed
         self._lock = threading.RLock()
         self._unsaved: deque[tuple[str, Update]] = deque()
+        self._behind: set[str] = set()
+        """Stations whose changes could not be stored the last time."""
         self._stored: dict[str, int] = {}
         """Number of the newest stored state of each station."""
         self._boards: dict[str, Board] = {}
@@ -259,9 +261,12 @@ class Alarms:
         error = done.exception()
         if error is None:
             self._stored[station] = max(update.number, self._stored.get(station, 0))
-        else:
+            self._behind.discard(station)
+            return
+        if station not in self._behind:  # said once, tried again each tick
             LOG.error("station %s: a change of its state is not stored yet: %s", station, error)
-            self._unsaved.append((station, update))
+        self._behind.add(station)
+        self._unsaved.append((station, update))
 
     def _retry(self) -> None:
         for _ in range(len(self._unsaved)):

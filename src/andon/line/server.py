@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -62,8 +62,18 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(line: Line, host: str, port: int, *, names: Collection[str] = (), is_open: bool = False) -> None:
-    """Start the line, serve it, and stop it at SIGTERM or Ctrl-C. `names`: further names of this server.
+def serve(
+    line: Line,
+    host: str,
+    port: int,
+    *,
+    names: Collection[str] = (),
+    is_open: bool = False,
+    listening: Callable[[], object] = lambda: None,
+) -> None:
+    """Start the line, serve it, and stop it at SIGTERM or Ctrl-C.
+
+    `names`: further names of this server; `listening` is called once the address is taken.
 
     Raises `UsageError` where the address cannot be used, and where other machines reach it and there are neither accounts nor
     tokens, unless `is_open`.
@@ -75,6 +85,7 @@ def serve(line: Line, host: str, port: int, *, names: Collection[str] = (), is_o
                 "listen on 127.0.0.1, or let everyone operate the line (--open)"
             )
         with contextlib.closing(listen(host, port)) as taken:
+            listening()
             line.start()
             with watchdog(line):
                 Server(line, {*names, *_own_names(host)}).run(sockets=[taken])
@@ -119,7 +130,11 @@ def watchdog(line: Line) -> Iterator[None]:
         while not ended.wait(min(period, 1.0)):
             if not told and all(s.is_verified or s.faults for s in line.stations.values()):
                 notify("READY=1")  # with faults too, which the page shows
-                LOG.info("stations are ready: %s", ", ".join(line.health().reasons) or "all")
+                reasons = line.health().reasons
+                if reasons:
+                    LOG.warning("not ready: %s", "; ".join(reasons))
+                else:
+                    LOG.info("all stations are ready")
                 told = True
             if line.health().live:
                 notify("WATCHDOG=1")

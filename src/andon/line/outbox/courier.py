@@ -68,7 +68,7 @@ class Courier:
         self.sink, self._store, self._clock = sink, store, clock
         self._name = store.box.prefix + sink.name
         self._positions = {stream: self._position(stream) for stream in sink.streams}
-        self._saved = dict(self._positions)
+        self._saved, self._is_behind = dict(self._positions), False
         self._waiting = dict.fromkeys(sink.streams, NOTHING)
         self._error = ""
         self._since: int | None = None
@@ -233,6 +233,8 @@ class Courier:
         try:
             self._store.write(save).result(SAVED_WITHIN)
         except (StoreError, TimeoutError) as error:
-            LOG.warning("%s: its position is not stored yet: %s", name, error)
+            if not self._is_behind:  # said once
+                LOG.warning("%s: its position is not stored yet: %s", name, error)
+            self._is_behind = True
         else:
-            self._saved = at
+            self._saved, self._is_behind = at, False

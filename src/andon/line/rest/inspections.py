@@ -34,7 +34,7 @@ from andon.line.rest.shapes import (
 from andon.line.rest.upload import read_part
 from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, NoTrigger, Part, QueueFull, Station
-from andon.line.store import Inspection, Recorded, ReviewFilter
+from andon.line.store import Inspection, QueryTimeout, Recorded, ReviewFilter, StoreUnavailable
 from andon.line.store.audit import Entry
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.line.views import VerdictName
@@ -93,13 +93,21 @@ async def send_part(
     if known is not None:
         return answer_of(known)
     future = await to_thread.run_sync(submit_part, station, part, limiter=UPLOADS)
+    answered = asyncio.wrap_future(future)
+    answered.add_done_callback(_take_error)
     try:
-        answer = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), wait / 1000)
+        answer = await asyncio.wait_for(asyncio.shield(answered), wait / 1000)
     except TimeoutError:
         later = {"self": f"{PREFIX}/inspections?{urlencode({'request_id': part.request_id})}"}
         accepted = Accepted(request_id=part.request_id, links=later)
         return JSONResponse(accepted.model_dump(), 202, {"Retry-After": str(RETRY_SECONDS)})
     return answer_of(answer.recorded, answer.why)
+
+
+def _take_error(answered: asyncio.Future[Answer]) -> None:
+    """An error that comes after the sender has its 202 is the station's to log, not asyncio's."""
+    if not answered.cancelled():
+        answered.exception()
 
 
 @router.get("/inspections", response_model=Page, dependencies=[requires(Role.VIEWER)])
@@ -217,8 +225,14 @@ def export(
 
 
 def _known(line: Line, part: Part) -> Recorded | None:
-    """The answer that was given to this request before. Raises `Problem` where it was another image."""
-    row = line.store.by_request(part.request_id)
+    """The answer that was given to this request before. Raises `Problem` where it was another image.
+
+    A database that is away is not waited for: `record` finds a request that came before, too.
+    """
+    try:
+        row = None if line.store.spooling else line.store.by_request(part.request_id)
+    except (StoreUnavailable, QueryTimeout):
+        return None
     if row is None:
         return None
     if row.image_sha256 not in (None, hashlib.sha256(part.image).hexdigest()):
