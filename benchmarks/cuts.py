@@ -12,14 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import NamedTuple
 
 import psycopg
 from cuts_senders import CYCLE_SECONDS, Note, PlcProcess, Sender, Wire
+from serving_line import free_port, serving, wait_until_ready
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from line.broker import Reader, broker, reading
@@ -233,19 +231,6 @@ def report(phases: list[Phase], notes: dict[str, list[Note]], rows: list[Row], t
     return not wrong
 
 
-@contextlib.contextmanager
-def serving(folder: Path, port: int) -> Iterator[None]:
-    """`andon serve` on the settings in `folder`."""
-    command = [sys.executable, "-m", "andon", "serve", "--config", "line.toml", "--port", str(port)]
-    with (folder / "serve.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log)
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
 def main() -> None:
     """Cut everything in turn."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -267,19 +252,19 @@ def cut_all(asked: argparse.Namespace) -> bool:
     photos = mixed(images([asked.good]), images([asked.bad]))
     for number, photo in enumerate(photos):
         shutil.copyfile(photo, folder / "camera" / f"{number:04}{photo.suffix}")
-    http, modbus = free_port(), free_port()
+    modbus = free_port()
     cluster = Cluster()
     try:
         database = cluster.new_database()
         with broker(folder) as own:
             values = {"database": database, "mqtt": own.port, "modbus": modbus, "cycle": CYCLE_SECONDS}
             (folder / "line.toml").write_text(SETTINGS.format(model=asked.model.resolve(), **values))
-            with serving(folder, http), reading(own.port) as reader:
+            with serving(folder, "--config", "line.toml") as (url, http), reading(own.port) as reader:
                 wire = Wire(http)
                 sender = Sender(f"http://127.0.0.1:{wire.port}", photos, asked.rate)
-                watcher = Watcher(f"http://127.0.0.1:{http}")
+                watcher = Watcher(url)
                 plc = PlcProcess(modbus, folder, asked.rate)
-                ready(watcher.client)
+                wait_until_ready(watcher.client)
                 phases = [
                     Phase("nothing", lambda: None, lambda: None),
                     Phase("broker (SIGTERM)", own.stop, own.start),
@@ -324,17 +309,6 @@ def finish(sender: Sender, watcher: Watcher, plc: PlcProcess, reader: Reader) ->
     time.sleep(1.0)
 
 
-def ready(client: Client) -> None:
-    """Wait until both stations judge."""
-    end = time.monotonic() + RECOVERY_SECONDS
-    while time.monotonic() < end:
-        with contextlib.suppress(ClientError):
-            if all(station["is_ready"] for station in client.stations()):
-                return
-        time.sleep(0.2)
-    raise SystemExit("andon serve is not ready: see serve.log")
-
-
 def mixed(good: list[Path], bad: list[Path]) -> list[Path]:
     """A bad one after each `GOOD_RUN` good ones, so that the stop rules fire by the cuts alone."""
     goods = cycle(good)
@@ -344,13 +318,6 @@ def mixed(good: list[Path], bad: list[Path]) -> list[Path]:
 def move(folder: Path, old: str, new: str) -> None:
     """Rename a folder."""
     (folder / old).rename(folder / new)
-
-
-def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def make(
         )
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     id = hashlib.sha256(text.encode()).hexdigest()
-    folder = store.folder / FOLDER / id[:16]
+    folder = store.folder.absolute() / FOLDER / id[:16]
     if (folder / MANIFEST).is_file():
         return read(folder)
     found = Snapshot(id, folder, good, len(parts) - good, dict(left_out), who, store.clock())
@@ -81,7 +81,7 @@ def make(
 
 def snapshots(store: Store) -> list[Snapshot]:
     """All of a data folder, newest first."""
-    found = [read(file.parent) for file in (store.folder / FOLDER).glob(f"*/{MANIFEST}")]
+    found = [read(file.parent) for file in (store.folder.absolute() / FOLDER).glob(f"*/{MANIFEST}")]
     return sorted(found, key=lambda snapshot: snapshot.at, reverse=True)
 
 
