@@ -5,7 +5,9 @@ const opcua = require("node-opcua-client");
 const { AttributeIds, DataType } = opcua;
 
 async function main([url, parts]) {
-  const client = opcua.OPCUAClient.create({ endpointMustExist: false, connectionStrategy: { maxRetry: 2 } });
+  const client = opcua.OPCUAClient.create({
+    endpointMustExist: false, connectionStrategy: { maxRetry: 2 }, transportTimeout: 60000, requestedSessionTimeout: 120000,
+  });
   await client.connect(url);
   const session = await client.createSession();
   await session.extractNamespaceDataType();

@@ -84,6 +84,8 @@ class VisionMethods:
         self._nodes, self._station, self._line, self._served = nodes, station, line, served
         self._single, self._may_call = single, may_call
         self._running: asyncio.Task[None] | None = None
+        self._one = asyncio.Lock()
+        """One method at a time, so that the state is that for which it is allowed."""
         self._handlers: dict[str, Callable[..., Awaitable[list[ua.Variant]]]] = {
             Call.HALT: self._halt,
             Call.RESET: self._reset,
@@ -113,8 +115,9 @@ class VisionMethods:
     def _called(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def called(_parent: ua.NodeId, *arguments: ua.Variant) -> Any:
             try:
-                self._check(name, len(arguments))
-                return await self._carry_out(name, [argument.Value for argument in arguments])
+                async with self._one:
+                    self._check(name, len(arguments))
+                    return await self._carry_out(name, [argument.Value for argument in arguments])
             except Refused as refused:
                 return ua.StatusCode(refused.code)
             except AndonError as error:

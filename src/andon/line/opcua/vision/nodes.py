@@ -14,7 +14,16 @@ from andon.line.opcua.emitting import emit, moment
 from andon.line.opcua.states import State
 from andon.line.opcua.vision import model as of
 from andon.line.opcua.vision.model import Model
-from andon.line.opcua.vision.states import Call, Mode, Query, mode_of, mode_steps, system_state, transition
+from andon.line.opcua.vision.states import (
+    Call,
+    Mode,
+    Query,
+    SystemState,
+    mode_of,
+    mode_steps,
+    system_state,
+    transition,
+)
 from andon.line.opcua.vision.values import NO_JOB, Job, Recipe, Result, in_use, result
 from andon.line.store import Inspection
 from andon.line.verdicts import Cause
@@ -54,7 +63,7 @@ class VisionNodes:
         self._continuous = NO_JOB
         self._single: deque[tuple[str, Job]] = deque(maxlen=RESULTS)
         self._prepared: Recipe | None = None
-        self._shown: tuple[Any, ...] = ()
+        self._shown: SystemState | None = None
         self._slots: list[tuple[Node, dict[str, Node]]] = []
         self._parts = 0
         self._events: dict[str, Any] = {}
@@ -145,8 +154,8 @@ class VisionNodes:
             }
             await self._emit("RecipePrepared", fields, f"{self.station}: recipe {recipe.id} is prepared")
         self._prepared = recipe
-        if (shown := (system_state(state, self.mode),)) != self._shown:
-            value = ua.SystemStateDescriptionDataType(State=ua.SystemStateDataType(shown[0]))
+        if (shown := system_state(state, self.mode)) is not self._shown:
+            value = ua.SystemStateDescriptionDataType(State=ua.SystemStateDataType(shown))
             await self._write(self._system_state, of.variant(value))
             self._shown = shown
 
