@@ -28,6 +28,8 @@ from line.running import FakeJudge, answer, running, settings, until
 from line.storing import NOON, part
 
 TESTS = Path(__file__).parents[1]
+START_SECONDS = 120.0
+"""For a process that starts on a busy machine, which imports for most of the time."""
 
 
 @given(st.integers(1, STEP - 1), st.integers(1, STEP - 1), st.lists(st.booleans(), max_size=30))
@@ -169,15 +171,18 @@ class Listener:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process, self.answers = process, list[list[str]]()
+        self._runs = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
         for line in self.process.stdout:
             self.answers.append(line.split()[1:])
+            self._runs.set()
 
     def more(self, n: int, *, spooled: bool = False) -> None:
-        """Wait for `n` further answers; `spooled`: while the database is away."""
+        """Wait for `n` further answers, at first for the start; `spooled`: while the database is away."""
+        assert self._runs.wait(START_SECONDS), "the line has not started"
         said = len(self.answers)
         until(lambda: sum(a[3] == str(spooled) for a in self.answers[said:]) >= n)
 
