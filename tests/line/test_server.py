@@ -171,7 +171,7 @@ def test_demo_stops_by_a_fault_and_begins_again_after_a_resume(folder):
             until(lambda: released(line))
         until(lambda: line.stations[STATION].view().wants_stop)
         camera.stop()
-        verdicts = [row.verdict for row in reversed(line.store.inspections())]
+        verdicts = [row.verdict for row in reversed(line.store.inspections(limit=1000))]
     assert verdicts[:7] == [Verdict.OK] * 4 + [Verdict.NG] * 3
     assert verdicts.count(Verdict.OK) >= 6
 
