@@ -76,8 +76,8 @@ def part_maps(detector: Learned, images: Tensor) -> dict[str, Tensor]:
         found = {"S": detector.distance(z, f)[:, 0]}
     else:
         views = detector.extract(images)
-        student, autoencoder = detector.raw_maps(views).unbind(1)
-        found = {"S": student, "A": autoencoder}
+        s1, s2 = detector.student_outputs(views)
+        found = {"S": detector.student_map(views, s1), "A": detector.autoencoder_map(views, s2)}
         z, log_det = detector.flow(views.teacher)
     likelihood = negative_log_likelihood(z, log_det)
     return {"L": likelihood, "Z": z.square().mean(1)} | {name: m.float() for name, m in found.items()}

@@ -185,6 +185,21 @@ def test_map_quantiles_become_zero_and_a_tenth():
     torch.testing.assert_close(student, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_the_likelihood_as_second_map():
+    """It is the flow's, weighed by the mask, and the autoencoder is not asked."""
+    detector = EfficientADAST(config(maps__second="likelihood", maps__normalise="none"))
+    detector.autoencoder = nn.Identity()
+    f = torch.randn(2, *detector.adapter.shape)
+    half = f.new_ones(2, 1, *f.shape[2:])
+    half[..., 4:] = 0
+    with torch.inference_mode():
+        student, second = detector.raw_maps(Views(f, f, f, half)).unbind(1)
+        z, log_det = detector.flow(f)
+        s1 = detector.student(detector._with_position(f)).chunk(2, dim=1)[0]
+    torch.testing.assert_close(student, (detector.latent(f) - s1).square().mean(1) * half[:, 0])
+    torch.testing.assert_close(second, (z.square().sum(1) / 2 - log_det) * half[:, 0])
+
+
 def test_image_scores_of_one_map():
     detector = EfficientADAST(config(maps__normalise="none"))
     extras = detector.analyse(torch.rand(2, 3, 64, 64)).extras

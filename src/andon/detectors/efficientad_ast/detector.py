@@ -68,7 +68,7 @@ class EfficientADAST(DepthDetector):
         self.register_buffer("position", positional_encoding(POSITION_CHANNELS, height, width)[None])
         self.register_buffer("teacher_mean_", torch.zeros(1, n, 1, 1))
         self.register_buffer("teacher_std_", torch.ones(1, n, 1, 1))
-        # (student, autoencoder) x (q_a, q_b)
+        # (student, second map) x (q_a, q_b)
         self.register_buffer("map_range_", torch.tensor([[0.0, 0.1], [0.0, 0.1]]))
         self.eval()
 
@@ -337,14 +337,27 @@ class EfficientADAST(DepthDetector):
         return Views(inputs.f, inputs.f, inputs.f, inputs.mask)
 
     def raw_maps(self, views: Views) -> Tensor:
-        """Student map and autoencoder map, weighed by the mask, (B, 2, h, w)."""
+        """Student map and second map (`maps.second`), weighed by the mask, (B, 2, h, w)."""
+        s1, s2 = self.student_outputs(views)
+        if self.config.maps.second == "likelihood":
+            second = negative_log_likelihood(*self.flow(views.teacher))
+        else:
+            second = self.autoencoder_map(views, s2)
+        return torch.stack([self.student_map(views, s1), second], 1) * views.mask
+
+    def student_outputs(self, views: Views) -> tuple[Tensor, Tensor]:
+        """S1 and S2, each (B, C, h, w)."""
         s1, s2 = self.student(self._with_position(views.student)).chunk(2, dim=1)
-        a = self.autoencoder(self._with_position(views.autoencoder))
-        return torch.stack([self.student_map(views, s1), (a - s2).square().mean(1)], 1) * views.mask
+        return s1, s2
 
     def student_map(self, views: Views, s1: Tensor) -> Tensor:
         """Channel mean of (z - S1)², (B, h, w)."""
         return (self.latent(views.teacher) - s1).square().mean(1)
+
+    def autoencoder_map(self, views: Views, s2: Tensor) -> Tensor:
+        """Channel mean of (A - S2)², (B, h, w)."""
+        difference = self.autoencoder(self._with_position(views.autoencoder)) - s2
+        return cast("Tensor", difference.square().mean(1))
 
     def scaled_maps(self, views: Views) -> Tensor:
         """The raw maps, brought to one scale where the recipe says so, (B, 2, h, w)."""

@@ -100,6 +100,8 @@ class MapConfig(Config):
     """D7: image score = mean of the map, its maximum after enlarging to the input size, or the mean of its largest 1 % cells."""
     score_map: Literal["student", "combined"] = "student"
     """Map the image score is taken from: that of S1 alone, or the mean of both."""
+    second: Literal["autoencoder", "likelihood"] = "autoencoder"
+    """Map beside that of S1: (A - S2)², or the negative log-likelihood under the flow."""
 
 
 class EfficientADASTConfig(DepthDetectorConfig):
