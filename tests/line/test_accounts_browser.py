@@ -31,7 +31,9 @@ def test_log_in_lock_pin_and_end_of_the_log_in(folder, tmp_path):
         browser.js(FILL.format(values={"name": "ada", "password": PASSWORD}))
         browser.wait("location.pathname === '/stations/press' && document.readyState === 'complete'")
         line.alarms.stop("press", "ada", "torn")
-        browser.wait("!document.getElementById('stop').hidden")
+        browser.wait(
+            "!document.getElementById('stop').hidden && !document.getElementById('acknowledge').disabled"
+        )
         (login,) = line.accounts.logins.values()
         login.seen -= IDLE + 1
         browser.key(" ")
