@@ -1,6 +1,6 @@
 """EAST step by step, with few training images, and on disturbed images.
 
-    python benchmarks/east.py ladder DATA... [--seeds 3] [--out DIR]
+    python benchmarks/east.py ladder DATA... [--seeds 3] [--rows ROW...] [--out DIR]
     python benchmarks/east.py curve DATA... [--seeds 3] [--out DIR]
     python benchmarks/east.py disturbed DATA... [--out DIR]
 
@@ -63,6 +63,7 @@ ROWS = {
     "nearest patch of a coreset added": Row("east/lite0-256", PLAIN, "a covariance of each block"),
     "384 px": Row("east/lite0", PLAIN, "nearest patch of a coreset added"),
     "disturbed copies (EAST)": Row("east/lite0", {}, "384 px"),
+    "composition": Row("east/lite0", {"composition": True}, "disturbed copies (EAST)"),
     "EAST at 256 px": Row("east/lite0-256", {}, "nearest patch of a coreset added"),
     "the Gaussian alone": Row("east/lite0", {"score": "gaussian"}, "disturbed copies (EAST)"),
     "the neighbour alone": Row("east/lite0", {"score": "neighbour"}, "disturbed copies (EAST)"),
@@ -207,20 +208,25 @@ def tables(
                 runs = [r["metrics"].get(measure) for r in found]
                 values[data] = np.nan if None in runs else 100 * float(np.mean(runs))
             against = rows[name].against
-            note = change(compared[against], compared[name]) if against and measure == "image_auroc" else "–"
+            note = (
+                change(compared[against], compared[name])
+                if against in compared and measure == "image_auroc"
+                else "–"
+            )
             cells = ["–" if np.isnan(v) else f"{v:.1f}" for v in values.values()]
             print(f"| {name} | {' | '.join(cells)} | {np.nanmean(list(values.values())):.1f} | {note} |")
 
 
 def ladder(options: argparse.Namespace) -> None:
     """Fit every row on every set."""
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in ROWS}
+    rows = {name: row for name, row in ROWS.items() if name in (options.rows or ROWS)}
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in rows}
     for data in options.data:
         features = Features()
-        for name, row in ROWS.items():
+        for name, row in rows.items():
             seeds = range(options.seeds)
             results[name][data] = [run(name, row, data, seed, None, options.out, features) for seed in seeds]
-    tables("Ladder", ROWS, results)
+    tables("Ladder", rows, results)
 
 
 def curve(options: argparse.Namespace) -> None:
@@ -299,6 +305,7 @@ def main() -> None:
     parser.add_argument("what", choices=("ladder", "curve", "disturbed"))
     parser.add_argument("data", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="rows of `ladder`; all by default")
     parser.add_argument("--recipe", default="east/lite0", help="recipe of `disturbed`")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE, settings of `disturbed`")
     parser.add_argument("--out", type=Path, default=Path("east_runs"))

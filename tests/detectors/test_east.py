@@ -14,7 +14,9 @@ from tiny import TINY
 from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
 from andon.datasets import open_dataset
+from andon.detectors import east
 from andon.detectors._recipes import load_recipe, resolve
+from andon.detectors._saving import load_detector
 from andon.detectors.east import EAST, SHARES, EASTConfig
 from andon.layers.augment import disturbed
 from andon.layers.gaussians import PositionGaussians
@@ -138,6 +140,22 @@ def test_the_parts_of_the_score_can_be_taken_alone(records: tuple[list, list], f
         assert not found.extras
 
 
+def test_composition_raises_scores_and_is_saved(records: tuple[list, list], tmp_path, monkeypatch):
+    monkeypatch.setattr(east, "COMPOSED", 8)
+    many = [*records[0], *(record for record in records[1] if record.label == 0)]
+    settings = {"threshold_scores": "held_out", "bank": 50}
+    alone = EAST(tiny(**settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))
+    found = EAST(tiny(composition=True, **settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))
+    before, after = list(alone.scan(many)), list(found.scan(many))
+    for old, new in zip(before, after, strict=True):
+        whole = max(old.raw_score, new.extras["composition"])
+        assert new.raw_score == pytest.approx(whole, rel=1e-4, abs=1e-4)
+    assert any(new.raw_score > old.raw_score + 0.01 for old, new in zip(before, after, strict=True))
+    found.save(tmp_path)
+    again = list(load_detector(tmp_path).scan(many[:3]))
+    assert [one.raw_score for one in again] == pytest.approx([one.raw_score for one in after[:3]], rel=1e-5)
+
+
 def test_learning_without_cross_fitting_gives_the_same_detector(records: tuple[list, list], fitted: EAST):
     held_out = EAST(tiny(threshold_scores="held_out"))
     held_out.fit(sorted(records[0], key=lambda record: record.id), records[0][:4], trainer=Trainer(seed=3))
@@ -181,3 +199,9 @@ def test_what_cannot_work_is_said(records: tuple[list, list]):
         EAST(tiny(memory_gib=1e-4)).fit(records[0])
     with pytest.raises(DataError, match="good pictures"):
         EAST(tiny()).fit(records[0][:2])
+    with pytest.raises(ConfigError, match="use score=both"):
+        EAST(tiny(composition=True, score="gaussian"))
+    with pytest.raises(ConfigError, match="squares of 2 x 2 blocks"):
+        EAST(tiny(composition=True, block=16))
+    with pytest.raises(DataError, match="at least 30 training pictures"):
+        EAST(tiny(composition=True, threshold_scores="held_out")).fit(records[0][:7], records[0][7:])

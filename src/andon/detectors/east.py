@@ -9,6 +9,9 @@ the density in closed form: no student, no flow, no epochs. Two distances of eac
 - *neighbour*: the distance to the nearest patch of a coreset of good images, wherever in the image it was, as in PatchCore (arXiv
   2106.08265).
 
+With `composition` a third looks at the whole image: what a linear autoencoder of good images cannot rebuild, in place of
+EfficientAD's autoencoder, for parts that are missing or in the wrong combination.
+
 Each distance is standardised by its mean and deviation over cells of good images. Each training image is read twice, as it is and
 in other light, shifted by a few pixels and compressed, since a line changes so too. Formulas: ``docs/reference/models/east.md``;
 what was tried: ``docs/results/east.md``.
@@ -17,7 +20,7 @@ what was tried: ``docs/results/east.md``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -34,6 +37,7 @@ from andon.detectors._config import ClosedFormConfig
 from andon.layers.augment import disturbed
 from andon.layers.coreset import greedy_centres
 from andon.layers.gaussians import PositionGaussians, mahalanobis
+from andon.layers.linear_autoencoder import WholeImages
 from andon.layers.neighbours import nearest
 from andon.layers.patches import ConcatEmbedding
 from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
@@ -50,6 +54,8 @@ CANDIDATES = 50_000
 """Patches of good images that the coreset is selected from, the same number of each image."""
 SAMPLE = 5_000
 """Of these, patches whose distances from the coreset standardise the neighbour distance."""
+COMPOSED = 30
+"""Images that `composition` needs."""
 
 
 class EASTConfig(ClosedFormConfig):
@@ -70,6 +76,8 @@ class EASTConfig(ClosedFormConfig):
     """Patches in the coreset, at most."""
     copies: bool = True
     """Learn from a copy of each training image too: in other light, shifted, and every other one compressed."""
+    composition: bool = False
+    """See parts that are missing or in the wrong combination too, by a linear autoencoder of whole images."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
 
@@ -82,6 +90,20 @@ class _Seen:
     """Sums over all of them; None where the score needs no Gaussian."""
     patches: Mapping[int, Tensor]
     """(n, d) patches drawn from each image and its copy, by its position."""
+    wholes: Mapping[int, Tensor]
+    """(V, D) of each image and its copy, by its position; empty where the score needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """Cells of images that the share was not learned from, in some blocks."""
+
+    cells: Tensor
+    """(n, p, d)"""
+    gaussian: Tensor
+    """(n, p) their Gaussian distance by what the other images teach."""
+    inspected: Tensor
+    """(n, p)"""
 
 
 class EAST(ClosedForm):
@@ -103,10 +125,9 @@ class EAST(ClosedForm):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
         "high-resolution": {"extractor.image_size": 512},
-        "low-resolution": {"extractor.image_size": 256},
+        "composition": {"composition": True},
         "neighbour": {"score": "neighbour"},
     }
-    fewest_images = 3
     reads_again = True
 
     def __init__(self, config: EASTConfig | None = None, *, pretrained: bool = True) -> None:
@@ -129,8 +150,24 @@ class EAST(ClosedForm):
         self.register_buffer("bank_", torch.empty(0, size))
         self.register_buffer("statistics_", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
         self.register_buffer("common_", torch.tensor(c.common or 0.0))
+        self.fewest_images = COMPOSED if c.composition else 3
+        self.composition = self._create_composition() if c.composition else None
         self.used_weights = weight_lines(self.extractor)
         self.eval()
+
+    def _create_composition(self) -> WholeImages:
+        c = self.config
+        _, height, width = self.embedding.shape
+        if c.score != "both":
+            raise ConfigError(
+                f"composition=true stands beside both distances, not score={c.score}: use score=both"
+            )
+        if height % (2 * c.block) or width % (2 * c.block):
+            raise ConfigError(
+                f"composition=true takes squares of 2 x 2 blocks, but {height} x {width} cells do not divide into those of "
+                f"block={c.block}: choose another block or extractor.image_size"
+            )
+        return WholeImages(self.embedding.shape, c.block)
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -149,7 +186,12 @@ class EAST(ClosedForm):
             "gaussian": f"standardised {gaussian}",
             "neighbour": f"standardised {neighbour}",
         }
-        return f"largest cell of: {of[self.config.score]}"
+        whole = (
+            ", or distance of its square from what the whole image makes likely"
+            if self.config.composition
+            else ""
+        )
+        return f"largest cell of: {of[self.config.score]}{whole}"
 
     # Learning ------------------------------------------------------------------------------------------------------
 
@@ -174,7 +216,7 @@ class EAST(ClosedForm):
 
     def estimate(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> None:
         seen = self._read(features, chosen, trainer)
-        self._learn_from(features, seen.gaussians, seen.patches, chosen, trainer)
+        self._learn_from(features, seen, chosen, trainer)
 
     def estimate_without(
         self, features: KeptFeatures, folds: Sequence[Sequence[int]], trainer: Trainer
@@ -186,9 +228,9 @@ class EAST(ClosedForm):
             left_out = set(fold)
             rest = [k for k in everything if k not in left_out]
             sums = None if seen.gaussians is None else self._without(seen.gaussians, features, fold)
-            self._learn_from(features, sums, seen.patches, rest, trainer)
+            self._learn_from(features, replace(seen, gaussians=sums), rest, trainer)
             yield
-        self._learn_from(features, seen.gaussians, seen.patches, everything, trainer)
+        self._learn_from(features, seen, everything, trainer)
 
     def _read(self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer) -> _Seen:
         """Sums and patches of the chosen images."""
@@ -200,18 +242,21 @@ class EAST(ClosedForm):
         )
         drawn = -(-CANDIDATES // len(chosen))
         patches: dict[int, Tensor] = {}
+        wholes: dict[int, Tensor] = {}
         with trainer.timed("features"):
             for batch in features.batches(chosen, "reading features"):
                 if gaussians is not None:
                     gaussians.add(batch.flatten(0, 1))
                 for row in batch:  # (V, P, d)
                     k = chosen[len(patches)]
+                    if self.composition is not None:
+                        wholes[k] = self.composition.whole(row)
                     inspected = row[:, self._inspected(features.records[k]).to(row.device)].flatten(0, 1)
                     if drawn < len(inspected):
                         order = torch.randperm(len(inspected), generator=seeded(trainer.seed, "patches", k))
                         inspected = inspected[order[:drawn].to(row.device)]
                     patches[k] = inspected
-        return _Seen(gaussians, patches)
+        return _Seen(gaussians, patches, wholes)
 
     def _without(
         self, gaussians: PositionGaussians, features: KeptFeatures, left_out: Sequence[int]
@@ -222,28 +267,33 @@ class EAST(ClosedForm):
     def _learn_from(
         self,
         features: KeptFeatures,
-        gaussians: PositionGaussians | None,
-        patches: Mapping[int, Tensor],
+        seen: _Seen,
         chosen: Sequence[int],
         trainer: Trainer,
     ) -> None:
-        """Learn from the chosen images, of which `gaussians` has the sums; float32 sums cannot be used afterwards."""
-        if gaussians is not None:
+        """Learn from the chosen images, of which `seen` has the sums; float32 sums cannot be used afterwards."""
+        held_out = None
+        if seen.gaussians is not None:
             with trainer.timed("covariances"):
-                self._choose_share(features, gaussians, chosen)
-                self.mean_ = gaussians.mean.float()
-                self.whitening_ = gaussians.whitening(self.config.regularisation, float(self.common_))
+                held_out = self._choose_share(features, seen.gaussians, chosen)
+                self.mean_ = seen.gaussians.mean.float()
+                self.whitening_ = seen.gaussians.whitening(self.config.regularisation, float(self.common_))
         if self.config.score != "gaussian":
             with trainer.timed("coreset"):
-                candidates = torch.cat([patches[k] for k in chosen])
+                candidates = torch.cat([seen.patches[k] for k in chosen])
                 self.bank_ = candidates[greedy_centres(candidates, min(self.config.bank, len(candidates)))]
                 sample = candidates[:: -(-len(candidates) // SAMPLE)]
                 self._standardise(1, nearest(sample, self.bank_).distance)
+        if self.composition is not None and held_out is not None:
+            with trainer.timed("composition"):
+                self.composition.learn(
+                    torch.stack([seen.wholes[k] for k in chosen]), self._largest_sums(held_out)
+                )
 
     def _choose_share(
         self, features: KeptFeatures, gaussians: PositionGaussians, chosen: Sequence[int]
-    ) -> None:
-        """The share of the common covariance at which images that are left out have the largest likelihood.
+    ) -> _HeldOut:
+        """Choose the share of the common covariance at which images that are left out have the largest likelihood.
 
         Mean and deviation of the Gaussian distance are those of their cells.
         """
@@ -260,17 +310,25 @@ class EAST(ClosedForm):
         seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
         seen = some(seen[..., None])[..., 0]
         mean = rest.mean.float()
-        best = torch.inf
+        best, kept = torch.inf, cells.new_zeros(cells.shape[:2])
         for share in SHARES if self.config.common is None else (self.config.common,):
             whitening = rest.whitening(self.config.regularisation, share, in_place=False)
-            distances = mahalanobis(cells, mean, whitening)[seen]
+            distances = mahalanobis(cells, mean, whitening)
             log_determinant = -whitening.diagonal(dim1=1, dim2=2).log().sum(1).mean()
-            loss = float(0.5 * distances.square().mean() + log_determinant)
+            loss = float(0.5 * distances[seen].square().mean() + log_determinant)
             if loss >= best:
                 break
-            best = loss
+            best, kept = loss, distances
             self.common_.fill_(share)
-            self._standardise(0, distances)
+            self._standardise(0, distances[seen])
+        return _HeldOut(cells, kept, seen)
+
+    def _largest_sums(self, held_out: _HeldOut) -> Tensor:
+        """(n,) largest sum of both distances of each image that was left out."""
+        neighbour = nearest(held_out.cells.flatten(0, 1), self.bank_).distance.view_as(held_out.gaussian)
+        sums = torch.stack(self._standardised(held_out.gaussian, neighbour)).sum(0)
+        largest = sums.masked_fill(~held_out.inspected, -torch.inf).amax(1)
+        return largest[largest.isfinite()]
 
     def _standardise(self, kind: int, distances: Tensor) -> None:
         """Keep mean and deviation of the Gaussian (0) or neighbour (1) distances of good cells."""
@@ -327,13 +385,17 @@ class EAST(ClosedForm):
         return gaussian, neighbour
 
     def analyse_features(self, features: Tensor) -> Analysis:
-        mean, deviation = self.statistics_.unbind(1)
-        gaussian, neighbour = (
-            (distances - mean[kind]) / deviation[kind]
-            for kind, distances in enumerate(self.distances(features))
-        )
+        gaussian, neighbour = self._standardised(*self.distances(features))
         cells = {"both": gaussian + neighbour, "gaussian": gaussian, "neighbour": neighbour}[
             self.config.score
         ]
         others = {"gaussian": gaussian.amax(1), "neighbour": neighbour.amax(1)}
+        if self.composition is not None:
+            whole = self.composition(features)
+            cells, others["composition"] = torch.maximum(cells, whole), whole.amax(1)
         return Analysis(self.in_place(cells), cells.amax(1), others if self.config.score == "both" else {})
+
+    def _standardised(self, gaussian: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
+        """Both distances, each less its mean on good images and over its deviation."""
+        mean, deviation = self.statistics_.unbind(1)
+        return (gaussian - mean[0]) / deviation[0], (neighbour - mean[1]) / deviation[1]

@@ -87,8 +87,9 @@ def choose(
 ) -> tuple[Recipe, Choice]:
     """The recipe with the settings of the chosen variant; `folder` and those in it hold labelled anomalous images.
 
-    Raises `DataError` for fewer than `FEWEST`, for images that the data set learns from or tests on, and `ConfigError` for a
-    detector without variants or with held-out scores.
+    A variant that cannot learn from these images is left out. Raises `DataError` for fewer than `FEWEST`, for
+    images that the data set learns from or tests on, and `ConfigError` for a detector without variants or with held-out
+    scores.
     """
     from andon.nn.training import Trainer
 
@@ -99,7 +100,12 @@ def choose(
     for name, variant in variants.items():
         detector = create(variant)
         trainer = Trainer(seed=recipe.seed, device=device, precision=recipe.precision, progress=progress)
-        detector.fit(dataset.train, trainer=trainer, region=region)
+        try:
+            detector.fit(dataset.train, trainer=trainer, region=region)
+        except DataError:
+            if not bad:
+                raise
+            continue  # too few images for this variant; the default could learn from them
         found = detector.scan(with_region(records, region))
         bad[name] = np.array([one.raw_score for one in found])
         good[name] = np.array(detector.fitted().scores)
@@ -109,7 +115,7 @@ def choose(
     chosen, gain = decide(good, bad, [order[k::FOLDS] for k in range(FOLDS)])
     images = {str(record.image.resolve()): file_digest(record.image) for record in records}
     settings = detector_class(recipe.detector).variants[chosen]
-    ranked = {name: _auroc(good[name], bad[name]) for name in variants}
+    ranked = {name: _auroc(good[name], bad[name]) for name in bad}
     return variants[chosen], Choice(chosen, settings, ranked, gain, images)
 
 
