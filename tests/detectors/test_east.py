@@ -203,5 +203,5 @@ def test_what_cannot_work_is_said(records: tuple[list, list]):
         EAST(tiny(composition=True, score="gaussian"))
     with pytest.raises(ConfigError, match="squares of 2 x 2 blocks"):
         EAST(tiny(composition=True, block=16))
-    with pytest.raises(DataError, match="at least 30 training pictures"):
+    with pytest.raises(DataError, match="at least 20 training pictures"):
         EAST(tiny(composition=True, threshold_scores="held_out")).fit(records[0][:7], records[0][7:])

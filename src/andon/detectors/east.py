@@ -54,7 +54,7 @@ CANDIDATES = 50_000
 """Patches of good images that the coreset is selected from, the same number of each image."""
 SAMPLE = 5_000
 """Of these, patches whose distances from the coreset standardise the neighbour distance."""
-COMPOSED = 30
+COMPOSED = 20
 """Images that `composition` needs."""
 
 
