@@ -186,11 +186,7 @@ class EAST(ClosedForm):
             "gaussian": f"standardised {gaussian}",
             "neighbour": f"standardised {neighbour}",
         }
-        whole = (
-            ", or distance of its square from what the whole image makes likely"
-            if self.config.composition
-            else ""
-        )
+        whole = ", or distance from what the whole image makes likely" if self.config.composition else ""
         return f"largest cell of: {of[self.config.score]}{whole}"
 
     # Learning ------------------------------------------------------------------------------------------------------
