@@ -74,8 +74,7 @@ class WholeImages(nn.Module):
         squares = self._distances(remains) * self.level_[0] + self.level_[1]
         squares = squares.view(-1, self.rows, 1, self.columns, 1)
         blocks = squares.expand(-1, -1, 2, -1, 2).reshape(-1, 4 * self.rows * self.columns, 1)
-        cells_of = blocks.expand(-1, -1, self.block**2)
-        return cells_of.flatten(1)
+        return blocks.expand(-1, -1, self.block**2).flatten(1)
 
     def _distances(self, remains: Tensor) -> Tensor:
         """(B, D) what remains of whole images to the root mean square of each square (B, squares)."""
@@ -128,7 +127,8 @@ def principal_axes(x: Tensor, count: int) -> Tensor:
     From the eigenvectors of the N x N products: images are fewer than numbers.
     """
     vectors = torch.linalg.eigh((x @ x.T).double()).eigenvectors[:, -count:].flip(1).to(x.dtype)
-    return torch.linalg.qr(x.T @ vectors).Q.T
+    axes: Tensor = torch.linalg.qr(x.T @ vectors).Q.T
+    return axes
 
 
 def remainder(x: Tensor, axes: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ def choose(
     variants = _variants(recipe)
     records = _labelled(folder, dataset)
     region = read_region(recipe.region) if recipe.region is not None else None
-    bad, good = {}, {}
+    bad: dict[str, Scores] = {}
+    good: dict[str, Scores] = {}
     for name, variant in variants.items():
         detector = create(variant)
         trainer = Trainer(seed=recipe.seed, device=device, precision=recipe.precision, progress=progress)
