@@ -114,12 +114,18 @@ def test_openvino_answers_as_the_detector(detector, network, tmp_path):
 
 
 @pytest.mark.slow
-def test_lite0_answers_alike_in_every_runtime(tmp_path):
-    """ImageNet weights, at a size at which `same` padding is one-sided."""
-    files = [write_picture(tmp_path / f"{k}.png", texture(k)) for k in range(8)]
+@pytest.mark.parametrize(
+    ("name", "images", "settings"),
+    [
+        ("patchcore", 8, {"extractor__image_size": 72}),  # `same` padding is one-sided
+        ("east", 24, {"extractor__image_size": 64, "composition": True, "threshold_scores": "held_out"}),
+    ],
+)
+def test_lite0_answers_alike_in_every_runtime(tmp_path, name, images, settings):
+    files = [write_picture(tmp_path / f"{k}.png", texture(k)) for k in range(images)]
     good = [Record(file, file.stem, label=0) for file in files]
-    detector = create("patchcore", "lite0", extractor__image_size=72)
-    detector.fit(good[:5], validation=good[5:])
+    detector = create(name, "lite0", **settings)
+    detector.fit(good[:-3], validation=good[-3:])
     found = export(detector, tmp_path / "cloth.onnx")
     assert found.difference < 1e-3
     scratched = texture(9, 131)

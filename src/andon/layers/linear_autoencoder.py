@@ -78,7 +78,7 @@ class WholeImages(nn.Module):
 
     def _distances(self, remains: Tensor) -> Tensor:
         """(B, D) what remains of whole images to the root mean square of each square (B, squares)."""
-        return remains.view(len(remains), self.size, -1).square().mean(1).sqrt()
+        return remains.view(-1, self.size, self.rows * self.columns).square().mean(1).sqrt()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
         """PyTorch's own, with as many axes as there are in what is loaded."""
