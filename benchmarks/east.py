@@ -52,7 +52,7 @@ class Row:
     """Row whose image AUROC is taken away from this one's."""
 
 
-PLAIN: Mapping[str, Any] = {"copies": False}
+PLAIN: Mapping[str, Any] = {"copies": False, "composition": False}
 ROWS = {
     "one covariance for all places, 256 px": Row(
         "east/lite0-256", {**PLAIN, "score": "gaussian", "common": 1.0}
@@ -62,13 +62,13 @@ ROWS = {
     ),
     "nearest patch of a coreset added": Row("east/lite0-256", PLAIN, "a covariance of each block"),
     "384 px": Row("east/lite0", PLAIN, "nearest patch of a coreset added"),
-    "disturbed copies (EAST)": Row("east/lite0", {}, "384 px"),
-    "composition": Row("east/lite0", {"composition": True}, "disturbed copies (EAST)"),
+    "disturbed copies": Row("east/lite0", {"composition": False}, "384 px"),
+    "composition (EAST)": Row("east/lite0", {}, "disturbed copies"),
     "EAST at 256 px": Row("east/lite0-256", {}, "nearest patch of a coreset added"),
-    "the Gaussian alone": Row("east/lite0", {"score": "gaussian"}, "disturbed copies (EAST)"),
-    "the neighbour alone": Row("east/lite0", {"score": "neighbour"}, "disturbed copies (EAST)"),
-    "PatchCore 1 %, 256 px": Row("patchcore/lite0", {}, "disturbed copies (EAST)"),
-    "PaDiM, regularised, 256 px": Row("padim/lite0", {}, "disturbed copies (EAST)"),
+    "the Gaussian alone": Row("east/lite0", {"score": "gaussian"}, "composition (EAST)"),
+    "the neighbour alone": Row("east/lite0", {"score": "neighbour"}, "composition (EAST)"),
+    "PatchCore 1 %, 256 px": Row("patchcore/lite0", {}, "composition (EAST)"),
+    "PaDiM, regularised, 256 px": Row("padim/lite0", {}, "composition (EAST)"),
 }
 CURVE = {"EAST": Row("east/lite0"), "PatchCore 1 %, 256 px": Row("patchcore/lite0", {}, "EAST")}
 

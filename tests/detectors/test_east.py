@@ -141,11 +141,11 @@ def test_the_parts_of_the_score_can_be_taken_alone(records: tuple[list, list], f
 
 
 def test_composition_raises_scores_and_is_saved(records: tuple[list, list], tmp_path, monkeypatch):
-    monkeypatch.setattr(east, "COMPOSED", 8)
+    monkeypatch.setattr(east, "FEWEST", 8)
     many = [*records[0], *(record for record in records[1] if record.label == 0)]
     settings = {"threshold_scores": "held_out", "bank": 50}
-    alone = EAST(tiny(**settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))
-    found = EAST(tiny(composition=True, **settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))
+    alone = EAST(tiny(composition=False, **settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))
+    found = EAST(tiny(**settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))
     before, after = list(alone.scan(many)), list(found.scan(many))
     for old, new in zip(before, after, strict=True):
         whole = max(old.raw_score, new.extras["composition"])
@@ -154,6 +154,8 @@ def test_composition_raises_scores_and_is_saved(records: tuple[list, list], tmp_
     found.save(tmp_path)
     again = list(load_detector(tmp_path).scan(many[:3]))
     assert [one.raw_score for one in again] == pytest.approx([one.raw_score for one in after[:3]], rel=1e-5)
+    assert not found.fit(many[:6], many[6:8], trainer=Trainer(seed=3)).composes  # too few
+    assert EAST(tiny(score="gaussian")).composition is None
 
 
 def test_learning_without_cross_fitting_gives_the_same_detector(records: tuple[list, list], fitted: EAST):
@@ -199,9 +201,3 @@ def test_what_cannot_work_is_said(records: tuple[list, list]):
         EAST(tiny(memory_gib=1e-4)).fit(records[0])
     with pytest.raises(DataError, match="good pictures"):
         EAST(tiny()).fit(records[0][:2])
-    with pytest.raises(ConfigError, match="use score=both"):
-        EAST(tiny(composition=True, score="gaussian"))
-    with pytest.raises(ConfigError, match="squares of 2 x 2 blocks"):
-        EAST(tiny(composition=True, block=16))
-    with pytest.raises(DataError, match="at least 20 training pictures"):
-        EAST(tiny(composition=True, threshold_scores="held_out")).fit(records[0][:7], records[0][7:])

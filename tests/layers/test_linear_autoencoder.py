@@ -19,7 +19,7 @@ def planted(n: int, size: int, rank: int, seed: int = 0) -> torch.Tensor:
 
 def test_axes_are_those_of_the_singular_value_decomposition():
     x = planted(30, 50, 6)[:, 0]
-    found = principal_axes(x, 4)
+    found = principal_axes(x, x @ x.T, 4)
     expected = np.linalg.svd(x.double().numpy(), full_matrices=False)[2][:4]
     np.testing.assert_allclose(np.abs(found.double().numpy() @ expected.T), np.eye(4), atol=1e-4)
     rest = remainder(x, found).double().numpy()
@@ -103,3 +103,5 @@ def test_what_is_loaded_has_its_own_number_of_axes(learned: tuple[WholeImages, t
     other = WholeImages((40, 8, 8), block=2)
     other.load_state_dict(network.state_dict())
     torch.testing.assert_close(other(cells), network(cells))
+    other.load_state_dict({})
+    assert not other.is_learned

@@ -70,7 +70,7 @@ class Detector(Predictor, nn.Module):
     """Whether learning costs so little that it can be repeated without each fold of the good images (`cross_fit`)."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Changes of settings by name, the default (none) first, among which labelled anomalous images may choose."""
-    fewest_images: int = 1
+    fewest_images: ClassVar[int] = 1
     """Good images that `learn` needs."""
     one_at_a_time: ClassVar[bool] = False
     """Whether `analyse` goes through a batch image by image, so that an exported network takes one at a time."""

@@ -1,16 +1,16 @@
 """EAST: a regularised Gaussian at each place of the image, and the nearest neighbour among patches of good images.
 
 The successor of EfficientAD-AST. It keeps that model's idea, the likelihood of features under a density of good images, and fits
-the density in closed form: no student, no flow, no epochs. Two distances of each cell of the feature map are added:
+the density in closed form: no student, no flow, no epochs. Two distances of each cell of the feature map are added, and a third
+may raise the sum:
 
 - *Gaussian*: the Mahalanobis distance from what good images show at this place, as in PaDiM (arXiv 2011.08785). Neighbouring
   cells share a covariance, which is drawn towards the common one of all cells (Friedman, JASA 84, 1989). How far is chosen by
   the likelihood of held-out good images.
 - *neighbour*: the distance to the nearest patch of a coreset of good images, wherever in the image it was, as in PatchCore (arXiv
   2106.08265).
-
-With `composition` a third looks at the whole image: what a linear autoencoder of good images cannot rebuild, in place of
-EfficientAD's autoencoder, for parts that are missing or in the wrong combination.
+- *composition*: what a linear autoencoder of whole images, in the place of EfficientAD's autoencoder, cannot rebuild: parts that
+  are missing or in the wrong combination.
 
 Each distance is standardised by its mean and deviation over cells of good images. Each training image is read twice, as it is and
 in other light, shifted by a few pixels and compressed, since a line changes so too. Formulas: ``docs/reference/models/east.md``;
@@ -37,7 +37,7 @@ from andon.detectors._config import ClosedFormConfig
 from andon.layers.augment import disturbed
 from andon.layers.coreset import greedy_centres
 from andon.layers.gaussians import PositionGaussians, mahalanobis
-from andon.layers.linear_autoencoder import WholeImages
+from andon.layers.linear_autoencoder import FEWEST, WholeImages
 from andon.layers.neighbours import nearest
 from andon.layers.patches import ConcatEmbedding
 from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
@@ -54,8 +54,6 @@ CANDIDATES = 50_000
 """Patches of good images that the coreset is selected from, the same number of each image."""
 SAMPLE = 5_000
 """Of these, patches whose distances from the coreset standardise the neighbour distance."""
-COMPOSED = 20
-"""Images that `composition` needs."""
 
 
 class EASTConfig(ClosedFormConfig):
@@ -76,8 +74,9 @@ class EASTConfig(ClosedFormConfig):
     """Patches in the coreset, at most."""
     copies: bool = True
     """Learn from a copy of each training image too: in other light, shifted, and every other one compressed."""
-    composition: bool = False
-    """See parts that are missing or in the wrong combination too, by a linear autoencoder of whole images."""
+    composition: bool = True
+    """See parts that are missing or in the wrong combination too, by a linear autoencoder of whole images. Takes part where the
+    score is `both`, the cells divide into squares of 2 x 2 blocks, and there are 25 images."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
 
@@ -125,9 +124,10 @@ class EAST(ClosedForm):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
         "high-resolution": {"extractor.image_size": 512},
-        "composition": {"composition": True},
+        "structural": {"composition": False},
         "neighbour": {"score": "neighbour"},
     }
+    fewest_images = 3
     reads_again = True
 
     def __init__(self, config: EASTConfig | None = None, *, pretrained: bool = True) -> None:
@@ -150,24 +150,17 @@ class EAST(ClosedForm):
         self.register_buffer("bank_", torch.empty(0, size))
         self.register_buffer("statistics_", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
         self.register_buffer("common_", torch.tensor(c.common or 0.0))
-        self.fewest_images = COMPOSED if c.composition else 3
-        self.composition = self._create_composition() if c.composition else None
+        self.composition = self._whole_images()
+        self._composes = False
         self.used_weights = weight_lines(self.extractor)
         self.eval()
 
-    def _create_composition(self) -> WholeImages:
+    def _whole_images(self) -> WholeImages | None:
+        """The linear autoencoder, where the settings have one."""
         c = self.config
         _, height, width = self.embedding.shape
-        if c.score != "both":
-            raise ConfigError(
-                f"composition=true stands beside both distances, not score={c.score}: use score=both"
-            )
-        if height % (2 * c.block) or width % (2 * c.block):
-            raise ConfigError(
-                f"composition=true takes squares of 2 x 2 blocks, but {height} x {width} cells do not divide into those of "
-                f"block={c.block}: choose another block or extractor.image_size"
-            )
-        return WholeImages(self.embedding.shape, c.block)
+        fits = c.score == "both" and not height % (2 * c.block) and not width % (2 * c.block)
+        return WholeImages(self.embedding.shape, c.block) if c.composition and fits else None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -186,14 +179,22 @@ class EAST(ClosedForm):
             "gaussian": f"standardised {gaussian}",
             "neighbour": f"standardised {neighbour}",
         }
-        whole = ", or distance from what the whole image makes likely" if self.config.composition else ""
+        whole = ", or distance from what the whole image makes likely" if self.composes else ""
         return f"largest cell of: {of[self.config.score]}{whole}"
+
+    @property
+    def composes(self) -> bool:
+        """Whether composition was learned."""
+        return self.composition is not None and self.composition.is_learned
 
     # Learning ------------------------------------------------------------------------------------------------------
 
     def begin(self, images: int, trainer: Trainer) -> None:
-        """Refuse too few images, and what does not fit into memory."""
+        """Refuse too few images, and what does not fit into memory; say whether composition takes part in all folds."""
         size, height, width = self.embedding.shape
+        self._composes = self.composition is not None and images >= FEWEST
+        if self.composition is not None:
+            self.composition.forget()
         if images < self.fewest_images:
             raise DataError(
                 f"east needs at least {self.fewest_images} training pictures, since it compares good pictures with each other; "
@@ -245,7 +246,7 @@ class EAST(ClosedForm):
                     gaussians.add(batch.flatten(0, 1))
                 for row in batch:  # (V, P, d)
                     k = chosen[len(patches)]
-                    if self.composition is not None:
+                    if self.composition is not None and self._composes:
                         wholes[k] = self.composition.whole(row)
                     inspected = row[:, self._inspected(features.records[k]).to(row.device)].flatten(0, 1)
                     if drawn < len(inspected):
@@ -280,7 +281,7 @@ class EAST(ClosedForm):
                 self.bank_ = candidates[greedy_centres(candidates, min(self.config.bank, len(candidates)))]
                 sample = candidates[:: -(-len(candidates) // SAMPLE)]
                 self._standardise(1, nearest(sample, self.bank_).distance)
-        if self.composition is not None and held_out is not None:
+        if self.composition is not None and held_out is not None and self._composes:
             with trainer.timed("composition"):
                 self.composition.learn(
                     torch.stack([seen.wholes[k] for k in chosen]), self._largest_sums(held_out)
@@ -386,7 +387,7 @@ class EAST(ClosedForm):
             self.config.score
         ]
         others = {"gaussian": gaussian.amax(1), "neighbour": neighbour.amax(1)}
-        if self.composition is not None:
+        if self.composition is not None and self.composition.is_learned:
             whole = self.composition(features)
             cells, others["composition"] = torch.maximum(cells, whole), whole.amax(1)
         return Analysis(self.in_place(cells), cells.amax(1), others if self.config.score == "both" else {})

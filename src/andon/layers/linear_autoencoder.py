@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEWEST = 25
+"""Images to learn from, at least."""
 MOST_AXES = 100
 """A model holds no more of them."""
 FOLDS = 4
@@ -49,6 +51,14 @@ class WholeImages(nn.Module):
         self.register_buffer("axes_", torch.empty(0, size * self.rows * self.columns))
         self.register_buffer("level_", torch.zeros(2))
 
+    @property
+    def is_learned(self) -> bool:
+        return len(self.axes_) > 0
+
+    def forget(self) -> None:
+        """Back to having learned none."""
+        self.axes_ = self.axes_[:0]
+
     def whole(self, cells: Tensor) -> Tensor:
         """(B, P, d) cells to whole images (B, D)."""
         blocks = cells.view(-1, 2 * self.rows, 2 * self.columns, self.block**2, self.size).mean(3)
@@ -81,10 +91,11 @@ class WholeImages(nn.Module):
         return remains.view(-1, self.size, self.rows * self.columns).square().mean(1).sqrt()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """PyTorch's own, with as many axes as there are in what is loaded."""
+        """PyTorch's own, with as many axes as there are in what is loaded; a state without them is one that has learned none."""
+        axes = state_dict.get(f"{prefix}axes_", torch.empty(0, self.coder_.shape[1]))
+        self.axes_ = torch.empty_like(axes, device=self.coder_.device)
         if f"{prefix}axes_" in state_dict:
-            self.axes_ = torch.empty_like(state_dict[f"{prefix}axes_"], device=self.coder_.device)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+            super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +116,29 @@ class Coder:
 
 def fit_coder(x: Tensor) -> Coder:
     """The coder of (N, V, D) vectors: V views of each of N images, the first of which is the image as it is; N >= 2."""
-    n, _, size = x.shape
+    n, views, size = x.shape
     mean = x.flatten(0, 1).mean(0)
     deviation = (x - mean).square().flatten(0, 1).mean(0).sqrt()
     scale = 1 / (deviation + (LEAST_DEVIATION * deviation.square().mean().sqrt()).clamp_min(1e-6))
-    x = (x - mean) * scale
+    x = ((x - mean) * scale).flatten(0, 1)
+    products = x @ x.T
     count = min(n // 2, size // 2, MOST_AXES)
     left_out = torch.zeros(n, size, device=x.device)
-    positions = torch.arange(n, device=x.device)
+    fold_of = torch.arange(n, device=x.device) % FOLDS
     for fold in range(min(FOLDS, n)):
-        chosen = positions % FOLDS == fold
-        axes = principal_axes(x[~chosen].flatten(0, 1), count)
-        left_out[chosen] = remainder(x[chosen, 0], axes)
+        rest = (fold_of != fold).repeat_interleave(views)
+        axes = principal_axes(x[rest], products[rest][:, rest], count)
+        left_out[fold_of == fold] = remainder(x[::views][fold_of == fold], axes)
     spread = left_out.square().mean(0).clamp_min(LEAST_VARIANCE).sqrt()
-    return Coder(mean, scale, principal_axes(x.flatten(0, 1), count), spread, left_out / spread)
+    return Coder(mean, scale, principal_axes(x, products, count), spread, left_out / spread)
 
 
-def principal_axes(x: Tensor, count: int) -> Tensor:
-    """(count, D) orthonormal rows, the axes of largest variance of (N, D) vectors around 0; fewer where N is smaller.
+def principal_axes(x: Tensor, products: Tensor, count: int) -> Tensor:
+    """(count, D) orthonormal rows, the axes of largest variance of (N, D) vectors around 0; N >= count.
 
-    From the eigenvectors of the N x N products: images are fewer than numbers.
+    From the eigenvectors of their `products` (N, N), since images are fewer than numbers.
     """
-    vectors = torch.linalg.eigh((x @ x.T).double()).eigenvectors[:, -count:].flip(1).to(x.dtype)
+    vectors = torch.linalg.eigh(products.double()).eigenvectors[:, -count:].flip(1).to(x.dtype)
     axes: Tensor = torch.linalg.qr(x.T @ vectors).Q.T
     return axes
 

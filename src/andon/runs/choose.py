@@ -87,26 +87,19 @@ def choose(
 ) -> tuple[Recipe, Choice]:
     """The recipe with the settings of the chosen variant; `folder` and those in it hold labelled anomalous images.
 
-    A variant that cannot learn from these images is left out. Raises `DataError` for fewer than `FEWEST`, for
-    images that the data set learns from or tests on, and `ConfigError` for a detector without variants or with held-out
-    scores.
+    Raises `DataError` for fewer than `FEWEST`, for images that the data set learns from or tests on, and `ConfigError` for a
+    detector without variants or with held-out scores.
     """
     from andon.nn.training import Trainer
 
     variants = _variants(recipe)
     records = _labelled(folder, dataset)
     region = read_region(recipe.region) if recipe.region is not None else None
-    bad: dict[str, Scores] = {}
-    good: dict[str, Scores] = {}
+    bad, good = {}, {}
     for name, variant in variants.items():
         detector = create(variant)
         trainer = Trainer(seed=recipe.seed, device=device, precision=recipe.precision, progress=progress)
-        try:
-            detector.fit(dataset.train, trainer=trainer, region=region)
-        except DataError:
-            if not bad:
-                raise
-            continue  # too few images for this variant; the default could learn from them
+        detector.fit(dataset.train, trainer=trainer, region=region)
         found = detector.scan(with_region(records, region))
         bad[name] = np.array([one.raw_score for one in found])
         good[name] = np.array(detector.fitted().scores)
@@ -116,7 +109,7 @@ def choose(
     chosen, gain = decide(good, bad, [order[k::FOLDS] for k in range(FOLDS)])
     images = {str(record.image.resolve()): file_digest(record.image) for record in records}
     settings = detector_class(recipe.detector).variants[chosen]
-    ranked = {name: _auroc(good[name], bad[name]) for name in bad}
+    ranked = {name: _auroc(good[name], bad[name]) for name in variants}
     return variants[chosen], Choice(chosen, settings, ranked, gain, images)
 
 
