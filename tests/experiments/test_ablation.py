@@ -85,6 +85,7 @@ def test_rows_of_other_recipes_stand_alone():
         "score": "both",
         "common": None,
         "copies": True,
+        "composition": True,
         "extractor.image_size": 384,
         "precision": "32-true",
     }
