@@ -259,10 +259,10 @@ def cut_all(asked: argparse.Namespace) -> bool:
         with broker(folder) as own:
             values = {"database": database, "mqtt": own.port, "modbus": modbus, "cycle": CYCLE_SECONDS}
             (folder / "line.toml").write_text(SETTINGS.format(model=asked.model.resolve(), **values))
-            with serving(folder, "--config", "line.toml") as (url, http), reading(own.port) as reader:
-                wire = Wire(http)
+            with serving(folder, "--config", "line.toml") as server, reading(own.port) as reader:
+                wire = Wire(server.port)
                 sender = Sender(f"http://127.0.0.1:{wire.port}", photos, asked.rate)
-                watcher = Watcher(url)
+                watcher = Watcher(server.url)
                 plc = PlcProcess(modbus, folder, asked.rate)
                 wait_until_ready(watcher.client)
                 phases = [

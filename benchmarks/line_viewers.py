@@ -37,21 +37,24 @@ def main() -> None:
     asked = parser.parse_args()
     photos = cycle(images(asked.photos))
     found: dict[int, list[tuple[float, float]]] = {0: [], asked.viewers: []}
+    used = dict.fromkeys(found, 0.0)
     asked.folder.mkdir(parents=True, exist_ok=True)
     options = ("--station", f"press={asked.model.resolve()}", "--data", "data")
-    with serving(asked.folder, *options) as (url, _), Client(url) as client:
+    with serving(asked.folder, *options) as server, Client(server.url) as client:
         wait_until_ready(client)
         measure(client, photos, asked.rate, 5.0)
         for _ in range(asked.turns):
             for viewers, times in found.items():
-                with watched(url, viewers):
+                with watched(server.url, viewers):
+                    before = server.processor_seconds()
                     times += measure(client, photos, asked.rate, asked.seconds)
-    print("| viewers | parts | judging p50 ms | p99 ms | answer p50 ms | p99 ms |")
-    print("|---|---|---|---|---|---|")
+                    used[viewers] += server.processor_seconds() - before
+    print("| viewers | parts | judging p50 ms | p99 ms | answer p50 ms | p99 ms | processor ms a part |")
+    print("|---|---|---|---|---|---|---|")
     for viewers, times in found.items():
         judging, answers = (np.percentile(column, (50, 99)) for column in np.array(times).T)
         numbers = " | ".join(f"{value:.1f}" for value in (*judging, *answers))
-        print(f"| {viewers} | {len(times)} | {numbers} |")
+        print(f"| {viewers} | {len(times)} | {numbers} | {1e3 * used[viewers] / len(times):.1f} |")
 
 
 def measure(client: Client, photos: Iterator[Path], rate: float, seconds: float) -> list[tuple[float, float]]:
@@ -67,11 +70,12 @@ def measure(client: Client, photos: Iterator[Path], rate: float, seconds: float)
 
 @contextlib.contextmanager
 def watched(url: str, viewers: int) -> Iterator[None]:
-    """`viewers` connections that read events."""
-    ended = threading.Event()
-    threads = [threading.Thread(target=watch, args=(url, ended)) for _ in range(viewers)]
+    """`viewers` connections that read events, from after the first one on."""
+    begun, ended = threading.Barrier(viewers + 1), threading.Event()
+    threads = [threading.Thread(target=watch, args=(url, begun, ended)) for _ in range(viewers)]
     for thread in threads:
         thread.start()
+    begun.wait()
     try:
         yield
     finally:
@@ -80,12 +84,15 @@ def watched(url: str, viewers: int) -> Iterator[None]:
             thread.join()
 
 
-def watch(url: str, ended: threading.Event) -> None:
+def watch(url: str, begun: threading.Barrier, ended: threading.Event) -> None:
     """Open the page, then read its events; there is one each second."""
     with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as http:
         http.get("/stations/press").raise_for_status()
         with http.stream("GET", "/api/v1/events", params={"station": "press"}) as response:
-            for _ in response.iter_raw():
+            events = response.iter_raw()
+            next(events)
+            begun.wait()
+            for _ in events:
                 if ended.is_set():
                     return
 

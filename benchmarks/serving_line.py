@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -10,21 +11,35 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from andon.client import Client, ClientError
 
 READY_SECONDS = 120.0
 
 
+class Served(NamedTuple):
+    """A running server."""
+
+    url: str
+    port: int
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """Processor time that the process has used (Linux)."""
+        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """`andon serve` in `folder`, with its log in `serve.log`; address and port. It may not be ready yet."""
+def serving(folder: Path, *options: str) -> Iterator[Served]:
+    """`andon serve` in `folder`, with its log in `serve.log`. It may not be ready yet."""
     port = free_port()
     command = [sys.executable, "-m", "andon", "serve", *options, "--port", str(port)]
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stderr=log, stdout=log)
         try:
-            yield f"http://127.0.0.1:{port}", port
+            yield Served(f"http://127.0.0.1:{port}", port, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
