@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from andon.client import Client, ClientError
 
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 
 
 class Served(NamedTuple):
