@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from andon.line.cameras.camera import Camera
 
 app = typer.Typer(no_args_is_help=True, help="Look at the cameras of a line.")
-Kind = Annotated[str, typer.Argument(help="usb, rtsp, pylon, video or folder.")]
+Kind = Annotated[str, typer.Argument(help="usb, rtsp, genicam, pylon, video or folder.")]
 Source = Annotated[
     str, typer.Argument(help="Number, address, serial number (default: the first), file or folder.")
 ]
@@ -25,7 +25,7 @@ SECONDS = 10.0
 
 @app.command("list")
 def list_cameras(as_json: Json = False) -> None:
-    """Print the cameras that this computer sees: USB cameras, and those of pylon where it is installed."""
+    """Print the cameras that this computer sees: USB cameras, those of GenICam and pylon where they are installed."""
     from andon.line.cameras.opening import visible
 
     cameras = visible()
@@ -33,7 +33,7 @@ def list_cameras(as_json: Json = False) -> None:
         print_json(cameras)
         return
     for each in cameras:
-        print(f"{each['kind']:6} {each['source']:16} {each['model']}")
+        print(f"{each['kind']:7} {each['source']:16} {each['model']}")
     if not cameras:
         print("No camera is seen. Network streams (rtsp) are not listed.")
 

@@ -12,8 +12,12 @@ from andon.line.cameras.folder import FolderCamera
 from andon.line.cameras.settings import REPLAYS, CameraSettings
 from andon.line.clock import Clock, now_us
 
-LIBRARIES = {"video": "cv2", "usb": "cv2", "rtsp": "cv2", "pylon": "pypylon"}
-PACKAGES = {"cv2": ("opencv-python-headless", "camera"), "pypylon": ("pypylon", "pylon")}
+LIBRARIES = {"video": "cv2", "usb": "cv2", "rtsp": "cv2", "genicam": "harvesters", "pylon": "pypylon"}
+PACKAGES = {
+    "cv2": ("opencv-python-headless", "camera"),
+    "harvesters": ("harvesters", "camera"),
+    "pypylon": ("pypylon", "pylon"),
+}
 """Package and extra of each library."""
 VIDEO = Path("/sys/class/video4linux")
 """Where Linux names its USB cameras."""
@@ -28,6 +32,12 @@ def make_camera(settings: CameraSettings, *, clock: Clock = now_us) -> Camera:
         from andon.line.cameras.pylon import PylonCamera
 
         return PylonCamera(settings.source, trigger=settings.trigger, clock=clock)
+    if settings.kind == "genicam":
+        from andon.line.cameras.genicam import GenicamCamera
+
+        return GenicamCamera(
+            settings.source, producer=settings.producer, trigger=settings.trigger, clock=clock
+        )
     from andon.line.cameras.opencv import OpenCvCamera
 
     source = int(settings.source) if settings.kind == "usb" else _with_login(settings)
@@ -83,6 +93,10 @@ def visible() -> list[dict[str, str]]:
         }
         for name in names
     ]
+    if find_spec("harvesters") is not None:
+        from andon.line.cameras import genicam
+
+        found += [{"kind": "genicam", **each} for each in genicam.found()]
     if find_spec("pypylon") is not None:
         from andon.line.cameras import pylon
 

@@ -8,29 +8,17 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from andon.line.cameras.camera import CameraFailed, Frame, FrameLost, NoFrame, Value
+from andon.line.cameras.features import HEALTH, SETTINGS, Trigger, first_line
 from andon.line.clock import Clock, now_us
 
 with warnings.catch_warnings():  # a warning that is an error ends the process inside this import
     warnings.simplefilter("ignore")
     from pypylon import genicam, pylon
-
-SETTINGS = {
-    "exposure": ("ExposureTime", "ExposureTimeAbs"),
-    "gain": ("Gain", "GainRaw"),
-    "pixel_format": ("PixelFormat",),
-    "width": ("Width",),
-    "height": ("Height",),
-    "offset_x": ("OffsetX",),
-    "offset_y": ("OffsetY",),
-}
-"""Names of the same setting in different cameras, the newer one first."""
-HEALTH = {"temperature": ("DeviceTemperature", "TemperatureAbs")}
-Trigger = Literal["software", "hardware", "newest"]
 
 
 class PylonCamera:
@@ -60,7 +48,7 @@ class PylonCamera:
         except genicam.GenericException as error:
             self.close()
             raise CameraFailed(
-                f"camera {self._serial or 'of pylon'} does not open: {_first(error)}"
+                f"camera {self._serial or 'of pylon'} does not open: {first_line(error)}"
             ) from None
 
     def grab(self, timeout: float) -> Frame:
@@ -70,7 +58,7 @@ class PylonCamera:
                 self._trigger_now(timeout)
             result = self._camera.RetrieveResult(round(timeout * 1000), pylon.TimeoutHandling_Return)
         except genicam.GenericException as error:
-            raise CameraFailed(f"the camera gives no images: {_first(error)}") from None
+            raise CameraFailed(f"the camera gives no images: {first_line(error)}") from None
         if result is None or not result.IsValid():
             if self._camera.IsCameraDeviceRemoved():
                 raise CameraFailed("the camera is gone: see cable and power")
@@ -144,8 +132,3 @@ def _values(camera: Any, names: Mapping[str, tuple[str, ...]]) -> dict[str, Valu
 
 def _set(camera: Any, name: str, value: str) -> None:
     getattr(camera, name).Value = value
-
-
-def _first(error: Exception) -> str:
-    """The first line of what GenICam says, without its place in the library."""
-    return str(error).partition(" : ")[0].splitlines()[0]

@@ -19,10 +19,13 @@ REPLAYS = ("folder", "video")
 class CameraSettings(LineConfig):
     """The camera of one station, and what makes it shoot."""
 
-    kind: Literal["folder", "video", "usb", "rtsp", "pylon"]
-    """`folder` plays image files and `video` a file, over and over; `usb`, `rtsp` and `pylon` are cameras."""
+    kind: Literal["folder", "video", "usb", "rtsp", "genicam", "pylon"]
+    """`folder` plays image files and `video` a file, over and over; the others are cameras."""
     source: str = ""
-    """Folder, video file, number of the USB camera, address of the stream, serial number (`pylon`; empty: the first)."""
+    """Folder, video file, number of the USB camera, address of the stream, serial number (`pylon`) or that or id
+    (`genicam`; both empty: the first)."""
+    producer: Path | None = None
+    """`genicam`: the `.cti` file of the vendor; by default those in the folders of `GENICAM_GENTL64_PATH`."""
     trigger: Literal["software", "hardware", "newest"] = "software"
     """`software`: an image exposed after the trigger of PLC or REST; `newest`: the newest that was not judged, up to a cycle old;
     `hardware`: the camera is triggered by a sensor, and each image is a part, or that of the PLC's trigger."""
@@ -49,6 +52,8 @@ class CameraSettings(LineConfig):
             self._stream()
         elif self.login_file is not None:
             raise ValueError(f"login_file is for rtsp, not for {self.kind}: remove it")
+        if self.producer is not None and self.kind != "genicam":
+            raise ValueError(f"producer is for genicam, not for {self.kind}: remove it")
         if self.trigger == "hardware" and self.kind in ("usb", "rtsp"):
             raise ValueError(f"a {self.kind} camera has no hardware trigger: use software or newest")
         return self
