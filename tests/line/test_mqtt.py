@@ -253,7 +253,9 @@ class TestBroker:
         with reading(kept.port, "plant/#") as reader, line_now():
             until(lambda: any(payload["request_id"] == "in time" for _, _, payload in reader.messages))
             # What is too old is dropped by the broker, or comes without its interval and is refused.
-            assert [found["request_id"] for _, _, found in reader.messages if found["accepted"]] == ["in time"]
+            assert [found["request_id"] for _, _, found in reader.messages if found["accepted"]] == [
+                "in time"
+            ]
 
     def test_user_and_password(self, tmp_path, caplog):
         passwords, secret = tmp_path / "passwords", tmp_path / "secret"
