@@ -21,7 +21,7 @@ import numpy as np
 
 from andon.core.errors import ConfigError
 from andon.line.cameras.camera import CameraFailed, Frame, FrameLost, NoFrame, Value
-from andon.line.cameras.features import HEALTH, SETTINGS, Trigger, first_line
+from andon.line.cameras.features import HEALTH, SETTINGS, Trigger, first_line, values
 from andon.line.clock import Clock, now_us
 
 with warnings.catch_warnings():  # classes of SWIG warn while they are made
@@ -310,9 +310,4 @@ def _handlers_kept() -> Iterator[None]:
 
 
 def _values(nodes: Any, names: Mapping[str, tuple[str, ...]]) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for ours, theirs in names.items():
-        for name in theirs:
-            with contextlib.suppress(genapi.GenericException, AttributeError):
-                found.setdefault(ours, getattr(nodes, name).value)
-    return found
+    return values(names, lambda name: getattr(nodes, name).value, genapi.GenericException)

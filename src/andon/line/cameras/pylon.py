@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from andon.line.cameras.camera import CameraFailed, Frame, FrameLost, NoFrame, Value
-from andon.line.cameras.features import HEALTH, SETTINGS, Trigger, first_line
+from andon.line.cameras.features import HEALTH, SETTINGS, Trigger, first_line, values
 from andon.line.clock import Clock, now_us
 
 with warnings.catch_warnings():  # a warning that is an error ends the process inside this import
@@ -122,12 +122,7 @@ def _eight_bits(result: Any) -> np.ndarray:
 
 
 def _values(camera: Any, names: Mapping[str, tuple[str, ...]]) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for ours, theirs in names.items():
-        for name in theirs:
-            with contextlib.suppress(genicam.GenericException, AttributeError):
-                found.setdefault(ours, getattr(camera, name).Value)
-    return found
+    return values(names, lambda name: getattr(camera, name).Value, genicam.GenericException)
 
 
 def _set(camera: Any, name: str, value: str) -> None:
