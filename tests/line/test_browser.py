@@ -177,6 +177,34 @@ def test_a_call_is_acknowledged_by_space(folder, browser):
         assert line.alarms.active() == []
 
 
+HOLD = """
+window.held = [];
+const ask = window.fetch;
+window.fetch = async (address, options) => {
+  const answer = await ask(address, options);
+  if (window.held && String(address).endsWith("/state")) await new Promise((go) => window.held.push(go));
+  return answer;
+};
+"""
+RELEASE = "{ const held = window.held; window.held = null; held.forEach((go) => go()); }"
+
+
+def test_an_answer_from_before_a_stop_does_not_hide_it(folder, browser):
+    with running(folder) as line, served(line) as port:
+        browser.open(f"http://127.0.0.1:{port}/stations/press")
+        ready(browser)
+        browser.js(HOLD)
+        line.events.publish("reset", {})  # the page reads
+        browser.wait("window.held.length === 1")
+        line.alarms.stop("press", "ada", "torn")
+        browser.wait("!document.getElementById('acknowledge').disabled")
+        browser.js(RELEASE)
+        browser.js("new Promise((done) => setTimeout(done, 500))")
+        assert browser.js("document.getElementById('stop').hidden") is False
+        assert browser.js("document.getElementById('acknowledge').disabled") is False
+        line.events.close()
+
+
 def test_strip_is_walked_and_the_picture_follows(folder, browser):
     with running(folder, judge=DrawnJudge, rules=()) as line, served(line) as port:
         for number in range(3):

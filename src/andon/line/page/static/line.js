@@ -1,7 +1,7 @@
 // The line page: state and last verdict, strip of the last parts, counts, and what a person does about a stop.
 
 import { PartView, badge, clock, element, icon, json, lasted } from "./shared.js";
-import { Live, get, send } from "./live.js";
+import { Live, Reading, get, send } from "./live.js";
 import { Sounds } from "./sounds.js";
 
 const STRIP = 20;
@@ -158,18 +158,21 @@ function draw() {
 
 // What happens ---------------------------------------------------------------------------------------------------
 
-async function read() {
-  const [rules, state, parts] = await Promise.all([
+const reading = new Reading(
+  () => Promise.all([
     get(`${api}/rules`),
     get(`${api}/stations/${station}/state`),
     get(`${api}/inspections?station=${station}&limit=${STRIP}`),
-  ]);
-  page.rules = rules[station];
-  page.view = state;
-  page.since = state.recent;
-  page.parts = parts.inspections.reverse();
-  draw();
-}
+  ]),
+  ([rules, state, { inspections }]) => {
+    const later = page.parts.filter((part) => part.t_done > inspections[0]?.t_done); // came meanwhile, as events
+    page.rules = rules[station];
+    page.view = state;
+    page.since = [...state.recent, ...later.map((part) => part.verdict)];
+    page.parts = [...inspections.reverse(), ...later].slice(-STRIP);
+    draw();
+  },
+);
 
 // An event has no addresses. Browsers keep pictures, and ids begin again in a new store, so the time is part of them.
 function links(part) {
@@ -196,6 +199,7 @@ function onEvent(kind, data) {
     const wasStopped = isStopped();
     if (data.rule_version !== page.view.rule_version) refresh();
     page.view = data;
+    reading.outdate();
     if (wasStopped && !isStopped()) leaveStop();
     draw();
   } else if (kind === "alarm") {
@@ -203,9 +207,13 @@ function onEvent(kind, data) {
   }
 }
 
-let reading = null;
+let soon = null; // several events at once are one reading
 function refresh() {
-  reading ??= new Promise((done) => setTimeout(done, 100)).then(read).catch(() => {}).finally(() => { reading = null; });
+  reading.outdate();
+  soon ??= setTimeout(() => {
+    soon = null;
+    reading.now().catch(() => {});
+  }, 100);
 }
 
 function leaveStop() {
@@ -231,7 +239,7 @@ async function act(action) {
   say("");
   try {
     await action();
-    await read();
+    await reading.now();
   } catch (error) {
     say(error.message);
   }
@@ -342,4 +350,4 @@ const live = () => new Live(`${api}/events?station=${station}`, {
   onFound() { page.lost = false; refresh(); draw(); },
 });
 live();
-read().catch(() => {});
+reading.now().catch(() => {});

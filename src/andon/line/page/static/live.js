@@ -46,6 +46,40 @@ export class Live {
   }
 }
 
+// One reading at a time. What an event tells meanwhile makes it begin again, so that nothing older is shown after it.
+export class Reading {
+  constructor(ask, show) {
+    this.ask = ask;
+    this.show = show;
+    this.running = null;
+    this.outdated = false;
+  }
+
+  // What is shown after this is not older than this call.
+  now() {
+    this.outdated = true;
+    return this.running ??= this.run();
+  }
+
+  // An event has told more than what is being read may hold.
+  outdate() {
+    this.outdated = true;
+  }
+
+  async run() {
+    try {
+      let answer;
+      do {
+        this.outdated = false;
+        answer = await this.ask();
+      } while (this.outdated);
+      this.show(answer);
+    } finally {
+      this.running = null;
+    }
+  }
+}
+
 // Changes repeat the token of the page, which other sites do not know; after a restart of the server it is another one.
 let csrf = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 

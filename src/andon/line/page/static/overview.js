@@ -1,7 +1,7 @@
 // All stations of a line; each tile follows its state.
 
 import { icon, json } from "./shared.js";
-import { Live, get } from "./live.js";
+import { Live, Reading, get } from "./live.js";
 
 const words = json("words");
 const tiles = [...document.querySelectorAll(".tile")];
@@ -18,11 +18,15 @@ function draw(view) {
   if (tile) show(tile, words.states[view.state], view.reason);
 }
 
-const read = () => get("/api/v1/stations").then((views) => views.forEach(draw)).catch(() => {});
+const reading = new Reading(() => get("/api/v1/stations"), (views) => views.forEach(draw));
+const read = () => reading.now().catch(() => {});
 
 const live = () => new Live("/api/v1/events", {
   onEvent(kind, data) {
-    if (kind === "state") draw(data);
+    if (kind === "state") {
+      draw(data);
+      reading.outdate();
+    }
     if (kind === "reset") read();
   },
   onLost() { tiles.forEach((tile) => show(tile, words.offline, "This page has lost the server.")); },
