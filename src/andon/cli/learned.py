@@ -66,7 +66,8 @@ def show_learned(
     `added` are the ids of images that were added to an earlier run.
     """
     from andon.core.deep_images import describe_bit_depth
-    from andon.datasets.findings import first_few, plural
+    from andon.core.text import plural
+    from andon.datasets.findings import first_few
     from andon.datasets.sessions import sessions_of
     from andon.report.evaluation import label_notes
     from andon.runs.choose import Choice

@@ -10,6 +10,7 @@ import typer
 from andon.cli.line import DEFAULT_FOLDER, Database, DataFolder
 from andon.cli.options import Json, print_json, say
 from andon.core.errors import UsageError
+from andon.core.text import plural
 
 app = typer.Typer()
 
@@ -45,7 +46,7 @@ def shift_report(
         return
     with writing_errors(out):
         out.write_text(report_file(report), encoding="utf-8")
-    say(f"{out}: {report.parts} parts, {report.stop_summary.stops} stops")
+    say(f"{out}: {plural(report.parts, 'part')}, {plural(report.stop_summary.stops, 'stop')}")
 
 
 def _time(option: str, text: str) -> int | None:

@@ -392,7 +392,7 @@ def _predict_archive(
 
 def _counts(verdicts: Counter[str]) -> str:
     unreadable = verdicts["unreadable"]
-    from andon.datasets.findings import plural
+    from andon.core.text import plural
 
     counts = f"{plural(verdicts.total(), 'picture')}: {verdicts['NG']} NG"
     counts += f", {verdicts['ERROR']} ERROR" if verdicts["ERROR"] else ""

@@ -16,8 +16,9 @@ from andon.core.errors import DataError
 from andon.core.image_files import decode, read_points
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset, file_digest
-from andon.datasets.findings import Findings, FindingsLog, first_few, plural
+from andon.datasets.findings import Findings, FindingsLog, first_few
 from andon.datasets.masks import has_pixel_truth, load_ground_truth
 from andon.datasets.open import list_categories, open_dataset, unread_categories
 

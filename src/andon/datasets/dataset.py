@@ -11,7 +11,8 @@ from typing import overload
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.datasets.findings import Findings, plural
+from andon.core.text import plural
+from andon.datasets.findings import Findings
 from andon.datasets.masks import Saturation
 
 

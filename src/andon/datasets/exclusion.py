@@ -7,7 +7,8 @@ from pathlib import Path
 
 from andon.core.errors import DataError, nearest
 from andon.core.records import Record
-from andon.datasets.findings import first_few, plural
+from andon.core.text import plural
+from andon.datasets.findings import first_few
 
 
 def find_excluded(records: Sequence[Record], names: Sequence[str], *, strict: bool = True) -> frozenset[str]:

@@ -70,8 +70,3 @@ def first_few(items: Sequence[str | Path], limit: int = NAMED) -> str:
     """`a, b, c and 7 more`."""
     named = ", ".join(str(item) for item in items[:limit])
     return f"{named} and {len(items) - limit} more" if len(items) > limit else named
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 picture`, `2 pictures`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Literal
 
 from andon.core.errors import DataError
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset, Records, file_digest
-from andon.datasets.findings import plural
 
 Labelled = int | Literal["half"]
 """Number of anomalous images moved out of test; `half` is an upper bound by supervision with half of them."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.listing import images_below
 from andon.core.records import Group, Record, Split
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_names import MASKS, TEST, TRAIN, VALIDATION, FolderNames
 from andon.datasets.folder_scan import folders_in, image_folders, named, scan
 from andon.datasets.layouts import Options

@@ -11,6 +11,7 @@ from shlex import quote
 from andon.core.errors import DataError, nearest
 from andon.core.listing import BROKEN, FILE, FORMAT, HIDDEN, OWN, PassedBy, images_below
 from andon.core.mistaken import check_no_run
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset
 from andon.datasets.embedded_cache import (
     PREFIX,
@@ -19,7 +20,7 @@ from andon.datasets.embedded_cache import (
     generated_folder,
     licence_of,
 )
-from andon.datasets.findings import Findings, first_few, plural
+from andon.datasets.findings import Findings, first_few
 from andon.datasets.folder_names import FolderNames
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options, layouts

@@ -11,9 +11,10 @@ from shlex import quote
 from andon.core.errors import DataError
 from andon.core.listing import natural_key
 from andon.core.records import Group, Record, Split
+from andon.core.text import plural
 from andon.datasets.dataset import Records
 from andon.datasets.exclusion import find_excluded
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_names import FolderNames
 from andon.datasets.folder_scan import image_folders
 from andon.datasets.layouts import Options

@@ -15,8 +15,9 @@ from typing import Any
 from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import read_day
 from andon.core.records import Record
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.splits import session_keys
 
 AUTO, NONE, EXIF = "auto", "none", "exif"

@@ -14,7 +14,8 @@ from shlex import quote
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.core.text import plural
+from andon.datasets.findings import FindingsLog, first_few
 
 VALIDATION_PERCENT = 10
 TEST_PERCENT = 20

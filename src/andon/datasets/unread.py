@@ -8,8 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from andon.core.listing import BROKEN, FILE, FORMAT, HIDDEN, LINK, OWN, PassedBy, images_below, list_images
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import Findings, first_few, plural
+from andon.datasets.findings import Findings, first_few
 from andon.datasets.folder_names import MASKS, RESERVED
 from andon.datasets.folder_scan import folders_in, holds_images
 

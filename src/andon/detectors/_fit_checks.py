@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
-from andon.datasets.findings import plural
+from andon.core.text import plural
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
 from andon.nn.training import Trainer

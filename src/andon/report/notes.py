@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from andon.core.records import Record
-from andon.datasets.findings import first_few, plural
+from andon.core.text import plural
+from andon.datasets.findings import first_few
 from andon.datasets.masks import load_ground_truth
 from andon.datasets.sessions import Sessions
 from andon.metrics import Metric, Pimo, PixelHistogram, PixelRanking

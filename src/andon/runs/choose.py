@@ -22,9 +22,9 @@ from andon.core.listing import images_below
 from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.core.region import read_region, with_region
+from andon.core.text import plural
 from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
-from andon.datasets.findings import plural
 from andon.detectors._recipes import Recipe, RecipeFile, create, resolve
 from andon.detectors._registry import detector_class
 from andon.metrics import auroc

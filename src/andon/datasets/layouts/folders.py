@@ -14,8 +14,9 @@ from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Record
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_names import MASKS, RESERVED, FolderNames
 from andon.datasets.folder_scan import folders_in, has_images, holds_images, image_folders, scan
 from andon.datasets.layouts import Layout, Options, by_folder

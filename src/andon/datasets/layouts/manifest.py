@@ -14,8 +14,9 @@ from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Group, MaskKind, Record, Split
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import SUFFIXES, Row, read_rows, resolve

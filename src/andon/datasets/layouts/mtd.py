@@ -15,8 +15,9 @@ from pathlib import Path
 
 from andon.core.errors import DataError
 from andon.core.records import Record
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_scan import folders_in, natural_order, scan
 from andon.datasets.layouts import Layout, Options, by_folder
 from andon.datasets.published.counts import MTD, compare

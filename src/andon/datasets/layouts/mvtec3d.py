@@ -16,8 +16,9 @@ from pathlib import Path
 from andon.core.errors import DataError
 from andon.core.image_files import point_cloud_beside
 from andon.core.records import Record, Split
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset, Records
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, FolderNames
 from andon.datasets.folder_scan import folders_in, named, scan
 from andon.datasets.layouts import Layout, Options, by_folder

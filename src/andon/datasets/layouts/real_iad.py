@@ -19,8 +19,9 @@ from typing import Any
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
+from andon.core.text import plural
 from andon.datasets.dataset import Dataset
-from andon.datasets.findings import FindingsLog, first_few, plural
+from andon.datasets.findings import FindingsLog, first_few
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options
 from andon.datasets.manifest_rows import resolve

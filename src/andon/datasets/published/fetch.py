@@ -20,7 +20,7 @@ from pathlib import Path
 from andon.core.download import WrongFile, download, is_offline
 from andon.core.errors import DataError, OutputError, UsageError
 from andon.core.files import NO_SPACE, write_json
-from andon.datasets.findings import plural
+from andon.core.text import plural
 from andon.datasets.open import list_categories, open_dataset
 from andon.datasets.published.sources import PublishedSet
 from andon.datasets.published.unpack import extract

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from andon.core.errors import AndonError
+from andon.core.text import plural
 from andon.line.clock import Clock
 from andon.line.follower import Follower
 from andon.line.page.render import local, report_file
@@ -96,9 +97,9 @@ def report_mail(report: ShiftReport) -> tuple[str, str, str]:
     """Subject, text and HTML of a mail with a report."""
     subject = f"{report.line}, station {report.station}: shift report {local(report.since)} to {local(report.until)}"
     lines = [
-        f"{report.parts} parts",
+        plural(report.parts, "part"),
         *(f"{each.verdict}: {each.n}" for each in report.rates),
-        f"{report.stop_summary.stops} stops, {report.down_seconds / 60:.1f} min stopped",
+        f"{plural(report.stop_summary.stops, 'stop')}, {report.down_seconds / 60:.1f} min stopped",
         f"{sum(not each.passed for each in report.golden)} of {len(report.golden)} checks of golden parts failed",
         *(f"{local(note.at)} {note.rule}: {note.why}" for note in report.drift),
     ]
