@@ -10,10 +10,8 @@ from tiny import TINY
 from andon.detectors._registry import detector_class, own_names
 from andon.testing import Check, Trial, checks
 
-SMALL = "padim"
-"""The detector on which the checks of `LONG` are in the default run."""
 LONG = {"exports_to_onnx", "judges_alike_images_alike"}
-"""Checks that export a network or fit once more."""
+"""Checks that export a network (as the default tests of the export do) or fit once more."""
 
 
 def pairs() -> list[object]:
@@ -24,8 +22,8 @@ def pairs() -> list[object]:
             check,
             id=f"{name}-{check}",
             marks=[
-                pytest.mark.xdist_group("network" if name == SMALL else name),
-                *([pytest.mark.slow] if check.name in LONG and name != SMALL else []),
+                pytest.mark.xdist_group(name),
+                *([pytest.mark.slow] if check.name in LONG else []),
             ],
         )
         for name in own_names()
