@@ -89,6 +89,8 @@ class Views:
     autoencoder: Tensor
     mask: Tensor
     """(B, 1, h, w) in [0, 1]; 1 where there is no depth."""
+    flow: tuple[Tensor, Tensor] | None = None
+    """z and log|det| of `teacher`, where they were computed."""
 
 
 @dataclass(frozen=True, slots=True)

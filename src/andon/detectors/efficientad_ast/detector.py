@@ -212,7 +212,7 @@ class EfficientADAST(DepthDetector):
         """L_ST, L_AE and L_STAE (EfficientAD Eq. 1, 4, 5), weighed by the mask."""
         c = self.config
         with torch.no_grad():
-            z = self.latent(views.teacher)
+            z = self.latent_of(views)
         s1, s2 = self.student(self._with_position(views.student)).float().chunk(2, dim=1)
         a = self.autoencoder(self._with_position(views.autoencoder)).float()
         target = z if c.autoencoder.target == "flow" else views.teacher
@@ -298,7 +298,7 @@ class EfficientADAST(DepthDetector):
         flow = self.config.autoencoder.target == "flow"
         with torch.inference_mode():
             for views in self.reference_views(data):
-                z = self.latent(views.teacher)
+                z = self.latent_of(views)
                 student.add(z, self.student(self._with_position(views.student)).chunk(2, dim=1)[0])
                 target = z if flow else views.teacher
                 autoencoder.add(target, self.autoencoder(self._with_position(views.autoencoder)))
@@ -312,8 +312,16 @@ class EfficientADAST(DepthDetector):
         """Features (B, C, H, W) to the latent z and log|det| per position."""
         return cast("tuple[Tensor, Tensor]", self.teacher(f, self.position.expand(f.shape[0], -1, -1, -1)))
 
-    def latent(self, f: Tensor) -> Tensor:
+    def flow_of(self, views: Views) -> tuple[Tensor, Tensor]:
+        """z and log|det| of the teacher's features."""
+        return self.flow(views.teacher) if views.flow is None else views.flow
+
+    def latent_of(self, views: Views) -> Tensor:
         """What the student imitates: the flow's latent, standardised where the recipe says so."""
+        return (self.flow_of(views)[0] - self.teacher_mean_) / self.teacher_std_
+
+    def latent(self, f: Tensor) -> Tensor:
+        """The same of features (B, C, h, w)."""
         return (self.flow(f)[0] - self.teacher_mean_) / self.teacher_std_
 
     def _with_position(self, f: Tensor) -> Tensor:
@@ -334,25 +342,24 @@ class EfficientADAST(DepthDetector):
 
     def views(self, inputs: Inputs) -> Views:
         """The same features for all networks."""
-        return Views(inputs.f, inputs.f, inputs.f, inputs.mask)
+        return Views(inputs.f, inputs.f, inputs.f, inputs.mask, self.flow(inputs.f))
 
     def raw_maps(self, views: Views) -> Tensor:
         """Student map and second map (`maps.second`), weighed by the mask, (B, 2, h, w)."""
         s1, s2 = self.student_outputs(views)
         if self.config.maps.second == "likelihood":
-            second = negative_log_likelihood(*self.flow(views.teacher))
+            second = negative_log_likelihood(*self.flow_of(views))
         else:
             second = self.autoencoder_map(views, s2)
         return torch.stack([self.student_map(views, s1), second], 1) * views.mask
 
     def student_outputs(self, views: Views) -> tuple[Tensor, Tensor]:
         """S1 and S2, each (B, C, h, w)."""
-        s1, s2 = self.student(self._with_position(views.student)).chunk(2, dim=1)
-        return s1, s2
+        return cast("tuple[Tensor, Tensor]", self.student(self._with_position(views.student)).chunk(2, dim=1))
 
     def student_map(self, views: Views, s1: Tensor) -> Tensor:
         """Channel mean of (z - S1)², (B, h, w)."""
-        return (self.latent(views.teacher) - s1).square().mean(1)
+        return (self.latent_of(views) - s1).square().mean(1)
 
     def autoencoder_map(self, views: Views, s2: Tensor) -> Tensor:
         """Channel mean of (A - S2)², (B, h, w)."""
@@ -373,7 +380,7 @@ class EfficientADAST(DepthDetector):
         maps = F.pad(self.scaled_maps(views), [self.config.maps.pad] * 4)
         combined = self.combine(maps)
         source = {"student": maps[:, :1], "combined": combined}
-        likelihood = negative_log_likelihood(*self.flow(views.teacher))[:, None] * views.mask
+        likelihood = negative_log_likelihood(*self.flow_of(views))[:, None] * views.mask
         extras = {f"{rule}_{name}": self.score(m, rule) for name, m in source.items() for rule in SCORE_RULES}
         extras |= {
             "teacher_mean": self.score(likelihood, "mean"),

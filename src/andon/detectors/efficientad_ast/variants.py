@@ -345,7 +345,7 @@ class EfficientADASTVariants(EfficientADAST):
         if s1 is None:
             s1 = self.student(self._with_position(views.student)).chunk(2, dim=1)[0]
         outputs = [s1, *(other(self._with_position(views.teacher)) for other in self.others)]
-        return error_and_spread(self.latent(views.teacher), outputs)
+        return error_and_spread(self.latent_of(views), outputs)
 
     def combine(self, maps: Tensor) -> Tensor:
         """The mean of both maps, or the log-odds of the calibrated head (V5)."""
