@@ -1,8 +1,7 @@
 """EAST: a regularised Gaussian at each place of the image, and the nearest neighbour among patches of good images.
 
-The successor of EfficientAD-AST. It keeps that model's idea, the likelihood of features under a density of good images, and fits
-the density in closed form: no student, no flow, no epochs. Two distances of each cell of the feature map are added, and a third
-may raise the sum:
+The successor of EfficientAD-AST: its idea, the likelihood of features under a density of good images, in closed form, without
+student, flow and epochs. Two distances of each cell of the feature map are added, and a third may raise the sum:
 
 - *Gaussian*: the Mahalanobis distance from what good images show at this place, as in PaDiM (arXiv 2011.08785). Neighbouring
   cells share a covariance, which is drawn towards the common one of all cells (Friedman, JASA 84, 1989). How far is chosen by
@@ -53,7 +52,7 @@ EVERY = 5
 CANDIDATES = 50_000
 """Patches of good images that the coreset is selected from, the same number of each image."""
 SAMPLE = 5_000
-"""Of these, patches whose distances from the coreset standardise the neighbour distance."""
+"""Of these, patches that standardise the neighbour distance."""
 DOUBLE = 2.0
 """Weight of the neighbour distance beside the Gaussian one."""
 
@@ -224,7 +223,8 @@ class EAST(ClosedForm):
         for fold in folds:
             left_out = set(fold)
             rest = [k for k in everything if k not in left_out]
-            sums = None if seen.gaussians is None else self._without(seen.gaussians, features, fold)
+            cells = (batch.flatten(0, 1) for batch in features.batches(fold))
+            sums = None if seen.gaussians is None else seen.gaussians.without(cells)
             self._learn_from(features, replace(seen, gaussians=sums), rest, trainer)
             yield
         self._learn_from(features, seen, everything, trainer)
@@ -254,12 +254,6 @@ class EAST(ClosedForm):
                         inspected = inspected[order[:drawn].to(row.device)]
                     patches[k] = inspected
         return _Seen(gaussians, patches, wholes)
-
-    def _without(
-        self, gaussians: PositionGaussians, features: KeptFeatures, left_out: Sequence[int]
-    ) -> PositionGaussians:
-        """The sums without these images and their copies."""
-        return gaussians.without(batch.flatten(0, 1) for batch in features.batches(left_out))
 
     def _learn_from(
         self,
@@ -333,7 +327,7 @@ class EAST(ClosedForm):
             self.statistics_[kind, 0], self.statistics_[kind, 1] = mean, deviation.clamp_min(1e-6)
 
     def _inspected(self, record: Record, around: int = 0) -> Tensor:
-        """(P,) which cells are inspected, block by block, and those up to `around` cells beside them."""
+        """(P,) which cells are inspected, or lie up to `around` cells beside them; block by block."""
         _, height, width = self.embedding.shape
         grid = torch.ones(height, width, dtype=torch.bool)
         if record.region is not None:
