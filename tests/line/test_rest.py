@@ -546,6 +546,32 @@ MISSING = ("/items/{id}/image", "/candidates/{id}", "/studies/{id}", "/camera")
 """Ends of paths to things of which there are none."""
 
 
+def test_browsers_get_a_problem_as_a_page(client, line, monkeypatch):
+    browser = {"Accept": "text/html,application/xhtml+xml"}
+    missing = client.get("/stations/no%3Cne", headers=browser)
+    assert (missing.status_code, missing.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert "Not Found" in missing.text
+    assert "no&lt;ne" in missing.text
+    assert 'href="/plant"' in missing.text  # the way on
+    assert "http-equiv" not in missing.text
+
+    def away(*_):
+        raise StoreUnavailable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line.store, "ask", away)
+        page = client.get("/plant", headers=browser)
+        assert is_problem(client.get("/plant"), 503, "store_unavailable")
+    assert page.status_code == 503
+    assert page.headers["Retry-After"] == "1"
+    assert "the database is away" in page.text
+    assert '<meta http-equiv="refresh" content="5">' in page.text
+    with monkeypatch.context() as patch:
+        patch.setattr(line.store, "ask", lambda *_: 1 / 0)
+        failed = client.get("/plant", headers=browser)
+    assert (failed.status_code, "see its log" in failed.text) == (500, True)
+
+
 def test_reading_changes_nothing(line, client):
     """Every GET of the description, called once, leaves rows and audit as they were."""
     client.post(INSPECTIONS, content=image())

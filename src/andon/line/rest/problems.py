@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from andon.core.errors import UsageError
 from andon.line.andon_states import NotAllowed
 from andon.line.models import UnknownRecipe
+from andon.line.rest.html import html
 from andon.line.review.reviews import Held, OutOfDate
 from andon.line.store import QueryTimeout, RequestConflict, StoreError
 from andon.line.versions import Stale
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
+KEPT = ("Retry-After", "Allow", "WWW-Authenticate")
+"""Headers of a document that its page has too."""
 
 
 class Problem(Exception):  # noqa: N818 (an answer)
@@ -66,51 +70,45 @@ def from_store(error: StoreError) -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
+    """Make every error of the application a problem document; browsers get it as a page."""
 
-    @app.exception_handler(Problem)
-    def problem(_request: Request, error: Problem) -> JSONResponse:
-        return error.response()
+    def handle(kind: type[Exception], made: Callable[[Any], JSONResponse]) -> None:
+        def answer(request: Request, error: Exception) -> Response:
+            return shown(request, made(error))
 
-    @app.exception_handler(StoreError)
-    def store(_request: Request, error: StoreError) -> JSONResponse:
-        return from_store(error).response()
+        app.add_exception_handler(kind, answer)
 
-    @app.exception_handler(NotAllowed)
-    def not_allowed(_request: Request, error: NotAllowed) -> JSONResponse:
-        return document(409, "not_allowed", str(error))
+    handle(Problem, lambda error: error.response())
+    handle(StoreError, lambda error: from_store(error).response())
+    handle(NotAllowed, lambda error: document(409, "not_allowed", str(error)))
+    handle(UnknownRecipe, lambda error: document(404, "unknown_recipe", str(error)))
+    handle(Stale, lambda error: document(412, "stale", str(error)))
+    handle(OutOfDate, lambda error: document(412, "stale", str(error)))
+    handle(Held, lambda error: document(409, "held", str(error)))
+    handle(UsageError, lambda error: document(422, "invalid", str(error)))
+    handle(RequestValidationError, _invalid)
+    handle(HTTPException, _http)
+    # The server logs it.
+    handle(Exception, lambda _: document(500, "internal", "an error of andon: see its log; the part is bad"))
 
-    @app.exception_handler(UnknownRecipe)
-    def unknown_recipe(_request: Request, error: UnknownRecipe) -> JSONResponse:
-        return document(404, "unknown_recipe", str(error))
 
-    @app.exception_handler(Stale)
-    def stale(_request: Request, error: Stale) -> JSONResponse:
-        return document(412, "stale", str(error))
+def shown(request: Request, answer: JSONResponse) -> Response:
+    """The document as a page where a browser asked for one; it is read again where trying again can help."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        return answer
+    found = json.loads(bytes(answer.body))
+    page = html("problem", problem=found, again="Retry-After" in answer.headers)
+    page.status_code = answer.status_code
+    page.headers.update({name: answer.headers[name] for name in KEPT if name in answer.headers})
+    return page
 
-    @app.exception_handler(OutOfDate)
-    def out_of_date(_request: Request, error: OutOfDate) -> JSONResponse:
-        return document(412, "stale", str(error))
 
-    @app.exception_handler(Held)
-    def held(_request: Request, error: Held) -> JSONResponse:
-        return document(409, "held", str(error))
+def _invalid(error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return document(422, "invalid", f"{place}: {first['msg']}; see /docs")
 
-    @app.exception_handler(UsageError)
-    def usage(_request: Request, error: UsageError) -> JSONResponse:
-        return document(422, "invalid", str(error))
 
-    @app.exception_handler(RequestValidationError)
-    def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-        return document(422, "invalid", f"{place}: {first['msg']}; see /docs")
-
-    @app.exception_handler(HTTPException)
-    def http(_request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
-        return document(error.status_code, code, str(error.detail), error.headers)
-
-    @app.exception_handler(Exception)
-    def unexpected(_request: Request, _error: Exception) -> JSONResponse:  # the server logs it
-        return document(500, "internal", "an error of andon: see its log; the part is bad")
+def _http(error: HTTPException) -> JSONResponse:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid")
+    return document(error.status_code, code, str(error.detail), error.headers)
