@@ -60,8 +60,6 @@ LEARNING = {
     "torch",
     "torchvision",
     "timm",
-    "lightning",
-    "lightning_fabric",
     "matplotlib",
     "safetensors",
     "jinja2",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from andon.core.images import chunks, load_batch, prefetch
 from andon.core.progress import track
-from andon.core.records import Batch, Record
+from andon.core.records import Record
 from andon.nn.stored_features import StoredFeatures
 from andon.nn.training import Trainer
 
@@ -17,6 +17,8 @@ BATCH = 8
 """Images whose features are computed at a time."""
 ROOM = 2 * 2**30
 """Bytes of features that are kept."""
+Sized = tuple[Tensor, tuple[int, int]]
+"""Features of an image, and its (H, W)."""
 
 
 class KeptFeatures:
@@ -52,14 +54,12 @@ class KeptFeatures:
     def batches(
         self, chosen: Sequence[int] | None = None, what: str = "extracting features"
     ) -> Iterator[Tensor]:
-        """(B, ...) features of the chosen images (all by default) in their order; threads decode in advance."""
+        """(B, ...) features of the chosen images (all by default) in their order; threads extract in advance."""
         wanted = range(len(self.records)) if chosen is None else chosen
-        stream = prefetch(self._load, chunks(wanted, BATCH))
-        for positions, missing, images in track(
-            self._trainer.progress, stream, what, -(-len(wanted) // BATCH)
-        ):
-            fresh = {} if images is None else self._fresh(missing, images)
-            yield torch.stack([fresh[k] if k in fresh else self._kept[k] for k in positions])
+        stream = prefetch(self._read, chunks(wanted, BATCH))
+        for positions, fresh in track(self._trainer.progress, stream, what, -(-len(wanted) // BATCH)):
+            self._note(fresh)
+            yield torch.stack([fresh[k][0] if k in fresh else self._kept[k] for k in positions])
 
     def _take_stored(self, stored: StoredFeatures) -> None:
         """Take over features that an earlier fit kept, while there is room."""
@@ -70,22 +70,27 @@ class KeptFeatures:
                 self._room -= features.nbytes
                 self._kept[k] = features.to(self._trainer.device)
 
-    def _load(self, positions: list[int]) -> tuple[list[int], list[int], Batch | None]:
-        """The positions, those without kept features, and the images of these."""
-        missing = [k for k in positions if k not in self._kept]
-        images = load_batch([self.records[k] for k in missing], self._size) if missing else None
-        return positions, missing, images
+    def _read(self, positions: list[int]) -> tuple[list[int], dict[int, Sized]]:
+        """The positions, and features and (H, W) of the images without kept ones.
 
-    def _fresh(self, missing: Sequence[int], images: Batch) -> dict[int, Tensor]:
-        """Features of images by position; kept while there is room."""
+        Called in threads: two images at a time keep two cores busier than one image with two threads.
+        """
+        missing = [k for k in positions if k not in self._kept]
+        if not missing:
+            return positions, {}
+        images = load_batch([self.records[k] for k in missing], self._size)
         with torch.no_grad():
             features = self._extract(images.image.to(self._trainer.device))
-        found = dict(zip(missing, features, strict=True))
-        self.sizes.update(zip(missing, images.sizes, strict=True))
-        if self._room >= features.nbytes:
-            self._room -= features.nbytes
-            self._kept |= found
-        if self._trainer.features is not None:
-            for k, one in found.items():
-                self._trainer.features.keep(self.records[k], one, self.sizes[k])
-        return found
+        return positions, dict(zip(missing, zip(features, images.sizes, strict=True), strict=True))
+
+    def _note(self, fresh: dict[int, Sized]) -> None:
+        """Keep what was read while there is room."""
+        nbytes = sum(features.nbytes for features, _ in fresh.values())
+        has_room = self._room >= nbytes
+        self._room -= nbytes * has_room
+        for k, (features, size) in fresh.items():
+            self.sizes[k] = size
+            if has_room:
+                self._kept[k] = features
+            if self._trainer.features is not None:
+                self._trainer.features.keep(self.records[k], features, size)

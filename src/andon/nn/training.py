@@ -1,14 +1,13 @@
 """The training loop of all detectors: the only place with `backward` and `step`.
 
 All randomness of a step comes from generators seeded by (seed, stage, step), so that an interrupted and resumed run equals an
-uninterrupted one and no random state is stored. This is the only module that imports Fabric (device and precision).
+uninterrupted one and no random state is stored.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import signal
 import threading
 import time
@@ -19,7 +18,6 @@ from types import FrameType
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from andon.core.config import Amount, Config, Share
@@ -29,9 +27,6 @@ from andon.core.records import Record
 from andon.nn.sanity_checks import SanityCheck
 from andon.nn.stage import EarlyStopping, Stage, StageState
 from andon.nn.stored_features import StoredFeatures
-
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between two checkpoints."""
@@ -103,6 +98,13 @@ def best_precision() -> Literal["32-true", "bf16-mixed"]:
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
+def best_device() -> torch.device:
+    """The first CUDA device, Apple's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed from printable `parts`, the same on every machine."""
     digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
@@ -132,7 +134,7 @@ class Trainer:
         features: StoredFeatures | None = None,
     ) -> None:
         self.precision = best_precision() if precision == "auto" else precision
-        self.fabric = Fabric(accelerator=device, devices=1, precision=self.precision)
+        self.device = best_device() if device == "auto" else torch.device(device)
         self.seed = seed
         self.checkpoints = checkpoints
         self.resume = resume
@@ -143,10 +145,9 @@ class Trainer:
         self.stages: dict[str, Stage] = {}
         self._stop = False
 
-    @property
-    def device(self) -> torch.device:
-        """Device of modules and batches."""
-        return self.fabric.device
+    def autocast(self) -> torch.autocast:
+        """Context in which networks compute with this trainer's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
     def beside(self, *, seed: int, checkpoints: Path) -> Trainer:
         """A resuming trainer on the same device with its own seed and folder, for a network that several runs share."""
@@ -255,11 +256,11 @@ class Trainer:
             module.train()
         torch.manual_seed(derive_seed(self.seed, state.stage, "step", state.step))  # dropout
         draw = Draw(sampler(state.step), state.step, seeded(self.seed, state.stage, "draw", state.step))
-        with self.fabric.autocast():
+        with self.autocast():
             terms = loss(draw)
             objective = torch.stack([term.float() for term in terms.values()]).sum()
         adam.zero_grad(set_to_none=True)
-        self.fabric.backward(objective)
+        torch.autograd.backward(objective)
         adam.step()
         return terms
 

@@ -231,7 +231,7 @@ def take_statistics(network: Classifier, batches: Iterable[Tensor], trainer: Tra
         layer.reset_running_stats()
         layer.momentum = None  # cumulative mean over batches
     network.train()
-    with torch.no_grad(), trainer.fabric.autocast():
+    with torch.no_grad(), trainer.autocast():
         for images in batches:
             network.features(images)
     for layer, momentum in zip(layers, momenta, strict=True):
@@ -247,7 +247,7 @@ def accuracy(
     for part in _chunks(tasks.held_out, config.batch_size):
         images = torch.cat([_load(tasks.records[k], config.image_size) for k in part])
         wanted = torch.tensor([tasks.classes[k] for k in part], device=trainer.device)
-        with torch.inference_mode(), trainer.fabric.autocast():
+        with torch.inference_mode(), trainer.autocast():
             found = network(images.to(trainer.device), network.task_of[wanted]).argmax(1)
         right += int((found == wanted).sum())
     return right / len(tasks.held_out) if tasks.held_out else None

@@ -246,7 +246,7 @@ def _average(
     side, size = config.target.image_size, min(config.batch_size, 4)
     stream = batches(records, (side, side), size)
     for batch in track(trainer.progress, stream, "target statistics", -(-len(records) // size)):
-        with torch.no_grad(), trainer.fabric.autocast():
+        with torch.no_grad(), trainer.autocast():
             found = target(batch.image.to(trainer.device))
         total += found.double().pow(power).mean((2, 3)).sum(0).cpu()
     return (total / len(records)).float().view(1, -1, 1, 1)
