@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -162,12 +163,26 @@ def released(line: Line) -> bool:
     return True
 
 
+class Watched(Camera):
+    """Tells when it has seen that the line stands."""
+
+    seen = threading.Event()
+
+    def _stands(self) -> bool:
+        stands = super()._stands()
+        if stands:
+            self.seen.set()
+        return stands
+
+
 def test_demo_stops_by_a_fault_and_begins_again_after_a_resume(folder):
     with running(folder, STATION, judge=CookieJudge, rules=(InARow(k=3),), queue=50) as line:
-        camera = Camera(line, COOKIES, every=0.01, good_parts=4)
+        camera = Watched(line, COOKIES, every=0.01, good_parts=4)
         camera.start()
         for _ in range(2):
             until(lambda: line.stations[STATION].view().wants_stop)
+            camera.seen.clear()
+            until(camera.seen.is_set)  # or a person would be faster than the camera
             until(lambda: released(line))
         until(lambda: line.stations[STATION].view().wants_stop)
         camera.stop()
