@@ -286,12 +286,12 @@ class TestBroker:
         own = {"certificate_file": made / "line.pem", "key_file": made / "line.key"}
         with broker(tmp_path, f"allow_anonymous true\n{settings}\nrequire_certificate true") as kept:
 
-            def error_with(**access) -> str:
-                with running(tmp_path / "data", line=line_to(kept.port, tls=True, **access)) as line:
-                    answer(line.stations["press"], line.store.session)
+            def error_with(name: str, **access) -> str:
+                with running(tmp_path / name, line=line_to(kept.port, tls=True, **access)) as line:
+                    answer(line.stations["press"], 1)
                     until(lambda: line.outbox.figures()[0].error or line.outbox.figures()[0].told)
                     return line.outbox.figures()[0].error
 
-            assert error_with(ca_file=made / "ca.pem", **own) == ""
-            assert "certificate verify failed" in error_with(ca_file=strangers / "ca.pem", **own)
-            assert error_with(ca_file=made / "ca.pem")
+            assert error_with("both", ca_file=made / "ca.pem", **own) == ""
+            assert "certificate verify failed" in error_with("stranger", ca_file=strangers / "ca.pem", **own)
+            assert error_with("nameless", ca_file=made / "ca.pem")
