@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +45,19 @@ def little_waiting() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("andon.line.line.TICK_SECONDS", 0.1)
         patch.setattr("andon.line.store.images.SETTLE_SECONDS", 0.02)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def disk_with_room() -> Iterator[None]:
+    """The disk of the tests is as good as empty, however full the machine's is; tests of a full one say how full."""
+    if find_spec("sqlalchemy") is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "andon.line.store.images.disk_usage", lambda _folder: SimpleNamespace(total=10**12, free=9 * 10**11)
+        )
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import time
 from types import SimpleNamespace
 
@@ -42,7 +41,7 @@ def settles_at_once(monkeypatch):
 
 def with_space(monkeypatch, free: int) -> None:
     usage = SimpleNamespace(total=1000 * GB, free=free)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
+    monkeypatch.setattr(images, "disk_usage", lambda _folder: usage)
 
 
 def test_image_and_map_are_kept_as_they_came(store, folder):

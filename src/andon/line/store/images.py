@@ -15,13 +15,13 @@ import errno
 import logging
 import os
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
+from shutil import disk_usage
 
 from andon.core.errors import UsageError
 from andon.core.files import write_bytes
@@ -113,7 +113,7 @@ class Images:
     def level(self, more: int = 0) -> DiskLevel:
         """How full the disk is, or would be with `more` bytes."""
         try:
-            usage = shutil.disk_usage(self.folder)
+            usage = disk_usage(self.folder)
         except OSError:
             return DiskLevel.FULL
         free = usage.free - self._waiting - more
