@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from line import disk
 from line.postgres import BINARIES, Cluster
 
 if TYPE_CHECKING:
@@ -50,14 +50,12 @@ def little_waiting() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def disk_with_room() -> Iterator[None]:
-    """The disk of the tests is as good as empty, however full the machine's is; tests of a full one say how full."""
+    """See `line.disk`."""
     if find_spec("sqlalchemy") is None:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "andon.line.store.images.disk_usage", lambda _folder: SimpleNamespace(total=10**12, free=9 * 10**11)
-        )
+        disk.with_room(patch)
         yield
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from andon.line.andon_states import StationState
+from line.disk import with_room
 from line.running import answer, running, until
 
 
@@ -41,4 +44,5 @@ def main(folder: Path, first: int) -> None:
 
 
 if __name__ == "__main__":
+    with_room(pytest.MonkeyPatch())
     main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -10,7 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from andon.line.line import Line
+from line.disk import with_room
 from line.running import FakeJudge, answer, settings, until
 
 
@@ -32,4 +35,5 @@ def main(url: str, folder: Path, name: str, first: int) -> None:
 
 
 if __name__ == "__main__":
+    with_room(pytest.MonkeyPatch())
     main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -251,6 +251,7 @@ def test_a_plant_shows_and_operates_nothing(database, tmp_path, client_of):
     ) as a:
         until(lambda: a.health().ready)
         row = answer(a.stations["press"], 1)
+        until(lambda: a.view(a.stations["press"]).counts)
         a.plant.report().result()
         shown = LineSettings.load(changes={"database": database, "data": tmp_path / "plant"}, plant=True)
         with Line(shown, open_judge=FakeJudge) as page:

@@ -7,7 +7,10 @@ import time
 from itertools import count
 from pathlib import Path
 
+import pytest
+
 from andon.line.outbox.settings import MqttSettings
+from line.disk import with_room
 from line.running import answer, running
 
 
@@ -21,4 +24,5 @@ def main(folder: Path, port: int, keepalive_s: int) -> None:
 
 
 if __name__ == "__main__":
+    with_room(pytest.MonkeyPatch())
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
