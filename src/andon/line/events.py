@@ -5,10 +5,13 @@ Each event has a number. Who comes back with the last number seen gets what was 
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 KEPT = 1000
 """Events that are kept for those who come back."""
@@ -18,7 +21,8 @@ RESET = "reset"
 """Kind of the event that says: events are missing, read the state again."""
 
 
-class Event(NamedTuple):
+@dataclass(frozen=True)
+class Event:
     """One event."""
 
     id: int
@@ -27,6 +31,11 @@ class Event(NamedTuple):
     """`inspection`, `state`, `alarm`, `tick`, or `reset`."""
     data: Mapping[str, Any]
     """Plain values."""
+
+    @cached_property
+    def json(self) -> str:
+        """`data` as JSON, written once for all who read it."""
+        return json.dumps(self.data, allow_nan=False)
 
 
 class Subscription:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
-from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -85,9 +83,8 @@ async def _stream(
                 if event.kind == "tick" and not admits():
                     return
                 if station is None or event.data.get("station", station) == station:
-                    data = json.dumps(jsonable_encoder(event.data), allow_nan=False)
                     number = f"{session}.{event.id}" if event.kind != "tick" else None
-                    yield ServerSentEvent(data, event=event.kind, id=number)
+                    yield ServerSentEvent(event.json, event=event.kind, id=number)
             if ends:
                 return
             await news.wait()
