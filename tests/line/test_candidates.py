@@ -454,6 +454,15 @@ def test_commands_add_compare_use_and_return(folder, tmp_path, cli):
         assert "candidate 1 judges" in said("promote", "press", "1", "--why", WHY)
         assert "1: strict, in use" in said("list", "press")
         assert "is judged by press again" in said("return", "press")
+        bad = next(row for row in line.store.inspections() if row.verdict is V.NG)
+        line.reviews.judge(bad, Answer("ada", O.BAD), based_on=0)
+        blind = tmp_path / "blind.andon"
+        blind.write_bytes(b"another packed file")
+        said("add", "press", str(blind), "--why", WHY)
+        said("compare", "press", "2")
+        assert "of 1 part that people called bad it lets 1 pass, the model before 0" in said(
+            "promote", "press", "2", "--why", WHY
+        )
         refused = cli("candidate", "promote", "press", "9", "--why", WHY, "--url", f"http://127.0.0.1:{port}")
         assert "no candidate 9" in refused.complaint()
 

@@ -13,6 +13,7 @@ from andon.cli.golden import ADDRESS, Address, Station, asking
 from andon.cli.options import Json, print_json, say
 from andon.cli.simulate import TokenFile
 from andon.core.errors import DataError, UsageError
+from andon.core.text import plural
 
 if TYPE_CHECKING:
     from andon.client import Client
@@ -112,9 +113,18 @@ def promote(
 ) -> None:
     """Judge by a candidate from the next part on, after a comparison. Golden parts have to come out right."""
     with asking(url, token_file, timeout=PATIENT) as client:
+        comparison = client.candidate(station, number)["comparison"]
         found = client.promote_candidate(station, number, getpass.getuser(), why)
     waits = "waits for a second person (approve it on the page)"
     say(f"candidate {number} {'judges' if found['is_used'] else waits} at station {station}")
+    escapes = comparison["figures"]["escapes"]
+    before, now = escapes["base"]["count"], escapes["candidate"]["count"]
+    if now > before:
+        bad = plural(escapes["candidate"]["n"], "part")
+        say(
+            f"note: of {bad} that people called bad it lets {now} pass, the model before {before}; "
+            f"`andon candidate return {station}` takes it back"
+        )
 
 
 @app.command("return")
