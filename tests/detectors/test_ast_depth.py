@@ -237,6 +237,7 @@ def test_saved_and_loaded(data: Dataset, combined: AST, tmp_path: Path):
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_depth_alone_sees_what_has_no_colour(data: Dataset):
     changes = {
         "teacher.epochs": 12,

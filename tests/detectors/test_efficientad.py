@@ -416,6 +416,7 @@ def test_the_teacher_is_untouched_and_its_kept_answers_change_nothing(pictures, 
         torch.testing.assert_close(value, kept.state_dict()[key], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_rate_falls_to_a_tenth_after_95_percent(pictures, monkeypatch):
     rates: list[float] = []
     real = torch.optim.Adam.step

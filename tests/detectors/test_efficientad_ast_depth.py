@@ -97,6 +97,7 @@ def test_cells_without_a_part_say_nothing():
     assert maps[..., :4].min() > 0
 
 
+@pytest.mark.slow
 def test_normalisation_uses_the_cells_of_the_part_alone(data: Dataset):
     """The quantiles are those of the cells that count, not of the empty ones around them."""
     detector = create(depth__mask="binary").fit(
@@ -136,6 +137,7 @@ def test_points_decide(data: Dataset, fitted: EfficientADASTVariants):
     assert other != fitted.predict(record).raw_score
 
 
+@pytest.mark.slow
 def test_depth_alone_sees_what_has_no_colour(data: Dataset):
     changes = {"teacher.epochs": 12, "epochs": 12, "depth.side": 64, "optimiser.lr": 2e-3}
     alone = {"mode": "depth", "student.penalty": 0.0, "maps.score": "max"}

@@ -18,6 +18,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", CASES)
 @pytest.mark.filterwarnings("ignore:the threshold")
 def test_epochs_are_judged_on_them(detector):

@@ -49,6 +49,7 @@ def test_plan_refuses_unknown_names(arguments, error, words):
         plan("embedded:fabric", **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::andon.thresholds.display.DegenerateRangeWarning")  # one held-out picture
 def test_a_job_is_run_once_and_continued(tmp_path, monkeypatch):
     settings = TINY["efficientad_ast"] | {"epochs": 2, "teacher.epochs": 2}
