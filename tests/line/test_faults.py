@@ -29,7 +29,7 @@ def line(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A running line without rules; tests take their faults back."""
     folder = shutil.copytree(empty_store, tmp_path_factory.mktemp("line") / "store")
     with running(folder, rules=()) as started:
-        started.store_watch.look_at_store = lambda: None  # the store is fine, whatever a test says
+        started.store_watch.tick = lambda: None  # store and disk are fine, whatever a test says
         yield started
 
 

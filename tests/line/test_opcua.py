@@ -86,6 +86,7 @@ def test_values_are_bad_until_a_part_is_cleared_and_while_the_station_fails(fold
             assert values(view, bad, state)["Verdict"] == Verdict.NG
         assert list(event(bad)) == [field.name for field in EVENT] and event(bad)["Verdict"] == Verdict.NG
         assert target(view) is State.OPERATIONAL
+        line.store_watch.tick = lambda: None  # the disk is full, whatever the line sees
         station.halt("why")
         station.set_fault("disk", "full")
         assert target(station.view()) is State.HALTED
