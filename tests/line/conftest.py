@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from line import disk
+from line.disk import with_room
 from line.postgres import BINARIES, Cluster
 
 if TYPE_CHECKING:
@@ -37,25 +37,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def little_waiting() -> Iterator[None]:
-    """A line looks after itself more often than in a factory, and an image settles sooner."""
+def a_line_of_the_tests() -> Iterator[None]:
+    """A line looks after itself more often than in a factory, an image settles sooner, and the disk has room."""
     if find_spec("sqlalchemy") is None:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("andon.line.line.TICK_SECONDS", 0.1)
         patch.setattr("andon.line.store.images.SETTLE_SECONDS", 0.02)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def disk_with_room() -> Iterator[None]:
-    """See `line.disk`."""
-    if find_spec("sqlalchemy") is None:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        disk.with_room(patch)
+        with_room(patch)
         yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ from PIL import Image
 
 from andon.line.store import DiskLevel, ImageState, Store, images
 from andon.line.verdicts import Cause, Verdict
+from line.disk import GB, with_room
 from line.storing import part
-
-GB = 10**9
 
 
 def png(side: int = 400, mode: str = "RGB") -> bytes:
@@ -37,11 +35,6 @@ def settled(store: Store, row: int) -> ImageState:
 @pytest.fixture(autouse=True)
 def settles_at_once(monkeypatch):
     monkeypatch.setattr(images, "SETTLE_ROWS", 1)
-
-
-def with_space(monkeypatch, free: int) -> None:
-    usage = SimpleNamespace(total=1000 * GB, free=free)
-    monkeypatch.setattr(images, "disk_usage", lambda _folder: usage)
 
 
 def test_image_and_map_are_kept_as_they_came(store, folder):
@@ -83,18 +76,18 @@ def test_without_an_image_there_is_none(store):
     ],
 )
 def test_what_a_full_disk_leaves_out(store, monkeypatch, free, policy, verdict, answered, state):
-    with_space(monkeypatch, free)
+    with_room(monkeypatch, free)
     row = store.record(part(1, verdict=verdict, image=b"x", on_full_disk=policy)).result().row
     assert (row.verdict, settled(store, row.id)) == (answered, state)
     assert row.cause == (Cause.DISK_FULL if answered is Verdict.ERROR else "")
-    with_space(monkeypatch, 500 * GB)
+    with_room(monkeypatch, 500 * GB)
     again = store.record(part(2, image=b"x", on_full_disk=policy)).result().row
     assert (again.verdict, settled(store, again.id)) == (Verdict.OK, ImageState.STORED)
 
 
 def test_levels_of_the_disk(store, monkeypatch):
     for free, level in [(60 * GB, 0), (40 * GB, 1), (9 * GB, 2), (10_000_000, 3)]:
-        with_space(monkeypatch, free)
+        with_room(monkeypatch, free)
         assert store.disk() is DiskLevel(level)
 
 

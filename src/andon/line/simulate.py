@@ -105,9 +105,7 @@ def run(
             if times == 1:
                 result.ms.append(took)
             result.answers[answers[0].cause or answers[0].verdict] += 1
-            rows = {
-                answer.id for answer in answers if answer.id is not None
-            }  # an answer without a row names none
+            rows = {answer.id for answer in answers} - {None}
             result.contradictions += len(rows) > 1
             if "judge" in (judged := answers[0].data.get("ms", {})):
                 result.judge_ms.append(judged["judge"])
