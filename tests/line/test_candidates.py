@@ -460,11 +460,25 @@ def test_commands_add_compare_use_and_return(folder, tmp_path, cli):
         blind.write_bytes(b"another packed file")
         said("add", "press", str(blind), "--why", WHY)
         said("compare", "press", "2")
-        assert "of 1 part that people called bad it lets 1 pass, the model before 0" in said(
-            "promote", "press", "2", "--why", WHY
-        )
+        noted = said("promote", "press", "2", "--why", WHY)
+        assert "of 1 part that people called bad it lets 1 pass, the model before 0" in noted
+        assert "candidate return press` takes it back" in noted
         refused = cli("candidate", "promote", "press", "9", "--why", WHY, "--url", f"http://127.0.0.1:{port}")
         assert "no candidate 9" in refused.complaint()
+
+
+@pytest.mark.service
+def test_promote_that_waits_for_a_second_person_has_nothing_to_take_back(folder, cli):
+    with line_of(folder, line={"second_person": True}) as line, served(line) as port:
+        feed(line, "n")
+        bad = next(row for row in line.store.inspections() if row.verdict is V.NG)
+        line.reviews.judge(bad, Answer("ada", O.BAD), based_on=0)
+        compared(line, add(line, "blind").id)
+        done = cli("candidate", "promote", "press", "1", "--why", WHY, "--url", f"http://127.0.0.1:{port}")
+        said = done.out + done.err
+        assert done.code == 0
+        assert "candidate 1 waits for a second person" in said
+        assert "it lets 1 pass, the model before 0; the second person should weigh it" in said
 
 
 @pytest.mark.service

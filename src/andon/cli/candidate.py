@@ -117,14 +117,13 @@ def promote(
         found = client.promote_candidate(station, number, getpass.getuser(), why)
     waits = "waits for a second person (approve it on the page)"
     say(f"candidate {number} {'judges' if found['is_used'] else waits} at station {station}")
-    escapes = comparison["figures"]["escapes"]
-    before, now = escapes["base"]["count"], escapes["candidate"]["count"]
-    if now > before:
-        bad = plural(escapes["candidate"]["n"], "part")
-        say(
-            f"note: of {bad} that people called bad it lets {now} pass, the model before {before}; "
-            f"`andon candidate return {station}` takes it back"
-        )
+    remedy = (
+        f"`andon candidate return {station}` takes it back"
+        if found["is_used"]
+        else "the second person should weigh it"
+    )
+    for line in more_escapes(comparison):
+        say(f"{line}; {remedy}")
 
 
 @app.command("return")
@@ -153,6 +152,18 @@ def state(found: dict[str, Any]) -> str:
     if comparison and comparison["is_running"]:
         return f"is being compared, {comparison['done']} of {comparison['total']} parts"
     return "compared" if comparison else "not compared"
+
+
+def more_escapes(comparison: dict[str, Any]) -> list[str]:
+    """A note where a candidate lets more bad parts pass than the model before."""
+    escapes = comparison["figures"]["escapes"]
+    before, now = escapes["base"]["count"], escapes["candidate"]["count"]
+    bad = plural(escapes["candidate"]["n"], "part")
+    return (
+        [f"note: of {bad} that people called bad it lets {now} pass, the model before {before}"]
+        if now > before
+        else []
+    )
 
 
 def told(run: dict[str, Any]) -> list[str]:
