@@ -285,6 +285,20 @@ def test_a_lost_store_stops_and_is_stored_later(bench, monkeypatch):
     bench.store.ask(check)
 
 
+def test_what_is_stored_late_does_not_undo_what_is_newer(bench, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "write", lambda work: (_ for _ in ()).throw(StoreUnavailable("gone")))
+        bench.alarms.condition("press", "disk", True, "nearly full")
+    number = bench.one().id
+    bench.alarms.acknowledge(number, "eva")
+    bench.alarms.condition("press", "disk", False)
+    assert bench.alarms.active() == []
+    bench.alarms.tick()  # stores that it was raised
+    assert {event["event"] for event in bench.table("alarm_event", alarm_id=number)} >= {"raise", "clear"}
+    bench.restart()
+    assert bench.alarms.active() == []
+
+
 def test_waiting_rules_rest_while_the_line_stands(folder):
     board = Board(
         Station("press"), (NoGoodPart(seconds=5),), EscalationSettings(), iter(range(9)).__next__, 0

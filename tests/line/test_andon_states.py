@@ -272,6 +272,33 @@ def test_times_of_a_call_that_was_answered_and_of_a_stop_that_lasts():
     assert summary([stop]) == (1, None, None)
 
 
+def test_a_fault_during_a_call_and_a_stop_begins_neither_again():
+    station, changes = Station("press", verified=True), []
+
+    def do(event: V, t: int) -> None:
+        nonlocal station
+        station, change = station.step(event, t, ANNA)
+        changes.append(change)
+
+    def fault(t: int, *faults: str) -> None:
+        nonlocal station
+        station, change = station.ready(t, faults=faults)
+        changes.append(change)
+
+    do(V.CALL, 10)
+    fault(60, "camera")
+    fault(70)
+    do(V.STOP, 100)
+    fault(101, "camera")
+    fault(102)
+    assert [(change.event, change.new) for change in changes[2::3]] == [
+        ("ready", "call"),
+        ("ready", "stop_requested"),
+    ]
+    (stop,) = stops(changes)
+    assert (stop.called, stop.requested) == (10, 100)
+
+
 def station_changes(events):
     station, changes = Station("press", verified=True), []
     for event, t in events:

@@ -24,6 +24,8 @@ from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.plc.settings import ModbusSettings, PlcSettings
 from andon.line.settings import LineSettings
+from andon.line.station import Part
+from andon.line.store import StoreUnavailable
 from andon.line.verdicts import Cause, Verdict
 from line.running import PICTURE, FakeJudge, settings, until
 
@@ -200,6 +202,21 @@ def test_a_camera_that_fails_is_a_fault_until_it_is_back(folder):
         assert rows(line) == []  # nothing was triggered meanwhile
         assert camera.closed == camera.opened - 1
     assert camera.closed == camera.opened
+
+
+def test_a_trigger_while_the_database_is_away_is_judged_and_recorded(folder, monkeypatch):
+    def away(request_id: str) -> None:
+        raise StoreUnavailable("the database cannot be reached")
+
+    camera = FakeCamera(on_demand=True)
+    with line_of(folder, camera, timeout_s=20.0) as line:
+        monkeypatch.setattr(line.store, "by_request", away)
+        camera.shows(1)
+        answer = line.cameras.trigger("press", Part(b"", "r1")).result(20.0)
+        assert answer.recorded.row.verdict is Verdict.OK
+        assert line.store.answered("r1") is None
+        monkeypatch.undo()
+        assert line.store.answered("r1").id == answer.recorded.id
 
 
 @pytest.mark.parametrize("trigger", ["software", "hardware"])

@@ -11,14 +11,14 @@ from andon.core.records import Note
 from andon.line.clock import MINUTE
 from andon.line.drift import charts
 from andon.line.drift.cause import KEEP, Cause, place_of
-from andon.line.drift.follower import WAITING_IMAGES, DriftFollower, drift_text
+from andon.line.drift.follower import WAITING_IMAGES, DriftFollower, Learned, drift_text
 from andon.line.drift.numbers import SIDE, Template, measure, reduce
 from andon.line.drift.rates import BLOCK, LEARNED, RateWatch
 from andon.line.drift.reference import LEVELS, NAMES, Learner, Reference
 from andon.line.drift.settings import DriftSettings
 from andon.line.drift.watch import Seen, Watch
 from andon.line.judge import Judgement
-from andon.line.store import Inspection, rows
+from andon.line.store import Inspection, StoreUnavailable, rows
 from andon.line.store import drift as stored
 from andon.line.tally import shift_begin
 from andon.line.verdicts import Verdict
@@ -285,6 +285,43 @@ def test_follower_learns_alarms_and_comes_back(sqlite_store):
         "press", lambda one: drift_text(one.watch)
     )
     assert {point.name for point in store.ask(lambda c: stored.points(c, "press", 0))} == {*NAMES}
+
+
+def test_a_reference_that_cannot_be_stored_is_stored_later(sqlite_store, monkeypatch, reference):
+    sqlite_store.record(part(1)).result()
+    watch = DriftFollower(sqlite_store, DriftSettings(), ["press"], Heard(), clock=sqlite_store.clock)
+    one = watch._followed["press"]
+    one.model = "a" * 64
+    one.watch.begin(reference)
+    one.learned = Learned(one.model, reference, Learner(200, "Ann", "new lamp"))
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_store, "write", lambda work: (_ for _ in ()).throw(StoreUnavailable("gone")))
+        assert watch._save("press", 1) is None
+    assert one.learned is not None and one.version is None
+    watch._save("press", 2).result()
+    assert (one.learned, one.version.who) == (None, "Ann")
+    again = DriftFollower(sqlite_store, DriftSettings(), ["press"], Heard(), clock=sqlite_store.clock)
+    assert again.read("press", lambda found: found.version.why) == "new lamp"
+
+
+def test_a_station_without_a_reference_learns_one_after_a_restart(sqlite_store):
+    sqlite_store.record(part(1)).result()
+    state = {"model": "a" * 64, **Watch().to_json()}
+    sqlite_store.write(lambda connection: stored.write(connection, "press", state, [])).result()
+    again = DriftFollower(sqlite_store, DriftSettings(), ["press"], Heard(), clock=sqlite_store.clock)
+    assert again.read("press", lambda found: found.watch.learner.who) == "system"
+
+
+def test_a_change_of_the_model_waits_for_the_store(sqlite_store, monkeypatch):
+    watch = DriftFollower(sqlite_store, DriftSettings(), ["press"], Heard(), clock=sqlite_store.clock)
+    row = sqlite_store.record(part(1)).result().row
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_store, "ask", lambda question: (_ for _ in ()).throw(StoreUnavailable("gone")))
+        with pytest.raises(StoreUnavailable):
+            watch._part(row)
+    assert watch.read("press", lambda found: found.model) == ""
+    watch._part(row)
+    assert watch.read("press", lambda found: (found.model, found.watch.learner is None)) == ("a" * 64, False)
 
 
 @pytest.mark.slow

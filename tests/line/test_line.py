@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -246,6 +247,20 @@ def test_shifts_begin_at_local_hours():
         begin = shift_begin(NOON + hour * HOUR)
         assert NOON + hour * HOUR - begin < 8 * HOUR + SECOND
         assert shift_begin(begin) == begin
+
+
+@pytest.mark.parametrize(("month", "day", "hours"), [(10, 25, 9), (3, 29, 7), (6, 1, 8)])
+def test_the_night_shift_is_one_although_clocks_are_set(monkeypatch, month, day, hours):
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        end = round(time.mktime((2026, month, day, 6, 0, 0, 0, 0, -1))) * SECOND
+        begin = end - hours * HOUR
+        assert {shift_begin(t) for t in range(begin, end, HOUR // 4)} == {begin}
+        assert (shift_begin(end), shift_begin(begin - 1)) == (end, begin - 8 * HOUR)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_tally_turns_with_the_shift():

@@ -18,6 +18,7 @@ from andon.core.errors import ConfigError, DataError
 from andon.line import plant
 from andon.line.clock import DAY, SECOND
 from andon.line.line import Line
+from andon.line.opcua.settings import OpcUaSettings
 from andon.line.settings import LineSettings, RetentionSettings
 from andon.line.store import Store, StoreUnavailable, outbox, retention, rows
 from andon.line.store.audit import Entry, append, check
@@ -85,6 +86,27 @@ def test_a_plant_has_no_stations_and_a_database(tmp_path):
     with pytest.raises(ConfigError, match="leave one out"):
         LineSettings.load(stations=[f"press={tmp_path / 'part.andon'}"], plant=True)
     assert LineSettings.load(changes={"database": "postgresql://h/d"}, plant=True).name == "plant"
+    with pytest.raises(ConfigError, match=r"\[opcua\] in the options shows stations"):
+        LineSettings.load(changes={"database": "postgresql://h/d", "opcua": OpcUaSettings()}, plant=True)
+
+
+PAGES = (
+    "/thresholds",
+    "/candidate",
+    "/reports/shift",
+    "/studies",
+    "/api/v1/reports/shift",
+    "/stations/press",
+)
+
+
+def test_pages_of_a_station_are_not_on_a_plant(folder, client_of):
+    with Line(LineSettings(name="plant", data=folder), open_judge=FakeJudge) as page:
+        client = client_of(page)
+        for path in (*PAGES, "/rules", "/golden", "/drift", "/outbox", "/history"):
+            answered = client.get(path)
+            assert answered.status_code == (404 if path in PAGES else 200), path
+            assert ("the page /plant links to those of each line" in answered.text) == (path in PAGES), path
 
 
 # On PostgreSQL --------------------------------------------------------------------------------------------------------

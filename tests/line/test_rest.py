@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -388,6 +388,15 @@ def test_from_stop_to_running_by_requests(folder, client_of):
         assert client.post(f"{press}/cause", json={**who, "cause": "light"}).json()["cause"] == "light"
         assert client.post(f"{press}/resume", json=who).json()["state"] == "RUNNING"
         assert client.get(f"{press}/state").json()["recent"] == []
+
+
+def test_an_action_that_is_not_stored_in_time_is_no_broken_part(folder, client_of, monkeypatch):
+    with running(folder, rules=()) as line:
+        client = client_of(line)
+        monkeypatch.setattr(line.alarms, "stop", lambda *_: Future().result(0.01))
+        refused = client.post(f"{API}/stations/press/stop", json={"who": "bob"})
+        assert is_problem(refused, 503, "store_unavailable")
+        assert "not stored yet" in refused.json()["detail"]
 
 
 def test_people_call_stop_and_shelve(folder, client_of):

@@ -110,6 +110,18 @@ def test_more_than_memory_allows_is_lost_and_said(store, monkeypatch):
     assert settled(store, row.id) is ImageState.LOST
 
 
+def test_rows_are_settled_while_images_come_steadily(store, monkeypatch):
+    monkeypatch.setattr(images, "SETTLE_ROWS", 10_000)
+    monkeypatch.setattr(images, "SETTLE_SECONDS", 0.3)
+    first = store.record(part(0, image=b"x")).result().row
+    for number in range(1, 100):
+        time.sleep(0.05)
+        store.record(part(number, image=b"x")).result()
+        if store.inspection(first.id).image_state is ImageState.STORED:
+            break
+    assert number < 50
+
+
 def test_what_a_crash_left_apart_is_put_right(store, folder, reopen):
     rows = [store.record(part(n, image=b"x")).result().row for n in range(3)]
     store.close()

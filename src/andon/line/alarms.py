@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from andon.core.errors import UsageError
 from andon.line import andon_states, rule_versions
@@ -28,6 +28,7 @@ from andon.line.versions import station_id
 from andon.line.views import AlarmView
 
 LOG = logging.getLogger(__name__)
+K = TypeVar("K")
 Connection = Any
 """A connection of the store, handed through to its functions."""
 
@@ -54,8 +55,10 @@ class Alarms:
         self._unsaved: deque[tuple[str, Update]] = deque()
         self._behind: set[str] = set()
         """Stations whose changes could not be stored the last time."""
-        self._stored: dict[str, int] = {}
-        """Number of the newest stored state of each station."""
+        self._newest_state: dict[str, int] = {}
+        self._newest_row: dict[int, int] = {}
+        """Numbers of the newest updates that were written to each station and alarm. What is tried again may be older than
+        what is there; only the thread that commits reads and changes both."""
         self._boards: dict[str, Board] = {}
         self._rules: dict[str, RuleVersion] = {}
         self._last_id = store.ask(_newest)
@@ -260,7 +263,6 @@ class Alarms:
         """In the thread that commits: takes no lock."""
         error = done.exception()
         if error is None:
-            self._stored[station] = max(update.number, self._stored.get(station, 0))
             self._behind.discard(station)
             return
         if station not in self._behind:  # said once, tried again each tick
@@ -274,7 +276,7 @@ class Alarms:
 
     def _store_update(self, connection: Connection, station: str, update: Update) -> None:
         number = station_id(connection, station)
-        if update.number > self._stored.get(station, 0):
+        if _is_newest(self._newest_state, station, update):
             state = {
                 "station": update.station.to_json(),
                 "after_id": update.after_id,
@@ -282,11 +284,19 @@ class Alarms:
             }
             rows.change(connection, "station", number, state_json=json.dumps(state))
         for row in update.rows:
+            if not _is_newest(self._newest_row, row.id, update):
+                continue
             values = _alarm_columns(row)
             if not rows.change(connection, "alarm", row.id, **values):
                 rows.add(connection, "alarm", id=row.id, station_id=number, **values)
         for transition in update.transitions:
             _add_transition(connection, station, number, transition, self._clock())
+
+
+def _is_newest(newest: dict[K, int], key: K, update: Update) -> bool:
+    """Note that an update is written. An equal number is written again: its transaction was taken back."""
+    newest[key] = max(update.number, newest.get(key, 0))
+    return update.number == newest[key]
 
 
 def cause_of(code: str) -> StopCause:

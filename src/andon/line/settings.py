@@ -328,6 +328,8 @@ def _check_plant(settings: LineSettings, where: str) -> None:
         )
     if not settings.database:
         raise ConfigError("--plant needs the database of the lines: give --database URL")
+    if settings.opcua:
+        raise ConfigError(f"[opcua] in {where} shows stations, and --plant has none of its own: remove it")
 
 
 def _check(settings: LineSettings, where: str) -> None:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from andon.line.clock import DAY, HOUR, MINUTE, SECOND
+from andon.line.clock import MINUTE, SECOND
 from andon.line.verdicts import Verdict
 
 SHIFTS = (6, 14, 22)
@@ -81,8 +81,8 @@ class Tally:
 
 
 def shift_begin(now: int) -> int:
-    """Begin of the shift at a time, both microseconds UTC."""
+    """Begin of the shift at a time, both microseconds UTC. A night in which clocks are set is an hour longer or shorter."""
     local = time.localtime(now // SECOND)
-    midnight = now - now % SECOND - (local.tm_hour * 3600 + local.tm_min * 60 + local.tm_sec) * SECOND
-    hour = max((hour for hour in SHIFTS if hour <= local.tm_hour), default=SHIFTS[-1] - 24)
-    return max(midnight + hour * HOUR, now - DAY)
+    today = [hour for hour in SHIFTS if hour <= local.tm_hour]
+    hour, day = (today[-1], local.tm_mday) if today else (SHIFTS[-1], local.tm_mday - 1)
+    return round(time.mktime((local.tm_year, local.tm_mon, day, hour, 0, 0, 0, 0, -1))) * SECOND

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from andon.line.andon_states.changes import Change
 from andon.line.clock import SECOND
 
+STAYS = ("ready", "checked")
+"""Changes that leave a station in its state: a fault that ends during a call shows the call again, and it is no new one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -48,6 +51,8 @@ def stops(changes: Iterable[Change]) -> list[Stop]:
     called: int | None = None
     arrived: int | None = None
     for change in changes:
+        if change.event in STAYS:
+            continue
         if change.event == "acknowledge":
             if _is_open(found) and found[-1].acknowledged is None:
                 found[-1] = replace(found[-1], acknowledged=change.t)

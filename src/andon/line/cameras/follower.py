@@ -62,7 +62,7 @@ class Cameras(Follower):
             why = "no camera" if camera is None else "a camera that hardware alone triggers"
             raise UsageError(f"station {station} has {why}: triggers need one that waits for them")
         given: Future[Answer] = Future()
-        if (known := self._store.by_request(part.request_id)) is not None:
+        if (known := self._store.answered(part.request_id)) is not None:
             given.set_result(Answer(Recorded(known.id, True, known)))
             return given
         try:

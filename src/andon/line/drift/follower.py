@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from andon.core.errors import AndonError, UsageError
 from andon.line.alarms import Alarms
@@ -49,6 +49,14 @@ DRIFT, UNLIKE, MORE = "drift", "unlike images", "more {}"
 """Names of the alarms."""
 
 
+class Learned(NamedTuple):
+    """A reference that a station has learned and that is not stored yet."""
+
+    model: str
+    reference: Reference
+    learner: Learner
+
+
 @dataclass
 class Followed:
     """A station."""
@@ -60,6 +68,8 @@ class Followed:
     """The reference in use, without its content."""
     others: OrderedDict[str, tuple[Watch, stored.StoredReference | None]] = field(default_factory=OrderedDict)
     """The same of other models that judge here in turn (recipes), by their hash, at most `MODELS`."""
+    learned: Learned | None = None
+    """In use already; state is stored only after it, so that a restart goes on with it or learns again."""
     told: dict[str, bool] = field(default_factory=dict)
     """Alarms as last reported."""
     stored_at: int = 0
@@ -170,7 +180,7 @@ class DriftFollower(Follower):
             learner = followed.watch.learner
             learned = followed.watch.take(seen)
             if learned is not None and learner is not None:
-                self._learned(row.station, followed, learned, learner)
+                followed.learned = Learned(followed.model, learned, learner)
             self._tell(row.station, followed)
             followed.since_stored += 1
             due = row.t_done - followed.stored_at >= STORED_SECONDS * SECOND
@@ -178,31 +188,50 @@ class DriftFollower(Follower):
                 self._save(row.station, row.t_done)
 
     def _change_model(self, station: str, followed: Followed, sha256: str) -> None:
-        """The reference of another model, or a new one from its first parts."""
+        """The reference of another model, or a new one from its first parts. Changes nothing where the store cannot be asked."""
+        known = followed.others.get(sha256)
+        watch, version = self._watch_of(station, sha256) if known is None else known
+        followed.others.pop(sha256, None)
         if followed.model:
             followed.others[followed.model] = followed.watch, followed.version
-        followed.model = sha256
-        if sha256 in followed.others:
-            followed.watch, followed.version = followed.others.pop(sha256)
-            return
         while len(followed.others) > MODELS:
             followed.others.popitem(last=False)
-        version = self._store.ask(lambda connection: stored.newest_reference(connection, station, sha256))
-        followed.watch = Watch()
-        followed.version = None if version is None else version._replace(content={})
-        if version is not None:
-            followed.watch.begin(Reference.from_json(version.content))
-        else:
-            followed.watch.learner = Learner(self._settings.reference_parts, "system", AUTOMATIC)
+        followed.model, followed.watch, followed.version = sha256, watch, version
 
-    def _learned(self, station: str, followed: Followed, reference: Reference, learner: Learner) -> None:
-        at, content, model = self._clock(), reference.to_json(), followed.model
-        version = self._store.write(
-            lambda connection: stored.add_reference(
-                connection, station, model, content, who=learner.who, why=learner.why, at=at
+    def _watch_of(self, station: str, sha256: str) -> tuple[Watch, stored.StoredReference | None]:
+        """A watch with the stored reference of a model, or one that learns it."""
+        version = self._store.ask(lambda connection: stored.newest_reference(connection, station, sha256))
+        watch = Watch()
+        if version is None:
+            watch.learner = self._first_learner()
+            return watch, None
+        watch.begin(Reference.from_json(version.content))
+        return watch, version._replace(content={})
+
+    def _first_learner(self) -> Learner:
+        return Learner(self._settings.reference_parts, "system", AUTOMATIC)
+
+    def _store_learned(self, station: str, followed: Followed) -> bool:
+        """Whether the reference that was learned last is stored."""
+        if followed.learned is None:
+            return True
+        model, reference, learner = followed.learned
+        at, content = self._clock(), reference.to_json()
+        try:
+            version = self._store.write(
+                lambda connection: stored.add_reference(
+                    connection, station, model, content, who=learner.who, why=learner.why, at=at
+                )
+            ).result()
+        except AndonError as error:
+            LOG.warning("the drift reference of station %s is not stored yet: %s", station, error)
+            return False
+        followed.learned = None
+        if model == followed.model:
+            followed.version = stored.StoredReference(
+                version, reference.count, learner.why, learner.who, at, {}
             )
-        ).result()
-        followed.version = stored.StoredReference(version, reference.count, learner.why, learner.who, at, {})
+        return True
 
     def _tell(self, station: str, followed: Followed) -> None:
         """Raise and end alarms where something changed."""
@@ -219,9 +248,11 @@ class DriftFollower(Follower):
         """Store state and points, without waiting; None where there is nothing new."""
         with self._lock:
             followed = self._followed[station]
-            if not followed.since_stored:
+            if not followed.since_stored and followed.learned is None:
                 return None
             followed.stored_at, followed.since_stored = at, 0
+            if not self._store_learned(station, followed):
+                return None
             watch = followed.watch
             state = {"model": followed.model, **watch.to_json()}
             values = zip(NAMES, watch.average.tolist(), strict=True) if watch.parts else ()
@@ -250,11 +281,10 @@ class DriftFollower(Follower):
         model = state.pop("model")
         version = self._store.ask(lambda connection: stored.newest_reference(connection, station, model))
         reference = None if version is None else Reference.from_json(version.content)
-        return Followed(
-            Watch.from_json(state, reference),
-            model,
-            None if version is None else version._replace(content={}),
-        )
+        watch = Watch.from_json(state, reference)
+        if reference is None and watch.learner is None:
+            watch.learner = self._first_learner()
+        return Followed(watch, model, None if version is None else version._replace(content={}))
 
 
 def drift_text(watch: Watch) -> str:

@@ -203,7 +203,7 @@ class Inbox:
     def _known(self, request_id: str) -> Inspection | None:
         """The row of a file that was judged before a crash."""
         try:
-            return self._store.by_request(request_id)
+            return self._store.answered(request_id)
         except StoreError:  # the store answers equal requests by the first row, too
             return None
 

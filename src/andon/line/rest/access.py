@@ -139,9 +139,21 @@ TheRow = Annotated[Inspection, Depends(_row)]
 ThePictures = Annotated[Pictures, Depends(_pictures)]
 
 
+NO_STATION = "station on this server; the page /plant links to those of each line"
+
+
+def first_station(line: Line) -> str:
+    """Name of the first station. Raises a 404 `Problem` where there is none, as with `andon serve --plant`."""
+    for name in line.stations:
+        return name
+    raise not_found(NO_STATION)
+
+
 def find_station(line: Line, name: str) -> Station:
     """The station of this name. Raises a 404 `Problem`."""
     found = line.stations.get(name)
     if found is None:
-        raise not_found(f"station {name!r}; there are {', '.join(line.stations)}")
+        raise not_found(
+            f"station {name!r}; there are {', '.join(line.stations)}" if line.stations else NO_STATION
+        )
     return found

@@ -15,7 +15,7 @@ from andon.core.errors import DataError
 from andon.line.candidates import promotion
 from andon.line.candidates.candidates import View
 from andon.line.line import Line
-from andon.line.rest.access import TheCaller, TheLine, TheStation, requires
+from andon.line.rest.access import TheCaller, TheLine, TheStation, first_station, requires
 from andon.line.rest.candidate_shapes import (
     CandidateShape,
     CompareBody,
@@ -143,9 +143,9 @@ def take_back(
 
 
 @page_router.get("/candidate", dependencies=[requires(Role.VIEWER)])
-def first_station(line: TheLine) -> Response:
+def first_candidate(line: TheLine) -> Response:
     """The page of the first station."""
-    return RedirectResponse(f"/stations/{next(iter(line.stations))}/candidate")
+    return RedirectResponse(f"/stations/{first_station(line)}/candidate")
 
 
 @page_router.get("/stations/{station}/candidate", dependencies=[requires(Role.VIEWER)])

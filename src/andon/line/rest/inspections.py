@@ -34,7 +34,7 @@ from andon.line.rest.shapes import (
 from andon.line.rest.upload import read_part
 from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, NoTrigger, Part, QueueFull, Station
-from andon.line.store import Inspection, QueryTimeout, Recorded, ReviewFilter, StoreUnavailable
+from andon.line.store import Inspection, Recorded, ReviewFilter
 from andon.line.store.audit import Entry
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.line.views import VerdictName
@@ -225,14 +225,8 @@ def export(
 
 
 def _known(line: Line, part: Part) -> Recorded | None:
-    """The answer that was given to this request before. Raises `Problem` where it was another image.
-
-    A database that is away is not waited for: `record` finds a request that came before, too.
-    """
-    try:
-        row = None if line.store.spooling else line.store.by_request(part.request_id)
-    except (StoreUnavailable, QueryTimeout):
-        return None
+    """The answer that was given to this request before. Raises `Problem` where it was another image."""
+    row = line.store.answered(part.request_id)
     if row is None:
         return None
     if row.image_sha256 not in (None, hashlib.sha256(part.image).hexdigest()):

@@ -22,6 +22,7 @@ from andon.line.versions import Stale
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
+UNSTORED = "the change is not stored yet: see whether it is there before it is made again"
 KEPT = ("Retry-After", "Allow", "WWW-Authenticate")
 """Headers of a document that its page has too."""
 
@@ -80,6 +81,9 @@ def install(app: FastAPI) -> None:
 
     handle(Problem, lambda error: error.response())
     handle(StoreError, lambda error: from_store(error).response())
+    handle(
+        TimeoutError, lambda _: Problem(503, "store_unavailable", UNSTORED, retry=RETRY_SECONDS).response()
+    )
     handle(NotAllowed, lambda error: document(409, "not_allowed", str(error)))
     handle(UnknownRecipe, lambda error: document(404, "unknown_recipe", str(error)))
     handle(Stale, lambda error: document(412, "stale", str(error)))

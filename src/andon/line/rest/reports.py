@@ -11,7 +11,7 @@ from andon.core.errors import DataError, UsageError
 from andon.line.line import Line
 from andon.line.reports import shift
 from andon.line.reports.shift import ShiftReport, last_shift
-from andon.line.rest.access import TheLine, find_station, requires
+from andon.line.rest.access import TheLine, find_station, first_station, requires
 from andon.line.rest.html import html
 from andon.line.rest.pages import Text, time_of
 from andon.line.rest.problems import Problem
@@ -32,7 +32,7 @@ def read_report(
 
     By default of the running shift.
     """
-    name = station or next(iter(line.stations))
+    name = station or first_station(line)
     find_station(line, name)
     try:
         return _report(line, name, since, until, lot or None).to_json()
@@ -50,7 +50,7 @@ def report_page(
     which: Annotated[Literal["", "last"], Query(alias="shift")] = "",
 ) -> Response:
     """One page for a shift or lot, to be printed."""
-    name = station or next(iter(line.stations))
+    name = station or first_station(line)
     find_station(line, name)
     (begin, problem), (end, also) = time_of(since), time_of(until)
     if which == "last":

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from andon.line.line import Line
 from andon.line.page.render import percent as percent_text
-from andon.line.rest.access import TheLine, TheStation, requires
+from andon.line.rest.access import TheLine, TheStation, first_station, requires
 from andon.line.rest.html import html
 from andon.line.rest.problems import not_found
 from andon.line.rest.shapes import PREFIX
@@ -30,9 +30,9 @@ Parts = Annotated[int, Query(ge=0, le=10_000)]
 
 
 @page_router.get("/thresholds", dependencies=[requires(Role.VIEWER)])
-def first_station(line: TheLine) -> Response:
+def first_thresholds(line: TheLine) -> Response:
     """The page of the first station."""
-    return RedirectResponse(f"/stations/{next(iter(line.stations))}/thresholds")
+    return RedirectResponse(f"/stations/{first_station(line)}/thresholds")
 
 
 @page_router.get("/stations/{station}/thresholds", dependencies=[requires(Role.VIEWER)])

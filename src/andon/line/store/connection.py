@@ -181,13 +181,13 @@ def migrate(engine: Engine, shown: str) -> None:
         ) from error
 
 
-def translated(error: DatabaseError) -> StoreError:
-    """The store's own error for an error of the database."""
+def translated(error: DatabaseError, seconds: float = QUERY_SECONDS) -> StoreError:
+    """The store's own error for an error of the database; `seconds` a query was given."""
     message = first_line(error)
     if "disk is full" in message or "disk I/O error" in message or "No space left" in message:
         return StoreFull(f"no space left for the database ({message}): free some")
     if "interrupted" in message or "statement timeout" in message:
-        return QueryTimeout(f"the query took longer than {QUERY_SECONDS:g} s: narrow it by part, lot or time")
+        return QueryTimeout(f"the query took longer than {seconds:g} s: narrow it by part, lot or time")
     remote = not isinstance(error.orig, sqlite3.Error)
     if isinstance(error, OperationalError) and (remote or any(word in message for word in UNUSABLE)):
         return StoreUnavailable(f"the database cannot be used ({message}): check it")
@@ -217,7 +217,7 @@ def reading(engine: Engine, seconds: float = QUERY_SECONDS) -> Iterator[Connecti
                 connection.execute(text(f"SET LOCAL statement_timeout = {round(seconds * 1000)}"))
                 yield connection
     except DatabaseError as error:
-        raise translated(error) from error
+        raise translated(error, seconds) from error
 
 
 def ask_database(

@@ -16,6 +16,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,18 +194,16 @@ class Images:
 
     def _run(self) -> None:
         done: list[int] = []
+        due = 0.0
         while True:
-            try:
-                file = self._files.get(timeout=SETTLE_SECONDS if done else None)
-            except queue.Empty:
-                self._settle(done, ImageState.STORED)
-                done = []
-                continue
-            if file is None:
-                break
-            if self._written(file):
-                done.append(file.row)
-            if len(done) >= SETTLE_ROWS:
+            with contextlib.suppress(queue.Empty):
+                file = self._files.get(timeout=max(0.0, due - time.monotonic()) if done else None)
+                if file is None:
+                    break
+                if self._written(file):
+                    due = due if done else time.monotonic() + SETTLE_SECONDS
+                    done.append(file.row)
+            if done and (len(done) >= SETTLE_ROWS or time.monotonic() >= due):
                 self._settle(done, ImageState.STORED)
                 done = []
         if done:

@@ -39,7 +39,7 @@ from andon.line.store.connection import (
     sqlite_engine,
     sqlite_reader,
 )
-from andon.line.store.errors import StoreUnavailable
+from andon.line.store.errors import QueryTimeout, StoreUnavailable
 from andon.line.store.images import DiskLevel, DiskLimits, Images
 from andon.line.store.inspections import Inserter
 from andon.line.store.records import ImageState, Inspection, NewInspection, PastScore, PastVerdict, Recorded
@@ -198,6 +198,13 @@ class Store:
     def by_request(self, request_id: str) -> Inspection | None:
         """The inspection of this request."""
         return self.ask(lambda connection: queries.by_request(connection, request_id))
+
+    def answered(self, request_id: str) -> Inspection | None:
+        """The inspection of a request that came before; None too while the database is away: `record` finds it as well."""
+        try:
+            return None if self.spooling else self.by_request(request_id)
+        except (StoreUnavailable, QueryTimeout):
+            return None
 
     def inspections(
         self,
