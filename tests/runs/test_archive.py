@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from andon.runs import scoring as archive
 from andon.runs.inputs import PassedByWarning, list_inputs, walk_archive
 from andon.runs.predict import FilePrediction, predict_files
 from andon.runs.scoring import COLUMNS, detector_key, open_table, predict_archive
+from andon.thresholds.history import change
 
 HEADER = ",".join(COLUMNS) + "\n"
 
@@ -110,6 +113,21 @@ def test_tables_of_others_are_left_alone(tiny_run, pictures, tmp_path):
     table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,,0123456789ab\n")
     with pytest.raises(OutputError, match="answers of another detector"):
         predict_archive(tiny_run, [pictures], table)
+
+
+def test_a_table_holds_verdicts_of_the_same_thresholds_alone(own_run, pictures, tmp_path):
+    """After a change of thresholds the table is not continued; without one the key is the hash of detector.json, as before."""
+    description = (own_run / "detector/detector.json").read_bytes()
+    assert detector_key(own_run) == hashlib.sha256(description).hexdigest()[:12]
+    predict_archive(own_run, [pictures], tmp_path / "t.csv")
+    before, fitted = (tmp_path / "t.csv").read_bytes(), load_detector(own_run).fitted()
+    stricter = replace(fitted, image=replace(fitted.image, value=fitted.image.value / 2))
+    change(own_run / "detector", stricter, reason="stricter", rule="half", who="anna")
+    with pytest.raises(OutputError, match="or other thresholds"):
+        predict_archive(own_run, [pictures], tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_bytes() == before
+    predict_archive(own_run, [pictures], tmp_path / "new.csv")
+    assert {row["detector"] for row in rows(tmp_path / "new.csv")} == {detector_key(own_run)}
 
 
 def test_places_that_cannot_be_used(tiny_run, pictures, tmp_path):

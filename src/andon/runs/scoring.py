@@ -29,9 +29,10 @@ from andon.runs.inputs import no_images, walk_archive
 from andon.runs.predict import FilePrediction, file_predictions
 from andon.runs.unlike import UnlikeCounts
 from andon.runtime.predictor import Predictor
+from andon.thresholds.history import FILE as CHANGES
 
 COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
-"""The prediction, and the beginning of the hash of the detector that made it."""
+"""The prediction, and the beginning of the hash of the detector and the changes of thresholds that made it."""
 SYNC_EVERY = 256
 """Lines after which the table is forced to the disk, so that a power cut costs no more."""
 
@@ -89,7 +90,7 @@ class Table:
         found = dict(zip(COLUMNS, values, strict=True))
         if found["detector"] != self.detector:
             raise OutputError(
-                f"{self.path} holds answers of another detector ({found['detector']}, this one is {self.detector}): "
+                f"{self.path} holds answers of another detector or other thresholds ({found['detector']}, now {self.detector}): "
                 "choose another --out"
             )
         self.taken.add(from_cell(found["path"]))
@@ -221,5 +222,9 @@ def check_places(inputs: Sequence[Path], save: Path | None) -> None:
 
 
 def detector_key(run: Path) -> str:
-    """Twelve hexadecimal digits that name a saved detector: settings, state and thresholds."""
-    return hashlib.sha256((detector_folder(run) / "detector.json").read_bytes()).hexdigest()[:12]
+    """Twelve hexadecimal digits that name a saved detector: settings, state and thresholds, with every change of them."""
+    folder = detector_folder(run)
+    digest = hashlib.sha256((folder / "detector.json").read_bytes())
+    if (folder / CHANGES).is_file():
+        digest.update((folder / CHANGES).read_bytes())
+    return digest.hexdigest()[:12]
