@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from andon.api import create
-from andon.core.errors import ConfigError, DataError, NotFittedError
+from andon.core.errors import ConfigError, DataError, NotFittedError, OutputError
 from andon.core.records import Record
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
@@ -146,6 +148,37 @@ def test_openvino_file(detector, tmp_path):
     found = export(detector, tmp_path / "cloth.xml", form="openvino")
     assert found.difference < 1e-3
     assert {p.name for p in tmp_path.iterdir()} == {"cloth.xml", "cloth.bin"}
+
+
+@pytest.mark.parametrize("fails_at", ["save", "bin", "xml", None])
+def test_the_two_files_of_openvino_appear_together_or_not_at_all(fails_at, tmp_path, monkeypatch):
+    """Nothing of a failed export stays, and an earlier network is whole or gone, never half old and half new."""
+
+    def save_model(model, path, compress_to_fp16):
+        Path(path).with_suffix(".bin").write_text("new")
+        if fails_at == "save":
+            raise RuntimeError("the writer failed")
+        Path(path).write_text("new")
+
+    def replace(source, target):
+        if fails_at and target.name == f"model.{fails_at}":
+            raise PermissionError(13, "Permission denied")
+        return os.rename(source, target)
+
+    openvino = SimpleNamespace(Core=lambda: SimpleNamespace(read_model=str), save_model=save_model)
+    monkeypatch.setitem(sys.modules, "openvino", openvino)
+    monkeypatch.setattr(Path, "replace", replace)
+    for name in ("model.xml", "model.bin"):
+        (tmp_path / name).write_text("old")
+    with contextlib.nullcontext() if fails_at is None else pytest.raises((RuntimeError, OutputError)):
+        exporting._write_openvino(tmp_path / "source.onnx", tmp_path / "model.xml")
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == {
+        "save": {"model.xml": "old", "model.bin": "old"},
+        "bin": {"model.bin": "old"},
+        "xml": {"model.bin": "new"},
+        None: {"model.xml": "new", "model.bin": "new"},
+    }[fails_at]
 
 
 @pytest.mark.slow

@@ -185,6 +185,8 @@ def test_overwrite_removes_only_files_of_andon(own_run, dataset_folder):
         (own_run / name).parent.mkdir(parents=True, exist_ok=True)
         (own_run / name).write_text(name)
     (own_run / ".recipe.yaml.1.part").write_text("of a process that was killed")
+    (own_run / ".model.1.parts").mkdir()
+    (own_run / ".model.1.parts/model.bin").write_text("of a process that was killed")
     fit(own_run, dataset_folder, tiny_recipe(seed=1), overwrite=True)
     left = tree(own_run)
     assert set(left) == {
@@ -196,6 +198,7 @@ def test_overwrite_removes_only_files_of_andon(own_run, dataset_folder):
     }
     assert all(left[name] == name.encode() for name in theirs)
     assert not (own_run / "maps").exists()
+    assert not (own_run / ".model.1.parts").exists()
 
 
 def test_overwrite_leaves_a_data_set_alone(own_dataset, dataset_folder):

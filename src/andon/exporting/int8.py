@@ -14,14 +14,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from andon.core.errors import AndonError, ConfigError, DataError
+from andon.core.errors import AndonError, DataError
 from andon.core.files import write_bytes
 from andon.core.images import as_float, as_uint8, read_image, to_tensor
 from andon.core.progress import NoProgress, Progress
@@ -84,8 +83,6 @@ def export_int8(
     Raises `QuantisationError`, and writes nothing, where that costs more than `limit` image AUROC on the labelled test
     images (without any: turns more than this share of the verdicts on held-out good ones).
     """
-    if find_spec("onnxruntime") is None:
-        raise ConfigError("--int8 needs onnxruntime, which is not installed: pip install 'andon[export]'")
     held_out = [record for record in (*dataset.validation, *dataset.test) if record.label is not None]
     if not held_out:
         raise DataError("--int8 measures what it costs on held-out pictures, and there are none: give --data")

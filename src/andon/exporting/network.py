@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -302,14 +304,21 @@ def _write_onnx(detector: Detector, path: Path) -> None:
 
 
 def _write_openvino(source: Path, path: Path) -> None:
+    """Both files are complete before they take their places; an earlier .xml is never left beside another .bin."""
     import openvino
 
     model = openvino.Core().read_model(str(source))
     with writing(path) as part:
-        xml = part.with_suffix(".xml")
-        openvino.save_model(model, str(xml), compress_to_fp16=False)
-        xml.with_suffix(".bin").replace(path.with_suffix(".bin"))
-        xml.replace(part)
+        folder = path.with_name(f".{path.stem}.{os.getpid()}.parts")
+        made = folder / path.name
+        folder.mkdir(exist_ok=True)
+        try:
+            openvino.save_model(model, str(made), compress_to_fp16=False)
+            path.unlink(missing_ok=True)
+            made.with_suffix(".bin").replace(path.with_suffix(".bin"))
+            made.replace(part)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def noise(detector: Detector) -> Iterator[Image]:

@@ -66,6 +66,7 @@ OWN = (
     f"{ADDING}/**/*",
     "tensorboard/events.out.tfevents.*",
     "**/.*.part",
+    "**/.*.parts/*",
 )
 """Files andon writes into a run folder; `--overwrite` removes these and nothing else."""
 
@@ -105,7 +106,7 @@ def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
     inside = sorted(
         (path for top in tops for path in top.rglob("*") if path.is_dir()), reverse=True
     )  # deepest first
-    remove_empty([*inside, *tops, run])
+    remove_empty([*run.glob("**/.*.parts"), *inside, *tops, run])
 
 
 def _own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
