@@ -163,7 +163,7 @@ def test_the_two_files_of_openvino_appear_together_or_not_at_all(fails_at, tmp_p
     def replace(source, target):
         if fails_at and target.name == f"model.{fails_at}":
             raise PermissionError(13, "Permission denied")
-        return os.rename(source, target)
+        return source.rename(target)
 
     openvino = SimpleNamespace(Core=lambda: SimpleNamespace(read_model=str), save_model=save_model)
     monkeypatch.setitem(sys.modules, "openvino", openvino)
@@ -173,12 +173,15 @@ def test_the_two_files_of_openvino_appear_together_or_not_at_all(fails_at, tmp_p
     with contextlib.nullcontext() if fails_at is None else pytest.raises((RuntimeError, OutputError)):
         exporting._write_openvino(tmp_path / "source.onnx", tmp_path / "model.xml")
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert left == {
-        "save": {"model.xml": "old", "model.bin": "old"},
-        "bin": {"model.bin": "old"},
-        "xml": {"model.bin": "new"},
-        None: {"model.xml": "new", "model.bin": "new"},
-    }[fails_at]
+    assert (
+        left
+        == {
+            "save": {"model.xml": "old", "model.bin": "old"},
+            "bin": {"model.bin": "old"},
+            "xml": {"model.bin": "new"},
+            None: {"model.xml": "new", "model.bin": "new"},
+        }[fails_at]
+    )
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from conftest import names, texture, write_dataset, write_picture
 from tiny import TINY
 
-from andon.core.errors import InterruptedRun, OutputError
+from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.records import Record
 from andon.datasets import open_dataset
 from andon.datasets.added import new_ids, passed_by, with_added
@@ -24,8 +25,9 @@ from andon.nn.stored_features import StoredFeatures
 from andon.runs import add
 from andon.runs.add import add_to_run
 from andon.runs.fit import fit_run
-from andon.runs.folder import read_recipe
+from andon.runs.folder import FITTED, read_recipe
 from andon.runs.source import Source, open_data
+from andon.thresholds.history import change
 
 OLD, NEW = 7, 3
 SETTINGS = TINY["east"] | {"extractor.taps": ["layer1"], "extractor.image_size": 32, "bank": 20}
@@ -158,6 +160,46 @@ def test_a_failed_exchange_of_files_is_undone(before, tmp_path, monkeypatch):
         add._put_in_place(staged, run)
     shutil.rmtree(staged)
     assert state(run) == held
+
+
+def test_a_kill_never_leaves_old_thresholds_with_a_new_detector(before, after, tmp_path, cli, data):
+    """Whichever file was exchanged last, the run is the old one, the new one, or refused and put back."""
+    rename, learned = Path.rename, load_detector(after).calibration
+    for killed_at in range(1, 20):
+        run = shutil.copytree(before, tmp_path / str(killed_at))
+        fitted = load_detector(run).fitted()
+        stricter = replace(fitted, image=replace(fitted.image, value=fitted.image.value / 2))
+        change(run / "detector", stricter, reason="x", rule="half", who="anna")
+        (run / "model.onnx").write_text("of the old state")
+        held = state(run)
+        for name in FITTED:
+            (run / ".adding" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(after / name, run / ".adding" / name)
+        calls: list[Path] = []
+
+        def until_killed(self: Path, target: Path, calls: list[Path] = calls, last: int = killed_at) -> Path:
+            calls.append(self)
+            if len(calls) >= last:
+                raise SystemExit
+            return rename(self, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "rename", until_killed)
+            with contextlib.suppress(SystemExit):
+                add._put_in_place(run / ".adding", run)
+        with contextlib.suppress(DataError):
+            assert load_detector(run).calibration in (stricter, learned)
+        if not (run / "detector/detector.json").exists():
+            assert "adding pictures to it was cut short" in cli("predict", run, data / "new").complaint()
+        add.put_back(run)
+        shutil.rmtree(run / ".adding")
+        if len(calls) < killed_at:
+            break
+        assert state(run) == held
+    assert (
+        len(calls) == 1 + 2 + 2 * 4 + 1
+    )  # detector.json, what followed, the others out and in, detector.json
+    assert state(run) == {name: content for name, content in state(after).items() if name in FITTED}
 
 
 # What cannot be added -------------------------------------------------------------------------------------------

@@ -40,10 +40,7 @@ def add_images(
     from andon.core.progress import default_progress
     from andon.runs.add import add_to_run
     from andon.runs.folder import read_recipe
-    from andon.thresholds.history import FILE
 
-    recipe = read_recipe(run)
-    changed = (run / "detector" / FILE).is_file()
     found = add_to_run(
         run, folder, good=good, skip_unreadable=skip_unreadable, device=device, progress=default_progress()
     )
@@ -51,11 +48,11 @@ def add_images(
         say(f"andon: warning: {image} {reason} and is not added")
     if found.read_again:
         say(f"andon: warning: {run} kept no features, so the pictures it had learned from were read again")
-    if changed:
+    if found.thresholds_dropped:
         say(
             "andon: warning: thresholds that were changed since the fit no longer apply: set them again with `andon threshold`"
         )
-    show_learned(run, found.detector, found.dataset, recipe["name"], found.added, as_json=as_json)
+    show_learned(run, found.detector, found.dataset, read_recipe(run)["name"], found.added, as_json=as_json)
 
 
 def show_learned(

@@ -9,6 +9,9 @@ from shlex import quote
 from andon.core.errors import DataError
 from andon.core.listing import images_below, is_image
 
+ADDING, BEFORE = ".adding", "before"
+"""Folder in which the new state of a run is prepared while images are added, and in it the one for the files it replaces."""
+
 
 def is_run(path: Path) -> bool:
     """Whether `path` is a folder made by `andon fit`."""
@@ -19,6 +22,8 @@ def is_run(path: Path) -> bool:
 
 def how_to_make(run: Path) -> str:
     """What to type where `run` is taken for a run and is none."""
+    if (run / ADDING / BEFORE).is_dir():
+        return f"adding pictures to it was cut short; add them again: `andon fit --add FOLDER {_word(run)}`"
     if run.is_dir() and next(images_below(run), None) is not None:
         return f"it holds pictures; learn from good ones first: `andon fit {_word(run)}`"
     return "give a folder made by `andon fit FOLDER`"

@@ -16,21 +16,30 @@ from andon.core.config import to_yaml
 from andon.core.errors import ConfigError, DataError, InterruptedRun
 from andon.core.files import write_text, writing_errors
 from andon.core.image_files import decode
+from andon.core.mistaken import ADDING, BEFORE
 from andon.core.progress import Progress
 from andon.core.text import plural
 from andon.datasets import Dataset, Records, open_dataset
 from andon.datasets.added import new_ids, passed_by, with_added
 from andon.detectors._recipes import Recipe, RecipeFile, resolve
 from andon.detectors._registry import detector_class
+from andon.detectors._saving import detector_folder
 from andon.runs.fit import fit_run
-from andon.runs.folder import ADDING, FEATURES, FITTED, FOLLOWING, clear, read_recipe, read_settings
+from andon.runs.folder import (
+    DESCRIPTION,
+    FEATURES,
+    FITTED,
+    FOLLOWING,
+    clear,
+    own_files,
+    read_recipe,
+    read_settings,
+)
 from andon.runs.source import open_data, own_source
+from andon.thresholds.history import FILE as CHANGES
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
-
-BEFORE = "before"
-"""Folder inside `ADDING` for the files that are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class Addition:
     """Images that were not, with the reason."""
     read_again: bool
     """Whether the run kept no features, so that all images passed through the network."""
+    thresholds_dropped: bool
+    """Whether thresholds had been changed since the fit, which no longer apply."""
 
 
 def add_to_run(
@@ -64,6 +75,7 @@ def add_to_run(
     those of bad parts. Raises `ConfigError` for a detector or setting for which images cannot be added, `DataError` for images
     that are missing or changed, or none to add.
     """
+    put_back(run)
     settings = read_recipe(run)
     recipe = _recipe(run, settings)
     dataset = _learned_from(run, settings)
@@ -71,6 +83,7 @@ def add_to_run(
     earlier = {name: Path(file) for name, file in settings["data"].get("added", {}).items()}
     whole = with_added(dataset, files, recipe.sessions)
     read_again = not (run / FEATURES).is_file()
+    thresholds_dropped = (detector_folder(run) / CHANGES).is_file()
     staged = run / ADDING
     shutil.rmtree(staged, ignore_errors=True)
     try:
@@ -94,8 +107,9 @@ def add_to_run(
     except (InterruptedRun, KeyboardInterrupt):
         raise InterruptedRun(f"stopped; {run} is as it was, run the same command to begin again") from None
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return Addition(detector, whole, tuple(files), left_out, read_again)
+        if (run / DESCRIPTION).is_file():  # otherwise the old state is in there: see `put_back`
+            shutil.rmtree(staged, ignore_errors=True)
+    return Addition(detector, whole, tuple(files), left_out, read_again, thresholds_dropped)
 
 
 def _recipe(run: Path, settings: Mapping[str, Any]) -> Recipe:
@@ -168,23 +182,44 @@ def _to_add(
 
 
 def _put_in_place(staged: Path, run: Path) -> None:
-    """Replace what the run has learned by what was learned in `staged`, all or nothing, and remove what followed from it."""
+    """Replace what the run has learned by what was learned in `staged`, all or nothing, and remove what followed from it.
+
+    `detector.json` goes first and the new one comes last. Without it the run is refused, so thresholds, networks and state of
+    different detectors never answer together, whenever the process is killed.
+    """
     before = staged / BEFORE
-    (before / "detector").mkdir(parents=True)
     moved: list[tuple[Path, Path]] = []
 
     def move(source: Path, target: Path) -> None:
         if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
             moved.append((source, target))
 
     try:
         with writing_errors(run):
+            for path in (run / DESCRIPTION, *list(own_files(run, FOLLOWING))):
+                move(path, before / path.relative_to(run))
             for name in FITTED:
-                move(run / name, before / name)
-                move(staged / name, run / name)
+                if name != DESCRIPTION:
+                    move(run / name, before / name)
+                    move(staged / name, run / name)
+            move(staged / DESCRIPTION, run / DESCRIPTION)
     except BaseException:
         for source, target in reversed(moved):
             target.rename(source)
         raise
     clear(run, FOLLOWING)
+
+
+def put_back(run: Path) -> None:
+    """Bring back the state of a run in which the process was killed between the old state and the new one."""
+    before = run / ADDING / BEFORE
+    if (run / DESCRIPTION).is_file() or not (before / DESCRIPTION).is_file():
+        return
+    files = sorted(path for path in before.rglob("*") if path.is_file() and path != before / DESCRIPTION)
+    with writing_errors(run):
+        for path in (*files, before / DESCRIPTION):
+            target = run / path.relative_to(before)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)

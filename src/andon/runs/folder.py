@@ -27,16 +27,15 @@ from andon.core.config import from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.files import writing_errors
 from andon.core.listing import is_image
-from andon.core.mistaken import how_to_make
+from andon.core.mistaken import ADDING, how_to_make
 from andon.core.text import from_cell
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
 
 FEATURES = "features.safetensors"
-ADDING = ".adding"
-"""Folder in which the new state of a run is prepared while images are added."""
-FITTED = ("detector/state.safetensors", "detector/detector.json", "training.json", "recipe.yaml", FEATURES)
+DESCRIPTION = "detector/detector.json"
+FITTED = ("detector/state.safetensors", DESCRIPTION, "training.json", "recipe.yaml", FEATURES)
 """Files that a fit writes."""
 FOLLOWING = (
     "report.json",
@@ -88,7 +87,7 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
     if (run / "recipe.yaml").is_file():
         return
     pictures = (path for path in run.rglob("*") if is_image(path))
-    found = next(itertools.chain(_own_files(run), pictures), None)
+    found = next(itertools.chain(own_files(run), pictures), None)
     if found is not None:
         raise OutputError(
             f"{run} holds {found.relative_to(run)} but no recipe.yaml, so it is no run of andon and nothing in it is replaced: "
@@ -98,7 +97,7 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
 
 def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
     """Remove the files andon wrote into a run folder, or those of them that fit `patterns`, and folders that are empty then."""
-    for path in list(_own_files(run, patterns)):
+    for path in list(own_files(run, patterns)):
         path.unlink()
     tops = {
         run / pattern.split("/")[0] for pattern in patterns if "/" in pattern and not pattern.startswith("*")
@@ -109,7 +108,8 @@ def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
     remove_empty([*run.glob("**/.*.parts"), *inside, *tops, run])
 
 
-def _own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
+def own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
+    """Files in a run folder that fit `patterns`, by default all that andon wrote."""
     return (path for pattern in patterns for path in run.glob(pattern) if path.is_file())
 
 
