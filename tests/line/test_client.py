@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from andon.cli.simulate import _station as chosen_station
 from andon.client import Answer, Client, ClientError
-from andon.core.errors import DataError, OutputError
+from andon.core.errors import DataError, OutputError, UsageError
 from andon.line import simulate
 from andon.line.line import Line
 from andon.line.settings import FolderSettings
@@ -138,6 +140,34 @@ def test_simulated_parts_into_a_folder(folder, tmp_path):
     with running(folder, judge=FakeJudge, folder=settings, rules=()):
         result = simulate.run(simulate.to_folder(drop), [tmp_path / "a.png"], rate=50, seconds=0.06)
     assert result.answers == {"OK": 3}
+
+
+@pytest.mark.parametrize(("after", "answers"), [("move", 2), ("delete", 2), ("keep", 1)])
+def test_a_file_that_comes_twice_gets_one_inspection(folder, tmp_path, after, answers, monkeypatch):
+    """The second one has the name and time of the first; a folder that keeps its files takes no second one."""
+    monkeypatch.setattr(simulate, "TAKEN_SECONDS", 0.3 if after == "keep" else 10.0)
+    drop = tmp_path / "inbox"
+    drop.mkdir()
+    settings = FolderSettings(path=drop, stable_ms=1, poll_ms=20, after=after)
+    with running(folder, judge=FakeJudge, folder=settings, rules=()) as line:
+        found = simulate.to_folder(drop)(part(1).image, ".png", 2)
+        assert [answer.verdict for answer in found] == ["OK"] * answers
+        assert {answer.id for answer in found} == {row.id for row in line.store.inspections()}
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "message"),
+    [
+        ([], "", "this server has no stations: give the address of a line by --url"),
+        ([], "press", "this server has no stations"),
+        (["oven", "press"], "", r"several stations: give one by --station \(oven, press\)"),
+        (["oven"], "press", r"no station press: give one by --station \(oven\)"),
+    ],
+)
+def test_simulated_parts_need_a_station(names, asked, message):
+    client = SimpleNamespace(stations=lambda: [{"name": name} for name in names])
+    with pytest.raises(UsageError, match=message):
+        chosen_station(client, asked)
 
 
 def test_simulations_that_cannot_work(tmp_path):

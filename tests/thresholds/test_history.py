@@ -91,6 +91,12 @@ def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder
     assert not (own_run / "detector/thresholds.json").exists()
 
 
+def test_data_without_labelled_test_pictures_is_named(own_run, more):
+    """Not: the run has learned from them."""
+    with pytest.raises(DataError, match=r"more has no labelled test pictures: give a data set"):
+        thresholds.by_cost(own_run, str(more), escape=200, reject=5, defect_rate=0.01, reason="x")
+
+
 def test_pictures_that_were_learned_support_no_rate(own_run, more, cli):
     """A run that held nothing out: its own scores are those of training pictures, and only further pictures count."""
     assert "good pictures support at most" in cli("threshold", own_run).out

@@ -155,6 +155,8 @@ def token_of(file: Path | None) -> str:
 def _station(client: Client, asked: str) -> str:
     """The station that was asked for, or the only one. Says before the first part where there is none, or no server."""
     names = [station["name"] for station in client.stations()]
+    if not names:
+        raise UsageError("this server has no stations: give the address of a line by --url")
     if asked and asked not in names:
         raise UsageError(f"there is no station {asked}: give one by --station ({', '.join(names)})")
     if asked:

@@ -6,6 +6,7 @@ Every answer counts, and a part that is sent twice has to get one inspection.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ import numpy as np
 from andon.client import Answer, Client, ClientError
 from andon.core.errors import DataError, OutputError
 from andon.core.files import writing_errors
+from andon.line.cameras.folder import SUFFIXES
 from andon.line.inbox.files import ANSWERS
 
 SENDERS = 64
@@ -29,7 +31,8 @@ FAULTS = ("half an image", "no image", "sent twice")
 """Taken in turn."""
 FOLDER_SECONDS = 30.0
 """Longest time for an answer from a folder."""
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+TAKEN_SECONDS = 2.0
+"""Longest time from the answer until the file is out of the folder; one that is still there is kept there."""
 
 
 @dataclass
@@ -72,7 +75,7 @@ def images(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [file for file in inside if file.is_file() and file.suffix.lower() in IMAGES]
+        found += [file for file in inside if file.is_file() and file.suffix.lower() in SUFFIXES]
     if not found:
         raise DataError("there are no images to send: give image files or folders with some")
     return found
@@ -134,25 +137,66 @@ def to_server(client: Client, station: str) -> Callable[[bytes, str, int], list[
 
 
 def to_folder(folder: Path) -> Callable[[bytes, str, int], list[Answer]]:
-    """Writes parts into a drop folder and waits for their answers. Raises `OutputError` where it cannot be written."""
+    """Writes parts into a drop folder and waits for their answers. Raises `OutputError` where it cannot be written.
+
+    A part that is sent twice is a file that comes again, with its name and time, after the first one was taken.
+    """
     if not folder.is_dir():
         raise OutputError(f"there is no folder {folder}: give the folder of a station")
 
-    def send(content: bytes, suffix: str, _times: int) -> list[Answer]:
+    def send(content: bytes, suffix: str, times: int) -> list[Answer]:
         name = f"simulated-{uuid.uuid4().hex}{suffix}"
-        answer = folder / ANSWERS / f"{name}.json"
-        with writing_errors(folder):
-            (folder / f".{name}").write_bytes(content)
-            (folder / f".{name}").rename(folder / name)
-        end = time.monotonic() + FOLDER_SECONDS
-        while not answer.exists():
-            if time.monotonic() > end:
-                raise ClientError(f"{name} got no answer", code="no answer")
-            time.sleep(0.005)
-        found = json.loads(answer.read_text(encoding="utf-8"))
-        return [Answer(found["verdict"], found["id"], found["cause"], found)]
+        written = _drop(folder, name, content)
+        answers = [_answer(folder, name)]
+        if times > 1 and _is_taken(folder / name):
+            before = _mark(folder, name)
+            _drop(folder, name, content, mtime_ns=written)
+            answers.append(_answer(folder, name, before))
+        return answers
 
     return send
+
+
+def _drop(folder: Path, name: str, content: bytes, mtime_ns: int | None = None) -> int:
+    """Write a file that appears complete; returns its time. The same file again has the same time."""
+    hidden = folder / f".{name}"
+    with writing_errors(folder):
+        hidden.write_bytes(content)
+        if mtime_ns is not None:
+            os.utime(hidden, ns=(mtime_ns, mtime_ns))
+        written = hidden.stat().st_mtime_ns
+        hidden.rename(folder / name)
+    return written
+
+
+def _answer(folder: Path, name: str, before: tuple[int, int] | None = None) -> Answer:
+    """The answer to a file, another one than `before`. Raises `ClientError` where none comes."""
+    end = time.monotonic() + FOLDER_SECONDS
+    while _mark(folder, name) in (None, before):
+        if time.monotonic() > end:
+            raise ClientError(f"{name} got no answer", code="no answer")
+        time.sleep(0.005)
+    found = json.loads((folder / ANSWERS / f"{name}.json").read_text(encoding="utf-8"))
+    return Answer(found["verdict"], found["id"], found["cause"], found)
+
+
+def _mark(folder: Path, name: str) -> tuple[int, int] | None:
+    """What tells one answer to a file from the next; None where there is none."""
+    try:
+        stat = (folder / ANSWERS / f"{name}.json").stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _is_taken(file: Path) -> bool:
+    """Whether a judged file leaves the folder; it does not where the station keeps files (`after = "keep"`)."""
+    end = time.monotonic() + TAKEN_SECONDS
+    while file.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def _fault(number: int, share: float) -> str:

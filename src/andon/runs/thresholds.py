@@ -132,7 +132,13 @@ def by_cost(
     detector = _load(run)
     good, bad = told_names(read_recipe(run)) if (run / "recipe.yaml").is_file() else ((), ())
     dataset = Source(data, good=good, bad=bad).open(seed=0, hold_out=False, lenient=True)
-    records = _not_learned(run, [record for record in dataset.test if record.label is not None])
+    labelled = [record for record in dataset.test if record.label is not None]
+    if not labelled:
+        raise DataError(
+            f"{data} has no labelled test pictures: give a data set with a folder of good and one of bad parts "
+            "that were not learned from"
+        )
+    records = _not_learned(run, labelled)
     scores: tuple[list[float], list[float]] = ([], [])
     for raw in track(
         progress or NoProgress(),

@@ -10,6 +10,7 @@ from andon.line.cameras.camera import CameraFailed, Frame, NoFrame, Value
 from andon.line.clock import Clock, now_us
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+"""Of the files that are played, and of those that `andon simulate` sends."""
 
 
 class Pace:
