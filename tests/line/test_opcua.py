@@ -111,6 +111,25 @@ def test_only_trusted_certificates_are_accepted(tmp_path):
     assert clients.accept(before)
 
 
+def test_what_an_interruption_left_of_key_and_certificate_is_not_used(tmp_path):
+    """Half a certificate, one of another key and half a key are put aside; a good key stays."""
+    key, certificate = own(tmp_path / "own")
+    first, made = key.read_bytes(), certificate.read_bytes()
+    other = own(tmp_path / "other")[1].read_bytes()
+    for wrong in (made[:200], b"", other):
+        certificate.write_bytes(wrong)
+        own(tmp_path / "own")
+        assert key.read_bytes() == first
+        assert (tmp_path / "own/server.der.unusable").read_bytes() == wrong
+        found = x509.load_der_x509_certificate(certificate.read_bytes())
+        assert found.public_key() == x509.load_der_x509_certificate(made).public_key()
+    key.write_bytes(first[:200])
+    own(tmp_path / "own")
+    assert (tmp_path / "own/server.pem.unusable").read_bytes() == first[:200]
+    assert key.read_bytes() not in (first, first[:200]) and key.stat().st_mode & 0o077 == 0
+    assert x509.load_der_x509_certificate(certificate.read_bytes()).public_key() != found.public_key()
+
+
 def test_a_used_port_is_told_at_the_start(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

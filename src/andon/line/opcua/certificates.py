@@ -14,9 +14,14 @@ from pathlib import Path
 
 from asyncua.crypto import cert_gen
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from andon.core.errors import OutputError
+from andon.core.files import write_bytes, writing
 
 LOG = logging.getLogger(__name__)
 
@@ -32,12 +37,23 @@ def application_uri() -> str:
 
 
 def own(folder: Path) -> tuple[Path, Path]:
-    """Files of private key (PEM) and certificate (DER) in `folder`, made when one is missing. Raises `OSError`."""
+    """Files of private key (PEM) and certificate (DER) in `folder`, made where they are missing or do not belong together.
+
+    Raises `OSError`, or `OutputError` where they cannot be written.
+    """
     key, certificate = folder / "server.pem", folder / "server.der"
-    if key.is_file() and certificate.is_file():
+    secret = _private_key(key)
+    if secret is not None and _is_of(secret, certificate):
         return key, certificate
     folder.mkdir(parents=True, exist_ok=True)
-    secret = cert_gen.generate_private_key()
+    _put_aside(certificate)
+    if secret is None:
+        _put_aside(key)
+        secret = cert_gen.generate_private_key()
+        with writing(key) as part:
+            part.unlink(missing_ok=True)
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(cert_gen.dump_private_key_as_pem(secret))
     made = cert_gen.generate_self_signed_app_certificate(
         secret,
         "andon",
@@ -46,12 +62,35 @@ def own(folder: Path) -> tuple[Path, Path]:
         [ExtendedKeyUsageOID.SERVER_AUTH],
         days=DAYS,
     )
-    key.unlink(missing_ok=True)
-    with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(cert_gen.dump_private_key_as_pem(secret))
-    certificate.write_bytes(made.public_bytes(Encoding.DER))
+    write_bytes(certificate, made.public_bytes(Encoding.DER))
     LOG.info("OPC UA: made %s; clients have to trust it", certificate)
     return key, certificate
+
+
+def _put_aside(file: Path) -> None:
+    """Keep a file that cannot be used under another name; it may be one that a person has put there."""
+    if file.exists():
+        kept = file.with_name(f"{file.name}.unusable")
+        LOG.warning("OPC UA: %s cannot be used, it is kept as %s", file, kept.name)
+        file.replace(kept)
+
+
+def _private_key(file: Path) -> RSAPrivateKey | None:
+    """None where the file is missing or holds no whole key without a password."""
+    try:
+        found = load_pem_private_key(file.read_bytes(), None)
+    except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    return found if isinstance(found, RSAPrivateKey) else None
+
+
+def _is_of(secret: RSAPrivateKey, file: Path) -> bool:
+    """Whether a file holds a whole certificate (DER) of this key."""
+    try:
+        found = x509.load_der_x509_certificate(file.read_bytes()).public_key()
+    except (FileNotFoundError, ValueError, UnsupportedAlgorithm):
+        return False
+    return found == secret.public_key()
 
 
 class Clients:
@@ -80,11 +119,11 @@ class Clients:
 
     def _keep(self, name: str, certificate: bytes) -> None:
         try:
-            (self._rejected / name).write_bytes(certificate)
+            write_bytes(self._rejected / name, certificate)
             kept = sorted(self._rejected.iterdir(), key=lambda file: file.stat().st_mtime_ns)
             for old in kept[:-REJECTED]:
                 old.unlink()
-        except OSError as error:
+        except (OSError, OutputError) as error:
             LOG.warning("OPC UA: a refused certificate was not kept (%s)", error)
 
 
