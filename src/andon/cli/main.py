@@ -33,6 +33,7 @@ from andon.cli import (
     weights,
 )
 from andon.cli import export as deploy
+from andon.cli.options import STOPPED
 from andon.core.errors import AndonError, UsageError
 from andon.core.files import NO_SPACE, UNWRITABLE
 from andon.core.text import printable
@@ -79,8 +80,6 @@ SERVING = {
     "httpx",
 }
 """Packages of the extra `serve`."""
-STOPPED = 130
-"""What newer versions of Typer return after Ctrl-C."""
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from andon.experiments.trackers import Tracker
     from andon.report.evaluation import Report
 
+STOPPED = 130
+"""Exit code of a stream that ends by Ctrl-C; newer versions of Typer return it for every command."""
 DataArgument = Annotated[
     str,
     typer.Argument(

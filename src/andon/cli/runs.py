@@ -11,6 +11,7 @@ import typer
 
 from andon.cli.learned import add_images, check_with_add, show_learned
 from andon.cli.options import (
+    STOPPED,
     Bad,
     Category,
     Cores,
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
     from andon.runs.predict import FilePrediction
 
 app = typer.Typer()
-STOPPED = 130
-"""Exit code of a stream that ends by Ctrl-C."""
 
 
 @app.command()

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from andon.core.errors import AndonError, UsageError
+from andon.core.errors import AndonError
 from andon.line import rule_versions, showing, versions
 from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
@@ -47,13 +47,13 @@ from andon.line.reports.mail import follower as shift_mail
 from andon.line.review.reviews import Reviews
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
-from andon.line.settings import LineSettings, StationSettings, ThresholdSettings
+from andon.line.settings import LineSettings, StationSettings, ThresholdSettings, of_station
 from andon.line.station import Station
-from andon.line.store import Inspection, Recorded, Store, retention
+from andon.line.store import Connection, Inspection, Recorded, Store, retention
 from andon.line.store_watch import StoreWatch
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause
-from andon.line.versions import Also, Connection, Version
+from andon.line.versions import Also, Version
 from andon.line.views import AlarmView, Health, Shown, StationView, summary
 
 LOG = logging.getLogger(__name__)
@@ -303,10 +303,7 @@ class Line:
         return Tally(counts, self.store.last_verdicts(name, STRIP), now)
 
     def _known(self, station: str) -> Station:
-        found = self.stations.get(station)
-        if found is None:
-            raise UsageError(f"there is no station {station!r}: give one of {', '.join(self.stations)}")
-        return found
+        return of_station(self.stations, station)
 
     def _alarms_changed(self, station: str, alarms: Sequence[AlarmView]) -> None:
         for alarm in alarms:

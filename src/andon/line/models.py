@@ -20,14 +20,12 @@ from andon.line.judge import Judging, Thresholds
 from andon.line.parts import InUse
 from andon.line.settings import StationSettings
 from andon.line.station import Station
-from andon.line.store import Store, rows
+from andon.line.store import Connection, Store, rows
 from andon.line.store.audit import Entry, append
 from andon.line.versions import BY_FILE, station_id
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 
 class OpenJudge(Protocol):

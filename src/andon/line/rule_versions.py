@@ -14,12 +14,9 @@ from typing import Any
 from andon.core.errors import UsageError
 from andon.line.rules import Rule, parse_rule
 from andon.line.settings import StationSettings, check_rules
-from andon.line.store import Store, rows
+from andon.line.store import Connection, Store, rows
 from andon.line.store.audit import Entry, append
 from andon.line.versions import BY_FILE, Stale, station_id
-
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from andon.core.config import Amount, Count
-from andon.core.errors import ConfigError
+from andon.core.errors import ConfigError, UsageError
 from andon.line.access import AccessSettings
 from andon.line.cameras.settings import REPLAYS, CameraSettings
 from andon.line.config import LineConfig, Positive, first_twice, joined, table
@@ -34,6 +34,7 @@ from andon.line.plc.settings import ModbusSettings, PlcSettings, shared
 from andon.line.review.settings import ReviewSettings
 from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 
+T = TypeVar("T")
 GROUPS = {"part_id", "lot"}
 """What `FolderSettings.names` can read out of a file name."""
 
@@ -226,6 +227,13 @@ class LineSettings(LineConfig):
         else:
             _check(settings, where or "the options")
         return settings
+
+
+def of_station(found: Mapping[str, T], station: str) -> T:
+    """What belongs to a station. Raises `UsageError` for one that is not there."""
+    if station not in found:
+        raise UsageError(f"there is no station {station!r}: give one of {', '.join(found)}")
+    return found[station]
 
 
 def check_rules(rules: Iterable[Rule], *, where: str) -> None:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from andon.core.errors import UsageError
 from andon.line.judge import Judging, Thresholds
 from andon.line.settings import ThresholdSettings
-from andon.line.store import Store, rows
+from andon.line.store import Connection, Store, rows
 from andon.line.store.audit import Entry, append
-
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 Also = Callable[[Connection, int], None]
 """Writes what belongs to a new version, whose id it gets."""

@@ -15,14 +15,12 @@ from andon.line.accounts import hashing
 from andon.line.accounts.records import Account, Login, Token, clean_name
 from andon.line.clock import Clock, now_us
 from andon.line.roles import Role
-from andon.line.store import Store, rows
+from andon.line.store import Connection, Store, rows
 from andon.line.store.audit import Entry, append
 
 T = TypeVar("T")
 STORED_WITHIN = 10.0
 """Seconds after which a change that is not stored counts as failed."""
-Connection = Any
-"""Of the database; only the store knows its type."""
 
 
 class Accounts:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from andon.core.errors import UsageError
 
@@ -46,10 +46,6 @@ class Change:
     """What fired, or the reason or note of a person."""
     count: int = 0
     """How often the alarm was raised up to now."""
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 class By(NamedTuple):

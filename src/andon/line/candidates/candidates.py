@@ -32,6 +32,7 @@ from andon.line.candidates.shadow import Shadow
 from andon.line.candidates.standing import Action, Standing, standing
 from andon.line.candidates.work import Work
 from andon.line.judge import Judging, Thresholds
+from andon.line.settings import of_station
 from andon.line.station import Station
 from andon.line.store import DiskLevel
 from andon.line.store import candidates as stored
@@ -233,10 +234,7 @@ class Candidates(Work):
         return 0 if step is None else self._store.ask(lambda connection: stored.count(connection, step.id))
 
     def _known(self, station: str) -> Station:
-        found = self._stations.get(station)
-        if found is None:
-            raise UsageError(f"there is no station {station!r}: give one of {', '.join(self._stations)}")
-        return found
+        return of_station(self._stations, station)
 
     def _candidate(self, station: str, id: int) -> Candidate:
         name = self._known(station).name

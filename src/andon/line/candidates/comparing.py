@@ -64,12 +64,13 @@ class Comparison:
         detail = self.step.detail
         return Thresholds(*detail["base_thresholds"]), Thresholds(*detail["thresholds"])
 
-    def store_waiting(self, store: Store) -> None:
-        """Commit what was judged, and what is left to do outlives a restart."""
-        pairs = [*self.waiting]
-        if pairs:
-            store.write(lambda connection: stored.add_pairs(connection, self.step.id, pairs)).result()
-            del self.waiting[: len(pairs)]
+
+def store_waiting(store: Store, step: Step, waiting: list[Pair]) -> None:
+    """Commit what was judged and take it from `waiting`; what is left to do outlives a restart."""
+    pairs = [*waiting]
+    if pairs:
+        store.write(lambda connection: stored.add_pairs(connection, step.id, pairs)).result()
+        del waiting[: len(pairs)]
 
 
 def resumed(store: Store, candidate: Candidate, step: Step) -> Comparison:

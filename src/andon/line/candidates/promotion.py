@@ -12,11 +12,12 @@ from andon.line.andon_states import NotAllowed
 from andon.line.candidates.candidates import View
 from andon.line.candidates.standing import Action
 from andon.line.line import Line
+from andon.line.store import Connection
 from andon.line.store import candidates as stored
 from andon.line.store.audit import Entry, append
 from andon.line.store.candidates import Candidate, Step
 from andon.line.studio.proposals import same_name
-from andon.line.versions import Connection, Stale
+from andon.line.versions import Stale
 
 SHORTEST_REASON = 10
 """Characters."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from andon.line.candidates.comparing import LEFT_OUT, scored, written_image
 from andon.line.judge import Judging, Thresholds
 from andon.line.store import Inspection, Store
-from andon.line.store import candidates as stored
 from andon.line.store.candidates import Candidate, Pair, Scored, Step
 from andon.line.verdicts import Cause, Verdict
 
@@ -44,13 +43,6 @@ class Shadow:
         base = Scored(row.verdict, row.score, row.ms.get("judge", 0.0))
         judgement = self.judge.judge(content, Thresholds(*self.step.detail["thresholds"]))
         self.waiting.append(Pair(row.id, base, scored(judgement)))
-
-    def store_waiting(self, store: Store) -> None:
-        """Commit what was scored."""
-        pairs = [*self.waiting]
-        if pairs:
-            store.write(lambda connection: stored.add_pairs(connection, self.step.id, pairs)).result()
-            del self.waiting[: len(pairs)]
 
 
 def concerns(row: Inspection) -> bool:

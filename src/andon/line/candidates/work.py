@@ -16,7 +16,7 @@ from typing import Any
 
 from andon.core.errors import AndonError, DataError
 from andon.line.andon_states import NotAllowed
-from andon.line.candidates.comparing import BATCH, Comparison
+from andon.line.candidates.comparing import BATCH, Comparison, store_waiting
 from andon.line.candidates.shadow import MOST_PARTS, Shadow, concerns
 from andon.line.candidates.standing import Action
 from andon.line.follower import Follower
@@ -130,7 +130,7 @@ class Work(Follower):
         left: list[Comparison | Shadow] = [*self._comparisons, *self._shadows.values(), *self._ended]
         for each in left:
             try:
-                each.store_waiting(self._store)
+                store_waiting(self._store, each.step, each.waiting)
             except AndonError as error:
                 LOG.warning(
                     "scores of candidate %d are judged again after the start: %s", each.candidate.id, error
@@ -170,10 +170,10 @@ class Work(Follower):
             return
         shadow.judge_part(self._store, row)
         if len(shadow.waiting) >= BATCH or not self._parts:
-            shadow.store_waiting(self._store)
+            store_waiting(self._store, shadow.step, shadow.waiting)
 
     def _store_last(self, shadow: Shadow) -> None:
-        shadow.store_waiting(self._store)
+        store_waiting(self._store, shadow.step, shadow.waiting)
         self._ended.popleft()
 
     def _compare_part(self, comparison: Comparison) -> None:
@@ -188,7 +188,7 @@ class Work(Follower):
             self._give_way()
             comparison.judge_next(self._store)
         if len(comparison.waiting) >= BATCH or not comparison.todo:
-            comparison.store_waiting(self._store)
+            store_waiting(self._store, comparison.step, comparison.waiting)
         if not comparison.todo:
             passed, golden = self._golden_says(comparison)
             detail = {"step": comparison.step.id, "passed": passed, "golden": golden}

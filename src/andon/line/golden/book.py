@@ -13,13 +13,10 @@ from andon.core.files import writing_errors
 from andon.line.golden.gate import Gate
 from andon.line.golden.items import GoldenSet, Item, Kind, Mode, Result, Seen
 from andon.line.judge import Thresholds
-from andon.line.store import Store, rows
+from andon.line.store import Connection, Store, rows
 from andon.line.store.audit import Entry, append
 from andon.line.store.images import write_durably
 from andon.line.verdicts import Verdict
-
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 FOLDER = "golden"
 """Below the data folder."""

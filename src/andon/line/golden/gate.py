@@ -20,19 +20,15 @@ class Reason(StrEnum):
 
     SHIFT = "begin of the shift"
     CHANGEOVER = "change of the product"
-    MODEL = "another model"
     SET = "other golden parts"
     CAUSE = "stop because of camera, light or setting"
     HOURS = "hours since the last check"
     RESTART = "restart"
     RESTORE = "restore of a backup"
     CLOCK = "clock set back"
-    REQUEST = "request of a machine"
 
 
-OF_CAMERA = frozenset(
-    {Reason.SHIFT, Reason.CHANGEOVER, Reason.CAUSE, Reason.HOURS, Reason.RESTORE, Reason.REQUEST}
-)
+OF_CAMERA = frozenset({Reason.SHIFT, Reason.CHANGEOVER, Reason.CAUSE, Reason.HOURS, Reason.RESTORE})
 """Reasons for which parts have to be shown to the camera, where the set has parts; images suffice for the others."""
 
 

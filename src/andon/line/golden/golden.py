@@ -155,13 +155,6 @@ class Golden(Keeping):
             post.gate = post.gate.overridden(until, who, why)
         self._settle(post)
 
-    def make_due(self, station: str, reason: Reason) -> None:
-        """A check is due from now on; nothing where the station has no golden parts for its model."""
-        post = self._post(station)
-        if post.guarded:
-            self._due(post, [reason])
-            self._settle(post)
-
     # Models and thresholds that are not in use yet -----------------------------------------------------------------
 
     def try_thresholds(self, station: str, thresholds: Thresholds, who: str, why: str) -> Run | None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
-from andon.core.errors import AndonError, UsageError
+from andon.core.errors import AndonError
 from andon.line.alarms import Alarms
 from andon.line.clock import SECOND, Clock
 from andon.line.follower import Follower
@@ -19,6 +19,7 @@ from andon.line.golden.book import Book
 from andon.line.golden.gate import Clearance, Reason
 from andon.line.golden.items import GoldenSet, without_scores
 from andon.line.golden.post import Post
+from andon.line.settings import of_station
 from andon.line.station import Station
 from andon.line.store import Store
 from andon.line.store.audit import Entry
@@ -90,10 +91,7 @@ class Keeping(Follower, ABC):
         """Judge the stored images of a station."""
 
     def _post(self, station: str) -> Post:
-        found = self._posts.get(station)
-        if found is None:
-            raise UsageError(f"there is no station {station!r}: give one of {', '.join(self._posts)}")
-        return found
+        return of_station(self._posts, station)
 
     def _restored(self, station: Station) -> Post:
         sha256 = station.model.sha256

@@ -24,15 +24,13 @@ from pydantic import Field
 from andon.core.errors import AndonError, DataError
 from andon.line.config import LineConfig
 from andon.line.parts import Answer, Part
-from andon.line.store import rows
+from andon.line.store import Connection, rows
 from andon.line.views import answer, verdict_name
 
 if TYPE_CHECKING:
     from andon.line.line import Line
 
 LOG = logging.getLogger(__name__)
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 WHO = "mqtt"
 """Who acts, in the audit."""

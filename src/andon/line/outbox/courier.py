@@ -13,16 +13,13 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from andon.line.clock import DAY, Clock
 from andon.line.outbox.reports import Refused, Report, Sink, Undelivered, alarm_report, result_report
-from andon.line.store import Store, StoreError, outbox
+from andon.line.store import Connection, Store, StoreError, outbox
 from andon.line.store.outbox import Position, Stream, Waiting
 
 LOG = logging.getLogger(__name__)
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 NOTHING = Waiting(0, None)
 
 BATCH_SECONDS = 0.05

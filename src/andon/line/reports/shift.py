@@ -13,16 +13,13 @@ from andon.line.clock import DAY, SECOND
 from andon.line.drift.follower import DRIFT, MORE, UNLIKE
 from andon.line.review.figures import Escapes, Overrides
 from andon.line.review.reviews import read_figures
-from andon.line.store import queries
+from andon.line.store import Connection, queries
 from andon.line.store import reports as stored
 from andon.line.store.reports import Counted, GoldenRow, Period, RulesRow, ThresholdsRow
 from andon.line.store.reviews import Among
 from andon.line.tally import shift_begin
 from andon.line.verdicts import Verdict
 from andon.metrics.counts import exact_interval
-
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 LONGEST = 92 * DAY
 """Longest period of a report."""

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 from andon.core.errors import UsageError
 from andon.line.reports.agreement import Agreement, Shown, agreement
+from andon.line.store import Connection
 from andon.line.store import studies as stored
 from andon.line.store.reports import Period
 from andon.line.store.studies import Shot, Shots
 from andon.line.verdicts import Opinion, Verdict
-
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 
 FEWEST_PARTS, MOST_REPEATS = 20, 10
 CLEAR = (Opinion.GOOD, Opinion.BAD)

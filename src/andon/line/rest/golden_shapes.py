@@ -8,12 +8,11 @@ from pydantic import Field
 
 from andon.line.golden.book import Run
 from andon.line.golden.items import EXPECTED, GoldenSet, Item, Kind, Mode, Result
-from andon.line.rest.shapes import PLAIN, PREFIX, Author, Name, Shape, Who
+from andon.line.rest.shapes import PLAIN, PREFIX, Author, Name, Reason, Shape, Who
 from andon.line.verdicts import Verdict
 from andon.line.views import GoldenView, VerdictName, verdict_name
 
 Score = Annotated[float | None, Field(ge=-1000, le=1000, allow_inf_nan=False)]
-Why = Annotated[str, Field(min_length=10, max_length=1000, pattern=PLAIN)]
 
 
 class NewItem(Shape):
@@ -29,7 +28,7 @@ class NewItem(Shape):
     has_part: bool = False
     """The part itself is kept and can be shown to the camera."""
     who: Author = ""
-    why: Why
+    why: Reason
 
     def item(self, key: str, sha256: str, inspection_id: int | None = None) -> Item:
         """With its stored image."""
@@ -59,7 +58,7 @@ class GoldenRemoveBody(Shape):
 
     names: list[Name] = Field(min_length=1, max_length=1000)
     who: Author = ""
-    why: Why
+    why: Reason
 
 
 class GoldenRunBody(Who):
@@ -79,7 +78,7 @@ class GoldenOverrideBody(Shape):
 
     minutes: float = Field(gt=0, le=480)
     who: Author = ""
-    why: Why
+    why: Reason
 
 
 class GoldenItemShape(Shape):

@@ -68,7 +68,8 @@ def overlay(image: bytes, anomaly_map: bytes, regions: tuple[Region, ...]) -> by
     layer, below = _layer(image, anomaly_map, regions), reduced(io.BytesIO(image), SIDE)
     if layer is None or below is None:
         return None
-    below.paste(layer.resize(below.size), mask=layer.resize(below.size).getchannel("A"))
+    fitting = layer.resize(below.size)
+    below.paste(fitting, mask=fitting.getchannel("A"))
     buffer = io.BytesIO()
     below.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -48,13 +48,6 @@ class ThresholdsShape(Shape):
     """None: the thresholds of the packed model or of the settings."""
 
 
-class ModelShape(Shape):
-    """The packed model that judges."""
-
-    name: str
-    sha256: str
-
-
 class InspectionShape(Shape):
     """A committed verdict. Only `OK` passes the part."""
 

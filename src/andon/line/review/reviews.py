@@ -18,13 +18,11 @@ from andon.line.clock import SECOND
 from andon.line.review import figures
 from andon.line.review.sample import wants_second
 from andon.line.review.settings import RESERVED, ReviewSettings
-from andon.line.store import Inspection, Store, queries, rows
+from andon.line.store import Connection, Inspection, Store, queries, rows
 from andon.line.store import reviews as stored
 from andon.line.store.audit import Entry, append
 from andon.line.verdicts import Opinion
 
-Connection = Any
-"""A connection of the store, handed through to its functions."""
 LEASE = 60 * SECOND
 """For how long a part that was handed out is handed to nobody else, microseconds."""
 FIGURES_SECONDS = 20.0

@@ -1,4 +1,9 @@
-"""Inspection store: rows in SQLite or PostgreSQL, images as files. SQLAlchemy and alembic are imported here."""
+"""Inspection store: rows in SQLite or PostgreSQL, images as files. SQLAlchemy and alembic are imported here.
+
+`Connection` is what `Store.write` and `Store.ask` give to a function; other packages hand it on to functions of the store.
+"""
+
+from sqlalchemy import Connection as Connection
 
 from andon.line.store.connection import Durability as Durability
 from andon.line.store.errors import QueryTimeout as QueryTimeout

@@ -11,9 +11,9 @@ from typing import Any
 from andon.core.errors import UsageError
 from andon.line.andon_states import NotAllowed
 from andon.line.line import Line
-from andon.line.store import rows
+from andon.line.store import Connection, rows
 from andon.line.store.audit import Entry, append
-from andon.line.versions import PACKED, Connection, Version, check_base, check_change, model_id, station_id
+from andon.line.versions import PACKED, Version, check_base, check_change, model_id, station_id
 
 
 @dataclass(frozen=True, slots=True)
