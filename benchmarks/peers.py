@@ -352,7 +352,8 @@ def notes_of(
     sources = ",".join(s if s.startswith("embedded:") else Path(s).name for s in options.data.split(","))
     return {
         "command": ("chrt -f 10 " if real_time() else "")
-        + f"python benchmarks/peers.py --data {sources} --detectors {options.detectors} --rounds {options.rounds}",
+        + f"python benchmarks/peers.py --data {sources} --detectors {options.detectors} --efficientad {options.efficientad} "
+        f"--threads {options.threads} --rounds {options.rounds}",
         "dates": " to ".join(dict.fromkeys([min(f["date"] for f in rows), max(f["date"] for f in rows)])),
         "load": f"{min(f['load'] for f in rows)} to {max(f['load'] for f in rows)}",
         "weights": ", ".join(

@@ -25,7 +25,7 @@ from andon.nn.stored_features import StoredFeatures
 from andon.runs import add
 from andon.runs.add import add_to_run
 from andon.runs.fit import fit_run
-from andon.runs.folder import FITTED, read_recipe
+from andon.runs.folder import FITTED, changing, read_recipe
 from andon.runs.source import Source, open_data
 from andon.thresholds.history import change
 
@@ -141,6 +141,13 @@ def test_an_interruption_leaves_the_run_as_it_was(run, data, monkeypatch):
     with pytest.raises(InterruptedRun, match="is as it was, run the same command"):
         add_to_run(run, data / "new", device="cpu")
     assert state(run) == held
+
+
+def test_two_at_once_do_not_mix(before, data, tmp_path):
+    with changing(before), pytest.raises(DataError, match="another process is changing"):
+        add_to_run(before, data)
+    with changing(before):
+        pass
 
 
 def test_a_failed_exchange_of_files_is_undone(before, tmp_path, monkeypatch):

@@ -92,6 +92,33 @@ def test_what_is_done_is_not_done_again_and_what_is_new_is(tiny_run, pictures, t
     assert sorted(row["path"] for row in rows(table)) == sorted(str(p) for p in own.rglob("*.png"))
 
 
+def test_a_file_that_has_changed_is_predicted_again_and_its_last_line_counts(tiny_run, pictures, tmp_path):
+    own, table = shutil.copytree(pictures, tmp_path / "in"), tmp_path / "t.csv"
+    predict_archive(tiny_run, [own], table)
+    (own / "2.png").write_bytes(b"no picture")
+    new, verdicts = predict_archive(tiny_run, [own], table)
+    assert (new, verdicts["unreadable"], verdicts.total()) == (1, 1, 7)
+    assert [row["verdict"] for row in rows(table) if row["path"] == str(own / "2.png")][-1] == "unreadable"
+    assert predict_archive(tiny_run, [own], table) == (0, verdicts)
+
+
+def test_strictness_and_saved_files_are_those_of_all_lines(tiny_run, pictures, tmp_path):
+    table = tmp_path / "t.csv"
+    predict_archive(tiny_run, [pictures], table)
+    with pytest.raises(OutputError, match="with another --strict"):
+        predict_archive(tiny_run, [pictures], table, strict=True)
+    with pytest.raises(OutputError, match="lines of 7 pictures that left nothing in"):
+        predict_archive(tiny_run, [pictures], table, save=tmp_path / "s")
+
+
+def test_a_folder_without_images_is_said_whatever_the_table_holds(tiny_run, pictures, tmp_path):
+    (tmp_path / "unmounted").mkdir()
+    for inputs in ([pictures, tmp_path / "unmounted"], [tmp_path / "unmounted"]):
+        with pytest.raises(DataError, match="unmounted holds no pictures"):
+            predict_archive(tiny_run, inputs, tmp_path / "t.csv")
+    assert len(rows(tmp_path / "t.csv")) == 7
+
+
 def test_an_unreadable_picture_gets_its_line(tiny_run, pictures, tmp_path):
     own, table = shutil.copytree(pictures, tmp_path / "in"), tmp_path / "t.csv"
     (own / "2.png").write_bytes(b"no picture")
@@ -110,7 +137,7 @@ def test_tables_of_others_are_left_alone(tiny_run, pictures, tmp_path):
         with pytest.raises(OutputError, match=r"is no table of|line 2 of .* is damaged"):
             predict_archive(tiny_run, [pictures], table)
         assert table.read_bytes() == content
-    table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,,0123456789ab\n")
+    table.write_text(f"{HEADER}a.png,OK,0.5,1.0,0.0,,,9,9,0123456789ab\n")
     with pytest.raises(OutputError, match="answers of another detector"):
         predict_archive(tiny_run, [pictures], table)
 
@@ -123,7 +150,7 @@ def test_a_table_holds_verdicts_of_the_same_thresholds_alone(own_run, pictures, 
     before, fitted = (tmp_path / "t.csv").read_bytes(), load_detector(own_run).fitted()
     stricter = replace(fitted, image=replace(fitted.image, value=fitted.image.value / 2))
     change(own_run / "detector", stricter, reason="stricter", rule="half", who="anna")
-    with pytest.raises(OutputError, match="or other thresholds"):
+    with pytest.raises(OutputError, match="by other thresholds"):
         predict_archive(own_run, [pictures], tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_bytes() == before
     predict_archive(own_run, [pictures], tmp_path / "new.csv")
@@ -167,7 +194,7 @@ def test_line_breaks_in_names_are_refused(tiny_run, tmp_path):
 
 
 NAMES = st.text(
-    st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])
+    st.characters(exclude_characters="\0\r\n", exclude_categories=["Cs"])
     | st.sampled_from([",", '"', "\udcff", ";"]),
     min_size=1,
     max_size=8,
@@ -183,7 +210,7 @@ def test_a_table_cut_anywhere_continues_to_the_same_table(tmp_path, paths, cut):
 
     def fill() -> int:
         with open_table(table, "abc") as opened:
-            left = [path for path in paths if path not in opened.taken]
+            left = [path for path in paths if opened.take(path)]
             for path in left:
                 opened.add(answer(path))
         return len(left)

@@ -33,6 +33,7 @@ from andon.cli import (
     weights,
 )
 from andon.cli import export as deploy
+from andon.cli.empty import refuse_empty_paths
 from andon.cli.options import STOPPED
 from andon.core.errors import AndonError, UsageError
 from andon.core.files import NO_SPACE, UNWRITABLE
@@ -90,6 +91,7 @@ def main() -> None:
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # on a busy machine, spinning threads wait for each other
     try:
+        refuse_empty_paths(app, sys.argv[1:])
         stopped = app(prog_name="andon", standalone_mode=False) == STOPPED
         sys.stdout.flush()  # a full disk shows here
         if stopped:

@@ -215,7 +215,7 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="CSV table with one line per image; repeating the command continues it."),
+        typer.Option(help="CSV table with a line for each image; the same command continues it."),
     ] = None,
     maps: Maps = False,
     strict: Annotated[

@@ -30,6 +30,7 @@ from andon.runs.folder import (
     FEATURES,
     FITTED,
     FOLLOWING,
+    changing,
     clear,
     own_files,
     read_recipe,
@@ -75,6 +76,19 @@ def add_to_run(
     those of bad parts. Raises `ConfigError` for a detector or setting for which images cannot be added, `DataError` for images
     that are missing or changed, or none to add.
     """
+    with changing(run):
+        return _add(run, folder, good, skip_unreadable=skip_unreadable, device=device, progress=progress)
+
+
+def _add(
+    run: Path,
+    folder: Path,
+    good: Sequence[str],
+    *,
+    skip_unreadable: bool,
+    device: str,
+    progress: Progress | None,
+) -> Addition:
     put_back(run)
     settings = read_recipe(run)
     recipe = _recipe(run, settings)

@@ -18,6 +18,7 @@ import csv
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
@@ -111,6 +112,26 @@ def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
 def own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
     """Files in a run folder that fit `patterns`, by default all that andon wrote."""
     return (path for pattern in patterns for path in run.glob(pattern) if path.is_file())
+
+
+@contextlib.contextmanager
+def changing(run: Path) -> Iterator[None]:
+    """Keep other processes from changing a run meanwhile, where the system can (POSIX). Raises `DataError` while one does."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if run.is_dir():
+            with writing_errors(run):
+                handle = os.open(run, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"another process is changing {run}: wait until it has ended") from None
+        yield
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

@@ -22,14 +22,9 @@ class PassedByWarning(UserWarning):
 def list_inputs(inputs: Sequence[Path], passed: PassedBy | None = None) -> list[Record]:
     """Records of the named images and of all images below the named folders, as `walk_inputs` gives them.
 
-    Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` for a path that is
-    not there or a folder without images.
+    Ids are unique: the files' names where that is enough, longer paths otherwise. Raises `DataError` as `walk_inputs`.
     """
-    passed = PassedBy() if passed is None else passed
     records = list(walk_inputs(inputs, passed))
-    for path in inputs:
-        if path.is_dir() and not any(record.image.is_relative_to(path) for record in records):
-            raise no_images(path, passed)
     counts = Counter(record.id for record in records)
     return [record if counts[record.id] == 1 else _by_whole_path(record) for record in records]
 
@@ -38,9 +33,11 @@ def walk_inputs(inputs: Sequence[Path], passed: PassedBy | None = None) -> Itera
     """Records of the named images and of those below the named folders: folder by folder, in natural order.
 
     Names are read as they are needed. The id is the path below the folder, or the file's name. What is passed by is counted
-    in `passed`, and told as a `PassedByWarning` at the end. Raises `DataError` for a path that is not there.
+    in `passed`, and told as a `PassedByWarning` at the end. Raises `DataError` for a path that is not there, and at
+    the end for a folder without images.
     """
     passed = PassedBy() if passed is None else passed
+    empty: list[Path] = []
     for path in inputs:
         check_no_run(path)
         if not path.exists():
@@ -48,8 +45,14 @@ def walk_inputs(inputs: Sequence[Path], passed: PassedBy | None = None) -> Itera
         if not path.is_dir():
             yield Record(image=path, id=path.name, depth=point_cloud_beside(path))
             continue
+        is_empty = True
         for image in images_below(path, passed):
+            is_empty = False
             yield Record(image=image, id=image.relative_to(path).as_posix(), depth=point_cloud_beside(image))
+        if is_empty:
+            empty.append(path)
+    if empty:
+        raise no_images(empty[0], passed)
     for line in passed.lines():
         warnings.warn(line, PassedByWarning, stacklevel=2)
 

@@ -2,7 +2,8 @@
 
 The table (CSV) is also the record of what is done: lines are only ever added, each is handed to the operating system before
 the next image's, and a last line that was torn by a kill is dropped. The same command continues; every image is predicted
-once. Held in memory are a few batches of images and the paths of those that are done (about 0.2 kB each).
+once, and again where its file has changed: then its last line counts. Held in memory are a few batches of images, and the
+paths, sizes and times of those that are done (about 0.4 kB each).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from sys import intern
+from typing import BinaryIO, NamedTuple, Protocol
 
 from andon.core.errors import DataError, InterruptedRun, OutputError
 from andon.core.files import writing_errors
@@ -23,18 +25,34 @@ from andon.core.listing import PassedBy
 from andon.core.own_output import check_save
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
-from andon.core.text import from_cell, safe_cell
+from andon.core.text import from_cell, plural, safe_cell
 from andon.detectors._saving import detector_folder
-from andon.runs.inputs import no_images, walk_archive
+from andon.runs.inputs import walk_archive
 from andon.runs.predict import FilePrediction, file_predictions
 from andon.runs.unlike import UnlikeCounts
 from andon.runtime.predictor import Predictor
 from andon.thresholds.history import FILE as CHANGES
 
-COLUMNS = (*FilePrediction.__dataclass_fields__, "detector")
-"""The prediction, and the beginning of the hash of the detector and the changes of thresholds that made it."""
+COLUMNS = (*FilePrediction.__dataclass_fields__, "bytes", "modified_ns", "detector")
+"""The prediction, size and time of the file as it was then, and the beginning of the hash of what made it: `detector_key`."""
 SYNC_EVERY = 256
 """Lines after which the table is forced to the disk, so that a power cut costs no more."""
+
+
+class Stamp(NamedTuple):
+    """By which a changed file is told; both 0 where there is no file."""
+
+    bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """That of a file as it is now."""
+        try:
+            found = path.stat()
+        except OSError:
+            return cls(0, 0)
+        return cls(found.st_size, found.st_mtime_ns)
 
 
 class Workers(Protocol):
@@ -51,10 +69,13 @@ class Table:
 
     def __init__(self, stream: BinaryIO, path: Path, detector: str) -> None:
         self.stream, self.path, self.detector = stream, path, detector
-        self.taken: set[str] = set()
-        """Paths that have a line or are being predicted."""
+        self._taken: dict[str, Stamp] = {}
+        """Images that have a line or are being predicted."""
+        self._verdict_of: dict[str, str] = {}
         self.verdicts: Counter[str] = Counter()
-        """Lines by verdict."""
+        """Images by verdict; where an image has several lines, the last one counts."""
+        self.added = 0
+        """Lines that were added since the table was opened."""
         self._since = 0
         self._read()
 
@@ -83,18 +104,38 @@ class Table:
                 raise self._foreign()
             return
         values = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
-        if len(values) != len(COLUMNS):
+        found = dict(zip(COLUMNS, values, strict=False))
+        try:
+            stamp = Stamp(int(found["bytes"]), int(found["modified_ns"]))
+        except (KeyError, ValueError):
+            stamp = None
+        if stamp is None or len(values) != len(COLUMNS):
             raise OutputError(
                 f"line {number} of {self.path} is damaged: bring back the original or choose another --out"
             )
-        found = dict(zip(COLUMNS, values, strict=True))
         if found["detector"] != self.detector:
             raise OutputError(
-                f"{self.path} holds answers of another detector or other thresholds ({found['detector']}, now {self.detector}): "
-                "choose another --out"
+                f"{self.path} holds answers of another detector, by other thresholds or with another --strict "
+                f"({found['detector']}, now {self.detector}): choose another --out"
             )
-        self.taken.add(from_cell(found["path"]))
-        self.verdicts[found["verdict"]] += 1
+        path = from_cell(found["path"])
+        self._taken[path] = stamp
+        self._count(path, found["verdict"])
+
+    def _count(self, path: str, verdict: str) -> None:
+        before = self._verdict_of.get(path)
+        if before is not None:
+            self.verdicts[before] -= 1
+        self._verdict_of[path] = intern(verdict)
+        self.verdicts[verdict] += 1
+
+    def take(self, path: str) -> bool:
+        """Whether an image has to be predicted: it has no line, or its file has changed since. From now on it is taken."""
+        stamp = Stamp.of(Path(path))
+        if self._taken.get(path) == stamp:
+            return False
+        self._taken[path] = stamp
+        return True
 
     def _foreign(self) -> OutputError:
         return OutputError(
@@ -102,8 +143,9 @@ class Table:
         )
 
     def add(self, one: FilePrediction) -> None:
-        """Add the line of an image that has none."""
+        """Add the line of an image that was taken."""
         values = one.row() | {"reason": " ".join(one.reason.split()), "detector": self.detector}
+        values |= self._taken.get(one.path, Stamp(0, 0))._asdict()
         with writing_errors(self.path):
             self.stream.write(_line([values[name] for name in COLUMNS]))
             self.stream.flush()
@@ -111,7 +153,8 @@ class Table:
             if self._since >= SYNC_EVERY:
                 os.fsync(self.stream.fileno())
                 self._since = 0
-        self.verdicts[one.verdict] += 1
+        self._count(one.path, one.verdict)
+        self.added += 1
 
 
 def _line(values: Sequence[object]) -> bytes:
@@ -172,17 +215,24 @@ def predict_archive(
     """Predict every image that has no line in the table `out`; heat maps and masks go to `save`.
 
     `predictor` is the run's, by PyTorch unless it is given. What is passed by is counted in `passed`. Returns the number of new
-    lines, and all lines by verdict. With a `cluster` its workers predict, and lines stand in the order they end. An image that
+    lines, and all images by verdict. With a `cluster` its workers predict, and lines stand in the order they end. An image that
     cannot be read gets its line, with the verdict `unreadable`. With `strict` one that is unlike the training images has the
-    verdict `ERROR`. New images unlike them are counted in `unlike`.
+    verdict `ERROR`. New images unlike them are counted in `unlike`. Raises `OutputError` where the table has lines and `save`
+    nothing of them.
     """
     from andon.detectors._saving import load_detector
 
     passed = PassedBy() if passed is None else passed
     check_places(inputs, save)
     predictor = predictor or load_detector(run)
-    with open_table(out, detector_key(run)) as table:
-        before, records = table.verdicts.total(), _without_line(inputs, table, passed)
+    with open_table(out, detector_key(run, strict=strict)) as table:
+        failed: list[DataError] = []
+        before, records = table.verdicts.total(), _untaken(inputs, table, passed, failed)
+        if before and save is not None and not _holds_anything(save):
+            raise OutputError(
+                f"{out} has lines of {plural(before, 'picture')} that left nothing in {save}: choose another --out, or leave "
+                "--save out"
+            )
         found = (
             file_predictions(predictor, records, save=save, maps=maps, strict=strict)
             if cluster is None
@@ -197,19 +247,32 @@ def predict_archive(
                     task.advance()
         except KeyboardInterrupt:
             raise InterruptedRun("stopped; the same command continues") from None
-        if not table.verdicts:
-            raise no_images(inputs[0], passed)
-        return table.verdicts.total() - before, table.verdicts
+        if failed:
+            raise failed[0]
+        return table.added, +table.verdicts
 
 
-def _without_line(inputs: Sequence[Path], table: Table, passed: PassedBy) -> Iterator[Record]:
-    """Images that have no line yet, each once."""
-    for record in walk_archive(inputs, passed):
+def _holds_anything(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _untaken(
+    inputs: Sequence[Path], table: Table, passed: PassedBy, failed: list[DataError]
+) -> Iterator[Record]:
+    """Images that have to be predicted, each once. What ends the walk goes to `failed`: images before it are predicted."""
+    walk = walk_archive(inputs, passed)
+    while True:
+        try:
+            record = next(walk, None)
+        except DataError as error:
+            failed.append(error)
+            return
+        if record is None:
+            return
         path = str(record.image)
         if "\n" in path or "\r" in path:
             raise DataError(f"{path!r} has a line break in its name: rename it")
-        if path not in table.taken:
-            table.taken.add(path)
+        if table.take(path):
             yield record
 
 
@@ -221,10 +284,12 @@ def check_places(inputs: Sequence[Path], save: Path | None) -> None:
     check_save(inputs, save)
 
 
-def detector_key(run: Path) -> str:
+def detector_key(run: Path, *, strict: bool = False) -> str:
     """Twelve hexadecimal digits that name a saved detector: settings, state and thresholds, with every change of them."""
     folder = detector_folder(run)
     digest = hashlib.sha256((folder / "detector.json").read_bytes())
     if (folder / CHANGES).is_file():
         digest.update((folder / CHANGES).read_bytes())
+    if strict:
+        digest.update(b"--strict")
     return digest.hexdigest()[:12]
