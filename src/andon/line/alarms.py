@@ -14,24 +14,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from andon.core.errors import UsageError
 from andon.line import andon_states, rule_versions
 from andon.line.andon_states import AlarmEvent, By, NotAllowed, StopCause
 from andon.line.board import AlarmRow, Board, Transition, Update
 from andon.line.clock import MINUTE, Clock, now_us
 from andon.line.roles import acting_role
 from andon.line.rule_versions import RuleVersion
-from andon.line.settings import LineSettings, StationSettings
-from andon.line.store import Inspection, Store, rows
+from andon.line.settings import LineSettings, StationSettings, of_station
+from andon.line.store import Connection, Inspection, Store, rows
 from andon.line.store.audit import Entry, append
 from andon.line.versions import station_id
 from andon.line.views import AlarmView
 
 LOG = logging.getLogger(__name__)
 K = TypeVar("K")
-Connection = Any
-"""A connection of the store, handed through to its functions."""
-
 STORED_WITHIN = 30.0
 """Seconds in which a person's action has to be committed."""
 FEWEST_PARTS = 300
@@ -179,12 +175,7 @@ class Alarms:
     # Inside --------------------------------------------------------------------------------------------------------
 
     def _board(self, station: str) -> Board:
-        try:
-            return self._boards[station]
-        except KeyError:
-            raise UsageError(
-                f"there is no station {station!r}: give one of {', '.join(self._boards)}"
-            ) from None
+        return of_station(self._boards, station)
 
     def _act(self, station: str, act: Callable[[Board, int], object]) -> Future[None] | None:
         with self._lock:

@@ -106,6 +106,7 @@ class UninformedStudents(Detector):
             {"students": field.students},
             trainer.sampler(stage, len(train), c.batch_size),
             epochs=c.epochs,
+            steps=c.steps,
             optimiser=c.optimiser,
             stopping=early if c.selection == "validation" else None,
         )

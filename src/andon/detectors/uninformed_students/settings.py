@@ -63,6 +63,8 @@ class UninformedStudentsConfig(DetectorConfig):
     teacher: TeacherConfig = TeacherConfig()
     epochs: Count = 100
     """Passes over the training images."""
+    steps: Count | None = None
+    """Optimiser steps of the students of a receptive field, whatever the number of images; None = `epochs` passes."""
     batch_size: Count = 1
     """Images per optimiser step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=1e-4)
