@@ -286,7 +286,7 @@ def test_exported_networks_blend_alike(detector, folder, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
 
-    found = export(detector, tmp_path / "roll.onnx", pictures=[stained(60, 90, 150, (30, 30))])
+    found = export(detector, tmp_path / "roll.onnx", images=[stained(60, 90, 150, (30, 30))])
     assert found.difference < 1e-3
     record = records(folder, "test/stain")[0]
     answer, expected = andon.load(tmp_path / "roll.onnx").predict(record), detector.predict(record)

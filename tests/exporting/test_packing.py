@@ -186,14 +186,14 @@ def png(mode: str, size: tuple[int, int]) -> bytes:
 def test_check_pictures_that_are_none_are_refused(packed, tmp_path, content):
     found = read_pack(with_content(packed, tmp_path / "x.andon", "checks/000.png", content))
     with pytest.raises(DataError, match=r"checks/000\.png is not what"):
-        found.picture(found.checks()[0])
+        found.image(found.checks()[0])
 
 
 def test_check_pictures_above_the_limit_are_refused(packed, monkeypatch):
     found = read_pack(packed)
     monkeypatch.setenv("ANDON_MAX_PIXELS", "100")
     with pytest.raises(DataError, match=r"checks/000\.png is not what"):
-        found.picture(found.checks()[0])
+        found.image(found.checks()[0])
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnx"])

@@ -69,7 +69,7 @@ def test_fitting_again_without_a_region_forgets_it(records):
 def test_exported_networks_hold_the_region(name, records, tmp_path):
     detector, path = detector_named(name), tmp_path / "cloth.onnx"
     detector.fit(records[:5], records[5:], trainer=Trainer(seed=1, device="cpu"), region=AREA)
-    assert export(detector, path, pictures=[texture(1), texture(2, 100)]).map_difference < 1e-3
+    assert export(detector, path, images=[texture(1), texture(2, 100)]).map_difference < 1e-3
     for runtime in ("onnx", "openvino"):
         model = open_model(path, runtime)
         assert model.fitted() == detector.fitted()

@@ -21,7 +21,7 @@ from PIL import Image
 
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
-from andon.line.rest import pictures, upload
+from andon.line.rest import drawings, upload
 from andon.line.rest.guard import host_name
 from andon.line.rules import InARow
 from andon.line.store import Store, StoreUnavailable
@@ -334,7 +334,7 @@ def test_pictures_of_an_inspection(line, client):
 
 
 def test_a_picture_is_drawn_once_for_all_who_ask():
-    kept, drawn = pictures.Pictures(most=2), []
+    kept, drawn = drawings.Drawings(most=2), []
 
     def draw() -> bytes:
         time.sleep(0.02)
@@ -355,7 +355,7 @@ def test_heat_has_one_scale():
     Image.fromarray(np.array([[0, 63, 128, 255]], np.uint8).repeat(4, 0)).save(heat, "PNG")
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, "PNG")
-    layer = pictures.heat_layer(stream.getvalue(), heat.getvalue(), ())
+    layer = drawings.heat_layer(stream.getvalue(), heat.getvalue(), ())
     with Image.open(io.BytesIO(layer)) as opened:
         nothing, half, threshold, twice = np.asarray(opened)[0]
     assert nothing[3] == half[3] == 0
@@ -365,8 +365,8 @@ def test_heat_has_one_scale():
 
 
 def test_what_is_no_image_has_no_preview():
-    assert pictures.preview(b"no picture") is None
-    assert pictures.overlay(b"no picture", b"", (Region(0, 0, 1, 1, 1.0),)) is None
+    assert drawings.preview(b"no picture") is None
+    assert drawings.overlay(b"no picture", b"", (Region(0, 0, 1, 1, 1.0),)) is None
 
 
 # Stations, alarms, thresholds, rules ------------------------------------------------------------------------------------

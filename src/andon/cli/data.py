@@ -111,7 +111,7 @@ def data_check(
     else:
         for dataset, findings in results.values():
             print(dataset.summary())
-            if not sessions_of(dataset).pictures:
+            if not sessions_of(dataset).images:
                 print("  sessions: nothing is known about them (see --sessions)")
             for line in findings.lines():
                 print(f"  {line}")

@@ -105,7 +105,7 @@ def verify(
         print_json({"packed": str(packed), **asdict(proof)})
         return
     print(
-        f"{packed} is whole; {proof.pictures} check pictures score as where it was made (largest difference "
+        f"{packed} is whole; {proof.images} check pictures score as where it was made (largest difference "
         f"{proof.difference:.2g} of the way from a good picture to the threshold), executed by {proof.runtime}"
     )
 

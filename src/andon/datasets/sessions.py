@@ -78,7 +78,7 @@ def session_counts(records: Sequence[Record]) -> dict[str, int]:
 class Sessions:
     """The sessions of the good images of a data set."""
 
-    pictures: dict[str, int]
+    images: dict[str, int]
     """Number of training and validation images of each session."""
     held_out: tuple[str, ...]
     """Sessions that are in validation as a whole; empty where every session is in training."""
@@ -87,24 +87,24 @@ class Sessions:
 
     def describe(self) -> str:
         """One sentence: which sessions the false-reject rate holds for."""
-        if len(self.pictures) < 2:
-            known = f"all pictures are of one session ({next(iter(self.pictures))})" if self.pictures else ""
+        if len(self.images) < 2:
+            known = f"all pictures are of one session ({next(iter(self.images))})" if self.images else ""
             return f"{known or 'nothing is known about sessions'}: the promised rate holds for pictures like these"
         if self.in_turn:
             return (
-                f"each of {len(self.pictures)} sessions was scored by what the others teach: the promised rate holds for new "
+                f"each of {len(self.images)} sessions was scored by what the others teach: the promised rate holds for new "
                 "sessions as far as they are like these"
             )
         if not self.held_out:
-            return f"pictures of all {len(self.pictures)} sessions were learned from: the promised rate holds for these sessions"
+            return f"pictures of all {len(self.images)} sessions were learned from: the promised rate holds for these sessions"
         return (
-            f"whole sessions were held out ({len(self.held_out)} of {len(self.pictures)}: {first_few(self.held_out)}): the "
+            f"whole sessions were held out ({len(self.held_out)} of {len(self.images)}: {first_few(self.held_out)}): the "
             "promised rate holds for new sessions as far as they are like these"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for recipe.yaml and `--json`."""
-        return {"pictures": self.pictures, "held_out": list(self.held_out), "in_turn": self.in_turn}
+        return {"pictures": self.images, "held_out": list(self.held_out), "in_turn": self.in_turn}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sessions:

@@ -47,7 +47,7 @@ class QuantisationError(AndonError):
 class Loss:
     """What 8-bit integers cost."""
 
-    pictures: int
+    images: int
     """Held-out images scored by both networks."""
     image_auroc_before: float | None
     """None where there are no labelled images of both kinds."""
@@ -62,12 +62,12 @@ class Loss:
     def lost(self) -> float:
         """Image AUROC that was lost or, without labels, the share of verdicts that changed."""
         if self.image_auroc_before is None or self.image_auroc_after is None:
-            return self.verdicts_changed / max(self.pictures, 1)
+            return self.verdicts_changed / max(self.images, 1)
         return self.image_auroc_before - self.image_auroc_after
 
     def describe(self) -> str:
         """In words."""
-        changed = f"{self.verdicts_changed} of {self.pictures} verdicts changed"
+        changed = f"{self.verdicts_changed} of {self.images} verdicts changed"
         if self.image_auroc_before is None or self.image_auroc_after is None:
             return changed
         return (
@@ -114,7 +114,7 @@ def _quantise(source: Path, target: Path, records: Sequence[Record], size: tuple
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Pictures(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
+    class CalibrationImages(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
             self.left = iter(records)
 
@@ -130,7 +130,7 @@ def _quantise(source: Path, target: Path, records: Sequence[Record], size: tuple
         quantize_static(
             str(prepared),
             str(target),
-            Pictures(),
+            CalibrationImages(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,

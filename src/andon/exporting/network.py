@@ -70,7 +70,7 @@ class Exported:
     difference: float
     """Largest difference of a score, in display units."""
     map_difference: float
-    pictures: int
+    images: int
     """Number of images compared."""
 
 
@@ -144,11 +144,11 @@ def displayed(raw: Tensor, display: AffineDisplay) -> Tensor:
 
 
 def export(
-    detector: Detector, path: Path, *, form: Format = "onnx", pictures: Sequence[Image] = ()
+    detector: Detector, path: Path, *, form: Format = "onnx", images: Sequence[Image] = ()
 ) -> Exported:
     """Write a detector as .onnx, or as .xml and .bin for OpenVINO, and compare its predictions with the detector's.
 
-    Compared are `pictures` and images of noise of other sizes. Raises `ConfigError` for a detector that cannot be exported and
+    Compared are `images` and others of noise and other sizes. Raises `ConfigError` for a detector that cannot be exported and
     for missing packages, `ExportError` (and leaves no file) where the predictions differ by more than `TOLERANCE`.
     """
     _check_exportable(detector)
@@ -160,7 +160,7 @@ def export(
             _write_onnx(detector, between)
             _write_openvino(between, path)
     try:
-        return compare(detector, open_model(path), path, pictures)
+        return compare(detector, open_model(path), path, images)
     except BaseException:
         remove(path)
         raise
@@ -172,35 +172,35 @@ def write_network(detector: Detector, path: Path) -> None:
     _write_onnx(detector, path)
 
 
-def compare(detector: Detector, model: Model, path: Path, pictures: Sequence[Image]) -> Exported:
-    """Raise `ExportError` unless a model predicts as the detector does, on `pictures` and on images of noise."""
-    found = compare_all(detector, [model], path, pictures)[0]
+def compare(detector: Detector, model: Model, path: Path, images: Sequence[Image]) -> Exported:
+    """Raise `ExportError` unless a model predicts as the detector does, on `images` and on noise."""
+    found = compare_all(detector, [model], path, images)[0]
     if isinstance(found, ExportError):
         raise found
     return found
 
 
 def compare_all(
-    detector: Detector, models: Sequence[Model], path: Path, pictures: Sequence[Image]
+    detector: Detector, models: Sequence[Model], path: Path, images: Sequence[Image]
 ) -> list[Exported | ExportError]:
     """What comes out when each model is compared with the detector, which answers once; `path` is the file of them all.
 
-    Compared are `pictures` and images of noise. Raises `ExportError` where the detector itself has no finite answer.
+    Compared are `images` and others of noise. Raises `ExportError` where the detector itself has no finite answer.
     """
-    tried = [*(picture[None] for picture in pictures), *noise(detector)]
+    tried = [*(image[None] for image in images), *noise(detector)]
     found = [_Difference() for _ in models]
-    for images in tried:
-        for expected in (predictions := list(detector.judged(list(images)))):
+    for batch in tried:
+        for expected in (predictions := list(detector.judged(list(batch)))):
             if expected.error:
                 raise ExportError(
                     f"the {detector.name} has no finite answer to compare with: {expected.error}"
                 )
         for model, difference in zip(models, found, strict=True):
             if difference.fits:
-                raws = model.scan(list(images), batch_size=len(images))
+                raws = model.scan(list(batch), batch_size=len(batch))
                 for raw, expected in zip(raws, predictions, strict=True):
                     difference.add(model.judge(raw), expected)
-    count = sum(len(images) for images in tried)
+    count = sum(len(batch) for batch in tried)
     return [
         Exported(path, model.session.name, difference.score, difference.map, count)
         if difference.fits

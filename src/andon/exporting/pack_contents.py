@@ -25,7 +25,7 @@ MEMBERS = re.compile(
 NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
 LONGEST = 8_000_000_000
 """Bytes of a packed file that is read."""
-TEXT_BYTES, PICTURE_BYTES, STATE_BYTES = 50_000_000, 200_000_000, 4_000_000_000
+TEXT_BYTES, IMAGE_BYTES, STATE_BYTES = 50_000_000, 200_000_000, 4_000_000_000
 """Largest member that is text, a check image, or the learned state or the network."""
 FEWEST_CHECKS, MOST_CHECKS = 10, 50
 
@@ -80,7 +80,7 @@ def check_members(path: Path, entries: Sequence[zipfile.ZipInfo], length: int) -
 def _largest(name: str) -> int:
     """Bytes that a member may have."""
     if name.endswith(".png"):
-        return PICTURE_BYTES
+        return IMAGE_BYTES
     return STATE_BYTES if name.endswith((".onnx", ".safetensors")) else TEXT_BYTES
 
 

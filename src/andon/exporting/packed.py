@@ -73,7 +73,7 @@ class Proof:
     """What came out when the check images were scored here."""
 
     runtime: str
-    pictures: int
+    images: int
     difference: float
     """Largest difference of a score, in display units."""
 
@@ -106,7 +106,7 @@ def pack(
             if name != FILE or (run / "detector" / name).exists()
         },
     }
-    checks, pictures = [], []
+    checks, images = [], []
     for k, record in enumerate(chosen):
         pixels = as_uint8(read_image(detector.as_learned(record)))
         found, name = next(detector.judged([pixels], ahead=0)), f"checks/{k:03d}.png"
@@ -121,11 +121,11 @@ def pack(
             }
         )
         members[name] = _png(pixels)
-        pictures.append(pixels)
+        images.append(pixels)
     members["checks.json"] = _json(checks)
     if tests:
         members["tests.json"] = _json([[name, bad, score] for name, (bad, score) in tests.items()])
-    network, why_not = _network(detector, pictures)
+    network, why_not = _network(detector, images)
     if network is not None:
         members["model.onnx"] = network
     manifest = _manifest(recipe, detector, members, why_not)
@@ -155,14 +155,14 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
     ]
 
 
-def _network(detector: Detector, pictures: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes | None, str]:
+def _network(detector: Detector, images: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes | None, str]:
     """The detector as ONNX file, or why there is none."""
     from andon.exporting.network import export
 
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         path = Path(scratch) / "model.onnx"
         try:
-            export(detector, path, pictures=pictures)
+            export(detector, path, images=images)
         except AndonError as error:
             return None, str(error)
         return path.read_bytes(), ""
@@ -228,7 +228,7 @@ class Packed:
         """Truth and raw score of the images of the last evaluation; empty where the file holds none. Raises `DataError`."""
         return read_tests(self.path, self.members)
 
-    def picture(self, check: Check) -> npt.NDArray[np.uint8]:
+    def image(self, check: Check) -> npt.NDArray[np.uint8]:
         """(H, W, 3) pixels of a check image. Raises `DataError` where it is no RGB PNG below the limit of pixels."""
         try:
             with Image.open(io.BytesIO(self.members[check.file]), formats=("PNG",)) as opened:
@@ -295,7 +295,7 @@ class Packed:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""
         display, largest = predictor.fitted().score_display, 0.0
         for check in self.checks():
-            found = next(predictor.judged([self.picture(check)], ahead=0))
+            found = next(predictor.judged([self.image(check)], ahead=0))
             expected = float(display(np.float32(check.raw_score)))
             difference = abs(found.score - expected) / max(1.0, abs(expected))
             if found.error or not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:

@@ -33,7 +33,7 @@ class Camera:
     ) -> None:
         """`folder`: of the photographs."""
         self._line, self._every, self._good_parts = line, every, good_parts
-        self._good, self._faulty = pictures(folder)
+        self._good, self._faulty = images(folder)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="andon-camera", daemon=True)
 
@@ -73,7 +73,7 @@ class Camera:
         self._line.stations[STATION].submit(part)
 
 
-def pictures(folder: Path) -> tuple[list[Path], list[Path]]:
+def images(folder: Path) -> tuple[list[Path], list[Path]]:
     """Test images: good ones, and cracked ones, the largest crack first. None of them was learned from."""
     good = sorted((folder / "test" / "good").iterdir(), reverse=True)
     cracked = sorted((folder / "test" / "cracked").iterdir(), key=lambda path: (-_area(path), path.name))

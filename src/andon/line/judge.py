@@ -235,7 +235,7 @@ def seen_by(packed: Packed, model: Model) -> TrainingImages:
     """What `fit` saw; of a file that does not say so, its check images stand for that. Raises `DataError`."""
     if (seen := model.fitted().seen) is not None:
         return seen
-    return TrainingImages.of([measure(packed.picture(check), 8) for check in packed.checks()])
+    return TrainingImages.of([measure(packed.image(check), 8) for check in packed.checks()])
 
 
 def decoded(

@@ -217,7 +217,7 @@ def _score(
     """Predicts all images and adds each full-size map to `ranking` and `gate`, so that none is kept."""
     calibration, scored, room = detector.fitted(), _Scored(), PIXELS_KEPT
     with progress.task("evaluating", len(records)) as task:
-        for found in detector.outcomes(records, keep_pictures=not detector.needs_points):
+        for found in detector.outcomes(records, keep_images=not detector.needs_points):
             task.advance()
             assert found.record is not None
             record = found.record
@@ -229,7 +229,7 @@ def _score(
             if found.error:
                 scored.errors[record.id] = found.error
                 continue
-            room -= 0 if found.picture is None else found.picture.nbytes
+            room -= 0 if found.image is None else found.image.nbytes
             for name, value in found.extras.items():
                 scored.extras.setdefault(name, []).append(value)
             truth = load_ground_truth(record, found.size, saturation)
@@ -270,7 +270,7 @@ def _case(
         size=found.size,
         has_mask=has_mask,
         gated=gated,
-        pixels=found.picture if keep else None,
+        pixels=found.image if keep else None,
     )
 
 

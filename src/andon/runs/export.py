@@ -46,7 +46,7 @@ def export_run(
     from andon.exporting.network import export
 
     detector, notes = load_detector(run), []
-    pictures: list[npt.NDArray[np.uint8]] = []
+    images: list[npt.NDArray[np.uint8]] = []
     try:
         dataset = run_data(run, data)
     except DataError as error:
@@ -54,11 +54,9 @@ def export_run(
             raise
         notes.append(f"compared on synthetic pictures alone ({error})")
     else:
-        pictures = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
+        images = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
     if int8_limit is None:
-        found = export(
-            detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", pictures=pictures
-        )
+        found = export(detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", images=images)
         return summary(found) | {"notes": notes}
     from andon.exporting.int8 import export_int8
 
@@ -83,8 +81,8 @@ def summary(found: Exported) -> dict[str, Any]:
         "runtime": found.runtime,
         "difference": found.difference,
         "map_difference": found.map_difference,
-        "compared": found.pictures,
-        "said": f"{found.pictures} pictures scored by {found.runtime}, largest difference to the detector "
+        "compared": found.images,
+        "said": f"{found.images} pictures scored by {found.runtime}, largest difference to the detector "
         f"{found.difference:.2g} of the way from a good picture to the threshold",
     }
 

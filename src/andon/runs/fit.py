@@ -205,7 +205,7 @@ def describe(
     if dataset.labelled:
         data["labelled"] = {record.id: file_digest(record.image) for record in dataset.labelled}
     sessions = sessions_of(dataset, cross_fitted=detector.cross_fitted)
-    if sessions.pictures:
+    if sessions.images:
         data["sessions"] = sessions.to_json()
     settings = recipe.model_dump(mode="json") | {"exclude": list(dataset.excluded)}
     if region is not None and recipe.region is not None:

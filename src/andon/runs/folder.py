@@ -87,8 +87,8 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
         )
     if (run / "recipe.yaml").is_file():
         return
-    pictures = (path for path in run.rglob("*") if is_image(path))
-    found = next(itertools.chain(own_files(run), pictures), None)
+    images = (path for path in run.rglob("*") if is_image(path))
+    found = next(itertools.chain(own_files(run), images), None)
     if found is not None:
         raise OutputError(
             f"{run} holds {found.relative_to(run)} but no recipe.yaml, so it is no run of andon and nothing in it is replaced: "

@@ -162,7 +162,7 @@ def _check_bits(images: Sequence[npt.NDArray[np.float32]]) -> None:
             raise ConfigError("the pictures have more than 8 bits, which a network file rounds to 8")
 
 
-def _prove(detector: Detector, path: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> Proof:
+def _prove(detector: Detector, path: Path, images: Sequence[npt.NDArray[np.uint8]]) -> Proof:
     from andon.exporting.network import Exported, compare_all, noise
 
     names = [name for name, package in PACKAGES.items() if find_spec(package) is not None]
@@ -175,25 +175,25 @@ def _prove(detector: Detector, path: Path, pictures: Sequence[npt.NDArray[np.uin
         except DataError as error:
             refused[name] = str(error)
     try:
-        found = compare_all(detector, list(models.values()), path, pictures)
+        found = compare_all(detector, list(models.values()), path, images)
     except AndonError as error:
         return Proof({}, {name: str(error) for name in names})
     for name, result in zip(list(models), found, strict=True):
         if not isinstance(result, Exported):
             refused[name] = str(result)
             del models[name]
-    picture = pictures[0] if pictures else next(noise(detector))[0]
-    return Proof(_milliseconds(models, picture), refused)
+    image = images[0] if images else next(noise(detector))[0]
+    return Proof(_milliseconds(models, image), refused)
 
 
-def _milliseconds(models: Mapping[str, Model], picture: npt.NDArray[np.uint8]) -> dict[str, float]:
+def _milliseconds(models: Mapping[str, Model], image: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Median milliseconds from the decoded image to the verdict, all in turn."""
     spent: dict[str, list[float]] = {name: [] for name in models}
     began = time.perf_counter()
     for _ in range(ROUNDS):
         for name, model in models.items():
             start = time.perf_counter()
-            next(model.judged([picture], ahead=0))
+            next(model.judged([image], ahead=0))
             spent[name].append(1000 * (time.perf_counter() - start))
         if time.perf_counter() - began > LONGEST:
             break

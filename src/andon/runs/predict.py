@@ -99,7 +99,7 @@ def file_predictions(
         records,
         batch_size=1 if at_once else None,
         ahead=0 if at_once else AHEAD,
-        keep_pictures=save is not None,
+        keep_images=save is not None,
         reduce=True,
     ):
         assert outcome.record is not None
@@ -113,7 +113,7 @@ def file_predictions(
             yield FilePrediction(path, prediction.verdict, None, None, None, prediction.error, notes)
             continue
         if save is not None:
-            _save(prediction, calibration, save, maps, outcome.picture)
+            _save(prediction, calibration, save, maps, outcome.image)
         marked = np.count_nonzero(prediction.mask) / prediction.mask.size
         reason = "" if outcome.reduction == 1 else f"read at 1/{outcome.reduction} of its width and height"
         score, raw_score = prediction.score, prediction.raw_score
@@ -165,8 +165,8 @@ def _save(
     calibration: Calibration,
     folder: Path,
     maps: bool,
-    picture: npt.NDArray[np.uint8] | None,
+    image: npt.NDArray[np.uint8] | None,
 ) -> None:
     from andon.report.maps import save_prediction
 
-    save_prediction(prediction, calibration, folder, maps=maps, image=picture)
+    save_prediction(prediction, calibration, folder, maps=maps, image=image)

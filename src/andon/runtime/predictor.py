@@ -64,7 +64,7 @@ class RawPrediction:
     """(h, w): the map at the network's own grid."""
     extras: Mapping[str, float] = field(default_factory=dict)
     """Further image scores by name."""
-    picture: npt.NDArray[np.uint8] | None = None
+    image: npt.NDArray[np.uint8] | None = None
     """(H, W, 3) as decoded, where it was asked for."""
     reduction: int = 1
     """Factor by which width and height of the file were divided while decoding."""
@@ -96,7 +96,7 @@ class _Loaded:
     size: tuple[int, int]
     prepared: Any
     """Pixels (H, W, C) for an image in tiles, else what `prepare` made of them."""
-    picture: npt.NDArray[np.uint8] | None
+    image: npt.NDArray[np.uint8] | None
     reduction: int = 1
     error: str = ""
     """Why no verdict can follow from these pixels."""
@@ -243,14 +243,14 @@ class Predictor(ABC):
         *,
         batch_size: int | None = None,
         ahead: int = AHEAD,
-        keep_pictures: bool = False,
+        keep_images: bool = False,
         reduce: bool = False,
         mark: Mark = _no_mark,
     ) -> Iterator[RawPrediction | Unreadable]:
         """What becomes of each image, in order; each file is decoded once.
 
         Images are drawn as they are needed. `ahead` batches are decoded by threads while the network works; images in tiles
-        come one by one. With `keep_pictures` results carry the decoded image. With `reduce` a JPEG above the limit of pixels is
+        come one by one. With `keep_images` results carry the decoded image. With `reduce` a JPEG above the limit of pixels is
         decoded at a fraction of its size, unless images are cut into tiles or have points.
         """
         if self.tiling is not None:
@@ -258,14 +258,14 @@ class Predictor(ABC):
         may_reduce = reduce and self.tiling is None and not self.needs_points
 
         def load(chunk: Sequence[Image]) -> list[_Loaded | Unreadable]:
-            return [self._load(image, keep_pictures, may_reduce, mark) for image in chunk]
+            return [self._load(image, keep_images, may_reduce, mark) for image in chunk]
 
         for chunk in prefetch(load, chunks(images, batch_size or self.batch_size), ahead):
             found = self._analyse([loaded for loaded in chunk if isinstance(loaded, _Loaded)], mark)
             for loaded in chunk:
                 yield loaded if isinstance(loaded, Unreadable) else next(found)
 
-    def _load(self, image: Image, keep_picture: bool, reduce: bool, mark: Mark) -> _Loaded | Unreadable:
+    def _load(self, image: Image, keep_image: bool, reduce: bool, mark: Mark) -> _Loaded | Unreadable:
         record, reduction, region = None, 1, None if self.calibration is None else self.calibration.region
         try:
             if not isinstance(image, str | Path | Record):
@@ -282,7 +282,7 @@ class Predictor(ABC):
             fault = _unknown_colours(pixels)
             if fault:
                 pixels = np.where(np.isfinite(pixels), pixels, np.float32(0)).astype(np.float32)
-            picture = as_uint8(pixels[:, :, :3]) if keep_picture else None
+            kept = as_uint8(pixels[:, :, :3]) if keep_image else None
             notes = self._notes(pixels, bits, region, reduction)
             prepared = self._prepare(pixels, region, "this picture" if record is None else record.image, mark)
         except DataError as error:
@@ -293,7 +293,7 @@ class Predictor(ABC):
                 record, DataError(f"{where} does not fit into the free memory: cut it into tiles")
             )
         size = (pixels.shape[0], pixels.shape[1])
-        return _Loaded(record, region, size, prepared, picture, reduction, fault, notes)
+        return _Loaded(record, region, size, prepared, kept, reduction, fault, notes)
 
     def as_learned(self, record: Record) -> Record:
         """The record with the inspected region and the bit depth that were learned, where they were."""
@@ -337,7 +337,7 @@ class Predictor(ABC):
             raw = self._in_tiles(batch[0].prepared, self.tiling)
         mark("network")
         for k, loaded in enumerate(batch):
-            found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.picture)
+            found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.image)
             # What was computed without the bad values says nothing.
             score = np.nan if loaded.error else found.raw_score
             error = loaded.error or found.error
@@ -350,7 +350,7 @@ class Predictor(ABC):
         record: Record | None,
         size: tuple[int, int],
         region: InspectionRegion | None,
-        picture: npt.NDArray[np.uint8] | None = None,
+        image: npt.NDArray[np.uint8] | None = None,
     ) -> RawPrediction:
         """Image `k` of the batch, of (H, W) = `size`, with its map enlarged."""
         cells = raw.maps[k]
@@ -362,7 +362,7 @@ class Predictor(ABC):
             raw_map=raw_map,
             cells=cells,
             extras={name: float(values[k]) for name, values in raw.extras.items()},
-            picture=picture,
+            image=image,
             error=not_finite(raw_map, raw_score),
         )
 

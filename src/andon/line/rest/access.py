@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse
 
 from andon.line.accounts import LogIn
 from andon.line.line import Line
+from andon.line.rest.drawings import Drawings
 from andon.line.rest.guard import READS
-from andon.line.rest.pictures import Pictures
 from andon.line.rest.problems import Problem, not_found
 from andon.line.roles import Caller, Role
 from andon.line.station import Station
@@ -45,9 +45,9 @@ def _row(line: TheLine, id: Annotated[int, Path(ge=0, lt=2**63)]) -> Inspection:
     return row
 
 
-def _pictures(request: Request) -> Pictures:
-    pictures: Pictures = request.app.state.pictures
-    return pictures
+def _drawings(request: Request) -> Drawings:
+    drawings: Drawings = request.app.state.drawings
+    return drawings
 
 
 def _caller(request: Request) -> Caller:
@@ -136,7 +136,7 @@ async def _check_csrf(request: Request, wanted: str) -> None:
 
 TheStation = Annotated[Station, Depends(_station)]
 TheRow = Annotated[Inspection, Depends(_row)]
-ThePictures = Annotated[Pictures, Depends(_pictures)]
+TheDrawings = Annotated[Drawings, Depends(_drawings)]
 
 
 NO_STATION = "station on this server; the page /plant links to those of each line"

@@ -39,9 +39,9 @@ from andon.line.rest import (
     thresholds,
 )
 from andon.line.rest.access import NoCaller
+from andon.line.rest.drawings import Drawings
 from andon.line.rest.guard import LARGEST_IMAGE, Guard
 from andon.line.rest.identify import Identify
-from andon.line.rest.pictures import Pictures
 from andon.line.rest.shapes import PREFIX
 
 
@@ -71,7 +71,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
     app.state.line = line
     app.state.log_in = LogIn(line.accounts)
     app.state.verifier = audit.Verifier(line)
-    app.state.pictures = Pictures()
+    app.state.drawings = Drawings()
     problems.install(app)
     app.add_exception_handler(NoCaller, _no_caller)
     for module in (

@@ -20,8 +20,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from andon.core.text import safe_cell
 from andon.line.line import Line
-from andon.line.rest import pictures
-from andon.line.rest.access import TheCaller, TheLine, ThePictures, TheRow, TheStation, requires
+from andon.line.rest import drawings
+from andon.line.rest.access import TheCaller, TheDrawings, TheLine, TheRow, TheStation, requires
 from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
 from andon.line.rest.shapes import (
     PREFIX,
@@ -44,7 +44,7 @@ UPLOADS = CapacityLimiter(16)
 """Threads of their own, so that parts do not wait behind pages."""
 LONGEST_WAIT = 60_000
 """Milliseconds that a client may wait."""
-NO_PICTURES = {Cause.NOT_AN_IMAGE.value, Cause.IMAGE_DIFFERS.value}
+NO_IMAGES = {Cause.NOT_AN_IMAGE.value, Cause.IMAGE_DIFFERS.value}
 """Causes that are the sender's: the row is stored, the answer is 422."""
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 EXPORT_PAGE = 500
@@ -162,12 +162,12 @@ def image(line: TheLine, row: TheRow) -> Response:
 
 
 @router.get("/inspections/{id}/preview", response_class=Response, dependencies=[requires(Role.VIEWER)])
-def preview(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
+def preview(line: TheLine, row: TheRow, kept: TheDrawings) -> Response:
     """JPEG of the image, at most 1280 pixels."""
 
     def draw() -> bytes | None:
         content = line.store.image(row)
-        return None if content is None else pictures.preview(content)
+        return None if content is None else drawings.preview(content)
 
     return _file(kept.get("preview", row.id, draw), "image/jpeg", row)
 
@@ -185,16 +185,16 @@ def anomaly_map(line: TheLine, row: TheRow) -> Response:
 
 
 @router.get("/inspections/{id}/heat", response_class=Response, dependencies=[requires(Role.VIEWER)])
-def heat(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
+def heat(line: TheLine, row: TheRow, kept: TheDrawings) -> Response:
     """PNG with transparency to be laid over the preview: the map in colours, regions outlined; the same scale for all parts."""
-    found = kept.get("heat", row.id, lambda: _drawn(line, row, pictures.heat_layer))
+    found = kept.get("heat", row.id, lambda: _drawn(line, row, drawings.heat_layer))
     return _file(found, "image/png", row)
 
 
 @router.get("/inspections/{id}/overlay", response_class=Response, dependencies=[requires(Role.VIEWER)])
-def overlay(line: TheLine, row: TheRow, kept: ThePictures) -> Response:
+def overlay(line: TheLine, row: TheRow, kept: TheDrawings) -> Response:
     """JPEG of the image under its map in colours, abnormal regions outlined."""
-    found = kept.get("overlay", row.id, lambda: _drawn(line, row, pictures.overlay))
+    found = kept.get("overlay", row.id, lambda: _drawn(line, row, drawings.overlay))
     return _file(found, "image/jpeg", row)
 
 
@@ -261,7 +261,7 @@ def answer_of(recorded: Recorded, why: str = "") -> Response:
     headers = {"Location": f"{PREFIX}/inspections/{row.id}"}
     if recorded.replayed:
         headers["Idempotency-Replayed"] = "true"
-    if row.cause in NO_PICTURES:
+    if row.cause in NO_IMAGES:
         detail = f"{why or 'the image cannot be used'}: inspection {row.id} is ERROR"
         return document(422, row.cause, detail, headers, id=row.id, verdict="ERROR")
     return JSONResponse(inspection_shape(row).model_dump(), 200 if recorded.replayed else 201, headers)

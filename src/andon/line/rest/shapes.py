@@ -19,7 +19,7 @@ Name = Annotated[str, Field(min_length=1, max_length=100, pattern=PLAIN)]
 Author = Annotated[str, Field(max_length=100, pattern=PLAIN)]
 """Who acts; with accounts their names count, and this may be left out."""
 Filter = Annotated[str | None, Query(max_length=300, pattern=PLAIN)]
-PICTURES = ("image", "preview", "thumbnail")
+IMAGES = ("image", "preview", "thumbnail")
 MAPS = ("map", "heat", "overlay")
 
 
@@ -239,7 +239,7 @@ def links(row: Inspection) -> dict[str, str]:
     """Addresses of one inspection and of what belongs to it."""
     base = f"{PREFIX}/inspections/{row.id}"
     version = f"?v={(row.image_sha256 or '')[:12]}"  # browsers keep pictures; ids begin again in a new store
-    names = [*(PICTURES if row.image_key else ()), *(MAPS if row.map_key else ())]
+    names = [*(IMAGES if row.image_key else ()), *(MAPS if row.map_key else ())]
     return {"self": base, **{name: f"{base}/{name}{version}" for name in names}}
 
 

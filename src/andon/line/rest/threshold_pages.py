@@ -53,9 +53,9 @@ def thresholds_page(
     scored = [part for part in stored if part.score is not None]
     of_line = [part.score for part in scored if part.score is not None]
     found, known = figures(model.evidence, low, high), model.evidence
-    good, bad, pictures = _reviewed(line, station.name, scored)
+    good, bad, images = _reviewed(line, station.name, scored)
     base = f"{PREFIX}/stations/{station.name}/thresholds/image?"
-    pictures |= {name: base + urlencode({"name": name}) for name in model.images}
+    images |= {name: base + urlencode({"name": name}) for name in model.images}
     prices = Prices(escape, rejected, percent / 100)
     every = (known.good.scores, known.good_tests.scores, known.bad.scores, of_line)
     return html(
@@ -70,7 +70,7 @@ def thresholds_page(
         cells=cells(found, of_line, good, bad),
         cost=cost(known, low, high, prices),
         wrong=wrong_images((known.good, known.good_tests, good), (known.bad, bad), low, high)[:NEAREST],
-        pictures=pictures,
+        images=images,
         missing=known.missing,
         histogram=histogram(every, (low, high)),
         totals=dict(zip(KINDS, map(len, every), strict=True)),
@@ -79,7 +79,7 @@ def thresholds_page(
             "station": station.name,
             "version": now.version or 0,
             "known": known.to_json() | {"reviewed_good": asdict(good), "reviewed_bad": asdict(bad)},
-            "pictures": pictures,
+            "pictures": images,
             "line": of_line,
         },
     )

@@ -23,7 +23,7 @@ FAINT = 0.5
 """Multiple of the threshold up to which the heat layer is transparent."""
 
 
-class Pictures:
+class Drawings:
     """The last pictures that were drawn. Many pages ask for the same one at once; it is drawn once."""
 
     def __init__(self, most: int = 64) -> None:
