@@ -39,7 +39,9 @@ def test_plan_takes_default_recipes_and_all_categories():
     [
         ({"recipes": ["padimm"]}, ConfigError, "padimm"),
         ({"recipes": ["efficientad_ast/startr"]}, ConfigError, "efficientad_ast/starter"),
-        ({"recipes": ["efficientad_ast"], "seeds": 0}, ConfigError, "at least one seed"),
+        ({"recipes": []}, ConfigError, "no detector is named"),
+        ({"recipes": ["efficientad_ast"], "seeds": 0}, ConfigError, "seeds is 0: a number from 1"),
+        ({"recipes": ["efficientad_ast"], "seeds": 10**20}, ConfigError, "a number from 1 to 1,000 is"),
         ({"recipes": ["efficientad_ast"], "categories": ["fabrik"]}, DataError, "did you mean fabric"),
         ({"recipes": ["efficientad_ast"], "settings": {"epoch": 1}}, ConfigError, "did you mean"),
     ],
@@ -360,5 +362,35 @@ def test_budget_scales_every_count_of_epochs_and_steps_but_not_what_was_set():
     assert changes == {"teacher.epochs": 3, "epochs": 5}
     assert budgeted("efficientad/starter", 0.001, {})["steps"] == 2
     assert budgeted("efficientad/starter", 1.0, {}) == {}
-    with pytest.raises(ConfigError, match="positive share"):
-        budgeted("padim/starter", 0.0, {})
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "1e308"])
+@pytest.mark.parametrize("command", ["benchmark", "ablate"])
+def test_a_budget_that_no_training_can_have(command, budget, tmp_path, cli):
+    refused = cli(command, DATA, "--budget", budget, "--out", tmp_path / "out")
+    assert "a share of the recipe's training above 0" in refused.complaint()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["benchmark", "--detectors", ","], "--detectors ',' names none: give names"),
+        (["benchmark", "--detectors", ""], "--detectors '' names none"),
+        (["benchmark", "--categories", ","], "--categories ',' names none"),
+        (["benchmark", "--seeds", "-2"], "seeds is -2: a number from 1 to 1,000 is needed"),
+        (["ablate", "--seeds", "0"], "seeds is 0: a number from 1 to 1,000 is needed"),
+        (["ablate", "--seeds", "-2"], "seeds is -2"),
+    ],
+)
+def test_a_sweep_of_nothing_is_refused_and_finished_tables_stay(arguments, words, tmp_path, cli):
+    (tmp_path / "ablation.md").write_text("a finished table")
+    assert words in cli(arguments[0], DATA, *arguments[1:], "--out", tmp_path).complaint()
+    assert (tmp_path / "ablation.md").read_text() == "a finished table"
+
+
+def test_an_ablation_without_a_result_leaves_the_tables_of_the_one_before(tmp_path, cli, monkeypatch):
+    (tmp_path / "ablation.md").write_text("a finished table")
+    monkeypatch.setattr(module, "_in_own_process", lambda *_: "the disk is full")
+    refused = cli("ablate", DATA, "--out", tmp_path)
+    assert (refused.code, "no run succeeded" in refused.err) == (1, True)
+    assert (tmp_path / "ablation.md").read_text() == "a finished table"

@@ -27,6 +27,7 @@ from andon.cli.options import (
     tracker,
     with_labelled,
 )
+from andon.core.errors import AndonError, ConfigError, UsageError
 
 if TYPE_CHECKING:
     from andon.experiments.sweep import Job, Outcome
@@ -62,8 +63,8 @@ def benchmark(
 
     jobs = plan(
         data,
-        usable_detectors() if detectors == "all" else _listed(detectors),
-        categories=() if categories == "all" else _listed(categories),
+        usable_detectors() if detectors == "all" else _listed("--detectors", detectors),
+        categories=() if categories == "all" else _listed("--categories", categories),
         seeds=seeds,
         layout=layout,
         budget=budget,
@@ -74,11 +75,9 @@ def benchmark(
 
 def compare(jobs: Sequence[Job], outcome: Outcome, out: Path, as_json: bool) -> None:
     """Write and print the comparison tables of a sweep. Raises `AndonError` where runs failed."""
-    from andon.core.errors import AndonError
     from andon.experiments.comparison import comparison, write_tables
 
-    if not outcome.results:
-        raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
+    _check_any(outcome)
     write_tables(outcome.results, out)
     if as_json:
         print_json({"out": str(out), "runs": len(outcome.results), "failures": outcome.failures})
@@ -118,7 +117,6 @@ def ablate(
 ) -> None:
     """Change one setting at a time on one category; writes tables. Resumes. --set applies to every row."""
     from andon.core.config import parse_assignments
-    from andon.core.errors import AndonError
     from andon.core.files import write_text
     from andon.experiments.ablation import ablation_table, load_sequence, plan_ablation
     from andon.runs.source import Source
@@ -135,6 +133,7 @@ def ablate(
         settings=parse_assignments(settings or []),
     )
     outcome = run_sweep(jobs, out, device, ray, cores, track)
+    _check_any(outcome)
     table = ablation_table(chosen, outcome.results, f"Ablation `{sequence}` on {found.category} (%)", out)
     write_text(out / "ablation.md", table.markdown())
     write_text(out / "ablation.tex", table.latex())
@@ -171,7 +170,6 @@ def reproduce(
 ) -> None:
     """Reproduce a row of a published table: all categories, measured and published values. Resumes."""
     from andon.core.config import parse_assignments
-    from andon.core.errors import AndonError, UsageError
     from andon.core.files import write_text
     from andon.experiments.comparison import write_tables
     from andon.experiments.reproduction import (
@@ -195,7 +193,7 @@ def reproduce(
     jobs = plan_reproduction(
         row,
         data,
-        categories=() if categories == "all" else _listed(categories),
+        categories=() if categories == "all" else _listed("--categories", categories),
         seeds=seeds,
         layout=layout,
         budget=budget,
@@ -203,8 +201,7 @@ def reproduce(
     )
     out = out or Path("runs/reproduce") / name
     outcome = run_sweep(jobs, out, device, ray, cores, track)
-    if not outcome.results:
-        raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
+    _check_any(outcome)
     write_tables(outcome.results, out)
     table = reproduction_table(row, outcome.results)
     write_text(out / "published.md", table.markdown())
@@ -239,5 +236,15 @@ def run_sweep(
     return outcome
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _check_any(outcome: Outcome) -> None:
+    """Raise `AndonError` where no run succeeded; tables of an earlier call stay then."""
+    if not outcome.results:
+        raise AndonError("no run succeeded, so there is nothing to compare: see the messages above")
+
+
+def _listed(option: str, text: str) -> list[str]:
+    """The names of a comma-separated option. Raises `ConfigError` for none: no name is not all of them."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ConfigError(f"{option} {text!r} names none: give names separated by commas, or all")
+    return names

@@ -18,7 +18,7 @@ from andon.core.config import Config, Count, from_yaml
 from andon.core.errors import ConfigError, nearest
 from andon.detectors._recipes import load_recipe, resolve
 from andon.experiments.comparison import spread
-from andon.experiments.sweep import Job, Result, budgeted
+from andon.experiments.sweep import Job, Result, budgeted, check_extent
 from andon.experiments.tables import Table
 from andon.metrics.bootstrap import paired_auroc
 from andon.runs.folder import read_scores
@@ -82,8 +82,9 @@ def plan_ablation(
 ) -> list[Job]:
     """One job per row and seed. `budget` scales the epochs of every row; `settings` apply to all rows.
 
-    Raises `ConfigError` for unknown settings.
+    Raises `ConfigError` for unknown settings and what `check_extent` refuses.
     """
+    check_extent(seeds, budget)
     recipe = f"{sequence.detector}/{sequence.start}"
     default_epochs = resolve(load_recipe(recipe), {}).config.model_dump().get("epochs")
     jobs = []

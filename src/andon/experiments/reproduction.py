@@ -19,7 +19,7 @@ from andon.core.config import Config, Count, from_yaml
 from andon.core.errors import ConfigError, DataError, nearest
 from andon.datasets import list_categories, open_dataset
 from andon.experiments.comparison import PER_CATEGORY, measured
-from andon.experiments.sweep import Job, Result, plan
+from andon.experiments.sweep import Job, Result, check_extent, plan
 from andon.experiments.tables import Table
 
 AVERAGE = "average"
@@ -83,8 +83,9 @@ def plan_reproduction(
 ) -> list[Job]:
     """One job per category and seed; `settings` override those of the row.
 
-    Raises `DataError` when the data has another layout, or lacks a category with published values.
+    Raises `DataError` when the data has another layout, or lacks a category with published values, and what `plan` raises.
     """
+    check_extent(seeds, budget)
     known = list_categories(data, layout)
     found = open_dataset(data, known[0], layout).layout
     missing = sorted(row.published.keys() - {AVERAGE, *known})

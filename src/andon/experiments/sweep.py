@@ -30,6 +30,8 @@ from andon.runs.source import Source
 
 RESULT = "result.json"
 """Marks a complete run; holds the job and the peak memory."""
+MOST_SEEDS, LARGEST_BUDGET = 1_000, 1_000
+"""Bounds of what a sweep repeats and lengthens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +114,13 @@ def plan(
     """Jobs of a sweep, seeds outermost, so that an interrupted sweep leaves complete rows.
 
     `data` is one data set or several; no `categories` means all of each. `recipes` are detector names (their default recipe)
-    or `detector/variant`. `budget` scales the epochs and steps of each recipe. Raises `ConfigError` for unknown recipes
-    and settings, and what `find_targets` raises.
+    or `detector/variant`. `budget` scales the epochs and steps of each recipe. Raises `ConfigError` for no or unknown recipes,
+    unknown settings and what `check_extent` refuses, and what `find_targets` raises.
     """
+    check_extent(seeds, budget)
+    if not recipes:
+        raise ConfigError("no detector is named: name one of `andon detectors`, or all")
     targets = find_targets([data] if isinstance(data, str) else data, categories, layout)
-    if seeds < 1:
-        raise ConfigError(f"seeds is {seeds}: at least one seed is needed")
     chosen: dict[str, dict[str, Any]] = {}
     for name in recipes:
         if "/" not in name:
@@ -132,13 +135,21 @@ def plan(
     ]
 
 
+def check_extent(seeds: int, budget: float) -> None:
+    """Raise `ConfigError` for a number of seeds or a budget that no sweep can have."""
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise ConfigError(f"seeds is {seeds}: a number from 1 to {MOST_SEEDS:,} is needed")
+    if not 0 < budget <= LARGEST_BUDGET:
+        raise ConfigError(
+            f"budget is {budget:g}: a share of the recipe's training above 0 and up to {LARGEST_BUDGET:,} is needed, e.g. 0.5"
+        )
+
+
 def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings`, plus the epochs and steps of the recipe scaled by `budget`.
 
-    Values in `settings` are not scaled. Raises `ConfigError` for unknown settings and for a budget that is not positive.
+    Values in `settings` are not scaled. Raises `ConfigError` for unknown settings.
     """
-    if not budget > 0:
-        raise ConfigError(f"budget is {budget}: give a positive share of the recipe's training, e.g. 0.5")
     resolved = resolve(load_recipe(recipe), settings).config.model_dump()
     lengths = {} if budget == 1 else _lengths(resolved)
     return {name: max(1, round(budget * length)) for name, length in lengths.items()} | dict(settings)
