@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from andon.cli.options import Device, Json, Settings, print_json
+from andon.core.seeds import LARGEST_SEED
 
 if TYPE_CHECKING:
     from andon.core.config import Config
@@ -27,7 +28,10 @@ Folders = Annotated[
         help="Folders of arbitrary images, subfolders included; default: procedural images.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of initialisation, order and random draws.")]
+Seed = Annotated[
+    int,
+    typer.Option(min=-LARGEST_SEED, max=LARGEST_SEED, help="Seed of initialisation, order and random draws."),
+]
 Continue = Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")]
 Origin = Annotated[str, typer.Option(help="Origin to record, instead of the composed one.")]
 Licence = Annotated[str, typer.Option(help="Licence to record, instead of the composed one.")]

@@ -13,13 +13,24 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from andon.core.errors import ConfigError, nearest
+from andon.core.seeds import LARGEST_SEED
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 """An integer, at least 1."""
+Seed = Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)]
+"""A whole number that seeds random draws."""
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A fraction in [0, 1)."""
+SMALLEST_RATE = 1e-9
+"""The smallest rate that a threshold can be asked for: a billion images would show it."""
+Rate = Annotated[float, Field(ge=SMALLEST_RATE, lt=1.0)]
+"""A fraction above 0 and below 1."""
 Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 """A finite number, at least 0."""
+
+
+DEEPEST = 50
+"""Levels to which YAML may be nested."""
 
 
 class Config(BaseModel):
@@ -30,6 +41,8 @@ class Config(BaseModel):
     )
     remedy: ClassVar[str] = "see `andon recipes NAME`"
     """End of the message about a value that a setting cannot have."""
+    missing: ClassVar[str] = "add it"
+    """End of the message about a setting that is not there."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "") -> Self:

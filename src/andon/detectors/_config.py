@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from andon.core.config import Config, Share
+from andon.core.config import Config, Rate
 from andon.core.tiling import TileConfig
 
 
@@ -18,7 +18,7 @@ class DetectorConfig(Config):
     """Where thresholds come from: good images alone, or the best F1 on held-out good and labelled anomalous images."""
     threshold_scores: Literal["held_out", "cross_fitted"] = "held_out"
     """Which good images are scored for the thresholds: those held out, or all, each by what was learned from the others."""
-    false_reject_rate: Share = 0.05
+    false_reject_rate: Rate = 0.05
     """Share of good images the threshold may reject (alpha of the conformal rule)."""
     few_images: Literal["max", "error"] = "max"
     """When there are too few held-out images for that rate: use their maximum and say which rate it gives, or refuse."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from andon.core.config import Amount, Config, from_yaml
+from andon.core.config import Amount, Config, Seed, from_yaml
 from andon.core.errors import ConfigError, nearest
 from andon.detectors._config import DetectorConfig
 from andon.detectors._registry import (
@@ -38,7 +38,7 @@ class RecipeSettings(Config):
     """`detector/variant`."""
     summary: str = ""
     """One sentence for `andon recipes`."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds the split, the initialisation, the order and every draw."""
     hold_out: bool = True
     """Hold 10 % of the good images out for validation where the data set has no validation images of its own."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from andon.core.config import SMALLEST_RATE
 from andon.core.errors import ConfigError, DataError
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
@@ -74,9 +75,10 @@ def by_rate(
     of good images reaches: between the two a person decides. `good` are further good images, or folders of them; they are
     the only basis where the run held nothing out. Raises `ConfigError` for impossible rates, `DataError` for too few images.
     """
-    if not 0 < rate < 1 or (look is not None and not rate < look < 1):
+    if not SMALLEST_RATE <= rate < 1 or (look is not None and not rate < look < 1):
         raise ConfigError(
-            "rates are shares between 0 and 1, and that of --look is the larger one: e.g. --false-reject-rate 0.01 --look 0.05"
+            f"rates are shares from {SMALLEST_RATE:g} to 1, and that of --look is the larger one: e.g. "
+            "--false-reject-rate 0.01 --look 0.05"
         )
     detector = _load(run)
     found = detector.fitted()

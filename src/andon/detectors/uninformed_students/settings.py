@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from andon.core.config import Amount, Config, Count, Share
+from andon.core.config import Amount, Config, Count, Seed, Share
 from andon.detectors._base import DetectorConfig
 from andon.detectors.uninformed_students.networks import Patch
 from andon.nn.backbones import BackboneConfig
@@ -37,7 +37,7 @@ class TeacherConfig(Config):
     batch_size: Annotated[int, Field(ge=2, strict=True)] = 64
     """Crops per optimiser step."""
     optimiser: OptimiserConfig = OptimiserConfig(lr=2e-4)
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the distillation alone: one teacher serves all categories and all seeds of the students."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from andon.core.config import Share
+from andon.core.config import Seed, Share
 from andon.line.config import LineConfig, first_twice
 from andon.line.verdicts import Verdict
 
@@ -33,7 +33,7 @@ class ReviewSettings(LineConfig):
 
     sample: Share = 0.005
     """Share of the parts that pass which is drawn at random when they are judged."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the random draw."""
     ng: bool = False
     """All parts with verdict NG are reviewed as well; REVIEW and ERROR are in any case."""
