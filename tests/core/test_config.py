@@ -125,6 +125,23 @@ def test_assignments_that_are_none_are_quoted_back(text):
     assert text.split("=")[0].strip() in complaint(lambda: parse_assignments([text]))
 
 
+DEEP = "[" * 3000 + "]" * 3000
+
+
+@pytest.mark.parametrize("text", [f"x: {DEEP}", "- " * 4000, "x: &a [*a]", "x: &a {y: *a}"], ids=range(4))
+def test_endless_yaml_is_refused_in_one_line(text):
+    assert complaint(lambda: from_yaml(text, where="bomb.yaml")).startswith("bomb.yaml is not valid YAML (")
+    assert len(complaint(lambda: parse_assignments([f"x={text}"]))) < 200
+
+
+def test_aliases_and_usual_depth_are_read():
+    assert from_yaml("a: &a {x: 1}\nb: {<<: *a, y: [*a, *a]}", where="") == {
+        "a": {"x": 1},
+        "b": {"x": 1, "y": [{"x": 1}, {"x": 1}]},
+    }
+    assert from_yaml("x: " + "[" * 45 + "]" * 45, where="")["x"]
+
+
 @given(st.text(max_size=30))
 @settings(deadline=None, max_examples=200)
 def test_any_assignment_is_read_or_refused(text):

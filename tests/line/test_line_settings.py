@@ -119,6 +119,7 @@ STATION = '[stations.a]\nmodel = "part.andon"\n'
         ("[escalation]\nminutes = [0]\n" + STATION, ["minutes.0=0"]),
         ("[retention]\nok_days = -1\n" + STATION, ["ok_days=-1", "[retention]"]),
         ("a = \x00", ["not valid TOML"]),
+        ("a = " + "[" * 5000 + "]" * 5000, ["not valid TOML", "nested too deeply"]),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_file(folder, text, messages):

@@ -141,10 +141,33 @@ def _explain(cls: type[Config], error: pydantic.ValidationError, where: str) -> 
     if first["type"] == "extra_forbidden":
         return str(_unknown_setting(cls, name, (), place))
     if first["type"] == "missing":
-        return f"setting {name!r} is missing{place}: add it"
+        return f"setting {name!r} is missing{place}: {cls.missing}"
     if not name:
         return f"{first['msg'].removeprefix('Value error, ')}{place}"
     return f"setting {name}={first['input']!r}{place}: {first['msg'].removeprefix('Value error, ')}; {cls.remedy}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses what is nested more than `DEEPEST` levels, or inside itself by an alias."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {DEEPEST} levels deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        return super().construct_object(node, deep=True)  # the parts first, so that an endless loop shows
+
+
+def _load(text: str) -> Any:
+    """Plain values of a YAML text. Raises `yaml.YAMLError` or `ValueError`."""
+    return yaml.load(text, _Loader)
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -155,9 +178,9 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"--set {assignment!r} is not of the form key=value, e.g. --set seed=1")
         try:
-            out[key.strip()] = yaml.safe_load(text)
+            out[key.strip()] = _load(text)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-            raise ConfigError(f"--set {assignment!r}: the value is not valid YAML; quote it") from error
+            raise ConfigError(f"--set {assignment[:80]!r}: the value is not valid YAML; quote it") from error
     return out
 
 
@@ -169,7 +192,7 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 def from_yaml(text: str, *, where: str) -> dict[str, Any]:
     """YAML text to a mapping. Raises `ConfigError` when it is not one."""
     try:
-        values = yaml.safe_load(text)
+        values = _load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         line = str(error).splitlines()[0]
         raise ConfigError(f"{where} is not valid YAML ({line}): correct it") from error

@@ -1,4 +1,4 @@
-"""Atomic writing: a file appears complete or not at all."""
+"""Atomic writing: a file appears complete or not at all. JSON, written strictly and read safely."""
 
 from __future__ import annotations
 
@@ -83,6 +83,14 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def to_json(values: Any, *, ascii_only: bool = False) -> str:
     """Strict, indented JSON: NaN and infinities become `null`; with `ascii_only` other characters are escaped."""
     return json.dumps(_strict(values), indent=2, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """JSON as Python values. Raises `ValueError` for what is none, and for what is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _strict(value: Any) -> Any:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
+from andon.core.files import from_json
 from andon.core.image_files import decode, read_size
 from andon.core.records import Record
 
@@ -196,7 +196,7 @@ def _read_mask(path: Path) -> Mask:
 
 def _read_polygons(path: Path) -> Mask:
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = from_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"region {path} cannot be read as JSON ({error}): correct it") from error
     if not isinstance(data, dict) or not set(data) <= set(KEYS) or "size" not in data:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from andon.core.errors import DataError, nearest
+from andon.core.files import from_json
 from andon.core.records import Split
 from andon.datasets.folder_names import TEST, TRAIN, VALIDATION, meaning
 
@@ -116,7 +116,7 @@ def _from_lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return from_json(text)
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({error}): correct it") from error
 

@@ -5,7 +5,6 @@ docs/reference/data.md, "Masks"; saturation: Bergmann et al., "Beyond Dents and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
+from andon.core.files import from_json
 from andon.core.image_files import read_mask
 from andon.core.records import Defect, GroundTruth, Record
 from andon.core.region import inspected_pixels
@@ -142,7 +142,7 @@ def _defect(
 def read_saturation(path: Path) -> dict[int, Saturation]:
     """Saturation by pixel value from a `defects_config.json`. Raises `DataError` when it is malformed."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = from_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as JSON ({error}): copy it again from the data set"

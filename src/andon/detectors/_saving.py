@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
-from andon.core.files import write_bytes, write_json
+from andon.core.files import from_json, write_bytes, write_json
 from andon.core.mistaken import how_to_make
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.history import read_changes, with_changes
@@ -97,7 +97,7 @@ def detector_folder(path: str | Path) -> Path:
 def read_description(folder: Path) -> dict[str, Any]:
     """The checked content of `detector.json`, without its hash. Raises `DataError` for none, another format or a changed file."""
     try:
-        description = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        description = from_json((folder / "detector.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise _missing(folder, error) from error
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ again replaces its previous entry.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from andon.core.errors import AndonError, ConfigError, nearest
+from andon.core.errors import AndonError, ConfigError, DataError, nearest
+from andon.core.files import from_json
 from andon.runs.folder import read_recipe, read_stages
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def read_tracked_run(run: Path) -> TrackedRun:
         dataset=data.get("dataset") or "data",
         settings={key: str(value) for key, value in settings.items()},
         curves=list(_curves(run)),
-        numbers=_numbers(json.loads(report.read_text(encoding="utf-8"))) if report.is_file() else {},
+        numbers=_measured(report) if report.is_file() else {},
     )
 
 
@@ -112,6 +112,13 @@ def _curves(run: Path) -> Iterator[Point]:
                     for term, value in point.items()
                     if term != key and value is not None and math.isfinite(value)
                 )
+
+
+def _measured(report: Path) -> dict[str, float]:
+    try:
+        return _numbers(from_json(report.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{report} is damaged: evaluate the run again") from error
 
 
 def _numbers(report: Mapping[str, Any]) -> dict[str, float]:

@@ -6,7 +6,6 @@ A file whose hashes are right may still hold what `andon pack` never writes. Eac
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import zipfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from andon.core.errors import DataError
+from andon.core.files import from_json
 
 FORMAT = 1
 MEMBERS = re.compile(
@@ -87,10 +87,10 @@ def _largest(name: str) -> int:
 def checked_manifest(path: Path, members: Mapping[str, bytes]) -> dict[str, Any]:
     """The manifest, after every member was found to be as it says."""
     try:
-        manifest = json.loads(members["manifest.json"])
+        manifest = from_json(members["manifest.json"])
         made = manifest["format"]
         hashes = {name: member["sha256"] for name, member in manifest.get("members", {}).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} has a damaged manifest: bring back the original") from error
     if made != FORMAT:
         raise DataError(
@@ -115,8 +115,8 @@ def checked_manifest(path: Path, members: Mapping[str, bytes]) -> dict[str, Any]
 def read_checks(path: Path, members: Mapping[str, bytes]) -> list[Check]:
     """The check images that checks.json lists. Raises `DataError` where they are too few to prove anything, or damaged."""
     try:
-        checks = [_check(values) for values in json.loads(members["checks.json"])]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        checks = [_check(values) for values in from_json(members["checks.json"])]
+    except (ValueError, TypeError, KeyError) as error:
         raise wrong_content(path, "checks.json") from error
     names = {check.file for check in checks}
     if not FEWEST_CHECKS <= len(names) == len(checks) <= MOST_CHECKS:
@@ -135,10 +135,10 @@ def read_tests(path: Path, members: Mapping[str, bytes]) -> dict[str, tuple[bool
     if "tests.json" not in members:
         return {}
     try:
-        found = {str(name): (bad, score) for name, bad, score in json.loads(members["tests.json"])}
+        found = {str(name): (bad, score) for name, bad, score in from_json(members["tests.json"])}
         if not all(isinstance(bad, bool) and _is_finite(score) for bad, score in found.values()):
             raise ValueError("a field has another type")
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise wrong_content(path, "tests.json") from error
     return found
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from andon.core.errors import ConfigError, WeightsError
+from andon.core.files import from_json
 from andon.nn.weights import FLOW_NETWORK, WeightFile, locate
 
 MEAN, STD, SETTINGS, PART = "features.mean", "features.std", "settings", "flow."
@@ -67,7 +68,7 @@ def locate_flow(name: str, settings: Mapping[str, Any]) -> FlowTeacher:
     state = dict(weights.state or {})
     try:
         mean, std = state.pop(MEAN), state.pop(STD)
-        made_for = json.loads(bytes(state.pop(SETTINGS).tolist()))
+        made_for = from_json(bytes(state.pop(SETTINGS).tolist()))
         flow = {key.removeprefix(PART): value for key, value in state.items()}
     except (KeyError, ValueError) as error:
         raise WeightsError(

@@ -254,6 +254,8 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error.strerror}): give an existing TOML file") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is not valid TOML (it is nested too deeply): correct it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid TOML ({error}): correct it") from None
     tables = values.pop("stations", {})

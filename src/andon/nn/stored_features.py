@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from andon.core.errors import OutputError
-from andon.core.files import writing
+from andon.core.files import from_json, writing
 from andon.core.records import Record
 from andon.datasets.dataset import content_key
 
@@ -46,7 +46,7 @@ class StoredFeatures:
                 about = content.metadata() or {}
             if about.get("made_by") == made_by:
                 stored._earlier = {
-                    key: (h, w, sha) for key, (h, w, sha) in json.loads(about["images"]).items()
+                    key: (h, w, sha) for key, (h, w, sha) in from_json(about["images"]).items()
                 }
                 stored._file = file
         except (OSError, SafetensorError, KeyError, ValueError):

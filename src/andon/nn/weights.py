@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.config import from_yaml
 from andon.core.download import download, is_offline
 from andon.core.errors import WeightsError, nearest
+from andon.core.files import from_json
 from andon.core.paths import weights_dir
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _read_note(note: Path) -> WeightEntry | None:
     if not file.is_file():
         return None
     try:
-        row = json.loads(note.read_text(encoding="utf-8"))
+        row = from_json(note.read_text(encoding="utf-8"))
         return WeightEntry(
             row["name"],
             row["network"],

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 import statistics
 import time
@@ -27,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import AndonError, ConfigError, DataError, OutputError
-from andon.core.files import write_json
+from andon.core.files import from_json, write_json
 from andon.core.images import as_uint8
 from andon.core.version import VERSION
 from andon.detectors._saving import detector_folder, read_description
@@ -203,7 +202,7 @@ def _milliseconds(models: Mapping[str, Model], image: npt.NDArray[np.uint8]) -> 
 def read_kept(run: Path) -> Kept | None:
     """The record of the run's network; None where there is none that fits this detector and this andon."""
     try:
-        values = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        values = from_json((run / RECORD).read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             return None
         proofs = {machine: Proof(**proof) for machine, proof in values.pop("proofs").items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import ConfigError, DataError
+from andon.core.files import from_json
 
 RUNTIMES = ("onnx", "openvino")
 """Runtimes of exported networks; a run folder can besides be executed by torch."""
@@ -149,7 +149,7 @@ class OpenVinoSession:
 
 def _description(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(text or "")
+        found = from_json(text or "")
     except ValueError as error:
         raise DataError(
             f"{path} holds no description by andon, so its scores have no meaning here: export it with `andon export`"

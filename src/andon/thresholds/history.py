@@ -7,7 +7,6 @@ threshold: a displayed score of 1 stays the threshold as fitted.
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from andon.core.errors import DataError
-from andon.core.files import write_json
+from andon.core.files import from_json, write_json
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.rules import Threshold
 
@@ -58,7 +57,7 @@ def read_changes(folder: Path) -> list[Change]:
     if not file.exists():
         return []
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = from_json(file.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']}")
         return [Change.from_json(values) for values in data["changes"]]

@@ -12,12 +12,12 @@ one part share an object id and are never divided between splits. A view of a de
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from andon.core.errors import DataError
+from andon.core.files import from_json
 from andon.core.records import Record, Split
 from andon.core.text import plural
 from andon.datasets.dataset import Dataset
@@ -115,7 +115,7 @@ def read(chosen: Path, category: str, options: Options) -> Dataset:
 
 def _load(table: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(table.read_text(encoding="utf-8-sig"))
+        values = from_json(table.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{table} cannot be read as JSON ({error}): unpack it again") from error
     if not isinstance(values, dict) or not all(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 from pydantic import Field
 
 from andon.core.errors import AndonError, DataError
+from andon.core.files import from_json
 from andon.line.config import LineConfig
 from andon.line.parts import Answer, Part
 from andon.line.store import Connection, rows
@@ -108,8 +109,8 @@ def order_of(message: Message, now: float) -> Order:
     if len(message.payload) > LARGEST:
         raise DataError(f"it has {len(message.payload)} bytes, more than {LARGEST}: send an object of JSON")
     try:
-        values = json.loads(message.payload)
-    except (ValueError, RecursionError):
+        values = from_json(message.payload)
+    except ValueError:
         values = None
     if not isinstance(values, dict):
         raise DataError('it is no object of JSON: send one such as {"request_id": "4711"}')

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from andon.core.errors import DataError
-from andon.core.files import write_bytes, write_json, writing_errors
+from andon.core.files import from_json, write_bytes, write_json, writing_errors
 from andon.line.review.reviews import Review, Reviews, standing
 from andon.line.store import Inspection, Store
 from andon.line.store import reviews as stored
@@ -87,9 +87,13 @@ def snapshots(store: Store) -> list[Snapshot]:
 
 def read(folder: Path) -> Snapshot:
     """What the manifest of a snapshot says. Raises `DataError` where its parts were changed."""
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    text = json.dumps(manifest.pop("parts"), sort_keys=True, separators=(",", ":"))
-    if hashlib.sha256(text.encode()).hexdigest() != manifest["id"]:
+    try:
+        manifest = from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = json.dumps(manifest.pop("parts"), sort_keys=True, separators=(",", ":"))
+        whole = hashlib.sha256(text.encode()).hexdigest() == manifest["id"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
         raise DataError(f"{folder / MANIFEST} was changed: take the snapshot again")
     return Snapshot(folder=folder, **manifest)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from andon.core.errors import DataError, OutputError
-from andon.core.files import writing_errors
+from andon.core.files import from_json, writing_errors
 from andon.core.version import VERSION
 from andon.line.clock import Clock, now_us
 from andon.line.store import audit
@@ -178,7 +178,7 @@ def _contents(database: Path) -> tuple[int, Head, list[tuple[str, str | None, bo
 
 def _manifest(source: Path) -> Manifest:
     try:
-        manifest = Manifest(**json.loads((source / MANIFEST).read_text(encoding="utf-8")))
+        manifest = Manifest(**from_json((source / MANIFEST).read_text(encoding="utf-8")))
         sums = _hash(source / SUMS)
     except (OSError, ValueError, TypeError):
         raise DataError(
