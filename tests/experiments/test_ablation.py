@@ -96,7 +96,7 @@ def write_scores(job: Job, out: Path, scores: list[float]) -> None:
     folder = job.folder(out)
     folder.mkdir(parents=True)
     lines = [f"p{k},{k % 2},{score}" for k, score in enumerate(scores)]
-    (folder / "predictions.csv").write_text("\n".join(["id,label,raw_score", *lines, "unknown,,1.0"]))
+    (folder / "predictions.csv").write_text("\n".join(["id,label,raw_score", *lines, "unknown,,1.0\n"]))
 
 
 def test_changes_stand_against_the_row_they_build_on(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 
 from andon.line.faults import Fault
 from andon.line.inbox import Inbox, files, inbox
+from andon.line.inbox.table import _begun
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.settings import FolderSettings
@@ -157,6 +158,14 @@ def test_equal_bytes_and_equal_names_are_further_parts(line, drop, seen):
     assert moved(drop) == [f"a.{again.id}.png", "a.png", "b.png"]
     a = first["a"].same_as or first["a"].id  # the first of the line, which tests share
     assert (first["b"].same_as, again.same_as, answer(drop, "b.png")["same_as"]) == (a, a, a)
+
+
+def test_a_table_of_answers_with_lines_that_are_not_ours_is_continued(tmp_path):
+    table = tmp_path / "answers/answers-2026-11-29.csv"
+    table.parent.mkdir()
+    table.write_text(f"id,file\n7,a.png\n8,{'x' * 200_000}\n{'9' * 5000},b\n10,c.png\n11,d")
+    assert _begun(table) == {7, 10}
+    assert table.read_bytes().endswith(b"11,d\r\n")
 
 
 def test_answers_are_a_table_with_one_line_for_each_part(line, drop, seen):

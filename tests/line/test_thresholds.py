@@ -248,7 +248,7 @@ def test_the_figures_are_those_of_andon_threshold(tiny_run, packed, tmp_path, fo
     ]
     tests = [[name, bad, times * calibration["image"]["value"]] for name, bad, times in tests]
     lines = [f"{name},{int(bad)},{score}" for name, bad, score in tests]
-    (run / "predictions.csv").write_text("\n".join(["id,label,raw_score", *lines]))
+    (run / "predictions.csv").write_text("\n".join(["id,label,raw_score", *lines, ""]))
     printed = json.loads(cli("threshold", run, "--json").out)
     members = packing.read_pack(packed).members | {"tests.json": json.dumps(tests).encode()}
     manifest = json.loads(members["manifest.json"])

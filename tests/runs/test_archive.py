@@ -132,7 +132,12 @@ def test_an_unreadable_picture_gets_its_line(tiny_run, pictures, tmp_path):
 
 def test_tables_of_others_are_left_alone(tiny_run, pictures, tmp_path):
     table = tmp_path / "t.csv"
-    for content in (b"path;verdict\n", b"no newline", HEADER.encode() + b"a,OK\n"):
+    for content in (
+        b"path;verdict\n",
+        b"no newline",
+        HEADER.encode() + b"a,OK\n",
+        HEADER.encode() + b"a" * 200_000 + b"\n",
+    ):
         table.write_bytes(content)
         with pytest.raises(OutputError, match=r"is no table of|line 2 of .* is damaged"):
             predict_archive(tiny_run, [pictures], table)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import RUN_SETTINGS, names, set_options, texture, write_picture
 
-from andon.core.config import from_yaml
+from andon.core.config import from_yaml, to_yaml
 from andon.core.errors import (
     AndonError,
     ConfigError,
@@ -31,7 +31,7 @@ from andon.report.evaluation import Report
 from andon.runs import source
 from andon.runs.evaluate import evaluate_run
 from andon.runs.fit import fit_run
-from andon.runs.folder import check_output, clear, read_recipe
+from andon.runs.folder import DescribedRun, check_output, clear, last_scores, read_recipe, read_scores
 from andon.runs.source import Source
 
 
@@ -460,6 +460,95 @@ def test_damaged_run_files_are_named(evaluate, own_run, name, content):
     with pytest.raises(UsageError, match=name.replace(".", r"\.")):
         evaluate(own_run)
     assert not (own_run / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seed": "abc"}, "seed='abc'"),
+        ({"seed": 2**64}, "seed="),
+        ({"hold_out": [1]}, "hold_out="),
+        ({"labelled": "foo"}, "labelled"),
+        ({"exclude": 5}, "exclude=5"),
+        ({"config": 5}, "config=5"),
+        ({"weights": 5}, "weights=5"),
+        ({"data": 5}, "data=5"),
+        ({"data": {"path": 5}}, "data.path=5"),
+        ({"data": {"added": 5}}, "data.added=5"),
+        ({"data": {"added": {"a": 5}}}, "data.added.a=5"),
+        ({"data": {"train": "many"}}, "data.train='many'"),
+        ({"data": {"labelled": [1]}}, "data.labelled"),
+        ({"data": {"choice": {"chosen": 1}}}, "data.choice.chosen=1"),
+    ],
+    ids=str,
+)
+def test_recipe_of_a_run_with_another_type_is_named(own_run, changes, key):
+    file = own_run / "recipe.yaml"
+    values = from_yaml(file.read_text(), where="")
+    data = changes.get("data", {})
+    whole = values["data"] | data if isinstance(data, dict) else data
+    file.write_text(to_yaml(values | changes | {"data": whole}))
+    with pytest.raises(DataError) as caught:
+        read_recipe(own_run)
+    assert key in str(caught.value)
+    assert f"{file}" in str(caught.value)
+    assert "bring back the original or fit again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipe_of_a_run_is_read_as_it_was_written(tiny_run):
+    values = from_yaml((tiny_run / "recipe.yaml").read_text(), where="")
+    assert read_recipe(tiny_run) == values
+    more = {"sessions": {"pictures": {"a": 1}, "held_out": ["a"], "in_turn": True}, "more": [1.5, None]}
+    choice = {
+        "chosen": "a",
+        "settings": {"score": "x"},
+        "auroc": {"a": 1.0},
+        "gain": 0.5,
+        "images": {"b": "c"},
+    }
+    whole = values | {"data": values["data"] | more | {"choice": choice}, "later": {"x": 1}}
+    assert _described(whole) == whole
+
+
+def _described(values):
+    return DescribedRun.parse(values).model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+SCORES = "id,defect_type,label,score,raw_score,is_anomalous,path\n" + "".join(
+    f"{k},good,{k % 2},0.1234567,{k}.7654321,0,/data/{k}.png\n" for k in range(8)
+)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text[:-1], "last line is cut off"),
+        (lambda text: text[: text.index(",0.1234567,3") + 3], "last line is cut off"),
+        (lambda text: text[: text.index("3.76") + 2], "last line is cut off"),
+        (lambda text: text[: text.index("3.76") + 2] + "\n", "line 5 is none of andon's"),
+        (lambda text: text[: text.index("4,good")], "4 of 8 pictures"),
+        (lambda text: text.split("\n")[0] + "\n", "0 of 8 pictures"),
+        (lambda text: text.replace("good,1", "good,yes"), "line 3 is none of andon's"),
+        (lambda text: text.replace("good", "x" * 200_000, 1), "field limit"),
+        (lambda text: text.replace("raw_score", "raw"), "'raw_score' is missing"),
+        (lambda text: "", "cut off"),
+    ],
+    ids=range(10),
+)
+def test_scores_that_are_not_whole_are_refused(tmp_path, damage, words):
+    (tmp_path / "predictions.csv").write_text(SCORES)
+    (tmp_path / "report.json").write_text('{"images": {"evaluated": 8}}')
+    assert len(read_scores(tmp_path)) == len(last_scores(tmp_path)) == 8
+    (tmp_path / "predictions.csv").write_text(damage(SCORES))
+    for read in (read_scores, last_scores):
+        with pytest.raises(DataError, match="evaluate the run again") as caught:
+            read(tmp_path)
+        assert words in str(caught.value)
+    (tmp_path / "predictions.csv").write_text(SCORES)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(DataError, match=r"report\.json beside it cannot be read"):
+        read_scores(tmp_path)
 
 
 def test_run_that_is_none(evaluate, tmp_path):

@@ -15,21 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import itertools
-import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from andon.core.config import from_yaml
+from pydantic import ConfigDict, Field
+
+from andon.core.config import Config, Seed, from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
-from andon.core.files import writing_errors
+from andon.core.files import from_json, writing_errors
 from andon.core.listing import is_image
 from andon.core.mistaken import ADDING, how_to_make
 from andon.core.text import from_cell
+from andon.detectors._recipes import RecipeSettings
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
@@ -159,39 +162,121 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return read_settings(file)
 
 
+class Described(Config):
+    """What recipe.yaml says, with its types; further keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+    remedy: ClassVar[str] = "bring back the original or fit again with --overwrite"
+    missing: ClassVar[str] = remedy
+
+
+class DescribedSessions(Described):
+    """`data.sessions`, see `Sessions.to_json`."""
+
+    pictures: dict[str, int]
+    held_out: list[str]
+    in_turn: bool = False
+
+
+class DescribedChoice(Described):
+    """`data.choice`, see `Choice.to_json`."""
+
+    chosen: str
+    changes: dict[str, Any] = Field(alias="settings")
+    auroc: dict[str, float]
+    gain: float
+    images: dict[str, str]
+
+
+class DescribedData(Described):
+    """`data`, see `andon.runs.fit.describe`."""
+
+    path: str
+    category: str
+    layout: str
+    dataset: str = ""
+    train: int
+    validation: int = 0
+    fingerprint: str
+    folds: int = 0
+    skipped: dict[str, str] = Field(default_factory=dict)
+    labelled: dict[str, str] = Field(default_factory=dict)
+    added: dict[str, str] = Field(default_factory=dict)
+    sessions: DescribedSessions | None = None
+    region: dict[str, Any] = Field(default_factory=dict)
+    choice: DescribedChoice | None = None
+
+
+class DescribedRun(RecipeSettings, Described):
+    """The whole file."""
+
+    name: str
+    seed: Seed
+    hold_out: bool
+    config: dict[str, Any]
+    data: DescribedData
+    weights: list[dict[str, Any]] = Field(default_factory=list)
+    versions: dict[str, Any] = Field(default_factory=dict)
+
+
 def read_settings(file: Path) -> dict[str, Any]:
-    """recipe.yaml as written by `describe`. Raises `DataError` when it was changed so that it no longer says what it has to."""
+    """recipe.yaml as written by `describe`. Raises `DataError` when it was changed so that it no longer says what it has to.
+
+    A key that is missing or has another type is named.
+    """
     try:
         values = from_yaml(file.read_text(encoding="utf-8"), where=str(file))
     except (ConfigError, UnicodeDecodeError) as error:
         raise DataError(
             f"{file} is damaged: bring back the original or fit again with --overwrite"
         ) from error
-    data = values.get("data")
-    if (
-        not isinstance(data, dict)
-        or not values.keys() >= {"detector", "name", "seed", "hold_out", "config"}
-        or not data.keys() >= {"path", "category", "layout", "fingerprint"}
-    ):
-        raise DataError(
-            f"{file} lacks settings that andon wrote: bring back the original or fit again with --overwrite"
+    try:
+        return DescribedRun.parse(values, where=str(file)).model_dump(
+            mode="json", by_alias=True, exclude_unset=True
         )
-    return values
+    except ConfigError as error:
+        raise DataError(str(error)) from None
 
 
 def read_scores(run: Path) -> dict[str, tuple[bool, float]]:
     """Whether each test image is anomalous, and its raw score, by id. Raises `DataError` when they are missing or damaged."""
     file = run / "predictions.csv"
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        text = file.read_bytes().decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        _check_whole(text, rows, _evaluated(run))
         return {
             from_cell(row["id"]): (row["label"] == "1", float(row["raw_score"]))
             for row in rows
             if row["label"]
         }
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}): evaluate the run again") from None
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"{file} is missing or damaged ({why}): evaluate the run again, `andon evaluate {quote(str(run))}`"
+        ) from None
+
+
+def _check_whole(text: str, rows: Sequence[Mapping[str | None, Any]], count: int | None) -> None:
+    """Raise `ValueError` where a table of scores lacks something of what was written; `count`: images it is of."""
+    if not text.endswith("\n"):
+        raise ValueError("its last line is cut off")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values() or row.get("label") not in {"0", "1", ""}:
+            raise ValueError(f"line {number} is none of andon's")
+    if count is not None and len(rows) != count:
+        raise ValueError(f"it has {len(rows)} of {count} pictures")
+
+
+def _evaluated(run: Path) -> int | None:
+    """Number of images of the last evaluation; None where no report.json says it. Raises `ValueError` for a damaged one."""
+    file = run / "report.json"
+    if not file.is_file():
+        return None
+    try:
+        return int(from_json(file.read_bytes())["images"]["evaluated"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError("report.json beside it cannot be read") from error
 
 
 def last_scores(run: Path) -> dict[str, tuple[bool, float]]:
@@ -209,7 +294,7 @@ def read_stages(run: Path) -> dict[str, Stage]:
     try:
         return {
             name: Stage.from_json(values)
-            for name, values in json.loads(file.read_text(encoding="utf-8")).items()
+            for name, values in from_json(file.read_text(encoding="utf-8")).items()
         }
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(

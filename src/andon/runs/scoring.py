@@ -103,16 +103,14 @@ class Table:
             if line != header:
                 raise self._foreign()
             return
-        values = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
-        found = dict(zip(COLUMNS, values, strict=False))
         try:
+            values = next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
+            found = dict(zip(COLUMNS, values, strict=True))
             stamp = Stamp(int(found["bytes"]), int(found["modified_ns"]))
-        except (KeyError, ValueError):
-            stamp = None
-        if stamp is None or len(values) != len(COLUMNS):
+        except (csv.Error, ValueError):  # a cell of more than 131,072 characters, too few cells, no number
             raise OutputError(
                 f"line {number} of {self.path} is damaged: bring back the original or choose another --out"
-            )
+            ) from None
         if found["detector"] != self.detector:
             raise OutputError(
                 f"{self.path} holds answers of another detector, by other thresholds or with another --strict "

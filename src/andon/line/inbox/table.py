@@ -61,5 +61,14 @@ def _begun(file: Path) -> set[int]:
         with file.open("a", encoding="utf-8", newline="") as table:
             table.write("\r\n")
         content = content.rpartition("\n")[0]
+    ids = set[int]()
     rows = csv.reader(io.StringIO(content))
-    return {int(row[0]) for row in rows if row and row[0].isdecimal()}
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error:  # a cell of more than 131,072 characters: no line of ours
+            continue
+        if row is None:
+            return ids
+        if row and row[0].isdecimal() and len(row[0]) < 20:
+            ids.add(int(row[0]))
