@@ -8,7 +8,7 @@ from conftest import names
 from made_results import make_result
 
 from andon.cli.demo import FLASH
-from andon.core.files import write_json
+from andon.core.files import write_json, write_text
 from andon.datasets import open_dataset
 from andon.datasets.embedded import CATEGORIES
 from andon.experiments.sweep import Job, _identity
@@ -63,5 +63,9 @@ def test_demo_all_takes_everything(cli, tmp_path):
 
 def finish(job: Job, out) -> None:
     """Write what a finished run of `andon benchmark` leaves, as far as tables read it."""
-    write_json(job.folder(out) / "report.json", make_result(job.recipe, job.category).report)
+    write_json(
+        job.folder(out) / "report.json",
+        make_result(job.recipe, job.category).report | {"images": {"evaluated": 0}},
+    )
+    write_text(job.folder(out) / "predictions.csv", "id,label,raw_score\n")
     write_json(job.folder(out) / "result.json", {"job": _identity(job), "peak_memory": 1})

@@ -16,12 +16,13 @@ from made_results import make_result
 from tiny import TINY
 
 from andon.core.errors import ConfigError, DataError, InterruptedRun
+from andon.core.files import write_json, write_text
 from andon.datasets.embedded import CATEGORIES
 from andon.experiments import sweep as module
 from andon.experiments.comparison import TEXTURES, comparison, per_category, spread, write_tables
 from andon.experiments.published import published_for
 from andon.experiments.reproduction import load_reproduction
-from andon.experiments.sweep import Job, budgeted, finished, plan, run_job, sweep
+from andon.experiments.sweep import DamagedRunWarning, Job, budgeted, finished, plan, run_job, sweep
 from andon.experiments.tables import Table
 
 DATA = "embedded:fabric,profile=tiny,size=128"
@@ -354,6 +355,51 @@ def test_command(tmp_path, monkeypatch, cli):
     assert done.code == 0
     assert json.loads(done.out)["runs"] == 2
     assert (tmp_path / "b" / "tables.tex").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(
+            (name, content)
+            for name in ("result.json", "report.json")
+            for content in ("", "{", "{}", "[]", "[" * 100_000)
+        ),
+        ("report.json", None),
+        ("report.json", '{"metrics": {"image_auroc": 5}}'),
+        ("predictions.csv", "id,label,raw_score\na,0,0."),
+        ("predictions.csv", None),
+    ],
+    ids=range(14),
+)
+def test_a_finished_run_with_a_damaged_file_is_made_again(tmp_path, monkeypatch, name, content):
+    job, other = (Job("padim/starter", DATA, "fabric", "auto", seed) for seed in (0, 1))
+    made = []
+
+    def finish(each: Job, out, device: str) -> str:
+        made.append(each.seed)
+        run = each.folder(out)
+        write_json(run / "report.json", make_result().report | {"images": {"evaluated": 1}})
+        write_text(run / "predictions.csv", "id,label,raw_score\na,0,0.5\n")
+        write_json(run / "result.json", {"job": module._identity(each), "peak_memory": 1})
+        return ""
+
+    monkeypatch.setattr(module, "_in_own_process", finish)
+    assert len(sweep([job, other], tmp_path).results) == 2
+    file = job.folder(tmp_path) / name
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.warns(DamagedRunWarning) as said:
+        outcome = sweep([job, other], tmp_path)
+    assert [str(each.message) for each in said] == [
+        f"{file} is missing or damaged, so the run counts as not finished and is made again"
+    ]
+    assert (made, len(outcome.results)) == ([0, 1, 0], 2)
+    file.unlink()
+    if name != "result.json":
+        monkeypatch.setattr(module, "_in_own_process", lambda *_: "the disk is full")
+        with pytest.warns(DamagedRunWarning) as said:
+            outcome = sweep([job, other], tmp_path)
+        assert (len(said), len(outcome.failures), len(outcome.results)) == (1, 1, 1)
 
 
 def test_budget_scales_every_count_of_epochs_and_steps_but_not_what_was_set():

@@ -95,6 +95,21 @@ def measured(result: Result, name: str) -> float:
     return float("nan") if value is None else float(value)
 
 
+def check_figures(result: Result) -> None:
+    """Raise `ValueError`, `TypeError`, `KeyError` or `AttributeError` where the report of a run lacks what tables show."""
+    for name in {*COMPARED, *PER_CATEGORY, *BY_GROUP, *result.report["metrics"]}:
+        measured(result, name)
+    for text in (
+        result.report["machine"],
+        result.report["detector"],
+        result.report["dataset"],
+        result.weights,
+    ):
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is no text")
+    _selected([result])
+
+
 def write_tables(results: Sequence[Result], out: Path) -> list[Table]:
     """Write the tables into `out` and return them.
 

@@ -7,10 +7,10 @@ the same folder skips finished runs and resumes unfinished ones.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -18,20 +18,26 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from andon.core.errors import AndonError, ConfigError, InterruptedRun
-from andon.core.files import write_json
+from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun
+from andon.core.files import from_json, write_json
 from andon.core.progress import NoProgress, Progress
 from andon.detectors._recipes import default_recipe, load_recipe, resolve
 from andon.detectors._registry import known_detector
+from andon.experiments.comparison import check_figures
 from andon.experiments.targets import find_targets, folder_name
 from andon.runs.evaluate import evaluate_run
 from andon.runs.fit import fit_run
+from andon.runs.folder import read_scores
 from andon.runs.source import Source
 
 RESULT = "result.json"
 """Marks a complete run; holds the job and the peak memory."""
 MOST_SEEDS, LARGEST_BUDGET = 1_000, 1_000
 """Bounds of what a sweep repeats and lengthens."""
+
+
+class DamagedRunWarning(UserWarning):
+    """A finished run whose files cannot be read any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,17 +201,34 @@ def peak_memory() -> int | None:
 
 
 def finished(job: Job, out: Path) -> Result | None:
-    """Result of a complete run, else None. Raises `ConfigError` when the run has other data or settings."""
+    """Result of a complete run, else None. Raises `ConfigError` when the run has other data or settings.
+
+    A run of which a file is missing or damaged is not complete: `DamagedRunWarning`.
+    """
     run = job.folder(out)
     if not (run / RESULT).is_file():
         return None
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
-    more = json.loads((run / RESULT).read_text(encoding="utf-8"))
-    if more["job"] != _identity(job):
+    try:
+        file = RESULT
+        more = from_json((run / file).read_bytes())
+        made, peak = more["job"], more["peak_memory"]
+        file = "report.json"
+        result = Result(job, from_json((run / file).read_bytes()), peak)
+        check_figures(result)
+        file = "predictions.csv"
+        read_scores(run)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError):
+        warnings.warn(
+            f"{run / file} is missing or damaged, so the run counts as not finished and is made again",
+            DamagedRunWarning,
+            stacklevel=2,
+        )
+        return None
+    if made != _identity(job):
         raise ConfigError(
             f"{run} was made with other data or settings: repeat the original command or choose another --out"
         )
-    return Result(job, report, more["peak_memory"])
+    return result
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -248,7 +271,8 @@ def sweep(
             elif after is not None:
                 after(job.folder(out))
             task.advance(1, f"{job.name} {job.target} seed {job.seed}")
-    results = [result for job in jobs if (result := finished(job, out)) is not None]
+    tried = (job for job in jobs if str(job.folder(out)) not in failures)
+    results = [result for job in tried if (result := finished(job, out)) is not None]
     return Outcome(results, failures)
 
 
