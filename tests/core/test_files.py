@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from andon.core.errors import OutputError
-from andon.core.files import to_json, write_bytes, write_json, write_text, writing
+from andon.core.files import check_place, from_json, to_json, write_bytes, write_json, write_text, writing
 
 # Writing ----------------------------------------------------------------------------------------------------------
 
@@ -80,6 +80,23 @@ def test_file_where_a_folder_is_needed_is_an_output_error(tmp_path):
         write_text(tmp_path / "a/b/c.txt", "y")
 
 
+@pytest.mark.parametrize("place", ["/proc/nothing/a.onnx", "/proc/nothing/b/a.onnx"])
+def test_a_folder_that_cannot_be_made_is_an_output_error(place):
+    for write in (check_place, lambda path: write_text(path, "x")):
+        with pytest.raises(OutputError, match=r"a.onnx cannot be written \(No such file"):
+            write(Path(place))
+
+
+def test_a_place_that_is_looked_at_stays_as_it_was(tmp_path):
+    check_place(tmp_path / "a/b/c.onnx")
+    check_place(tmp_path / "c.onnx")
+    assert names(tmp_path) == []
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "a", "x")
+        check_place(tmp_path / "a/b.onnx")
+    assert names(tmp_path) == ["a"]
+
+
 # JSON -------------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +118,12 @@ def test_json_is_strict(tmp_path):
         "7": {"ä": None},
     }
     assert "ä" in text
+
+
+def test_json_that_is_nested_too_deeply_is_a_value_error():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        from_json("[" * 100_000 + "]" * 100_000)
+    assert from_json(b'{"a": [1]}') == {"a": [1]}
 
 
 JSON = st.recursive(

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ UNWRITABLE = {
     errno.EISDIR,
     errno.EEXIST,
     errno.ENAMETOOLONG,
+    errno.ENOENT,
     errno.EFBIG,
     errno.EIO,
     errno.ELOOP,
@@ -62,6 +64,20 @@ def writing_errors(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}): choose another folder"
             ) from error
         raise
+
+
+def check_place(path: Path) -> None:
+    """Raise `OutputError` where `path` cannot be written, before the work for it is done; leaves nothing behind."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        with writing_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+    finally:
+        for folder in made:  # the innermost first
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
+from andon.core.files import check_place
 from andon.core.images import as_uint8, read_image
 from andon.core.progress import Progress
 from andon.core.records import Record
@@ -40,11 +41,13 @@ def export_run(
 ) -> dict[str, Any]:
     """Export the detector of a run to `path`; with `int8_limit` in 8-bit integers, if that costs no more image AUROC.
 
-    The file is compared on held-out good images of the run where they can be found. Raises what `export` raises.
+    The file is compared on held-out good images of the run where they can be found. Raises what `export` raises, and
+    before anything is computed `OutputError` where `path` cannot be written.
     """
     from andon.detectors._saving import load_detector
     from andon.exporting.network import export
 
+    check_place(path)
     detector, notes = load_detector(run), []
     images: list[npt.NDArray[np.uint8]] = []
     try:
@@ -91,6 +94,7 @@ def pack_run(run: Path, path: Path, *, data: str | None = None) -> dict[str, Any
     """Pack a run with check images from its own data set, or from `data`; returns the manifest."""
     from andon.exporting.packed import pack
 
+    check_place(path)
     dataset = run_data(run, data)
     bad = [record for record in dataset.test if record.label == 1]
     return pack(run, path, _good(dataset), bad, recipe=read_recipe(run), tests=last_scores(run))
