@@ -533,6 +533,21 @@ def test_reader_that_goes_away():
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "--json"]])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&- <&-"])
+def test_streams_that_are_closed(arguments, closed):
+    """As for a reader that goes away: what cannot be written is no success, and no traceback."""
+    command = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_an_error_does_not_move_to_stdout_where_stderr_is_closed():
+    command = ["sh", "-c", '"$@" 2>&-', "sh", *COMMAND, "recipes", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_offline_forbids_fetching(cli):
     line = cli("--offline", "weights", "fetch", "resnet18.tv_in1k").complaint()
     assert "downloads are forbidden (offline)" in line

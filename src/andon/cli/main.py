@@ -86,6 +86,7 @@ SERVING = {
 def main() -> None:
     """Entry point: runs the command and turns errors into one line and an exit code."""
     warnings.showwarning = _show_warning
+    _open_what_is_closed()
     _escape_what_the_terminal_lacks()
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
@@ -142,6 +143,29 @@ def _explain_usage(error: Any) -> None:
         sys.exit(2)
     command = error.ctx.command_path if error.ctx is not None else "andon"
     _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`", 2)
+
+
+def _open_what_is_closed() -> None:
+    """Give a process that was started without stdin, stdout or stderr what behaves like it.
+
+    Nothing is read, messages go nowhere, and stdout is a pipe without a reader: what cannot be written ends the command as
+    after `| head`. Files that are opened later no longer take the numbers of the standard streams.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(free, True)
+    os.close(free)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        os.close(writer)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _escape_what_the_terminal_lacks() -> None:
