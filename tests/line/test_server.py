@@ -22,7 +22,7 @@ import pytest
 from andon.core.errors import UsageError
 from andon.line.addresses import is_loopback
 from andon.line.andon_states import NotAllowed
-from andon.line.demo import STATION, Camera, pictures
+from andon.line.demo import STATION, Camera, images
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.rules import InARow
@@ -192,7 +192,7 @@ def test_demo_stops_by_a_fault_and_begins_again_after_a_resume(folder):
 
 
 def test_demo_shows_what_was_not_learned_the_largest_crack_first():
-    good, cracked = pictures(COOKIES)
+    good, cracked = images(COOKIES)
     assert {path.parent.name for path in good} == {"good"}
     assert {path.parent.parent.name for path in good + cracked} == {"test"}
     from PIL import Image

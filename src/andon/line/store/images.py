@@ -102,7 +102,8 @@ class Images:
         self.lost = 0
         """Images that could not be written since the start."""
         self._settle, self._limits = settle, limits
-        self._files: queue.SimpleQueue[_File | None] = queue.SimpleQueue()
+        # No SimpleQueue: its `get` may wait for ever in spite of a timeout.
+        self._files: queue.Queue[_File | None] = queue.Queue()
         self._lock = threading.Lock()
         self._waiting = 0
         self._threads = [

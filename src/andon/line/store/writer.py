@@ -71,7 +71,8 @@ class Writer:
         self, engine: Engine, rolled_back: Callable[[], None], standby: Standby | None = None
     ) -> None:
         self._engine, self._rolled_back, self._standby = engine, rolled_back, standby
-        self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        # No SimpleQueue: its `get` may wait for ever in spite of a timeout.
+        self._jobs: queue.Queue[Job[Any] | None] = queue.Queue()
         self._open = True
         self._last_error = ""
         self._spooling = False
