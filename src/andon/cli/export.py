@@ -93,8 +93,6 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Verify that a packed detector is complete and gives the same scores on this machine as where it was made."""
-    from dataclasses import asdict
-
     from andon.exporting.packed import read_pack
     from andon.runs.loading import known_choice
 
@@ -102,7 +100,7 @@ def verify(
     predictor = found.open(known_choice(runtime) or "auto")
     proof = found.prove(predictor)
     if as_json:
-        print_json({"packed": str(packed), **asdict(proof)})
+        print_json({"packed": str(packed), **proof.to_json()})
         return
     print(
         f"{packed} is whole; {proof.images} check pictures score as where it was made (largest difference "

@@ -65,6 +65,11 @@ class Loss:
             return self.verdicts_changed / max(self.images, 1)
         return self.image_auroc_before - self.image_auroc_after
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        values = asdict(self)
+        return {"pictures": values.pop("images"), **values}
+
     def describe(self) -> str:
         """In words."""
         changed = f"{self.verdicts_changed} of {self.images} verdicts changed"
@@ -103,7 +108,7 @@ def export_int8(
                 f"8-bit integers cost too much here: {loss.describe()}, and {limit:g} is allowed; "
                 "nothing was written; export without --int8, or raise --int8-limit"
             )
-        _describe(small, describe(detector, int8=asdict(loss)))
+        _describe(small, describe(detector, int8=loss.to_json()))
         write_bytes(path, small.read_bytes())
     return loss
 

@@ -77,6 +77,10 @@ class Proof:
     difference: float
     """Largest difference of a score, in display units."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"runtime": self.runtime, "pictures": self.images, "difference": self.difference}
+
 
 def pack(
     run: Path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ def export_run(
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
-        "int8": asdict(loss),
+        "int8": loss.to_json(),
         "said": loss.describe(),
         "notes": notes,
     }
