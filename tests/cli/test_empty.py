@@ -35,6 +35,11 @@ def test_a_text_may_be_empty():
     refuse_empty_paths(app, ["fit", "."])
 
 
+def test_names_and_settings_may_end_in_an_equals_sign():
+    refuse_empty_paths(app, ["predict", "run", "lot=", "--out", "scores="])
+    refuse_empty_paths(app, ["fit", "part", "--set", "region="])
+
+
 def test_the_options_of_every_command_can_be_told_apart():
     for command in _commands(typer.main.get_command(app)):
         for parameter in command.params:

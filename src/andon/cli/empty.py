@@ -23,7 +23,7 @@ def refuse_empty_paths(app: typer.Typer, words: Sequence[str]) -> None:
             command = command.commands[word]
         elif word == "" and not _is_text(command, before):
             raise _empty(before)
-        elif word.endswith("=") and not _is_text(command, word[:-1]):
+        elif word.startswith("--") and word.endswith("=") and not _is_text(command, word[:-1]):
             raise _empty(word[:-1])
         before = word
 
