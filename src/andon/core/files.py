@@ -66,6 +66,22 @@ def writing_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def lock(handle: int) -> bool:
+    """Hold an open file or folder for this process until it is closed, where the system can (POSIX).
+
+    False where another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def check_place(path: Path) -> None:
     """Raise `OutputError` where `path` cannot be written, before the work for it is done; leaves nothing behind."""
     made = [folder for folder in path.parents if not folder.exists()]

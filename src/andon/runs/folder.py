@@ -28,7 +28,7 @@ from pydantic import ConfigDict, Field
 
 from andon.core.config import Config, Seed, from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
-from andon.core.files import from_json, writing_errors
+from andon.core.files import from_json, lock, writing_errors
 from andon.core.listing import is_image
 from andon.core.mistaken import ADDING, how_to_make
 from andon.core.text import from_cell
@@ -120,21 +120,17 @@ def own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
 @contextlib.contextmanager
 def changing(run: Path) -> Iterator[None]:
     """Keep other processes from changing a run meanwhile, where the system can (POSIX). Raises `DataError` while one does."""
-    try:
-        import fcntl
-    except ImportError:
+    if not run.is_dir():
         yield
         return
-    with contextlib.ExitStack() as stack:
-        if run.is_dir():
-            with writing_errors(run):
-                handle = os.open(run, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(f"another process is changing {run}: wait until it has ended") from None
+    with writing_errors(run):
+        handle = os.open(run, os.O_RDONLY)
+    try:
+        if not lock(handle):
+            raise DataError(f"another process is changing {run}: wait until it has ended")
         yield
+    finally:
+        os.close(handle)
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

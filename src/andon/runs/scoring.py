@@ -20,7 +20,7 @@ from sys import intern
 from typing import BinaryIO, NamedTuple, Protocol
 
 from andon.core.errors import DataError, InterruptedRun, OutputError
-from andon.core.files import writing_errors
+from andon.core.files import lock, writing_errors
 from andon.core.listing import PassedBy
 from andon.core.own_output import check_save
 from andon.core.progress import NoProgress, Progress
@@ -175,25 +175,12 @@ def open_table(path: Path, detector: str) -> Iterator[Table]:
         path.touch()
         stream = path.open("r+b")
     with stream:
-        _lock(stream, path)
+        if not lock(stream.fileno()):
+            raise OutputError(f"another process is writing {path}: wait for it or choose another --out")
         yield Table(stream, path, detector)
         with writing_errors(path):
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def _lock(stream: BinaryIO, path: Path) -> None:
-    """Keep other processes from adding to the table, where the system can (POSIX); ends with the process."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"another process is writing {path}: wait for it or choose another --out"
-        ) from error
 
 
 def predict_archive(
