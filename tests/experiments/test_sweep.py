@@ -82,6 +82,24 @@ def test_a_job_is_run_once_and_continued(tmp_path, monkeypatch):
         sweep([changed], tmp_path)
 
 
+def test_results_of_images_that_changed_are_not_taken_over(own_dataset, tmp_path):
+    job = Job("padim/starter", str(own_dataset), "cloth", "auto", 1, TINY["padim"])
+    run_job(job, tmp_path / "out")
+    assert finished(job, tmp_path / "out") is not None
+    image = own_dataset / "test/good/000.png"
+    before = image.read_bytes()
+    image.write_bytes((own_dataset / "test/good/001.png").read_bytes())
+    with pytest.raises(
+        ConfigError, match=r"cloth changed since .*: bring them back, or choose another --out"
+    ):
+        finished(job, tmp_path / "out")
+    image.write_bytes(before)
+    assert finished(job, tmp_path / "out") is not None
+    (own_dataset / "train/good/000.png").unlink()
+    with pytest.raises(ConfigError, match="changed since"):
+        finished(job, tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_a_job_in_its_own_process(tmp_path):
     job = Job("efficientad_ast/starter", DATA, "fabric", "auto", 0, TINY["efficientad_ast"])

@@ -21,7 +21,9 @@ from typing import Any
 from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun
 from andon.core.files import from_json, write_json
 from andon.core.progress import NoProgress, Progress
-from andon.detectors._recipes import default_recipe, load_recipe, resolve
+from andon.datasets import Dataset, Records
+from andon.datasets.embedded_cache import PREFIX
+from andon.detectors._recipes import Recipe, default_recipe, load_recipe, resolve
 from andon.detectors._registry import known_detector
 from andon.experiments.comparison import check_figures
 from andon.experiments.targets import find_targets, folder_name
@@ -31,7 +33,7 @@ from andon.runs.folder import read_scores
 from andon.runs.source import Source
 
 RESULT = "result.json"
-"""Marks a complete run; holds the job and the peak memory."""
+"""Marks a complete run; holds the job, the fingerprint of its images and the peak memory."""
 MOST_SEEDS, LARGEST_BUDGET = 1_000, 1_000
 """Bounds of what a sweep repeats and lengthens."""
 
@@ -180,11 +182,12 @@ def run_job(
     `data` replaces `job.data`, for a process with another working directory.
     """
     run = job.folder(out)
-    recipe = resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
+    recipe = _recipe(job)
     source = Source(data or job.data, job.category or None, job.layout, recipe.good, recipe.bad)
     fitted = fit_run(run, source, recipe, resume=True, device=device, progress=progress)
     evaluate_run(run, progress=progress, fitted=fitted)
-    write_json(run / RESULT, {"job": _identity(job), "peak_memory": peak_memory()})
+    result = {"job": _identity(job), "images": _fingerprint(fitted[1]), "peak_memory": peak_memory()}
+    write_json(run / RESULT, result)
 
 
 def peak_memory() -> int | None:
@@ -201,7 +204,7 @@ def peak_memory() -> int | None:
 
 
 def finished(job: Job, out: Path) -> Result | None:
-    """Result of a complete run, else None. Raises `ConfigError` when the run has other data or settings.
+    """Result of a complete run, else None. Raises `ConfigError` when the run has other data, images or settings.
 
     A run of which a file is missing or damaged is not complete: `DamagedRunWarning`.
     """
@@ -211,7 +214,7 @@ def finished(job: Job, out: Path) -> Result | None:
     try:
         file = RESULT
         more = from_json((run / file).read_bytes())
-        made, peak = more["job"], more["peak_memory"]
+        made, images, peak = more["job"], more.get("images"), more["peak_memory"]
         file = "report.json"
         result = Result(job, from_json((run / file).read_bytes()), peak)
         check_figures(result)
@@ -228,11 +231,38 @@ def finished(job: Job, out: Path) -> Result | None:
         raise ConfigError(
             f"{run} was made with other data or settings: repeat the original command or choose another --out"
         )
+    if images is not None and not job.data.startswith(PREFIX) and images != _fingerprint(_open(job)):
+        raise ConfigError(
+            f"the pictures in {job.data} changed since {run} was made: bring them back, or choose another --out"
+        )
     return result
 
 
 def _identity(job: Job) -> dict[str, Any]:
     return {"recipe": job.recipe, "data": job.data, "layout": job.layout, "settings": dict(job.settings)}
+
+
+def _recipe(job: Job) -> Recipe:
+    return resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
+
+
+def _open(job: Job) -> Dataset:
+    """The data set of the job as `fit_run` opens it."""
+    recipe = _recipe(job)
+    source = Source(job.data, job.category or None, job.layout, recipe.good, recipe.bad)
+    return source.open(
+        seed=recipe.seed,
+        hold_out=recipe.hold_out,
+        labelled=recipe.labelled,
+        sessions=recipe.sessions,
+        exclude=recipe.exclude,
+    )
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """sha256 (hex) of all images, however they are split."""
+    records = [*dataset.train, *dataset.validation, *dataset.test, *dataset.labelled]
+    return Records(sorted(records, key=lambda record: record.id)).fingerprint()
 
 
 Runner = Callable[[Sequence[Job], Path, str], Iterator[tuple[Job, str]]]
