@@ -115,13 +115,7 @@ def fit(
     changes = parse_assignments(settings) | {name: value for name, value in given.items() if value}
     named, changes = with_own_changes(choose_recipe(detector, recipe), changes)
     source = Source(data, category, layout, named.good, named.bad)
-    found = source.open(
-        seed=named.seed,
-        hold_out=named.hold_out,
-        labelled=named.labelled,
-        sessions=named.sessions,
-        exclude=named.exclude,
-    )  # what is wrong is said before torch is imported
+    found = source.split_by(named)  # what is wrong is said before torch is imported
     findings = found.findings
     for finding in findings.errors + findings.warnings:
         say(f"andon: warning: {finding}")

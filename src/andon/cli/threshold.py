@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.main import get_command
 
-from andon.cli.options import Json, Run, print_json, print_table, say
+from andon.cli.options import Json, Run, print_json, print_table
 from andon.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from andon.thresholds.calibration import Calibration
+    from andon.thresholds.history import Change
 
 app = typer.Typer()
 
@@ -56,17 +60,13 @@ def threshold(
     from andon.detectors._saving import detector_folder
     from andon.runs import thresholds
     from andon.thresholds import history
-    from andon.thresholds.session_rates import session_rates
 
-    asked = [
-        name
-        for name, given in (
-            ("--false-reject-rate", false_reject_rate is not None),
-            ("--labelled", labelled is not None),
-            ("--undo", undo),
-        )
-        if given
-    ]
+    changes = {
+        "--false-reject-rate": false_reject_rate is not None,
+        "--labelled": labelled is not None,
+        "--undo": undo,
+    }
+    asked = [name for name, given in changes.items() if given]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} set the same threshold: choose one of them")
     if false_reject_rate is None and (look is not None or good):
@@ -93,7 +93,15 @@ def threshold(
     folder = detector_folder(run)
     if undo:
         history.undo(folder, fitted, reason=reason)
-    changes = history.read_changes(folder)
+    _show(run, fitted, history.read_changes(folder), as_json=as_json)
+
+
+def _show(run: Path, fitted: Calibration, changes: Sequence[Change], *, as_json: bool) -> None:
+    """Thresholds in use, what they did on the test images, and the changes since the fit, as text or one JSON document."""
+    from andon.runs import thresholds
+    from andon.thresholds import history
+    from andon.thresholds.session_rates import session_rates
+
     now = history.with_changes(fitted, changes)
     found = thresholds.measured(run, now.image.value)
     rates = session_rates(now)
@@ -131,11 +139,3 @@ def threshold(
     print(f"as fitted: {thresholds.describe_basis(fitted)}")
     for change in changes:
         print(f"{change.when} {change.who}: {change.reason} ({change.rule})")
-
-
-@app.command(hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def limit(context: typer.Context) -> None:
-    """The name of `andon threshold` until version 0.1; goes with the next version."""
-    say("andon limit is now andon threshold, and --false-rejects is --false-reject-rate")
-    now = [argument.replace("--false-rejects", "--false-reject-rate") for argument in context.args]
-    get_command(app).main(["threshold", *now], prog_name="andon", standalone_mode=False)

@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -183,7 +183,7 @@ def run_job(
     """
     run = job.folder(out)
     recipe = _recipe(job)
-    source = Source(data or job.data, job.category or None, job.layout, recipe.good, recipe.bad)
+    source = _source(job if data is None else replace(job, data=data), recipe)
     fitted = fit_run(run, source, recipe, resume=True, device=device, progress=progress)
     evaluate_run(run, progress=progress, fitted=fitted)
     result = {"job": _identity(job), "images": _fingerprint(fitted[1]), "peak_memory": peak_memory()}
@@ -231,7 +231,7 @@ def finished(job: Job, out: Path) -> Result | None:
         raise ConfigError(
             f"{run} was made with other data or settings: repeat the original command or choose another --out"
         )
-    if images is not None and not job.data.startswith(PREFIX) and images != _fingerprint(_open(job)):
+    if images is not None and not job.data.startswith(PREFIX) and images != _fingerprint(_dataset(job)):
         raise ConfigError(
             f"the pictures in {job.data} changed since {run} was made: bring them back, or choose another --out"
         )
@@ -246,17 +246,13 @@ def _recipe(job: Job) -> Recipe:
     return resolve(load_recipe(job.recipe), {**job.settings, "seed": job.seed})
 
 
-def _open(job: Job) -> Dataset:
-    """The data set of the job as `fit_run` opens it."""
+def _source(job: Job, recipe: Recipe) -> Source:
+    return Source(job.data, job.category or None, job.layout, recipe.good, recipe.bad)
+
+
+def _dataset(job: Job) -> Dataset:
     recipe = _recipe(job)
-    source = Source(job.data, job.category or None, job.layout, recipe.good, recipe.bad)
-    return source.open(
-        seed=recipe.seed,
-        hold_out=recipe.hold_out,
-        labelled=recipe.labelled,
-        sessions=recipe.sessions,
-        exclude=recipe.exclude,
-    )
+    return _source(job, recipe).split_by(recipe)
 
 
 def _fingerprint(dataset: Dataset) -> str:

@@ -9,7 +9,8 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from itertools import takewhile
@@ -76,13 +77,7 @@ def fit_run(
     check_output(run, overwrite=overwrite, resume=resume)
     check_device(device)
     if dataset is None:
-        dataset = source.open(
-            seed=recipe.seed,
-            hold_out=recipe.hold_out,
-            labelled=recipe.labelled,
-            sessions=recipe.sessions,
-            exclude=recipe.exclude,
-        )
+        dataset = source.split_by(recipe)
     skipped: dict[str, str] = {}
     if skip_unreadable:
         dataset, skipped = _without_unreadable(dataset)
@@ -123,9 +118,7 @@ def fit_run(
     )
     if overwrite and not resume:
         clear(run)
-    fresh = not (run / "recipe.yaml").exists()
-    made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
-    try:
+    with _unlearned_removed(run):
         make_folder(run / "checkpoints")
         write_text(run / "recipe.yaml", to_yaml(description))
         detector.fit(
@@ -140,6 +133,17 @@ def fit_run(
         detector.save(run / "detector")
         if kept is not None:
             kept.write(run / FEATURES)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return detector, dataset
+
+
+@contextmanager
+def _unlearned_removed(run: Path) -> Iterator[None]:
+    """After an error inside, remove what this call made of the run unless something was learned; Ctrl-C keeps it all."""
+    fresh = not (run / "recipe.yaml").exists()
+    made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
+    try:
+        yield
     except (InterruptedRun, KeyboardInterrupt) as error:
         raise InterruptedRun(
             f"{error or 'stopped'}; run the same command with --resume to continue"
@@ -150,8 +154,6 @@ def fit_run(
             clear(run)
             remove_empty(made)
         raise
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return detector, dataset
 
 
 def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:

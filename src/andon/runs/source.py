@@ -11,6 +11,7 @@ from andon.core.errors import DataError
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.added import with_added
 from andon.datasets.labelled_anomalies import Labelled, move_labelled
+from andon.detectors._recipes import RecipeSettings
 from andon.runs.folder import read_recipe
 
 
@@ -53,6 +54,16 @@ class Source:
             lenient=lenient,
         )
         return move_labelled(found, labelled, seed)
+
+    def split_by(self, recipe: RecipeSettings) -> Dataset:
+        """The data set as a fit with the recipe reads it."""
+        return self.open(
+            seed=recipe.seed,
+            hold_out=recipe.hold_out,
+            labelled=recipe.labelled,
+            sessions=recipe.sessions,
+            exclude=recipe.exclude,
+        )
 
 
 def own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
