@@ -35,12 +35,14 @@ OVERLAPS = (0.5, 0.25)
 EDGE = 128
 """Pixels at the left and right of a shifted picture that are not compared: there the picture itself changes."""
 SETTINGS: dict[str, dict[str, Any]] = {
-    "east": {"score": "neighbour", "extractor.image_size": 256},
-    "patchcore": {"extractor.edges": "mirror"},
-    "patchcore-zeros": {},
+    "east": {},
+    "east-mirror": {"extractor.edges": "mirror"},
+    "patchcore": {},
+    "patchcore-mirror": {"extractor.edges": "mirror"},
 }
-"""Beside the recipe `starter` of the detector; EAST's has mirrored edges itself."""
-SCRATCHES = {"east": 0.06, "patchcore": 0.03, "patchcore-zeros": 0.03}
+"""Beside the recipe of `RECIPES`."""
+RECIPES = {"east": "east/lite0-256", "patchcore": "patchcore/lite0"}
+SCRATCHES = {"east": 0.06, "east-mirror": 0.06, "patchcore": 0.06, "patchcore-mirror": 0.06}
 """How much brighter the scratch is that is shifted."""
 Colours = npt.NDArray[np.uint8]
 
@@ -100,7 +102,7 @@ def learn(folder: Path, name: str, threads: int, learned: int) -> dict[str, Any]
         Record(write(folder, f"held{k}", strip(100 + k, 384, 640)), f"held{k}", label=0) for k in range(8)
     ]
     settings = {"tile.size": TILE, "tile.learn": learned, **SETTINGS[name]}
-    detector = create(resolve(load_recipe(f"{detector_name(name)}/starter"), settings))
+    detector = create(resolve(load_recipe(RECIPES[detector_name(name)]), settings))
     before, start = peak(), time.process_time()
     detector.fit(good, held, trainer=Trainer(seed=0, device="cpu"))
     seconds = time.process_time() - start

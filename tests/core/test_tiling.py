@@ -222,7 +222,7 @@ def test_a_larger_picture_with_the_same_stain_keeps_its_score(detector):
 
 @pytest.mark.slow
 def test_east_learns_tiles(folder):
-    found = create("east", score="neighbour").fit(
+    found = create("east").fit(
         records(folder, "train/good"), records(folder, "test/good"), trainer=Trainer(seed=0, device="cpu")
     )
     assert all(p.is_anomalous for p in found.predict(records(folder, "test/stain")))
@@ -300,7 +300,7 @@ def test_exported_networks_blend_alike(detector, folder, tmp_path):
     ("name", "more", "why"),
     [
         ("padim", {}, "each place of the picture"),
-        ("east", {}, "each place of the picture"),
+        ("east", {"score": "both"}, "each place of the picture"),
         ("efficientad_ast", {"mode": "combined"}, "mode=combined it looks at depth"),
         ("efficientad_ast", {"labels.margin": 1.0}, "labels"),
     ],

@@ -63,8 +63,9 @@ class EASTConfig(ClosedFormConfig):
     extractor: BackboneConfig = BackboneConfig(
         network="tf_efficientnet_lite0", weights="lite0", taps=("blocks.2", "blocks.4"), image_size=384
     )
-    score: Literal["both", "gaussian", "neighbour"] = "both"
-    """Sum of the two standardised distances, or one of them alone."""
+    score: Literal["both", "gaussian", "neighbour"] | None = None
+    """Sum of the two standardised distances, or one of them alone; null = both, and in tiles, which have no fixed place,
+    the neighbour distance."""
     block: Count = 2
     """Side in cells of the blocks whose cells share a covariance."""
     common: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -80,6 +81,11 @@ class EASTConfig(ClosedFormConfig):
     score is `both`, the cells divide into squares of 2 x 2 blocks, and there are 25 images."""
     memory_gib: Amount = 8.0
     """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
+
+    @property
+    def scored(self) -> Literal["both", "gaussian", "neighbour"]:
+        """`score`, or what takes its place."""
+        return self.score or ("both" if self.tile.size is None else "neighbour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,7 @@ class EAST(ClosedForm):
         """The linear autoencoder, where the settings have one."""
         c = self.config
         _, height, width = self.embedding.shape
-        fits = c.score == "both" and not height % (2 * c.block) and not width % (2 * c.block)
+        fits = c.scored == "both" and not height % (2 * c.block) and not width % (2 * c.block)
         return WholeImages(self.embedding.shape, c.block) if c.composition and fits else None
 
     @property
@@ -168,7 +174,7 @@ class EAST(ClosedForm):
     @property
     def untiled(self) -> str:
         reason = "since it learns what belongs to each place of the picture (score=neighbour does not)"
-        return "" if self.config.score == "neighbour" else reason
+        return "" if self.config.scored == "neighbour" else reason
 
     @property
     def score_rule(self) -> str:
@@ -179,7 +185,7 @@ class EAST(ClosedForm):
             "neighbour": f"standardised {neighbour}",
         }
         whole = ", or distance from what the whole image makes likely" if self.composes else ""
-        return f"largest cell of: {of[self.config.score]}{whole}"
+        return f"largest cell of: {of[self.config.scored]}{whole}"
 
     @property
     def composes(self) -> bool:
@@ -204,7 +210,7 @@ class EAST(ClosedForm):
         )
         features = min(4 * (1 + self.config.copies) * images * size * height * width, ROOM)
         require_memory(
-            covariances * (self.config.score != "neighbour") + features + 12 * CANDIDATES * size,
+            covariances * (self.config.scored != "neighbour") + features + 12 * CANDIDATES * size,
             self.config.memory_gib,
             f"fitting on {images} pictures with {size} features of {height * width} cells",
             "use a smaller extractor.image_size",
@@ -234,7 +240,7 @@ class EAST(ClosedForm):
         size, height, width = self.embedding.shape
         gaussians = (
             PositionGaussians(height * width, size, trainer.device, group=self.config.block**2)
-            if self.config.score != "neighbour"
+            if self.config.scored != "neighbour"
             else None
         )
         drawn = -(-CANDIDATES // len(chosen))
@@ -269,7 +275,7 @@ class EAST(ClosedForm):
                 held_out = self._choose_share(features, seen.gaussians, chosen)
                 self.mean_ = seen.gaussians.mean.float()
                 self.whitening_ = seen.gaussians.whitening(self.config.regularisation, float(self.common_))
-        if self.config.score != "gaussian":
+        if self.config.scored != "gaussian":
             with trainer.timed("coreset"):
                 candidates = torch.cat([seen.patches[k] for k in chosen])
                 self.bank.learn(candidates)
@@ -369,9 +375,9 @@ class EAST(ClosedForm):
         """(B, P) distances of cells (B, P, d) from their Gaussian, and from the nearest patch; zeros where not in use."""
         unused = features.new_zeros(features.shape[:2])
         gaussian = neighbour = unused
-        if self.config.score != "neighbour":
+        if self.config.scored != "neighbour":
             gaussian = mahalanobis(features, self.mean_, self.whitening_)
-        if self.config.score != "gaussian":
+        if self.config.scored != "gaussian":
             neighbour = self.neighbour_distance(features)
         return gaussian, neighbour
 
@@ -383,12 +389,12 @@ class EAST(ClosedForm):
     def analyse_features(self, features: Tensor) -> Analysis:
         gaussian, neighbour = self._standardised(*self.distances(features))
         both = gaussian + DOUBLE * neighbour
-        cells = {"both": both, "gaussian": gaussian, "neighbour": neighbour}[self.config.score]
+        cells = {"both": both, "gaussian": gaussian, "neighbour": neighbour}[self.config.scored]
         others = {"gaussian": gaussian.amax(1), "neighbour": neighbour.amax(1)}
         if self.composition is not None and self.composition.is_learned:
             whole = self.composition(features)
             cells, others["composition"] = torch.maximum(cells, whole), whole.amax(1)
-        return Analysis(self.in_place(cells), cells.amax(1), others if self.config.score == "both" else {})
+        return Analysis(self.in_place(cells), cells.amax(1), others if self.config.scored == "both" else {})
 
     def _standardised(self, gaussian: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
         """Both distances, each less its mean on good images and over its deviation."""
