@@ -149,6 +149,11 @@ def first_station(line: Line) -> str:
     raise not_found(NO_STATION)
 
 
+def chosen_station(line: Line, name: str | None) -> str:
+    """`name`, by default that of the first station. Raises a 404 `Problem` for an unknown one."""
+    return find_station(line, name or first_station(line)).name
+
+
 def find_station(line: Line, name: str) -> Station:
     """The station of this name. Raises a 404 `Problem`."""
     found = line.stations.get(name)

@@ -11,7 +11,7 @@ from andon.core.errors import DataError, UsageError
 from andon.line.line import Line
 from andon.line.reports import shift
 from andon.line.reports.shift import ShiftReport, last_shift
-from andon.line.rest.access import TheLine, find_station, first_station, requires
+from andon.line.rest.access import TheLine, chosen_station, requires
 from andon.line.rest.html import html
 from andon.line.rest.pages import Text, time_of
 from andon.line.rest.problems import Problem
@@ -32,8 +32,7 @@ def read_report(
 
     By default of the running shift.
     """
-    name = station or first_station(line)
-    find_station(line, name)
+    name = chosen_station(line, station)
     try:
         return _report(line, name, since, until, lot or None).to_json()
     except DataError as error:
@@ -50,8 +49,7 @@ def report_page(
     which: Annotated[Literal["", "last"], Query(alias="shift")] = "",
 ) -> Response:
     """One page for a shift or lot, to be printed."""
-    name = station or first_station(line)
-    find_station(line, name)
+    name = chosen_station(line, station)
     (begin, problem), (end, also) = time_of(since), time_of(until)
     if which == "last":
         begin, end = last_shift(line.clock())

@@ -14,7 +14,7 @@ from andon.line.line import Line
 from andon.line.reports import shift, study
 from andon.line.reports.agreement import Agreement
 from andon.line.reports.study import MOST_REPEATS, Candidate
-from andon.line.rest.access import TheCaller, TheLine, find_station, first_station, requires
+from andon.line.rest.access import TheCaller, TheLine, chosen_station, find_station, requires
 from andon.line.rest.html import html
 from andon.line.rest.pages import Text, time_of
 from andon.line.rest.problems import not_found
@@ -107,8 +107,7 @@ def studies_page(
     repeats: Repeats = 3,
 ) -> Response:
     """Signed studies, and what the history offers for the next one."""
-    name = station or first_station(line)
-    find_station(line, name)
+    name = chosen_station(line, station)
     return _offer(line, caller.role, Offer(name, since, until, lot, repeats))
 
 
