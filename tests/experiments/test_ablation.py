@@ -92,10 +92,10 @@ def test_rows_of_other_recipes_stand_alone():
     assert jobs[-1].settings == {"precision": "32-true"}
 
 
-def write_scores(job: Job, out: Path, scores: list[float]) -> None:
+def write_scores(job: Job, out: Path, scores: list[float], first: int = 0) -> None:
     folder = job.folder(out)
     folder.mkdir(parents=True)
-    lines = [f"p{k},{k % 2},{score}" for k, score in enumerate(scores)]
+    lines = [f"p{k},{k % 2},{score}" for k, score in enumerate(scores, first)]
     (folder / "predictions.csv").write_text("\n".join(["id,label,raw_score", *lines, "unknown,,1.0\n"]))
 
 
@@ -116,3 +116,13 @@ def test_changes_stand_against_the_row_they_build_on(tmp_path):
     (jobs[0].folder(tmp_path) / "predictions.csv").unlink()
     with pytest.raises(DataError, match="evaluate the run again"):
         ablation_table(sequence, results, "t", tmp_path)
+
+
+def test_each_seed_is_compared_on_its_own_test_images(tmp_path):
+    jobs = plan_ablation(rows(cumulative=True), "data", "c", seeds=2)
+    for job in jobs:
+        first, second = ([1, 1, 1, 1], [1, 2, 1, 2]) if job.seed else ([1, 1, 1, 1], [1, 1, 1, 2])
+        write_scores(job, tmp_path, first if job.name.startswith("01") else second, 2 * job.seed)
+    results = [Result(job, make_result().report, 0) for job in jobs]
+    table = ablation_table(rows(cumulative=True), results, "t", tmp_path)
+    assert table.rows[1][table.columns.index("change of image AUROC (95 %)")].startswith("+37.5 (")

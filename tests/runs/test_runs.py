@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RUN_SETTINGS, names, set_options, texture, write_picture
+from tiny import TINY
 
 from andon.core.config import from_yaml, to_yaml
 from andon.core.errors import (
@@ -563,6 +564,19 @@ def test_data_that_moved_can_be_given_anew(evaluate, own_run, dataset_folder, tm
     with pytest.raises(DataError, match="say where it is with --data"):
         evaluate(own_run)
     assert len(evaluate(own_run, data=Source(str(moved))).cases) == 8
+
+
+def test_test_pictures_drawn_anew_among_those_learned_from_are_refused(dataset_folder, tmp_path):
+    """The seed chooses the good test pictures of one folder: another number of them, other test pictures."""
+    data, run = tmp_path / "own", tmp_path / "run"
+    shutil.copytree(dataset_folder / "train/good", data / "normal")
+    shutil.copytree(dataset_folder / "test/stain", data / "defect")
+    fit(run, data, resolve(load_recipe("padim/starter"), TINY["padim"]))
+    assert evaluate_run(run, latency=False).cases
+    write_picture(data / "normal/new.png", texture(300))
+    with pytest.raises(DataError, match=r"changed since .*run learned from them, .* with --data"):
+        evaluate_run(run, latency=False)
+    assert evaluate_run(run, data=Source(str(data)), latency=False).cases
 
 
 def test_nothing_to_evaluate(evaluate, own_run, own_dataset):

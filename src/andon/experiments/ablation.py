@@ -151,10 +151,11 @@ def _change(first: Sequence[Result], second: Sequence[Result], out: Path) -> str
     seeds = sorted(set(runs[0]) & set(runs[1]))
     if not seeds:
         return "–"
-    names = sorted(runs[0][seeds[0]])
-    truth = np.array([runs[0][seeds[0]][name][0] for name in names])
-    before, after = ([[row[seed][name][1] for name in names] for seed in seeds] for row in runs)
-    difference, found = paired_auroc(before, after, truth)
+    truth = dict(sorted((name, bad) for seed in seeds for name, (bad, _) in runs[0][seed].items()))
+    before, after = (
+        [[row[seed].get(name, (False, np.nan))[1] for name in truth] for seed in seeds] for row in runs
+    )  # the seed chooses the test images of some layouts
+    difference, found = paired_auroc(before, after, np.array([*truth.values()]))
     return f"{100 * difference:+.1f}" + (
         f" ({100 * found[0]:+.1f} to {100 * found[1]:+.1f})" if found is not None else ""
     )

@@ -161,16 +161,29 @@ def paired_auroc(
 ) -> tuple[float, tuple[float, float] | None]:
     """AUROC of `second` minus AUROC of `first` on the same images, and its paired bootstrap interval.
 
-    Both are (S, n) scores of S runs (seeds) on n images; `truth` (n,) marks the anomalous ones. The difference is the
-    mean over the runs. Each resample takes the same images for both and for all runs, so that the difficulty of single
-    images cancels. The interval is None with fewer than `FEWEST` images of either kind.
+    Both are (S, n) scores of S runs (seeds) on n images, NaN where a run did not have the image; `truth` (n,) marks the
+    anomalous ones. The difference is the mean over the runs. Each resample takes the same images for both and for all runs,
+    so that the difficulty of single images cancels. The interval is None where a run has fewer than `FEWEST` images of
+    either kind.
     """
     a, b = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (first, second))
-    difference = wins(b, truth) - wins(a, truth)  # (bad, good)
-    if min(difference.shape) < FEWEST:
-        return float(difference.mean()), None
-    values = mean_of_pairs(difference, np.random.default_rng(seed), draws)
-    return float(difference.mean()), percentile_interval(values)
+    both = ~(np.isnan(a) | np.isnan(b))  # (S, n)
+    pairs = [
+        wins(after[None, seen], truth[seen]) - wins(before[None, seen], truth[seen])  # (bad, good) of the run
+        for before, after, seen in zip(a, b, both, strict=True)
+    ]
+    difference = float(np.mean([run.mean() for run in pairs]))
+    if min(min(run.shape) for run in pairs) < FEWEST:
+        return difference, None
+    random = np.random.default_rng(seed)
+    bad, good = (random.multinomial(n, np.full(n, 1 / n), draws) for n in (truth.sum(), (~truth).sum()))
+    values = []
+    for run, seen in zip(pairs, both, strict=True):
+        of_bad, of_good = bad[:, seen[truth]], good[:, seen[~truth]]
+        with np.errstate(invalid="ignore"):  # NaN where a resample has no image of the run
+            drawn = of_bad.sum(1) * of_good.sum(1)
+            values.append(((of_bad @ run) * of_good).sum(1) / drawn)
+    return difference, percentile_interval(np.mean(values, axis=0))
 
 
 def mean_of_pairs(pairs: npt.NDArray[np.float64], random: np.random.Generator, draws: int = DRAWS) -> Draws:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
 from andon.core.progress import Progress
+from andon.datasets import Records
 from andon.datasets.labelled_anomalies import without_copies
 from andon.runs.choose import Choice, selected_on
 from andon.runs.folder import read_recipe, read_stages
@@ -39,6 +41,8 @@ def evaluate_run(
     recipe = read_recipe(run)
     own = fitted is not None and data is None
     dataset = fitted[1] if fitted is not None and own else open_data(run, recipe, data)
+    if data is None and not own:
+        _check_not_learned_from(run, recipe["data"], dataset)
     learned = recipe["data"].get("labelled", {})
     choice = Choice.from_json(recipe["data"]["choice"]) if "choice" in recipe["data"] else None
     used = {*learned.values(), *(choice.images.values() if choice is not None else ())}
@@ -79,3 +83,18 @@ def evaluate_run(
     )
     report.save(run, maps=maps, progress=progress)
     return report
+
+
+def _check_not_learned_from(run: Path, described: Mapping[str, Any], dataset: Dataset) -> None:
+    """Raise `DataError` where good test images are drawn from those of one folder and these changed since the fit."""
+    good = [*dataset.train, *dataset.validation]
+    folders = {record.image.parent for record in good}
+    if not any(record.label == 0 and record.image.parent in folders for record in dataset.test):
+        return
+    skipped = described.get("skipped", {})
+    learned = [record for record in good if record.id not in skipped]
+    if Records([*learned, *dataset.labelled]).fingerprint() != described["fingerprint"]:
+        raise DataError(
+            f"the good pictures in {described['path']} changed since {run} learned from them, so some of those that test now may "
+            "be among them: bring them back, fit again, or give test pictures of their own with --data"
+        )
