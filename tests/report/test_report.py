@@ -20,7 +20,7 @@ from made_report import make_calibration, make_cases, make_records, make_report
 from matplotlib.axes import Axes
 from PIL import Image
 
-from andon.core.errors import DataError
+from andon.core.errors import DataError, OutputError
 from andon.core.own_output import MARKER
 from andon.detectors._base import enlarge
 from andon.metrics import Metric
@@ -145,11 +145,10 @@ def test_float_maps_come_back_exactly(report: Report, saved: Path) -> None:
 
 
 def test_an_earlier_report_is_replaced_and_nothing_else(report: Report, tmp_path: Path) -> None:
-    own = tmp_path / "masks" / "mine.png"
+    own = tmp_path / "normal" / "mine.png"
     own.parent.mkdir()
     own.write_bytes(b"mine")
-    save_report(report, tmp_path)  # no report was here: what is here belongs to someone else
-    assert own.read_bytes() == b"mine"
+    save_report(report, tmp_path)
     fewer = replace(report, cases=report.cases[:2], pixel_curve=None)
     save_report(fewer, tmp_path, maps=True)
     assert {name for name in files(tmp_path) if name.startswith("heatmaps")} == {
@@ -157,6 +156,25 @@ def test_an_earlier_report_is_replaced_and_nothing_else(report: Report, tmp_path
         "heatmaps/good/001.png",
     }
     assert not (tmp_path / "figures/roc_pixel.png").exists()
+    assert own.read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("name", ["heatmaps", "masks", "maps", "figures"])
+def test_files_of_the_user_are_not_drawn_over(report: Report, tmp_path: Path, name: str) -> None:
+    own = tmp_path / name / "scratch" / "000.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(OutputError, match=f"{name} holds files that andon did not write.*another folder"):
+        save_report(report, tmp_path, maps=True)
+    assert files(tmp_path) == {f"{name}/scratch/000.png", "report.json"}
+    assert own.read_bytes() == b"mine"
+    own.unlink()
+    own.parent.rmdir()
+    (tmp_path / name / ".gitkeep").touch()
+    save_report(report, tmp_path, maps=True)
+    save_report(report, tmp_path, maps=True)
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import texture, write_picture
+from conftest import names, texture, write_picture
 from PIL import Image
 
 import andon.core.images
@@ -192,3 +193,16 @@ def test_own_output_is_no_input(detector, tmp_path, cli, tiny_run):
     assert len(log.notes) == 3
     assert "lies inside" in cli("predict", tiny_run, image.parent, "--save", image.parent / "s").complaint()
     assert not (image.parent / "s").exists()
+
+
+def test_heat_maps_do_not_take_the_place_of_masks_of_the_user(cli, tiny_run, tmp_path, monkeypatch):
+    image = write_picture(tmp_path / "set" / "defect" / "a.png", texture(0))
+    own = write_picture(tmp_path / "set" / "masks" / "a.png", texture(1))
+    before = own.read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{image}\n".encode())))
+    for ways in ([image.parent], [image.parent, "--out", tmp_path / "t.csv"], ["-"]):
+        said = cli("predict", tiny_run, *ways, "--save", tmp_path / "set").complaint()
+        assert f"{own.parent} holds files that andon did not write" in said
+    assert names(tmp_path) == ["set"]
+    assert names(tmp_path / "set") == ["defect", "masks"]
+    assert own.read_bytes() == before

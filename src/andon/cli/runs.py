@@ -293,10 +293,12 @@ def _open(run: Path, runtime: str | None) -> Answering:
 def _predict_stream(
     run: Path, images: list[Path], save: Path | None, maps: bool, strict: bool, runtime: str | None
 ) -> None:
+    from andon.core.own_output import check_save
     from andon.runs.stream import answer_lines
 
     if len(images) > 1:
         raise UsageError("- reads the paths from standard input: leave other pictures out")
+    check_save([], save)
 
     def write(line: str) -> None:
         sys.stdout.write(line)

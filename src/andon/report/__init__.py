@@ -33,16 +33,17 @@ def save_report(
     `maps`: float32 TIFF at the images' own size, in the folder layout of the evaluation code of MVTec AD and MVTec LOCO AD,
     `<category>/test/<defect>/<image>.tiff`. The page always shows a few images. report.json is written last: if it
     exists, the other files are complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
-    cannot be written.
+    cannot be written, and before anything is written when one of these folders holds files that andon did not draw.
     """
     from andon.core.files import write_bytes, write_json, write_text
-    from andon.core.own_output import mark
+    from andon.core.own_output import check_output, mark
     from andon.core.progress import NoProgress, track
     from andon.report.figures import draw_figures
     from andon.report.file_names import places, safe_name
     from andon.report.maps import save_case
     from andon.report.page import render
 
+    check_output(folder)
     _remove_earlier(folder)
     if heatmaps or maps:
         category = safe_name(report.category or report.dataset or "pictures")
@@ -80,10 +81,13 @@ def predictions_csv(report: Report) -> str:
 
 
 def _remove_earlier(folder: Path) -> None:
-    """Removes the files of an earlier report, which may be of other images; does nothing without a report.json."""
+    """Removes the drawings of an earlier report, which may be of other images; does nothing without a report.json."""
+    from andon.core.own_output import is_own
+
     if not (folder / "report.json").is_file():
         return
     (folder / "report.json").unlink()
     for pattern in PER_EVALUATION:
-        for path in folder.glob(pattern):
-            path.unlink()
+        if is_own(folder / pattern.partition("/")[0]):
+            for path in folder.glob(pattern):
+                path.unlink()
