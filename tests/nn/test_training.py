@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
-from andon.core.errors import AndonError, InterruptedRun
+from andon.core.errors import AndonError, DataError, InterruptedRun
 from andon.nn.stage import EarlyStopping
 from andon.nn.training import Draw, EpochSampler, OptimiserConfig, Trainer
 
@@ -103,6 +104,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, at: int):
     )
     assert len(steps) == 18 - at - 1
     assert same(again, whole)
+
+
+def test_a_checkpoint_that_cannot_be_continued_gets_one_line(tmp_path: Path):
+    train(network(), Trainer(seed=5, device="cpu", checkpoints=tmp_path))
+    resuming = Trainer(seed=5, device="cpu", checkpoints=tmp_path, resume=True)
+    wider = nn.Sequential(nn.Linear(4, 9), nn.Linear(9, 1))
+    with pytest.raises(DataError, match=r"other settings: start anew without --resume") as caught:
+        train(wider, resuming)
+    assert "\n" not in str(caught.value)
+    save_file({"x": torch.zeros(1)}, tmp_path / "line.safetensors")
+    with pytest.raises(DataError, match=r"is damaged: start anew without --resume"):
+        train(network(), resuming)
 
 
 def test_handlers_are_restored():

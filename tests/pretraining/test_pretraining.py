@@ -11,7 +11,7 @@ import torch
 from conftest import names, texture, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
@@ -23,7 +23,7 @@ from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.pretraining import pdn as pretraining
-from andon.pretraining.jobs import image_records
+from andon.pretraining.jobs import image_records, note_settings
 from andon.testing.promises import Interrupter
 
 TINY = {
@@ -216,6 +216,34 @@ def test_resumed_equals_uninterrupted(folder):
         pretrain_pdn("parts", [folder], config(steps=7), device="cpu", resume=True)
     parts = load_file(pretrain_pdn("parts", [folder], c, device="cpu", resume=True).path)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+
+def test_checkpoints_of_another_job_are_not_continued(tmp_path, folder):
+    records = image_records([folder], 0)
+    job = tmp_path / "job"
+    note_settings(job, config(), 0, records, resume=False)
+    (job / "distillation.safetensors").write_bytes(b"of job A")
+    note_settings(job, config(), 0, records, resume=True)
+    assert names(job) == ["distillation.safetensors", "settings.txt"]
+    note_settings(job, config(), 1, records, resume=False)  # job B, interrupted before its first checkpoint
+    assert names(job) == ["settings.txt"]
+    (job / "distillation.safetensors").write_bytes(b"of job A")
+    (job / "settings.txt").unlink()
+    note_settings(job, config(), 1, records, resume=True)
+    assert names(job) == ["settings.txt"]
+
+
+def test_statistics_of_another_target_get_one_line(tmp_path, folder):
+    file = tmp_path / "statistics.safetensors"
+    for stored in (
+        {"mean": torch.zeros(1, 7, 1, 1), "std": torch.ones(1, 7, 1, 1)},
+        {"mean": torch.zeros(6)},
+    ):
+        save_file(stored, file)
+        target = pretraining.PatchTarget(Backbone.create(config().target), 6)
+        trainer = Trainer(device="cpu", checkpoints=tmp_path, resume=True)
+        with pytest.raises(DataError, match="other settings: start anew without --resume"):
+            pretraining._learn_statistics(target, image_records([folder], 0), config(), trainer, file)
 
 
 @pytest.mark.parametrize(

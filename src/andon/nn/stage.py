@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from andon.core.errors import AndonError, DataError
 from andon.core.files import write_bytes
 
+ANEW = "start anew without --resume (`andon fit`: with --overwrite)"
+"""What to do about a checkpoint that cannot be continued."""
 CURVE_POINTS = 400
 """Approximate number of points of a loss curve (at most twice as many)."""
 
@@ -177,24 +179,27 @@ class StageState:
         )
 
     def load(self, file: Path) -> None:
-        """Read what `save` wrote. Raises `DataError` if the file is damaged."""
+        """Read what `save` wrote. Raises `DataError` if the file is damaged or holds other networks."""
         try:
             with safe_open(str(file), "pt") as stored:
                 header = stored.metadata()
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"checkpoint {file} is damaged: start anew with --overwrite") from error
-        state: dict[str, Any] = json.loads(header["state"])
+            state: dict[str, Any] = json.loads(header["state"])
+            stored_record = Stage.from_json(json.loads(header["record"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"checkpoint {file} is damaged: {ANEW}") from error
+        try:
+            self._restore(_part(tensors, "module."))
+        except RuntimeError as error:
+            raise DataError(f"checkpoint {file} is of a network with other settings: {ANEW}") from error
         self.step, self.done, self.since, self.best = (
             state["step"],
             state["done"],
             state["since"],
             state["best"],
         )
-        stored_record = Stage.from_json(json.loads(header["record"]))
         for name in Stage.__slots__:
             setattr(self.record, name, getattr(stored_record, name))
-        self._restore(_part(tensors, "module."))
         self.kept = _part(tensors, "kept.") or None
         self.sums.sums, self.sums.count = _part(tensors, "sum."), state["count"]
         if not self.done:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from andon.core.config import Config
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from andon.core.files import write_text
+from andon.core.files import write_text, writing_errors
 from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
@@ -54,14 +54,22 @@ def check_name(name: str) -> None:
 
 
 def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Record], resume: bool) -> None:
-    """Write settings, seed and image list into `folder`; with `resume`, raise `ConfigError` when they differ."""
+    """Write settings, seed and image list into `folder`; with `resume`, raise `ConfigError` when they differ.
+
+    Checkpoints that are not to be continued, or that no note tells the settings of, are removed.
+    """
     digest = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
     text = f"seed {seed}\npictures {len(records)} {digest}\n{config.model_dump_json()}\n"
     note = folder / "settings.txt"
-    if resume and note.is_file() and note.read_text(encoding="utf-8") != text:
-        raise ConfigError(
-            f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
-        )
+    if resume and note.is_file():
+        if note.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
+            )
+        return
+    with writing_errors(folder):
+        for checkpoint in folder.glob("*.safetensors"):
+            checkpoint.unlink()
     write_text(note, text)
 
 

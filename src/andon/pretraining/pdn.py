@@ -216,10 +216,10 @@ def _learn_statistics(
     if trainer.resume and file.is_file():
         try:
             stored = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{file} is damaged: start anew without --resume") from error
-        mean.copy_(stored["mean"])
-        std.copy_(stored["std"])
+            mean.copy_(stored["mean"])
+            std.copy_(stored["std"])
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            raise DataError(f"{file} is damaged or of other settings: start anew without --resume") from error
         return
     order = torch.randperm(len(records), generator=seeded(trainer.seed, "statistics")).tolist()
     n = config.statistics if len(order) >= 2 * config.statistics else len(order)
