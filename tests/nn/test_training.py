@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from andon.core.errors import AndonError, DataError, InterruptedRun
+from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun
 from andon.nn.stage import EarlyStopping
 from andon.nn.training import Draw, EpochSampler, OptimiserConfig, Trainer
 
@@ -104,6 +104,30 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, at: int):
     )
     assert len(steps) == 18 - at - 1
     assert same(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"seed": -1}, "seed is -1, must be a whole number from 0 to"),
+        ({"seed": 2**63}, "must be a whole number"),
+        ({"seed": "3"}, "seed is '3'"),
+        ({"device": "gpu"}, "device 'gpu' cannot be used on this machine: choose one of auto, cpu"),
+        ({"device": "cuda:64"}, "device 'cuda:64'"),
+        ({"device": None}, "device None"),
+        ({"precision": "bf16"}, "unknown precision 'bf16'; did you mean bf16-mixed"),
+        ({"precision": None}, "unknown precision None; known: 32-true, auto, bf16-mixed"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_get_one_line(arguments: dict[str, object], words: str):
+    with pytest.raises(ConfigError, match=words):
+        Trainer(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu")], ids=str)
+def test_devices_by_name_and_number(device: str):
+    assert Trainer(device=device, seed=2**63 - 1).device.type == "cpu"
 
 
 def test_a_checkpoint_that_cannot_be_continued_gets_one_line(tmp_path: Path):

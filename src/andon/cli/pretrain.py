@@ -30,7 +30,7 @@ Folders = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(min=-LARGEST_SEED, max=LARGEST_SEED, help="Seed of initialisation, order and random draws."),
+    typer.Option(min=0, max=LARGEST_SEED, help="Seed of initialisation, order and random draws."),
 ]
 Continue = Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")]
 Origin = Annotated[str, typer.Option(help="Origin to record, instead of the composed one.")]

@@ -17,8 +17,8 @@ from andon.core.seeds import LARGEST_SEED
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 """An integer, at least 1."""
-Seed = Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)]
-"""A whole number that seeds random draws."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""A whole number, at least 0, that seeds random draws."""
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A fraction in [0, 1)."""
 SMALLEST_RATE = 1e-9

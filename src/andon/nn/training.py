@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from andon.core.config import Amount, Config, Share
-from andon.core.errors import ConfigError, InterruptedRun
+from andon.core.errors import ConfigError, InterruptedRun, nearest
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
+from andon.core.seeds import check_seed
 from andon.nn.sanity_checks import SanityCheck
 from andon.nn.stage import EarlyStopping, Stage, StageState
 from andon.nn.stored_features import StoredFeatures
@@ -117,7 +118,8 @@ class Trainer:
     `checkpoints` is a folder for the state of stages (None: nothing is stored); with `resume=True` stages found there are
     continued. `selection` are the records that epochs are measured on: test records (`selection: test`), held-out good ones with
     labelled (`labels`) or synthetic (`synthetic`) anomalies, otherwise none. `labelled` are anomalous records for training.
-    `features` has those that an earlier fit kept, and keeps those of this one.
+    `features` has those that an earlier fit kept, and keeps those of this one. Raises `ConfigError` for a seed, device or
+    precision that there is not.
     """
 
     def __init__(
@@ -133,6 +135,9 @@ class Trainer:
         labelled: tuple[Record, ...] = (),
         features: StoredFeatures | None = None,
     ) -> None:
+        check_seed(seed)
+        check_device(device)
+        check_precision(precision)
         self.precision = best_precision() if precision == "auto" else precision
         self.device = best_device() if device == "auto" else torch.device(device)
         self.seed = seed
@@ -287,16 +292,23 @@ class Trainer:
 
 def check_device(device: str) -> None:
     """Raise `ConfigError` if this machine has no such device."""
-    import torch
-
-    here = {
-        "auto": True,
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
     }
-    if not here.get(device, False):
-        usable = [name for name, is_here in here.items() if is_here]
+    try:
+        known = device == "auto" or (torch.device(device).index or 0) < counts[torch.device(device).type]
+    except (RuntimeError, TypeError, KeyError):  # what PyTorch raises for other words and types
+        known = False
+    if not known:
+        usable = ["auto", *(name for name, count in counts.items() if count)]
         raise ConfigError(
             f"device {device!r} cannot be used on this machine: choose one of {', '.join(usable)}"
         )
+
+
+def check_precision(precision: str) -> None:
+    """Raise `ConfigError` for an unknown precision."""
+    if precision not in get_args(Precision):
+        raise ConfigError(f"unknown precision {precision!r}; {nearest(str(precision), get_args(Precision))}")
