@@ -79,6 +79,14 @@ def test_a_folder_that_is_no_category_is_named(tmp_path: Path) -> None:
         assert any("cable" in warning and "no category" in warning for warning in findings.warnings)
 
 
+def test_folders_that_a_manifest_lists_are_read(tmp_path: Path) -> None:
+    images = [*write_images(tmp_path / "left", 6), *write_images(tmp_path / "right", 6)]
+    rows = "".join(f"{path.relative_to(tmp_path)},good\n" for path in images)
+    (tmp_path / "manifest.csv").write_text(f"image,label\n{rows}")
+    for findings in (open_dataset(tmp_path).findings, check_dataset(tmp_path)):
+        assert not [warning for warning in findings.warnings if "not read" in warning]
+
+
 def test_images_beside_those_of_a_manifest(tmp_path: Path) -> None:
     images = write_images(tmp_path / "part", 6)
     rows = "".join(f"{path.name},good\n" for path in images[:5])

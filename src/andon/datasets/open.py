@@ -100,13 +100,13 @@ def list_categories(
 def unread_categories(
     path: str | Path, layout: str = "auto", *, good: Sequence[str] = (), bad: Sequence[str] = ()
 ) -> Findings:
-    """A warning about folders of images at `path` that are no category, although others are."""
+    """A warning about folders of images at `path` that are no category, although others are; none where a manifest lists them."""
     if str(path).startswith(PREFIX):
         return Findings()
     folder = _existing(path)
     options = Options(names=FolderNames(tuple(good), tuple(bad)))
-    for _, found in _candidates(folder, layout, options):
-        return _beside(folder, found)
+    for candidate, found in _candidates(folder, layout, options):
+        return Findings() if candidate.listed else _beside(folder, found)
     return Findings()
 
 
