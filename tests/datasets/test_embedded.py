@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import names
 from drawn import drawn, levels, union
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +25,7 @@ from andon.datasets.embedded.generation import category_module, loco_defects, pl
 from andon.datasets.embedded.loco_defects import defects_config
 from andon.datasets.embedded.random_streams import streams
 from andon.datasets.embedded.rendering import draw_photometry
+from andon.datasets.embedded_cache import generated_folder
 from andon.metrics import auroc
 
 SIZE = 128
@@ -386,6 +390,23 @@ def test_generated_data_opens_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("ANDON_HOME", str(tmp_path / "blocked"))
     with pytest.raises(DataError, match=r"cannot be written .*set ANDON_HOME"):
         open_dataset("embedded:fabric,profile=tiny,size=128")
+
+
+def test_two_threads_may_draw_a_set_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANDON_HOME", str(tmp_path))
+    both = threading.Barrier(2, timeout=60)
+
+    def draw(part: Path, **_: object) -> None:
+        both.wait()
+        (part / "embedded_ad" / "fabric").mkdir(parents=True)
+        both.wait()
+
+    monkeypatch.setattr("andon.datasets.embedded.generate", draw)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(generated_folder, "embedded:fabric,profile=tiny,seed=7") for _ in range(2)]
+    first, second = (one.result() for one in asked)
+    assert first == second
+    assert names(first.parents[2]) == ["fabric"]
 
 
 @settings(deadline=None, max_examples=4)

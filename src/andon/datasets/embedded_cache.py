@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
+import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -86,25 +85,25 @@ def generated_folder(text: str, category: str | None = None) -> Path:
 
 
 def _generate(kept: Path, name: str, profile: str, size: int, seed: int) -> None:
-    """Generate into a temporary folder and rename it to `kept`, so that `kept` is always complete."""
+    """Generate into a folder of its own and rename it to `kept`, so that `kept` is always complete; the first one stays."""
     from andon.datasets.embedded import dimples, generate
 
-    part = kept.with_name(f".{name}.{os.getpid()}.part")
     try:
-        part.mkdir(parents=True)
-        if name == dimples.NAME:
-            dimples.generate(part, profile=profile, size=size, seed=seed)
-        else:
-            generate(part, profile=profile, size=size, seed=seed, categories=[name])
-        part.rename(kept)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".part", dir=kept.parent) as beside:
+            part = Path(beside) / name
+            part.mkdir()
+            if name == dimples.NAME:
+                dimples.generate(part, profile=profile, size=size, seed=seed)
+            else:
+                generate(part, profile=profile, size=size, seed=seed, categories=[name])
+            part.rename(kept)
     except (OSError, OutputError) as error:
-        if not kept.is_dir():  # no other process generated it meanwhile
+        if not kept.is_dir():  # no other thread or process generated it meanwhile
             reason = error.strerror if isinstance(error, OSError) else error
             raise DataError(
                 f"{kept} cannot be written ({reason}): free some space, or set ANDON_HOME to another folder"
             ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _category_folder(kept: Path, name: str) -> Path:
