@@ -15,7 +15,7 @@ from andon.core.images import batches
 from andon.core.records import Record
 from andon.datasets.penalty_images import penalty_records
 from andon.detectors.uninformed_students.detector import UninformedStudents
-from andon.detectors.uninformed_students.distillation import distil_teacher
+from andon.detectors.uninformed_students.distillation import _teacher_folder, distil_teacher
 from andon.detectors.uninformed_students.networks import pad_for
 from andon.detectors.uninformed_students.receptive_field import error_and_variance, normalise
 from andon.detectors.uninformed_students.settings import UninformedStudentsConfig
@@ -301,6 +301,17 @@ def test_the_teacher_is_made_once_per_setting(tmp_path, monkeypatch):
         assert same(first, distil_teacher(33, settings, big, another_run))
     file.write_bytes(b"half a file")  # noticed, and made again
     assert same(distil_teacher(33, settings, big, trainer()), first)
+
+
+def test_a_teacher_of_other_pixels_is_another_one(tmp_path):
+    folders, big = [], extractor(config())
+    for name, value in (("a", 10), ("b", 200), ("c", 10)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (SIDE, SIDE), (value,) * 3).save(tmp_path / name / "0.bmp")  # all of one size
+        settings = config(teacher__folder=str(tmp_path / name))
+        found = penalty_records(settings.teacher.folder)
+        folders.append(_teacher_folder(33, settings, big, found, "32-true"))
+    assert folders[0] == folders[2] != folders[1]
 
 
 @pytest.mark.slow

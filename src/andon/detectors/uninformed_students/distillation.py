@@ -16,6 +16,7 @@ from andon.core.errors import ConfigError
 from andon.core.images import load_batch, resize
 from andon.core.paths import cache_dir
 from andon.core.records import Record
+from andon.datasets.dataset import content_key
 from andon.datasets.penalty_images import VERSION, penalty_records
 from andon.detectors.uninformed_students.networks import Patch, PatchNetwork
 from andon.detectors.uninformed_students.receptive_field import normalise, patch_network
@@ -122,7 +123,7 @@ def _teacher_folder(
     records: Sequence[Record],
     precision: str,
 ) -> Path:
-    """Folder of the teacher of these settings, extractor and images."""
+    """Folder of the teacher of these settings, extractor and contents of images."""
     version = VERSION if config.teacher.folder is None else 0
     parts = {
         "patch": patch,
@@ -130,7 +131,7 @@ def _teacher_folder(
         "descriptor": config.descriptor,
         "teacher": config.teacher.model_dump(mode="json", exclude={"folder"}),
         "extractor": extractor.fingerprint(),
-        "images": [version, *((record.image.name, record.image.stat().st_size) for record in records)],
+        "images": [version, *map(content_key, records)],
         "precision": precision,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
