@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from conftest import write_picture
 
-from andon.core.errors import DataError
+from andon.core.errors import ConfigError, DataError
 from andon.datasets import Dataset, open_dataset
 from andon.detectors._base import Analysis, Detector
 from andon.detectors._recipes import RecipeFile
@@ -158,6 +158,50 @@ def test_without_saturation_a_defect_saturates_at_its_own_area(detector: Detecto
     assert own.metrics["auspro_0.05@mean"].value <= 1
     assert "auspro_0.05@missing" not in own.metrics
     assert own.metrics["auspro_0.05"].n_pos == 5
+
+
+def test_a_data_set_brings_its_saturation(report: Report, detector: Detector, tray: Dataset) -> None:
+    whole = evaluate(detector, tray, latency=False)
+    assert whole.metrics["auspro_0.05@missing"].value == report.metrics["auspro_0.05@missing"].value
+    assert whole.metrics["auspro_0.05"].value == report.metrics["auspro_0.05"].value
+
+
+def test_generators_are_read_once(tray: Dataset) -> None:
+    once = Brightness().fit(iter(tray.train), (record for record in tray.validation))
+    assert once.calibration.source == "validation"
+    assert once.calibration == Brightness().fit(tray.train, tray.validation).calibration
+    assert len(evaluate(once, iter(tray.test), latency=False).cases) == len(tray.test)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["a.png"], "holds a str, which is no record: give records, such as data.train"),
+        ("folder", "is a str, no list of records"),
+        (Path("folder"), "Path, no list of records"),
+        (None, "is a NoneType, no list of records"),
+    ],
+    ids=str,
+)
+def test_what_is_no_record_gets_one_line(
+    detector: Detector, tray: Dataset, given: object, words: str
+) -> None:
+    for name, call in {
+        "train": lambda: Brightness().fit(given),  # type: ignore[arg-type]
+        "validation": lambda: Brightness().fit(tray.train, given),  # type: ignore[arg-type]
+        "test": lambda: evaluate(detector, given),  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(DataError, match=f"^{name} .*{words}"):
+            call()
+
+
+def test_wrong_arguments_get_one_line(detector: Detector, tray: Dataset) -> None:
+    with pytest.raises(
+        DataError, match=r"train is a whole data set: give one part of it, such as data\.train"
+    ):
+        Brightness().fit(tray)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown pixel_metrics 'exakt': choose auto, exact, histogram"):
+        evaluate(detector, tray, pixel_metrics="exakt")  # type: ignore[arg-type]
 
 
 def test_float_maps_are_the_tree_of_the_official_tools(report: Report, tmp_path: Path, monkeypatch) -> None:

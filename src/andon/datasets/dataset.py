@@ -131,6 +131,20 @@ class Dataset:
         return f"{self.category} ({self.layout}): {', '.join(parts)}"
 
 
+def records_of(given: object, what: str) -> tuple[Record, ...]:
+    """The records of an argument of the caller, which may be a generator. Raises `DataError` for anything else."""
+    advice = "give records, such as data.train of data = andon.open_dataset(FOLDER)"
+    if isinstance(given, Dataset):
+        raise DataError(f"{what} is a whole data set: give one part of it, such as data.train")
+    if isinstance(given, str | Record) or not isinstance(given, Iterable):
+        raise DataError(f"{what} is a {type(given).__name__}, no list of records: {advice}")
+    found = tuple(given)
+    for one in found:
+        if not isinstance(one, Record):
+            raise DataError(f"{what} holds a {type(one).__name__}, which is no record: {advice}")
+    return found
+
+
 def file_digest(path: Path) -> str:
     """sha256 (hex) of a file's content. Raises `DataError` when it cannot be read."""
     try:

@@ -197,9 +197,9 @@ class Detector(Predictor, nn.Module):
 
         `labelled` are anomalous images that are no longer in the test; `label_use` says what becomes of them. `test`
         may be given only with `selection: test`. `region`, or a file that holds one, says which pixels are inspected, from
-        now on; the others change no score. Raises `DataError` when there is nothing to learn from.
+        now on; the others change no score. Raises `DataError` when there is nothing to learn from, and for what is no record.
         """
-        check_fit(self, train, validation, test, labelled)
+        train, validation, test, labelled = check_fit(self, train, validation, test, labelled)
         if region is not None:
             area = region if isinstance(region, InspectionRegion) else read_region(region)
             area.check([*train, *validation, *test, *labelled])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
 from andon.core.text import plural
+from andon.datasets.dataset import records_of
 from andon.datasets.synthetic import synthetic_anomalies
 from andon.nn.sanity_checks import FEWEST_HELD_OUT, SanityCheck, fingerprints
 from andon.nn.training import Trainer
@@ -22,8 +23,10 @@ def check_fit(
     validation: Sequence[Record],
     test: Sequence[Record],
     labelled: Sequence[Record],
-) -> None:
-    """Raise `DataError` or `ConfigError` unless the detector can be fitted on these images."""
+) -> tuple[tuple[Record, ...], ...]:
+    """The four arguments as tuples. Raises `DataError` or `ConfigError` unless the detector can be fitted on these images."""
+    train, validation = records_of(train, "train"), records_of(validation, "validation")
+    test, labelled = records_of(test, "test"), records_of(labelled, "labelled")
     selection = detector.config.selection
     if not train:
         raise DataError("there are no training pictures: give at least one good picture")
@@ -40,6 +43,7 @@ def check_fit(
             f"selection={selection} needs held-out good pictures, and there are none: add pictures or use selection=budget"
         )
     _check_labelled(detector, validation, labelled)
+    return train, validation, test, labelled
 
 
 def _check_labelled(detector: Detector, validation: Sequence[Record], labelled: Sequence[Record]) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from andon.core.errors import DataError
+from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import read_size
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.region import inspected_pixels
-from andon.datasets.dataset import Dataset
+from andon.datasets.dataset import Dataset, records_of
 from andon.datasets.masks import Saturation, has_pixel_truth, load_ground_truth
 from andon.metrics import (
     Gate,
@@ -79,7 +79,7 @@ def evaluate(
     test: Sequence[Record] | Dataset,
     *,
     origin: Origin | None = None,
-    saturation: dict[int, Saturation] | None = None,
+    saturation: Mapping[int, Saturation] | None = None,
     gate: bool = False,
     skip_unreadable: bool = False,
     latency: bool = True,
@@ -92,16 +92,19 @@ def evaluate(
     Definitions: docs/reference/metrics.md. Metrics use raw scores and raw maps at the images' own size. `pixel_metrics`
     are `exact`, or from bins with an error bound (`histogram`) in memory that does not grow with the number of pixels;
     `auto` uses bins where the scores of all pixels would take more than `pixel_memory` gigabytes. AU-sPRO is computed
-    where the data annotates single defects: channels, or masks whose values `saturation` lists. With `gate` all metrics
-    are also given behind SPADE's gate (`andon.metrics.gate`), which needs a second, exact ranking of all pixels.
+    where the data annotates single defects: channels, or masks whose values `saturation` lists (by default that of a
+    `Dataset`). With `gate` all metrics are also given behind SPADE's gate (`andon.metrics.gate`), which needs a second, exact
+    ranking of all pixels.
 
-    Raises `DataError` without labelled images, and for an unreadable image unless `skip_unreadable`, which leaves it out
-    and names it in the report. Images with the verdict `ERROR` are counted apart and are in no metric.
+    Raises `DataError` without labelled images, for what is no record, and for an unreadable image unless `skip_unreadable`,
+    which leaves it out and names it in the report. Images with the verdict `ERROR` are counted apart and are in no metric.
     """
     from andon.exporting.latency import describe_machine, predict_latency
     from andon.nn.backbones import count_parameters, multiply_adds
 
     origin, calibration = origin or Origin(), detector.fitted()
+    if saturation is None and isinstance(test, Dataset):
+        saturation = test.saturation or None
     records = [record for record in _records(test) if record.label is not None]
     start = time.perf_counter()
     behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
@@ -169,6 +172,8 @@ def pixel_scores(
     records: Sequence[Record], mode: PixelMetrics, memory: float, threshold: float
 ) -> PixelRanking | PixelHistogram:
     """An empty collector of maps: exact, or bins if `mode` says so or all pixels need more than `memory` gigabytes."""
+    if mode not in get_args(PixelMetrics):
+        raise ConfigError(f"unknown pixel_metrics {mode!r}: choose {', '.join(get_args(PixelMetrics))}")
     if mode == "exact":
         return PixelRanking()
     if mode == "auto":
@@ -208,7 +213,7 @@ class _Scored:
 def _score(
     detector: Detector,
     records: Sequence[Record],
-    saturation: dict[int, Saturation] | None,
+    saturation: Mapping[int, Saturation] | None,
     ranking: PixelRanking | PixelHistogram,
     gate: Gate | None,
     skip_unreadable: bool,
@@ -303,7 +308,7 @@ def _alternatives(found: _Scored) -> dict[str, Metric]:
 
 
 def _records(test: Sequence[Record] | Dataset) -> Sequence[Record]:
-    return test.test if isinstance(test, Dataset) else test
+    return test.test if isinstance(test, Dataset) else records_of(test, "test")
 
 
 def _good(test: Sequence[Record] | Dataset) -> tuple[Record, ...]:
