@@ -10,5 +10,5 @@ LARGEST_SEED = 2**63 - 1
 
 def check_seed(seed: object) -> None:
     """Raise `ConfigError` for what is no seed."""
-    if not isinstance(seed, Integral) or not 0 <= seed <= LARGEST_SEED:
+    if not isinstance(seed, Integral) or not 0 <= int(seed) <= LARGEST_SEED:
         raise ConfigError(f"seed is {seed!r}, must be a whole number from 0 to {LARGEST_SEED}")
