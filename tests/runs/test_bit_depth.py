@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from tiny import TINY
 
 from andon.api import create
 from andon.core.appearance import RangeWarning
-from andon.core.errors import DataError
+from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
 from andon.detectors._saving import load_detector
+from andon.exporting.packed import open_pack, pack, read_pack
 from andon.nn.feature_cache import _area_key
 from andon.nn.training import Trainer
+from andon.runs.kept import kept_model
+from andon.runs.loading import open_predictor
 
 BITS = 12
 
@@ -70,6 +74,34 @@ def test_saved_and_applied_everywhere(folder, detector, tmp_path):
     assert record.bit_depth == BITS
     assert _area_key(record) == "-bits12"
     assert _area_key(Record(path, "2")) == ""
+
+
+def test_no_network_answers_for_it(folder, detector, tmp_path):
+    """Pack and run answer by PyTorch, whether the pictures of the run can still be found or not."""
+    run, packed = tmp_path / "run", tmp_path / "part.andon"
+    detector.save(run / "detector")
+    (run / "recipe.yaml").write_text("name: padim/starter")
+    paths = [
+        *sorted((folder / "good").glob("*.png")),
+        *(write_picture(tmp_path / f"{k}.png", twelve_bits(50 + k)) for k in range(4)),
+    ]
+    good = [Record(path, path.stem, label=0) for path in paths]
+    manifest = pack(run, packed, good, recipe={"name": "padim/starter", "data": {}})
+    assert "more than 8 bits, which a network file rounds to 8" in manifest["network"]
+    with pytest.raises(ConfigError, match="more than 8 bits"):
+        kept_model(run)
+    with pytest.raises(ConfigError, match=r"not executed by onnx, .* --runtime torch executes it"):
+        open_predictor(run, "onnx")
+    found = read_pack(packed)
+    check = found.checks()[0]
+    np.testing.assert_allclose(found.image(check)[:, :, 0], twelve_bits(0) / 4095, atol=1e-5)
+    assert check.raw_score == pytest.approx(detector.predict(paths[0]).raw_score, abs=1e-4)
+    earlier = replace(found, members={**found.members, "model.onnx": b"rounds to 8 bits"})
+    for predictor in (open_pack(packed, "auto"), earlier.open("auto"), open_predictor(run, "auto").predictor):
+        assert predictor.runtime.startswith("torch")
+        assert predictor.predict(paths[-1]).raw_score == detector.predict(paths[-1]).raw_score
+    with pytest.raises(DataError, match=r"no network for other runtimes \(it learned .*: use torch"):
+        earlier.open("onnx")
 
 
 def test_other_depths_are_noted_or_refused(folder, detector, tmp_path):

@@ -191,10 +191,16 @@ def test_what_cannot_be_exported_is_tried_once(own_run, monkeypatch):
 
 
 def test_pictures_of_more_than_8_bits_are_left_to_torch(own_run):
-    deep = np.full((16, 16, 3), 1000 / 65535, np.float32)
+    deep, detector = np.full((16, 16, 3), 1000 / 65535, np.float32), load_detector(own_run)
+    fitted = detector.fitted()
+    detector.calibration = replace(fitted, seen=None)  # as of runs that do not know it: the pictures tell
     with pytest.raises(ConfigError, match="more than 8 bits"):
-        kept.keep(own_run, load_detector(own_run), [deep])
-    kept._check_bits([np.arange(256, dtype=np.float32)[:, None, None] / np.float32(255)])
+        kept.keep(own_run, detector, [deep])
+    kept._check_bits(detector.fitted(), [np.arange(256, dtype=np.float32)[:, None, None] / np.float32(255)])
+    kept._check_bits(fitted, [deep])
+    detector.calibration = replace(fitted, seen=replace(fitted.seen, bits=(16,), largest=4000))
+    with pytest.raises(ConfigError, match="learned from pictures of more than 8 bits"):
+        kept.keep(own_run, detector)
 
 
 def test_ctrl_c_leaves_nothing_that_is_used(own_run, monkeypatch):

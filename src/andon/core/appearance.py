@@ -184,6 +184,11 @@ class TrainingImages:
     brightest: float = 1.0
     """Largest value of all measured images, in [0, 1]."""
 
+    @property
+    def deep(self) -> bool:
+        """Whether values have more than 8 bits."""
+        return self.largest is not None or any(bits > 8 for bits in self.bits)
+
     @classmethod
     def of(cls, found: Sequence[Appearance]) -> TrainingImages:
         """The ranges of at least one image."""

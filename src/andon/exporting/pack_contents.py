@@ -6,20 +6,29 @@ A file whose hashes are right may still hold what `andon pack` never writes. Eac
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
 from andon.core.errors import DataError
-from andon.core.files import from_json
+from andon.core.files import from_json, write_bytes
+from andon.core.image_files import decode, max_pixels, save_exactly
+from andon.core.images import as_uint8
+from andon.core.tiling import Pixels
 
 FORMAT = 1
 MEMBERS = re.compile(
-    r"manifest\.json|recipe\.yaml|checks\.json|tests\.json|model\.onnx|detector/(detector\.json|state\.safetensors|thresholds\.json)|checks/\d{3}\.png"
+    r"manifest\.json|recipe\.yaml|checks\.json|tests\.json|model\.onnx|detector/(detector\.json|state\.safetensors|thresholds\.json)|checks/\d{3}\.(png|tif)"
 )
 """What a packed file may hold, and nothing else."""
 NEEDED = ("recipe.yaml", "checks.json", "detector/detector.json", "detector/state.safetensors")
@@ -79,7 +88,7 @@ def check_members(path: Path, entries: Sequence[zipfile.ZipInfo], length: int) -
 
 def _largest(name: str) -> int:
     """Bytes that a member may have."""
-    if name.endswith(".png"):
+    if name.startswith("checks/"):
         return IMAGE_BYTES
     return STATE_BYTES if name.endswith((".onnx", ".safetensors")) else TEXT_BYTES
 
@@ -128,6 +137,40 @@ def read_checks(path: Path, members: Mapping[str, bytes]) -> list[Check]:
     if absent:
         raise DataError(f"{path} lacks {absent[0]}: bring back the original, or pack the run again")
     return checks
+
+
+def image_member(stem: str, pixels: npt.NDArray[np.float32], *, exact: bool) -> tuple[str, bytes]:
+    """Name and content of a check image (H, W, 3) in [0, 1]: PNG of 8 bits, or with `exact` TIFF of 16 where it has more."""
+    if exact:
+        with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
+            made = save_exactly(Path(scratch) / "check", pixels)
+            return f"{stem}{made.suffix}", made.read_bytes()
+    stream = io.BytesIO()
+    Image.fromarray(as_uint8(pixels)).save(stream, format="PNG")
+    return f"{stem}.png", stream.getvalue()
+
+
+def read_image_member(path: Path, name: str, content: bytes) -> Pixels:
+    """(H, W, 3) of a check image. Raises `DataError` where it is no RGB PNG or 16-bit TIFF below the limit of pixels."""
+    try:
+        if name.endswith(".tif"):
+            return _sixteen_bits(content)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
+            if opened.mode != "RGB" or opened.width * opened.height > max_pixels():
+                raise ValueError(f"{opened.mode}, {opened.width} x {opened.height}")
+            return np.asarray(opened)
+    except (OSError, SyntaxError, ValueError, DataError) as error:  # SyntaxError: Pillow, for broken PNG
+        raise wrong_content(path, name) from error
+
+
+def _sixteen_bits(content: bytes) -> Pixels:
+    with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
+        file = Path(scratch) / "check.tif"
+        write_bytes(file, content)
+        decoded = decode(file)
+    if decoded.mode != "RGB;16":
+        raise ValueError(decoded.mode)
+    return np.asarray(decoded.pixels, np.float32)
 
 
 def read_tests(path: Path, members: Mapping[str, bytes]) -> dict[str, tuple[bool, float]]:

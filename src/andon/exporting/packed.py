@@ -8,7 +8,7 @@ PART.andon is a zip archive (no pickle) whose last 64 bytes are the hash of all 
     model.onnx           the same network for other runtimes, where it can be exported
     tests.json           truth and raw score of each image of the last evaluation, where there was one
     checks.json          expected raw score and verdict of the check images
-    checks/000.png ...   the check images, as decoded
+    checks/000.png ...   the check images, as decoded; .tif where they have more than 8 bits
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from andon.core.errors import AndonError, ConfigError, DataError
-from andon.core.files import write_bytes
-from andon.core.image_files import max_pixels
-from andon.core.images import as_uint8, read_image
+from andon.core.files import from_json, write_bytes
+from andon.core.images import read_image
 from andon.core.records import Record
+from andon.core.tiling import Pixels
 from andon.core.version import VERSION
 from andon.detectors._saving import read_description
 from andon.exporting.pack_contents import (
@@ -43,7 +42,9 @@ from andon.exporting.pack_contents import (
     check_length,
     check_members,
     checked_manifest,
+    image_member,
     read_checks,
+    read_image_member,
     read_tests,
     wrong_content,
 )
@@ -101,6 +102,7 @@ def pack(
     from andon.detectors._saving import load_detector
 
     detector = load_detector(run)
+    exact = bool(detector.fitted().too_deep) or detector.fitted().seen is None
     chosen = _chosen(good, others)
     members: dict[str, bytes] = {
         "recipe.yaml": (run / "recipe.yaml").read_bytes(),
@@ -112,8 +114,10 @@ def pack(
     }
     checks, images = [], []
     for k, record in enumerate(chosen):
-        pixels = as_uint8(read_image(detector.as_learned(record)))
-        found, name = next(detector.judged([pixels], ahead=0)), f"checks/{k:03d}.png"
+        read = read_image(detector.as_learned(record))
+        name, content = image_member(f"checks/{k:03d}", read, exact=exact)
+        pixels = read_image_member(path, name, content)
+        found = next(detector.judged([pixels], ahead=0))
         if found.error:
             raise DataError(f"{record.image}: {found.error}: a check picture needs a score, leave it out")
         checks.append(
@@ -124,7 +128,7 @@ def pack(
                 "origin": record.id,
             }
         )
-        members[name] = _png(pixels)
+        members[name] = content
         images.append(pixels)
     members["checks.json"] = _json(checks)
     if tests:
@@ -159,14 +163,19 @@ def _spread(records: Sequence[Record], count: int) -> list[Record]:
     ]
 
 
-def _network(detector: Detector, images: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes | None, str]:
+def _network(detector: Detector, images: Sequence[Pixels]) -> tuple[bytes | None, str]:
     """The detector as ONNX file, or why there is none."""
     from andon.exporting.network import export
 
+    if detector.fitted().too_deep:
+        return None, detector.fitted().too_deep
+    eight = [pixels for pixels in images if pixels.dtype == np.uint8]
+    if len(eight) < len(images):
+        return None, "the pictures have more than 8 bits, which a network file rounds to 8"
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:
         path = Path(scratch) / "model.onnx"
         try:
-            export(detector, path, images=images)
+            export(detector, path, images=eight)
         except AndonError as error:
             return None, str(error)
         return path.read_bytes(), ""
@@ -189,12 +198,6 @@ def _manifest(
             for name, content in sorted(members.items())
         },
     }
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    return stream.getvalue()
 
 
 def _json(values: Any) -> bytes:
@@ -232,15 +235,9 @@ class Packed:
         """Truth and raw score of the images of the last evaluation; empty where the file holds none. Raises `DataError`."""
         return read_tests(self.path, self.members)
 
-    def image(self, check: Check) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) pixels of a check image. Raises `DataError` where it is no RGB PNG below the limit of pixels."""
-        try:
-            with Image.open(io.BytesIO(self.members[check.file]), formats=("PNG",)) as opened:
-                if opened.mode != "RGB" or opened.width * opened.height > max_pixels():
-                    raise ValueError(f"{opened.mode}, {opened.width} x {opened.height}")
-                return np.asarray(opened)
-        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow, for broken PNG
-            raise wrong_content(self.path, check.file) from error
+    def image(self, check: Check) -> Pixels:
+        """(H, W, 3) pixels of a check image. Raises `DataError` where it is not what `pack` writes."""
+        return read_image_member(self.path, check.file, self.members[check.file])
 
     def open(self, runtime: str | None = None, *, threads: int | None = None) -> Detector | Model:
         """The detector (torch), or its network (onnx, openvino, auto: one of them that is installed, torch where there is none).
@@ -248,7 +245,8 @@ class Packed:
         By default torch where it is installed. Raises `ConfigError` for a runtime that is not here, `DataError` where the file
         holds no network.
         """
-        chosen = self._automatic() if runtime == "auto" else runtime
+        no_network = self._no_network()
+        chosen = self._automatic(no_network) if runtime == "auto" else runtime
         chosen = chosen or ("torch" if find_spec("torch") is not None else "onnx")
         if chosen not in RUNTIMES:
             raise ConfigError(f"runtime {chosen!r} is unknown: choose one of {', '.join(RUNTIMES)}")
@@ -256,14 +254,29 @@ class Packed:
             try:
                 if chosen == "torch":
                     return self._torch(Path(scratch), threads)
+                if no_network:
+                    raise DataError(
+                        f"{self.path} holds no network for other runtimes ({no_network}): use torch"
+                    )
                 return self._network(Path(scratch), chosen, threads)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise wrong_content(self.path, "detector/detector.json") from error
 
-    def _automatic(self) -> str | None:
+    def _no_network(self) -> str:
+        """Why other runtimes do not answer as PyTorch does; empty where they do."""
+        if "model.onnx" not in self.members:
+            return str(self.manifest["network"])
+        try:
+            described = from_json(self.members["detector/detector.json"])
+            return Calibration.from_json(described["calibration"]).too_deep
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise wrong_content(self.path, "detector/detector.json") from error
+
+    @staticmethod
+    def _automatic(no_network: str) -> str | None:
         """The runtime that opens the file without PyTorch; None where there is none."""
         here = [name for name, package in PACKAGES.items() if find_spec(package) is not None]
-        return here[0] if here and "model.onnx" in self.members else None
+        return here[0] if here and not no_network else None
 
     def _torch(self, scratch: Path, threads: int | None) -> Detector:
         if find_spec("torch") is None:
@@ -283,10 +296,6 @@ class Packed:
                 write_bytes(scratch / name.removeprefix("detector/"), content)
 
     def _network(self, scratch: Path, runtime: str, threads: int | None) -> Model:
-        if "model.onnx" not in self.members:
-            raise DataError(
-                f"{self.path} holds no network for other runtimes ({self.manifest['network']}): use torch"
-            )
         known_runtime(runtime)
         write_bytes(scratch / "model.onnx", self.members["model.onnx"])
         found = open_session(scratch / "model.onnx", runtime, threads=threads)

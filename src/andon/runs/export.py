@@ -57,6 +57,8 @@ def export_run(
         notes.append(f"compared on synthetic pictures alone ({error})")
     else:
         images = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
+    if too_deep := detector.fitted().too_deep:
+        notes.append(f"scores and verdicts of this file are not those of the run, since {too_deep}")
     if int8_limit is None:
         found = export(detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", images=images)
         return summary(found) | {"notes": notes}

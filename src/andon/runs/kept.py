@@ -80,6 +80,10 @@ def kept_model(run: Path, runtime: str = "auto", *, threads: int | None = None) 
     `auto` is the fastest of the runtimes that answer as PyTorch does. Raises `ConfigError` where the detector has no network or
     this runtime does not answer so.
     """
+    folder = detector_folder(run)
+    fitted = Calibration.from_json(read_description(folder)["calibration"])
+    if fitted.too_deep:
+        raise ConfigError(fitted.too_deep)
     kept = read_kept(run)
     proof = None if kept is None else kept.proofs.get(this_machine())
     if kept is not None and kept.refused:
@@ -89,9 +93,7 @@ def kept_model(run: Path, runtime: str = "auto", *, threads: int | None = None) 
     content = _content(run)
     if content is None or hashlib.sha256(content).hexdigest() != kept.sha256:
         return None
-    folder = detector_folder(run)
     opened = open_session(run / NETWORK, _chosen(proof, runtime), threads=threads)
-    fitted = Calibration.from_json(read_description(folder)["calibration"])
     calibration = with_changes(fitted, read_changes(folder)).to_json()
     return Model(opened.session, opened.description | {"calibration": calibration}, str(run / NETWORK))
 
@@ -122,7 +124,7 @@ def keep(
     """Export the detector of a run into its folder, where that was not done, and measure the runtimes of this machine.
 
     They are compared with the detector on `images` (H, W, 3) in [0, 1] and on images of noise. Raises what `check_possible`
-    raises, `ConfigError` for a detector that cannot be exported and for images of more than 8 bits. `step` is called with what
+    raises, `ConfigError` for a detector that cannot be exported or learned from more than 8 bits. `step` is called with what
     follows the export.
     """
     check_possible(run)
@@ -130,7 +132,7 @@ def keep(
     kept, content = read_kept(run), _content(run)
     if kept is None or content is None or hashlib.sha256(content).hexdigest() != kept.sha256:
         try:
-            _check_bits(images)
+            _check_bits(detector.fitted(), images)
             _export(detector, path)
         except ConfigError as error:
             path.unlink(missing_ok=True)
@@ -154,9 +156,11 @@ def _export(detector: Detector, path: Path) -> None:
         raise ConfigError(f"PyTorch cannot export this {detector.name} ({type(error).__name__})") from error
 
 
-def _check_bits(images: Sequence[npt.NDArray[np.float32]]) -> None:
-    """Raise `ConfigError` where an image has more than 8 bits."""
-    for pixels in images:
+def _check_bits(fitted: Calibration, images: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Raise `ConfigError` where the detector learned from more than 8 bits; `images` tell where it does not know."""
+    if fitted.too_deep:
+        raise ConfigError(fitted.too_deep)
+    for pixels in images if fitted.seen is None else ():
         if np.abs(pixels * 255 - np.round(pixels * 255)).max() > BITS_ROUNDING:
             raise ConfigError("the pictures have more than 8 bits, which a network file rounds to 8")
 

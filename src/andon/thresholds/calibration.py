@@ -64,6 +64,13 @@ class Calibration:
         """Bits that the values of files with more than 8 bits use."""
         return 16 if self.seen is None else self.seen.bit_depth
 
+    @property
+    def too_deep(self) -> str:
+        """Why a network file, which takes 8 bits, answers otherwise than the detector; empty where it does not."""
+        if self.seen is None or not self.seen.deep:
+            return ""
+        return "it learned from pictures of more than 8 bits, which a network file rounds to 8"
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `detector.json`."""
         area = {} if self.region is None else {"inspected": self.region.to_json()}
