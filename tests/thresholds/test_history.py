@@ -129,6 +129,44 @@ def test_every_change_is_kept_and_can_be_undone(own_run, more):
         load_detector(own_run)
 
 
+@pytest.mark.parametrize("name", ["image", "pixel", "look"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "null", '"1e9"', "true", "1" + "0" * 400])
+def test_thresholds_that_are_no_finite_numbers_are_refused(own_run, name, value, dataset_folder, cli):
+    fitted = load_detector(own_run).fitted()
+    history.change(own_run / "detector", replace(fitted, look=fitted.image), reason="x", rule="x")
+    file = own_run / "detector/thresholds.json"
+    saved = json.loads(file.read_text())
+    saved["changes"][-1][name]["value"] = "here"
+    file.write_text(json.dumps(saved).replace('"here"', value))
+    with pytest.raises(DataError, match=rf"the {name} threshold is .*, not a finite number.*bring back"):
+        history.read_changes(own_run / "detector")
+    if (name, value) == ("image", "NaN"):
+        picture = dataset_folder / "test/stain/000.png"
+        for runtime in ("auto", "torch"):
+            said = cli("predict", own_run, picture, "--runtime", runtime).complaint()
+            assert "the image threshold is nan, not a finite number" in said
+
+
+@pytest.mark.parametrize("name", ["image", "pixel"])
+def test_a_missing_threshold_is_refused(own_run, name):
+    history.change(own_run / "detector", load_detector(own_run).fitted(), reason="x", rule="x")
+    file = own_run / "detector/thresholds.json"
+    saved = json.loads(file.read_text())
+    saved["changes"][-1][name] = None
+    file.write_text(json.dumps(saved))
+    with pytest.raises(DataError, match=f"the {name} threshold is None"):
+        history.read_changes(own_run / "detector")
+
+
+@pytest.mark.parametrize("name", ["image", "pixel", "look"])
+def test_a_threshold_that_is_nan_passes_nothing(own_run, name):
+    fitted = load_detector(own_run).fitted()
+    broken = replace(fitted, **{name: replace(fitted.image, value=float("nan"))})
+    found = broken.judge(np.zeros((8, 8), np.float32), -100.0)
+    assert (found.verdict, found.is_anomalous) == ("ERROR", True)
+    assert f"the {name} threshold is nan" in found.error
+
+
 def test_thresholds_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):
     from andon.exporting import packed as packing
     from andon.runs.export import pack_run

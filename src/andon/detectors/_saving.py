@@ -88,6 +88,11 @@ def load_detector(folder: str | Path) -> Detector:
     return detector.eval()
 
 
+def read_calibration(folder: Path) -> Calibration:
+    """The current thresholds of a saved detector, without PyTorch. Raises what `read_description` and `read_changes` raise."""
+    return with_changes(Calibration.from_json(read_description(folder)["calibration"]), read_changes(folder))
+
+
 def detector_folder(path: str | Path) -> Path:
     """Where the detector of a run folder lies; `path` itself where it is one already."""
     inside = Path(path) / "detector"

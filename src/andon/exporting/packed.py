@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import from_json, write_bytes
@@ -33,7 +32,7 @@ from andon.core.images import read_image
 from andon.core.records import Record
 from andon.core.tiling import Pixels
 from andon.core.version import VERSION
-from andon.detectors._saving import read_description
+from andon.detectors._saving import read_calibration
 from andon.exporting.pack_contents import (
     FEWEST_CHECKS,
     FORMAT,
@@ -52,7 +51,7 @@ from andon.runtime import Model
 from andon.runtime.sessions import PACKAGES, known_runtime, open_session
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.evidence import Labelled
-from andon.thresholds.history import FILE, read_changes, with_changes
+from andon.thresholds.history import FILE
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -300,8 +299,7 @@ class Packed:
         write_bytes(scratch / "model.onnx", self.members["model.onnx"])
         found = open_session(scratch / "model.onnx", runtime, threads=threads)
         self._unpack_detector(scratch)
-        fitted = Calibration.from_json(read_description(scratch)["calibration"])
-        now = with_changes(fitted, read_changes(scratch)).to_json()
+        now = read_calibration(scratch).to_json()
         return Model(found.session, found.description | {"calibration": now}, str(self.path))
 
     def prove(self, predictor: Detector | Model) -> Proof:

@@ -270,7 +270,7 @@ def _case(
         record=record,
         raw_score=raw,
         score=float(calibration.score_display(raw)),
-        is_anomalous=raw >= calibration.image.value,
+        is_anomalous=not raw < calibration.image.value,
         raw_map=found.cells,
         size=found.size,
         has_mask=has_mask,

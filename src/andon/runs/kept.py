@@ -29,13 +29,12 @@ from andon.core.errors import AndonError, ConfigError, DataError, OutputError
 from andon.core.files import from_json, write_json
 from andon.core.images import as_uint8
 from andon.core.version import VERSION
-from andon.detectors._saving import detector_folder, read_description
+from andon.detectors._saving import detector_folder, read_calibration
 from andon.exporting.installed import check_installed
 from andon.exporting.latency import processor
 from andon.runtime import Model
 from andon.runtime.sessions import PACKAGES, open_session
 from andon.thresholds.calibration import Calibration
-from andon.thresholds.history import read_changes, with_changes
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -80,8 +79,7 @@ def kept_model(run: Path, runtime: str = "auto", *, threads: int | None = None) 
     `auto` is the fastest of the runtimes that answer as PyTorch does. Raises `ConfigError` where the detector has no network or
     this runtime does not answer so.
     """
-    folder = detector_folder(run)
-    fitted = Calibration.from_json(read_description(folder)["calibration"])
+    fitted = read_calibration(detector_folder(run))
     if fitted.too_deep:
         raise ConfigError(fitted.too_deep)
     kept = read_kept(run)
@@ -94,8 +92,7 @@ def kept_model(run: Path, runtime: str = "auto", *, threads: int | None = None) 
     if content is None or hashlib.sha256(content).hexdigest() != kept.sha256:
         return None
     opened = open_session(run / NETWORK, _chosen(proof, runtime), threads=threads)
-    calibration = with_changes(fitted, read_changes(folder)).to_json()
-    return Model(opened.session, opened.description | {"calibration": calibration}, str(run / NETWORK))
+    return Model(opened.session, opened.description | {"calibration": fitted.to_json()}, str(run / NETWORK))
 
 
 def _chosen(proof: Proof, runtime: str) -> str:

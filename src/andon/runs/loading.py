@@ -113,12 +113,10 @@ def _detector(path: Path, threads: int | None) -> Detector:
 
 def _open_run(run: Path, runtime: str, threads: int | None, progress: Progress | None) -> Answering:
     """A run executed by its kept network, which is made if needed; with `auto` by torch where that is not possible."""
-    from andon.detectors._saving import detector_folder, read_description
+    from andon.detectors._saving import detector_folder, read_calibration
     from andon.runs.kept import check_possible, keep, kept_model
 
-    read_description(
-        detector_folder(run)
-    )  # raises for no detector, or a changed one, before PyTorch is imported
+    read_calibration(detector_folder(run))  # raises for none, or a changed one, before PyTorch is imported
     detector: Detector | None = None
     try:
         model = kept_model(run, runtime, threads=threads)

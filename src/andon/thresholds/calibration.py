@@ -26,6 +26,8 @@ from andon.thresholds.rules import Threshold, conformal, from_labelled, labelled
 CELLS = 2**16
 """Map values of an image that the displayed scale is computed from; maps with more are thinned evenly."""
 
+LARGEST = float(np.finfo(np.float64).max)
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -82,7 +84,8 @@ class Calibration:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
         """Inverse of `to_json`. Raises `DataError` for thresholds that are no finite numbers."""
-        _check_finite(data)
+        if said := unusable_threshold(data):
+            raise DataError(f"{said}: bring back the original file or fit again")
         return cls(
             image=Threshold.from_json(data["image"]),
             pixel=Threshold.from_json(data["pixel"]),
@@ -96,7 +99,7 @@ class Calibration:
             folds=data.get("folds", 0),
             sessions=tuple(data.get("sessions", ())),
             within=tuple(data.get("within", ())),
-            look=Threshold.from_json(data["look"]) if data.get("look") else None,
+            look=None if data.get("look") is None else Threshold.from_json(data["look"]),
             region=InspectionRegion.from_json(data["inspected"]) if data.get("inspected") else None,
             seen=TrainingImages.from_json(data["seen"]) if data.get("seen") else None,
         )
@@ -128,14 +131,14 @@ class Calibration:
     ) -> Prediction:
         """Apply the thresholds to a raw map (H, W) and a raw score.
 
-        The verdict is `ERROR` where the score, or the map where it is inspected, holds a value that is NaN or infinite.
-        `error` is a reason known before.
+        The verdict is `ERROR` where the score, a threshold, or the map where it is inspected, holds a value that is NaN or
+        infinite. `error` is a reason known before.
         """
         raw_map = self.quieted(raw_map)
-        error = error or not_finite(raw_map, raw_score)
+        error = error or not_finite(raw_map, raw_score) or self._unusable()
         return Prediction(
             score=float(self.score_display(raw_score)),
-            is_anomalous=bool(error) or raw_score >= self.image.value,
+            is_anomalous=bool(error) or not raw_score < self.image.value,
             needs_look=not error
             and self.look is not None
             and self.look.value <= raw_score < self.image.value,
@@ -145,6 +148,12 @@ class Calibration:
             raw_map=raw_map,
             record=record,
             error=error,
+        )
+
+    def _unusable(self) -> str:
+        named = (("image", self.image), ("pixel", self.pixel), ("look", self.look))
+        return unusable_threshold(
+            {name: threshold and {"value": threshold.value} for name, threshold in named}
         )
 
 
@@ -158,13 +167,16 @@ def not_finite(raw_map: npt.NDArray[np.float32], raw_score: float) -> str:
     )
 
 
-def _check_finite(data: Mapping[str, Any]) -> None:
+def unusable_threshold(data: Mapping[str, Any]) -> str:
+    """Which threshold is no finite real number; empty where all are. Only `look` may be missing, or None."""
     for name in ("image", "pixel", "look"):
-        value = data[name]["value"] if data.get(name) else 0.0
-        if not isinstance(value, int | float) or not np.isfinite(value):
-            raise DataError(
-                f"the {name} threshold is {value}, not a finite number: bring back the original file or fit again"
-            )
+        if name == "look" and data.get(name) is None:
+            continue
+        value = None if data[name] is None else data[name]["value"]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) <= LARGEST:
+            return f"the {name} threshold is {value}, not a finite number"
+    return ""
 
 
 class RawScores(Protocol):

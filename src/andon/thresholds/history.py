@@ -15,7 +15,7 @@ from typing import Any
 
 from andon.core.errors import DataError
 from andon.core.files import from_json, write_json
-from andon.thresholds.calibration import Calibration
+from andon.thresholds.calibration import Calibration, unusable_threshold
 from andon.thresholds.rules import Threshold
 
 FILE = "thresholds.json"
@@ -43,7 +43,9 @@ class Change:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Change:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`. Raises `ValueError` for thresholds that are no finite numbers."""
+        if said := unusable_threshold(data):
+            raise ValueError(said)
         thresholds = {
             name: None if data[name] is None else Threshold.from_json(data[name])
             for name in ("image", "pixel", "look")
