@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +93,25 @@ def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder
     assert not (own_run / "detector/thresholds.json").exists()
 
 
+def test_copies_count_once(own_run, more, dataset_folder, tmp_path, cli):
+    """The rate that they are to support asks for independent pictures."""
+    copies = shutil.copytree(more, tmp_path / "copies")
+    known = shutil.copy(dataset_folder / "train/good/000.png", tmp_path / "known.png")
+    with pytest.warns(
+        thresholds.LeftOutWarning,
+        match=r"of 121 pictures 1 that the run knows and 80 that are copies of others are left out",
+    ):
+        _, count = thresholds.by_rate(own_run, 0.05, good=[more, more, copies, known], reason="x")
+    assert count == len(load_detector(own_run).fitted().scores) + 40
+    (own_run / "detector/thresholds.json").unlink()
+    given = ["--good", more] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        refused = cli("threshold", own_run, "--false-reject-rate", "0.01", *given, "--reason", "x")
+    assert "80 that are copies of others are left out" in refused.err
+    assert "1 % was asked for, that takes 99" in refused.complaint()
+
+
 def test_data_without_labelled_test_pictures_is_named(own_run, more):
     """Not: the run has learned from them."""
     with pytest.raises(DataError, match=r"more has no labelled test pictures: give a data set"):
@@ -165,6 +186,26 @@ def test_a_threshold_that_is_nan_passes_nothing(own_run, name):
     found = broken.judge(np.zeros((8, 8), np.float32), -100.0)
     assert (found.verdict, found.is_anomalous) == ("ERROR", True)
     assert f"the {name} threshold is nan" in found.error
+
+
+def test_a_detector_that_is_saved_keeps_its_own_thresholds_alone(own_run, monkeypatch):
+    folder = own_run / "detector"
+    fitted = load_detector(folder).fitted()
+    history.change(folder, replace(fitted, image=replace(fitted.image, value=999.0)), reason="x", rule="x")
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    loaded = load_detector(folder)
+    loaded.save(folder)  # the same one: history and thresholds as fitted stay
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    loaded.calibration = replace(loaded.fitted(), image=replace(fitted.image, value=3.0))
+    with monkeypatch.context() as patch:
+        patch.setattr("andon.detectors._saving.write_bytes", None)
+        with pytest.raises(TypeError):
+            loaded.save(folder)  # killed before anything new is written
+        with pytest.raises(DataError, match="holds no detector"):
+            load_detector(folder)
+    loaded.save(folder)
+    assert not (folder / "thresholds.json").exists()
+    assert load_detector(folder).fitted().image.value == 3.0
 
 
 def test_thresholds_travel_with_the_packed_detector(own_run, more, tmp_path, monkeypatch):

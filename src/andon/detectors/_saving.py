@@ -14,6 +14,7 @@ from andon.core.errors import DataError
 from andon.core.files import from_json, write_bytes, write_json
 from andon.core.mistaken import how_to_make
 from andon.thresholds.calibration import Calibration
+from andon.thresholds.history import FILE as CHANGES
 from andon.thresholds.history import read_changes, with_changes
 
 if TYPE_CHECKING:
@@ -24,14 +25,16 @@ FORMAT = 2
 
 
 def save_detector(detector: Detector, folder: Path) -> None:
-    """Write a fitted detector into `folder`. Raises `NotFittedError` before `fit`."""
+    """Write a fitted detector into `folder`. Raises `NotFittedError` before `fit`.
+
+    The history of thresholds in `folder` stays where it is that of this detector, and goes where it is that of another one.
+    """
     from safetensors.torch import save
 
     found = detector.fitted()
     content = save(
         {key: value.detach().cpu().contiguous().clone() for key, value in detector.state_dict().items()}
     )
-    write_bytes(folder / "state.safetensors", content)
     description = {
         "format": FORMAT,
         "detector": detector.name,
@@ -41,8 +44,26 @@ def save_detector(detector: Detector, folder: Path) -> None:
         "input_size": list(detector.input_size),
         "state_sha256": hashlib.sha256(content).hexdigest(),
     }
+    if (folder / CHANGES).exists():
+        if _holds(folder, description):
+            return
+        # Without detector.json the folder is refused: no thresholds are ever in force for another detector.
+        (folder / "detector.json").unlink(missing_ok=True)
+        (folder / CHANGES).unlink()
+    write_bytes(folder / "state.safetensors", content)
     checksum = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     write_json(folder / "detector.json", description | {"sha256": checksum})
+
+
+def _holds(folder: Path, description: dict[str, Any]) -> bool:
+    """Whether this detector is saved in `folder`, with its current thresholds."""
+    try:
+        content = (folder / "state.safetensors").read_bytes()
+        saved = read_description(folder) | {"calibration": read_calibration(folder).to_json()}
+    except (DataError, OSError):
+        return False
+    same_state = hashlib.sha256(content).hexdigest() == description["state_sha256"]
+    return same_state and json.dumps(saved, sort_keys=True) == json.dumps(description, sort_keys=True)
 
 
 def load_detector(folder: str | Path) -> Detector:

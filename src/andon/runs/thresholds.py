@@ -14,6 +14,7 @@ from andon.core.config import SMALLEST_RATE
 from andon.core.errors import ConfigError, DataError
 from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
+from andon.core.text import plural
 from andon.datasets.dataset import Records, file_digest
 from andon.datasets.labelled_anomalies import without_copies
 from andon.detectors._saving import detector_folder, read_description
@@ -30,6 +31,11 @@ from andon.thresholds.rules import Threshold, smallest_n
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
+
+
+class LeftOutWarning(UserWarning):
+    """Images do not count as further ones."""
+
 
 MEASURED = ("image_recall", "image_fpr")
 """Metrics that `measured` gives."""
@@ -192,15 +198,31 @@ def _load(run: Path) -> Detector:
 
 
 def _not_learned(run: Path, records: Sequence[Record]) -> list[Record]:
-    """Records whose images the run did not learn from, as far as its data can still be found."""
+    """Records whose images the run did not learn from, as far as its data can still be found, each content once.
+
+    What is left out is told as a `LeftOutWarning`.
+    """
     try:
         own = run_data(run)
+        used = {file_digest(record.image) for record in (*own.train, *own.validation, *own.labelled)}
     except DataError:
-        return list(records)
-    used = {file_digest(record.image) for record in (*own.train, *own.validation, *own.labelled)}
-    left = list(without_copies(Records(records), used))
-    if not left:
+        used = set()
+    new = list(without_copies(Records(records), used))
+    if not new:
         raise DataError(
             "the run has learned from all of these pictures, so they say nothing about new ones: give others"
+        )
+    left = list({(file_digest(record.image), record.label): record for record in reversed(new)}.values())[
+        ::-1
+    ]
+    known, copies = len(records) - len(new), len(new) - len(left)
+    said = [f"{known} that the run knows"] * bool(known) + [f"{copies} that are copies of others"] * bool(
+        copies
+    )
+    if said:
+        warnings.warn(
+            f"of {plural(len(records), 'picture')} {' and '.join(said)} are left out: they say nothing more about new ones",
+            LeftOutWarning,
+            stacklevel=3,
         )
     return left
