@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ from andon.exporting.network import (
 )
 from andon.exporting.resizing import enlarged, resized, windows
 from andon.runs.loading import load
-from andon.runtime import open_model
+from andon.runtime import open_model, sessions
 from andon.runtime.predictor import UnlikeTrainingWarning
 from andon.thresholds.display import AffineDisplay
 
@@ -150,38 +149,75 @@ def test_openvino_file(detector, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"cloth.xml", "cloth.bin"}
 
 
-@pytest.mark.parametrize("fails_at", ["save", "bin", "xml", None])
+@pytest.mark.parametrize("fails_at", ["bin", "xml", None])
 def test_the_two_files_of_openvino_appear_together_or_not_at_all(fails_at, tmp_path, monkeypatch):
-    """Nothing of a failed export stays, and an earlier network is whole or gone, never half old and half new."""
-
-    def save_model(model, path, compress_to_fp16):
-        Path(path).with_suffix(".bin").write_text("new")
-        if fails_at == "save":
-            raise RuntimeError("the writer failed")
-        Path(path).write_text("new")
+    """An earlier network is whole or gone, never half old and half new."""
 
     def replace(source, target):
         if fails_at and target.name == f"model.{fails_at}":
             raise PermissionError(13, "Permission denied")
         return source.rename(target)
 
-    openvino = SimpleNamespace(Core=lambda: SimpleNamespace(read_model=str), save_model=save_model)
-    monkeypatch.setitem(sys.modules, "openvino", openvino)
     monkeypatch.setattr(Path, "replace", replace)
-    for name in ("model.xml", "model.bin"):
-        (tmp_path / name).write_text("old")
-    with contextlib.nullcontext() if fails_at is None else pytest.raises((RuntimeError, OutputError)):
-        exporting._write_openvino(tmp_path / "source.onnx", tmp_path / "model.xml")
+    for name in ("model.xml", "model.bin", "made/model.xml", "made/model.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("new" if "made" in name else "old")
+    with contextlib.nullcontext() if fails_at is None else pytest.raises(OutputError):
+        exporting._put_in_place(tmp_path / "made/model.xml", tmp_path / "model.xml")
+    shutil.rmtree(tmp_path / "made")
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert (
         left
         == {
-            "save": {"model.xml": "old", "model.bin": "old"},
             "bin": {"model.bin": "old"},
             "xml": {"model.bin": "new"},
             None: {"model.xml": "new", "model.bin": "new"},
         }[fails_at]
     )
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, ExportError, None])
+def test_an_earlier_export_stays_until_the_new_one_was_compared(
+    detector, tmp_path, monkeypatch, form, raised
+):
+    def write(source, path):
+        path.write_text("new")
+        path.with_suffix(".bin").write_text("new")
+
+    target = tmp_path / {"onnx": "model.onnx", "openvino": "model.xml"}[form]
+    files = [target] if form == "onnx" else [target, target.with_suffix(".bin")]
+    for file in files:
+        file.write_text("old")
+
+    def compare_it(detector, made, path, images):
+        assert (made.read_text(), target.read_text()) == ("new", "old")
+        assert (made.name, path) == (target.name, target)
+        if raised is not None:
+            raise raised("stopped")
+
+    monkeypatch.setattr(exporting, "_write_onnx", lambda detector, path: path.write_text("new"))
+    monkeypatch.setattr(exporting, "_write_openvino", write)
+    monkeypatch.setattr(exporting, "open_model", lambda path: path)
+    monkeypatch.setattr(exporting, "compare", compare_it)
+    with contextlib.nullcontext() if raised is None else pytest.raises(raised):
+        export(detector, target, form=form)
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == {file.name: "old" if raised else "new" for file in files}
+
+
+def test_the_bin_of_another_export_is_refused(network, tmp_path):
+    pytest.importorskip("openvino")
+    path, weights = tmp_path / "cloth.xml", tmp_path / "cloth.bin"
+    exporting._write_openvino(network, path)
+    expected = open_model(network).description
+    assert open_model(path).description == expected | {"bin_sha256": sessions.weights_digest(path)}
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"cloth\.bin is not the file that was exported with cloth\.xml"):
+        open_model(path)
+    path.write_text(path.read_text().replace("bin_sha256", "of_another"))  # as of earlier exports
+    assert open_model(path).name == "efficientad_ast"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from andon.core.errors import AndonError, ConfigError
-from andon.core.files import writing
+from andon.core.files import from_json, writing, writing_errors
 from andon.core.records import Prediction
 from andon.core.region import InspectionRegion
 from andon.core.version import VERSION
@@ -32,7 +32,7 @@ from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
 from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
-from andon.runtime.sessions import METADATA, Outputs
+from andon.runtime.sessions import METADATA, WEIGHTS_DIGEST, Outputs, weights_digest
 from andon.thresholds.display import AffineDisplay
 
 Image = npt.NDArray[np.uint8]
@@ -149,21 +149,21 @@ def export(
     """Write a detector as .onnx, or as .xml and .bin for OpenVINO, and compare its predictions with the detector's.
 
     Compared are `images` and others of noise and other sizes. Raises `ConfigError` for a detector that cannot be exported and
-    for missing packages, `ExportError` (and leaves no file) where the predictions differ by more than `TOLERANCE`.
+    for missing packages, `ExportError` where the predictions differ by more than `TOLERANCE`. What stood at `path` before is
+    replaced at the end.
     """
     _check_exportable(detector)
     check_installed("onnxruntime" if form == "onnx" else "openvino")
-    if form == "onnx":
-        _write_onnx(detector, path)
-    else:
-        with _beside(path, ".part.onnx") as between:
-            _write_onnx(detector, between)
-            _write_openvino(between, path)
-    try:
-        return compare(detector, open_model(path), path, images)
-    except BaseException:
-        remove(path)
-        raise
+    with _staged(path) as made:
+        if form == "onnx":
+            _write_onnx(detector, made)
+        else:
+            source = made.with_name("source.onnx")
+            _write_onnx(detector, source)
+            _write_openvino(source, made)
+        found = compare(detector, open_model(made), path, images)
+        _put_in_place(made, path)
+    return found
 
 
 def write_network(detector: Detector, path: Path) -> None:
@@ -253,13 +253,6 @@ def describe(detector: Detector, **more: Any) -> dict[str, Any]:
     }
 
 
-def remove(path: Path) -> None:
-    """Remove an exported network, both files of it where there are two."""
-    path.unlink(missing_ok=True)
-    if path.suffix == ".xml":
-        path.with_suffix(".bin").unlink(missing_ok=True)
-
-
 def _check_exportable(detector: Detector) -> None:
     detector.fitted()
     if detector.depth_planes is not None:
@@ -304,21 +297,39 @@ def _write_onnx(detector: Detector, path: Path) -> None:
 
 
 def _write_openvino(source: Path, path: Path) -> None:
-    """Both files are complete before they take their places; an earlier .xml is never left beside another .bin."""
+    """Write .xml and .bin; the description in the .xml holds the hash of the .bin."""
     import openvino
 
-    model = openvino.Core().read_model(str(source))
-    with writing(path) as part:
-        folder = path.with_name(f".{path.stem}.{os.getpid()}.parts")
-        made = folder / path.name
-        folder.mkdir(exist_ok=True)
-        try:
-            openvino.save_model(model, str(made), compress_to_fp16=False)
+    model, later = openvino.Core().read_model(str(source)), "0" * 64
+    place = ["framework", METADATA]
+    described = from_json(model.get_rt_info(place).astype(str))
+    model.set_rt_info(json.dumps(described | {WEIGHTS_DIGEST: later}), place)
+    with writing_errors(path):
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+        text = path.read_text(encoding="utf-8")
+        assert text.count(later) == 1
+        path.write_text(text.replace(later, weights_digest(path)), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _staged(path: Path) -> Iterator[Path]:
+    """A file of the same name in a folder beside `path`, which is removed afterwards."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}.parts")
+    try:
+        with writing_errors(path):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(made: Path, path: Path) -> None:
+    """Both files are complete before they take their places; an earlier .xml is never left beside another .bin."""
+    with writing_errors(path):
+        if path.suffix == ".xml":
             path.unlink(missing_ok=True)
             made.with_suffix(".bin").replace(path.with_suffix(".bin"))
-            made.replace(part)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        made.replace(path)
 
 
 def noise(detector: Detector) -> Iterator[Image]:
@@ -340,14 +351,3 @@ def _silence() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
-
-
-@contextlib.contextmanager
-def _beside(path: Path, suffix: str) -> Iterator[Path]:
-    """A file of another suffix beside `path`, removed afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    between = path.with_name(path.stem + suffix)
-    try:
-        yield between
-    finally:
-        between.unlink(missing_ok=True)

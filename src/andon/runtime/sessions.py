@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ RUNTIMES = ("onnx", "openvino")
 """Runtimes of exported networks; a run folder can besides be executed by torch."""
 METADATA = "andon"
 """Key under which a network file holds its description (JSON)."""
+WEIGHTS_DIGEST = "bin_sha256"
+"""Key in the description of an .xml: hash of its .bin. Files of earlier exports have none."""
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 """Which runtime a network file is made for."""
@@ -107,12 +110,25 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Session, dict[str, 
         core = openvino.Core()
         model = core.read_model(str(path))
         found = _openvino_metadata(model, path)
-        compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # the runtime raises RuntimeError for everything
         raise _damaged(path, error) from error
-    return OpenVinoSession(compiled, f"openvino {openvino.__version__.split('-')[0]}"), _description(
-        path, found
-    )
+    description = _description(path, found)
+    if WEIGHTS_DIGEST in description and description[WEIGHTS_DIGEST] != weights_digest(path):
+        raise DataError(
+            f"{path.with_suffix('.bin')} is not the file that was exported with {path.name}: bring back the two files of one "
+            "export, or export again"
+        )
+    try:
+        compiled = core.compile_model(model, "CPU", settings)
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return OpenVinoSession(compiled, f"openvino {openvino.__version__.split('-')[0]}"), description
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 (hex) of the .bin of an .xml."""
+    with path.with_suffix(".bin").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _openvino_metadata(model: Any, path: Path) -> str | None:
