@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import texture, write_picture
 
+from andon.core.errors import DataError
 from andon.detectors._saving import load_detector
 from andon.runs.stream import answer_lines
 from andon.runtime.model import FORMAT, Model
@@ -86,6 +89,20 @@ def test_a_stream_warns_at_the_first_of_each_kind(detector, mixed):
     assert [k for k, line in enumerate(written) if "unlike the training pictures (" in line] == [2, 6]
 
 
+def test_a_stream_answers_what_no_path_can_be(detector, mixed, tmp_path):
+    """A NUL, a name that is too long, a link to itself: the paths behind them are answered."""
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    last = mixed / "a.png"
+    long = b"rgb/" + 300 * b"x" + b".png"
+    written: list[str] = []
+    answer_lines(detector, [b"a\0b.png\n", long, bytes(tmp_path / "loop.png"), bytes(last)], written.append)
+    answers = [json.loads(line) for line in written]
+    assert [answer["verdict"] for answer in answers[:3]] == ["unreadable"] * 3
+    assert answers[0]["path"] == "a\0b.png"
+    assert "cannot be read" in answers[0]["reason"]
+    assert (answers[3]["path"], answers[3]["verdict"] in {"OK", "NG"}) == (str(last), True)
+
+
 def test_python(tiny_run, mixed):
     detector = load_detector(tiny_run)
     with pytest.warns(UnlikeTrainingWarning, match=r"half\.png is unlike the training pictures \(32 x 32"):
@@ -95,6 +112,58 @@ def test_python(tiny_run, mixed):
     assert not detector.predict(mixed / "a.png").notes
     with pytest.warns(UnlikeTrainingWarning, match="this picture is unlike"):
         assert detector.predict(texture(0)[:, :, 0]).notes[0].code == "grey"
+
+
+def without(*keys):
+    """A change that takes away what lies below these keys of a description."""
+
+    def change(values):
+        for key in keys[:-1]:
+            values = values[key]
+        del values[keys[-1]]
+
+    return change
+
+
+REGION = {"size": [64, 64], "fill": [1, 2, 3], "bits": base64.b64encode(zlib.compress(bytes(512))).decode()}
+
+
+def region(**changes):
+    return lambda values: values["calibration"].update(inspected=REGION | changes)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without("calibration"),
+        without("detector"),
+        without("calibration", "pixel"),
+        without("calibration", "pixel", "value"),
+        without("calibration", "score_display", "threshold"),
+        lambda values: values.update(calibration="text"),
+        lambda values: values.update(tiles={"size": "text"}),
+        lambda values: values["calibration"].update(scores=None),
+        lambda values: values["calibration"].update(seen={"count": 3}),
+        region(bits="AAAA"),
+        region(bits="no base64"),
+        region(bits=base64.b64encode(zlib.compress(bytes(511))).decode()),
+        region(bits=base64.b64encode(zlib.compress(bytes(1 << 20))).decode()),
+        region(size=[-64, -64]),
+        region(size=["64", 64]),
+        region(size=[10**9, 10**9]),
+        region(fill=[1, 2, 300]),
+        region(fill=[1, 2]),
+    ],
+)
+def test_damaged_descriptions_of_networks_are_refused(detector, damage):
+    description = {"format": FORMAT, "detector": "x", "calibration": detector.fitted().to_json()}
+    description = json.loads(json.dumps(description))
+    damage(description)
+    with pytest.raises(
+        DataError, match=r"x\.onnx holds a description that cannot be understood \("
+    ) as caught:
+        Model(None, description, "x.onnx")
+    assert "\n" not in str(caught.value)
 
 
 def test_exported_networks_and_saved_detectors_carry_it(detector, mixed):

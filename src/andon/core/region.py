@@ -132,11 +132,20 @@ class InspectionRegion:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InspectionRegion:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`. Raises `ValueError` for a damaged mask."""
         width, height = data["size"]
-        packed = np.frombuffer(zlib.decompress(base64.b64decode(data["bits"])), np.uint8)
+        length = -(-width * height // 8)
+        try:  # a little more than the mask takes is enough to see that it is none
+            bits = zlib.decompressobj().decompress(base64.b64decode(data["bits"]), length + 1)
+        except zlib.error as error:
+            raise ValueError(f"the region is damaged: {error}") from error
+        if min(width, height) < 1 or len(bits) != length:
+            raise ValueError(f"the region is damaged: {len(bits)} bytes for {width} x {height} pixels")
+        packed = np.frombuffer(bits, np.uint8)
         mask = np.unpackbits(packed, count=width * height).reshape(height, width).astype(np.bool_)
-        red, green, blue = data["fill"]
+        red, green, blue = (int(value) for value in data["fill"])
+        if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+            raise ValueError(f"the region is damaged: fill {data['fill']}")
         return cls(mask, (red, green, blue))
 
 

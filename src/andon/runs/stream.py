@@ -42,6 +42,12 @@ def answer_lines(
 def _records(lines: Iterable[bytes]) -> Iterator[Record]:
     for line in lines:
         if name := line.rstrip(b"\r\n"):
-            path = Path(os.fsdecode(name))
-            place = "/".join(path.resolve().parts[1:])
-            yield Record(image=path, id=place, depth=point_cloud_beside(path))
+            yield _record(Path(os.fsdecode(name)))
+
+
+def _record(path: Path) -> Record:
+    try:
+        place = "/".join(path.resolve().parts[1:])
+        return Record(image=path, id=place, depth=point_cloud_beside(path))
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a NUL: decoding says why
+        return Record(image=path, id=str(path))

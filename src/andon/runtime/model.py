@@ -36,14 +36,21 @@ class Model(Predictor):
             )
         self.session = session
         self.description = dict(description)
-        self.calibration = Calibration.from_json(description["calibration"])
         self.tile_batch = 1 if description.get("batch") == 1 else BATCH
-        self._tiling = Tiling.from_json(description.get("tiles"))
+        try:
+            self.calibration = Calibration.from_json(description["calibration"])
+            self._tiling = Tiling.from_json(description.get("tiles"))
+            self._name = str(description["detector"])
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            said = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise DataError(
+                f"{where} holds a description that cannot be understood ({said}): bring back the original, or export it again"
+            ) from error
 
     @property
     def name(self) -> str:
         """The detector's name."""
-        return str(self.description["detector"])
+        return self._name
 
     @property
     def runtime(self) -> str:
