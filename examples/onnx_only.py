@@ -1,22 +1,51 @@
 """Score pictures with an exported network, using onnxruntime, NumPy and Pillow alone.
 
 python examples/onnx_only.py model.onnx picture.png...
+
+Pictures are read as andon reads them: turned by EXIF, transparent pixels on black. Those of more than 8 bits are refused.
 """
 
 import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-network, *pictures = sys.argv[1:]
-session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
-errors = 0
-for picture in pictures:
-    images = np.asarray(Image.open(picture).convert("RGB"))[None]  # (1, H, W, 3) uint8, any size
-    raw_score, score, anomaly_map = session.run(["raw_score", "score", "anomaly_map"], {"images": images})
-    finite = np.isfinite(score).all() and np.isfinite(anomaly_map).all()
-    verdict = ("NG" if score[0] >= 1 else "OK") if finite else "ERROR"
-    errors += not finite
-    print(f"{verdict} {score[0]:.6f} {float((anomaly_map[0] >= 1).mean()):.4f} {picture}")
-sys.exit(2 if errors else 0)  # ERROR: no verdict, the part must not pass
+
+def read(picture):
+    """(H, W, 3) uint8."""
+    with Image.open(picture) as image:
+        stored = str(image.tile[0][3]) if image.tile else ""
+        if image.mode.startswith("I") or image.mode == "F" or ";16" in stored:
+            raise ValueError(f"{picture} has more than 8 bits a value, of which the network takes 8")
+        if getattr(image, "n_frames", 1) > 1:
+            raise ValueError(f"{picture} holds several pictures")
+        image = ImageOps.exif_transpose(image)
+    if image.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
+        image.mode == "P" and "transparency" in image.info
+    ):
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def main(network, *pictures):
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    errors = 0
+    for picture in pictures:
+        try:
+            images = read(picture)[None]  # (1, H, W, 3), any size
+        except (OSError, ValueError) as error:
+            print(f"onnx_only.py: {error}", file=sys.stderr)
+            errors += 1  # no verdict: the part must not pass
+            continue
+        raw_score, score, anomaly_map = session.run(["raw_score", "score", "anomaly_map"], {"images": images})
+        finite = np.isfinite(score).all() and np.isfinite(anomaly_map).all()
+        verdict = ("NG" if score[0] >= 1 else "OK") if finite else "ERROR"
+        errors += not finite
+        print(f"{verdict} {score[0]:.6f} {float((anomaly_map[0] >= 1).mean()):.4f} {picture}")
+    return 2 if errors else 0  # ERROR: no verdict, the part must not pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

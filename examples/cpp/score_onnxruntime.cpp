@@ -3,10 +3,10 @@
 //     score_onnxruntime model.onnx picture.png...
 //
 // Prints for each picture what examples/onnx_only.py prints: verdict, displayed score (1 is the limit), share of marked pixels.
+// Pictures of 16 bits are refused, and EXIF does not turn them: see picture.hpp.
 // A score or map that is not finite gives ERROR and exit status 2: the part must not pass.
 
 #include <onnxruntime_cxx_api.h>
-#include <png.h>
 
 #include <algorithm>
 #include <array>
@@ -14,33 +14,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
-namespace {
-
-struct Picture {
-    std::vector<std::uint8_t> pixels;       // RGB, row by row
-    std::array<std::int64_t, 4> shape{};    // (1, H, W, 3), any size: resizing and normalisation are inside the network
-};
-
-Picture read_picture(const std::string& path) {
-    png_image header{};
-    header.version = PNG_IMAGE_VERSION;
-    if (!png_image_begin_read_from_file(&header, path.c_str())) {
-        throw std::runtime_error(path + " cannot be read (" + header.message + ")");
-    }
-    header.format = PNG_FORMAT_RGB;
-    Picture picture{std::vector<std::uint8_t>(PNG_IMAGE_SIZE(header)), {1, header.height, header.width, 3}};
-    const png_color black{0, 0, 0};
-    if (!png_image_finish_read(&header, &black, picture.pixels.data(), 0, nullptr)) {
-        throw std::runtime_error(path + " cannot be read (" + header.message + ")");
-    }
-    return picture;
-}
-
-}  // namespace
+#include "picture.hpp"
 
 int main(int count, char** words) {
     if (count < 3) {
@@ -56,8 +31,10 @@ int main(int count, char** words) {
         const char* const outputs[] = {"score", "anomaly_map"};
         for (int k = 2; k < count; ++k) {
             Picture picture = read_picture(words[k]);
+            const std::array<std::int64_t, 4> shape{1, static_cast<std::int64_t>(picture.height),
+                                                    static_cast<std::int64_t>(picture.width), 3};  // any size
             const auto images = Ort::Value::CreateTensor<std::uint8_t>(
-                memory, picture.pixels.data(), picture.pixels.size(), picture.shape.data(), picture.shape.size());
+                memory, picture.pixels.data(), picture.pixels.size(), shape.data(), shape.size());
             const auto answers = session.Run(Ort::RunOptions{}, inputs, &images, 1, outputs, 2);
             const float score = answers[0].GetTensorData<float>()[0];
             const float* cells = answers[1].GetTensorData<float>();
