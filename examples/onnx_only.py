@@ -39,7 +39,7 @@ def main(network, *pictures):
             print(f"onnx_only.py: {error}", file=sys.stderr)
             errors += 1  # no verdict: the part must not pass
             continue
-        raw_score, score, anomaly_map = session.run(["raw_score", "score", "anomaly_map"], {"images": images})
+        score, anomaly_map = session.run(["score", "anomaly_map"], {"images": images})
         finite = np.isfinite(score).all() and np.isfinite(anomaly_map).all()
         verdict = ("NG" if score[0] >= 1 else "OK") if finite else "ERROR"
         errors += not finite

@@ -349,6 +349,16 @@ def test_refusals(detector, network, tmp_path, monkeypatch):
         export(detector, tmp_path / "x.onnx")
 
 
+def test_suffixes_in_capitals_and_files_of_another_runtime(network, packed, tmp_path):
+    capital = shutil.copy(network, tmp_path / "CLOTH.ONNX")
+    for runtime in (None, "openvino"):
+        assert load(capital, runtime).name == "efficientad_ast"
+    assert load(shutil.copy(packed, tmp_path / "CLOTH.ANDON"), "onnx").name == "efficientad_ast"
+    (tmp_path / "cloth.xml").write_text("<net/>")
+    with pytest.raises(ConfigError, match=r"cloth\.xml is made for openvino.*leave --runtime out"):
+        load(tmp_path / "cloth.xml", "onnx")
+
+
 def test_foreign_networks_are_refused(network, tmp_path):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(str(network))

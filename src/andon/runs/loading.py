@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from andon.core.errors import ConfigError, DataError, UsageError
 from andon.core.progress import NoProgress, Progress
-from andon.runtime.sessions import RUNTIMES, known_runtime
+from andon.runtime.sessions import RUNTIMES, SUFFIXES, known_runtime
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
@@ -51,7 +51,7 @@ def load(path: str | Path, runtime: str | None = None, *, threads: int | None = 
     ConfigError for a runtime that cannot execute it here.
     """
     path = Path(path)
-    if runtime is None and path.suffix == ".andon":
+    if runtime is None and path.suffix.lower() == ".andon":
         from andon.exporting.packed import open_pack
 
         return open_pack(path, threads=threads)
@@ -68,7 +68,7 @@ def open_predictor(
     The first call on a run exports its network into the run folder, which `progress` shows; see `andon.runs.kept`.
     """
     runtime = known_choice(runtime)
-    if path.suffix == ".andon":
+    if path.suffix.lower() == ".andon":
         from andon.exporting.packed import open_pack
 
         return Answering(open_pack(path, runtime or "auto", threads=threads))
@@ -98,7 +98,7 @@ def known_choice(runtime: str | None) -> str | None:
 
 def _is_network(path: Path) -> bool:
     """Whether a path names an exported network."""
-    return path.suffix in {".onnx", ".xml"}
+    return path.suffix.lower() in SUFFIXES
 
 
 def _detector(path: Path, threads: int | None) -> Detector:

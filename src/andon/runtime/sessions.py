@@ -58,7 +58,8 @@ class Opened:
 def open_session(path: Path, runtime: str | None = None, *, threads: int | None = None) -> Opened:
     """Open a network file (.onnx, or .xml with its .bin) with a runtime (default: the one its suffix names).
 
-    Raises `ConfigError` for a runtime that is unknown or not installed, `DataError` for a file that is none of andon's.
+    Raises `ConfigError` for a runtime that is unknown, not installed or does not read such a file, `DataError` for a file that
+    is none of andon's.
     """
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
@@ -67,7 +68,13 @@ def open_session(path: Path, runtime: str | None = None, *, threads: int | None 
         )
     if not path.is_file():
         raise DataError(f"{path} does not exist: check the path, or make it with `andon export`")
-    return Opened(*_OPENERS[known_runtime(runtime or kind)](path, threads))
+    chosen = known_runtime(runtime or kind)
+    if (kind, chosen) == ("openvino", "onnx"):
+        raise ConfigError(
+            f"{path} is made for openvino, which reads .xml and .onnx files, and onnx reads .onnx files alone: "
+            "leave --runtime out, or export with --format onnx"
+        )
+    return Opened(*_OPENERS[chosen](path, threads))
 
 
 def known_runtime(runtime: str) -> str:
