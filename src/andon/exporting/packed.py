@@ -28,7 +28,7 @@ import numpy as np
 
 from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import from_json, write_bytes
-from andon.core.images import read_image
+from andon.core.images import as_uint8, read_image
 from andon.core.records import Record
 from andon.core.tiling import Pixels
 from andon.core.version import VERSION
@@ -168,7 +168,7 @@ def _network(detector: Detector, images: Sequence[Pixels]) -> tuple[bytes | None
 
     if detector.fitted().too_deep:
         return None, detector.fitted().too_deep
-    eight = [pixels for pixels in images if pixels.dtype == np.uint8]
+    eight = [as_uint8(pixels) for pixels in images if pixels.dtype == np.uint8]
     if len(eight) < len(images):
         return None, "the pictures have more than 8 bits, which a network file rounds to 8"
     with tempfile.TemporaryDirectory(prefix="andon-") as scratch:

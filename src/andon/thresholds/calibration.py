@@ -27,6 +27,7 @@ CELLS = 2**16
 """Map values of an image that the displayed scale is computed from; maps with more are thinned evenly."""
 
 LARGEST = float(np.finfo(np.float64).max)
+"""Of a threshold; whole numbers in JSON may be larger than any float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,7 @@ def unusable_threshold(data: Mapping[str, Any]) -> str:
         if name == "look" and data.get(name) is None:
             continue
         value = None if data[name] is None else data[name]["value"]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not abs(value) <= LARGEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             return f"the {name} threshold is {value}, not a finite number"
     return ""
 
