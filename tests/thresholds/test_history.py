@@ -109,7 +109,8 @@ def test_copies_count_once(own_run, more, dataset_folder, tmp_path, cli):
         warnings.simplefilter("default")
         refused = cli("threshold", own_run, "--false-reject-rate", "0.01", *given, "--reason", "x")
     assert "80 that are copies of others are left out" in refused.err
-    assert "1 % was asked for, that takes 99" in refused.complaint()
+    assert refused.code == 2
+    assert "1 % was asked for, that takes 99" in refused.err
 
 
 def test_data_without_labelled_test_pictures_is_named(own_run, more):
