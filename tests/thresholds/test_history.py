@@ -287,12 +287,6 @@ def test_thresholds_hold_for_a_network_that_was_exported_before(own_run, more, d
     assert model.predict(picture).score == before.score
 
 
-def test_the_earlier_name_of_the_command_says_the_new_one(own_run, cli):
-    found = cli("limit", own_run)
-    assert "andon threshold" in found.err
-    assert found.out == cli("threshold", own_run).out
-
-
 @pytest.mark.parametrize("command", ["threshold", "predict", "export", "latency"])
 def test_an_edited_detector_is_refused_by_every_command(own_run, dataset_folder, tmp_path, cli, command):
     file = own_run / "detector/detector.json"

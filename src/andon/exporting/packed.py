@@ -255,7 +255,7 @@ class Packed:
                     return self._torch(Path(scratch), threads)
                 if no_network:
                     raise DataError(
-                        f"{self.path} holds no network for other runtimes ({no_network}): use torch"
+                        f"{self.path} holds no network ({no_network}): only PyTorch answers with it (--runtime torch), a line does not"
                     )
                 return self._network(Path(scratch), chosen, threads)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
