@@ -100,7 +100,7 @@ def test_no_network_answers_for_it(folder, detector, tmp_path):
     for predictor in (open_pack(packed, "auto"), earlier.open("auto"), open_predictor(run, "auto").predictor):
         assert predictor.runtime.startswith("torch")
         assert predictor.predict(paths[-1]).raw_score == detector.predict(paths[-1]).raw_score
-    with pytest.raises(DataError, match=r"no network for other runtimes \(it learned .*: use torch"):
+    with pytest.raises(DataError, match=r"holds no network \(it learned .*: PyTorch alone"):
         earlier.open("onnx")
 
 

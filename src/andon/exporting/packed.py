@@ -255,7 +255,8 @@ class Packed:
                     return self._torch(Path(scratch), threads)
                 if no_network:
                     raise DataError(
-                        f"{self.path} holds no network ({no_network}): only PyTorch answers with it (--runtime torch), a line does not"
+                        f"{self.path} holds no network ({no_network}): PyTorch alone answers with it (--runtime torch), "
+                        "a line does not"
                     )
                 return self._network(Path(scratch), chosen, threads)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
