@@ -21,11 +21,11 @@ from andon.core.errors import ConfigError, DataError
 from andon.core.image_files import (
     decode,
     from_pillow,
-    read_day,
     read_mask,
     read_points,
     read_size,
 )
+from andon.core.opening import read_day
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 """(12, 16) grey values, all different."""

@@ -14,7 +14,7 @@ from PIL import Image
 from trees import mvtec_tree, write_image, write_images
 
 from andon.core.errors import ConfigError, DataError
-from andon.core.image_files import read_day
+from andon.core.opening import read_day
 from andon.core.records import Record
 from andon.datasets import Dataset, open_dataset
 from andon.datasets.sessions import session_counts

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from andon.core.deep_images import bit_depth_of, is_deep_png, is_deep_tiff
 from andon.core.errors import DataError
-from andon.core.image_files import open_image
 from andon.core.images import prefetch, read_decoded
+from andon.core.opening import open_image
 from andon.core.records import Note, Record
 
 MEASURED = 60

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from andon.core.errors import DataError
 from andon.core.image_files import MIN_SIDE, from_pillow
@@ -30,7 +30,7 @@ def as_pixels(image: Any, *, with_points: bool = False, bit_depth: int = 16) -> 
     `DataError` for everything else.
     """
     if isinstance(image, Image.Image) and not with_points:
-        return from_pillow(ImageOps.exif_transpose(image), bit_depth)
+        return from_pillow(image, bit_depth)
     if not isinstance(image, np.ndarray):
         raise _refused(f"a {type(image).__module__}.{type(image).__qualname__}", with_points)
     what = f"an array of shape {image.shape} and type {image.dtype}"

@@ -20,8 +20,10 @@ Values = npt.NDArray[np.integer]
 """(H, W) or (H, W, C) values as stored."""
 BIT_DEPTHS = (10, 12, 14, 16)
 """Of cameras whose files have more than 8 bits per value."""
-BITS_PER_SAMPLE = 258
-"""TIFF tag."""
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
+"""TIFF tags."""
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+"""Values of the tag `PHOTOMETRIC` that are read."""
 TURNS: dict[int, Callable[[Values], Values]] = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -59,6 +61,35 @@ def is_deep_tiff(opened: Image.Image) -> bool:
         return False
     bits = getattr(opened, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
     return int(max(bits)) > 8
+
+
+def white_is_zero(opened: Image.Image, path: Path) -> bool:
+    """Whether a grey TIFF of more than 8 bits stores white as 0; Pillow inverts those of 8 bits alone.
+
+    Raises `DataError`, which names the file, for one of floats, whose white has no value.
+    """
+    found = bool(getattr(opened, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO)
+    if found and opened.mode == "F":
+        raise DataError(f"{path} is a TIFF of floats in which 0 is white: save it with 0 as black")
+    return found and opened.mode.startswith("I")
+
+
+def grey_values(image: Image.Image, inverted: bool) -> Values:
+    """The values of a Pillow image as stored, black as 0 where they are `inverted`."""
+    values = np.asarray(image)
+    return np.iinfo(values.dtype).max - values if inverted else values
+
+
+def black_is_zero(values: Values, path: Path, photometric: int | None, bits: int | None) -> Values:
+    """Values (H, W, C) of a TIFF with black as 0, by its tags. Raises `DataError` for other than grey and RGB."""
+    if photometric in (None, BLACK_IS_ZERO, RGB):
+        return values
+    if photometric == WHITE_IS_ZERO and values.shape[2] == 1:
+        return (2 ** (bits or 8 * values.itemsize) - 1 - values).astype(values.dtype)
+    raise DataError(
+        f"{path} is a TIFF whose colours are neither grey nor RGB (photometric interpretation {photometric}; 5 is CMYK): "
+        "save it as RGB"
+    )
 
 
 def _raw_mode(opened: Image.Image) -> str:

@@ -6,35 +6,32 @@ Formats and value ranges: docs/reference/data.md, "Images".
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from andon.core import deep_images
-from andon.core.deep_images import AlphaWarning, Values
+from andon.core.deep_images import BITS_PER_SAMPLE, PHOTOMETRIC, AlphaWarning, Values
 from andon.core.errors import ConfigError, DataError
-from andon.core.listing import JPEG_SUFFIXES
 from andon.core.memory_budget import machine_memory
+from andon.core.opening import (
+    FORMATS,
+    ORIENTATION,
+    check_pages,
+    load,
+    open_image,
+    several_pages,
+    upright_size,
+)
 from andon.core.pillow_arrays import unit_values
 
-WITH_EXIF = JPEG_SUFFIXES | {".tif", ".tiff", ".webp"}
-"""Suffixes of the formats in which cameras write EXIF."""
-NEW_SUBFILE_TYPE, REDUCED_OR_MASK = 254, 0b101
-"""TIFF tag that says what a page is, and its bits for a reduced copy and for a transparency mask."""
-ORIENTATION, EXIF_FOLDER, DATE_TIME_ORIGINAL = 274, 0x8769, 0x9003
-"""EXIF tags."""
-CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
-"""Begin of EXIF's `2024:05:31 12:00:00`."""
 MIN_SIDE = 8
 """Smallest width and height in pixels that are accepted."""
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-"""Formats of Pillow that are tried, whatever the suffix; the content of a file says which one it is."""
 REMEDY = "replace or remove it, or pass --skip-unreadable"
 """What to do about a file that cannot be read, on the command line."""
 MAX_PIXELS = 500_000_000
@@ -43,7 +40,6 @@ FEWEST_PIXELS = 24_000_000
 """Smallest default of `max_pixels`: a large camera image."""
 BYTES_PER_PIXEL = 64
 """Memory that a prediction with heat map takes for each pixel of its image, rounded up."""
-Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, before anything is decoded
 FARTHEST = 100.0
 """Coordinates in metres from which a point counts as missing; cameras mark missing points by large numbers, too."""
 
@@ -90,14 +86,6 @@ def max_pixels() -> int:
     return int(text)
 
 
-def open_image(source: Path | BinaryIO) -> Image.Image:
-    """A file of one of `FORMATS`, recognised by its content, not yet decoded.
-
-    Raises `UnidentifiedImageError` for any other content.
-    """
-    return Image.open(source, formats=FORMATS)
-
-
 def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits: bool = False) -> Decoded:
     """Read an image as (H, W, 3) float32 in [0, 1], with its EXIF orientation applied.
 
@@ -110,18 +98,18 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes): {REMEDY}")
-        with open_image(path) as opened:
-            _check_pages(opened, path)
+        with open_image(path, checked=True) as opened:
+            check_pages(opened, path)
             reduction = _reduce(opened) if reduce else 1
             _check_size(path, *opened.size)  # before anything is decoded
             if deep_images.is_deep_tiff(opened):
                 return _decode_tiff(path, bit_depth)
             if deep_images.is_deep_png(opened):
                 return _deep(deep_images.png_values(lambda: open_image(path)), path, bit_depth)
-            mode = opened.mode
+            mode, inverted = opened.mode, deep_images.white_is_zero(opened, path)
             ImageOps.exif_transpose(opened, in_place=True)
         if mode.startswith("I"):
-            return _deep(np.asarray(opened)[:, :, None], path, bit_depth, mode)
+            return _deep(deep_images.grey_values(opened, inverted)[:, :, None], path, bit_depth, mode)
         if eight_bits and mode in {"L", "RGB"}:
             colours = opened if mode == "RGB" else opened.convert("RGB")
             return Decoded(np.array(colours), mode, reduction)
@@ -138,33 +126,6 @@ def decode(path: Path, *, bit_depth: int = 16, reduce: bool = False, eight_bits:
         ) from error
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"{path} cannot be read ({_reason(error)}): {REMEDY}") from error
-
-
-def _check_pages(opened: Image.Image, path: Path | str) -> None:
-    """Raise `DataError` for a stack or an animation; smaller copies of the first page, which cameras add, are none."""
-    count = getattr(opened, "n_frames", 1)
-    if count > 1 and opened.format in ("TIFF", "MPO"):
-        first = opened.size
-        count = 1 + sum(_is_page(opened, first, k) for k in range(1, count))
-        opened.seek(0)
-    if count > 1:
-        raise _several_pages(path, count)
-
-
-def _is_page(opened: Image.Image, first: tuple[int, int], number: int) -> bool:
-    """Whether page `number` is an image of its own, not a copy that is smaller than the `first` page or a transparency mask."""
-    opened.seek(number)
-    if opened.format == "MPO":
-        return opened.size[0] >= first[0] or opened.size[1] >= first[1]
-    tags = getattr(opened, "tag_v2", {})
-    return not int(tags.get(NEW_SUBFILE_TYPE, 0)) & REDUCED_OR_MASK
-
-
-def _several_pages(path: Path | str, count: int) -> DataError:
-    return DataError(
-        f"{path} holds {count} pages (a stack or an animation), of which none is chosen silently: save each as a file of "
-        "its own"
-    )
 
 
 def _deep(values: Values, path: Path, bit_depth: int, mode: str = "RGB;16") -> Decoded:
@@ -223,13 +184,19 @@ def _to_float(image: Image.Image, path: Path) -> npt.NDArray[np.float32]:
 def from_pillow(image: Image.Image, bit_depth: int = 16) -> npt.NDArray[np.float32]:
     """(H, W, 3) float32 in [0, 1] of an opened image, as `decode` reads it from a file. Raises `DataError`."""
     where = Path("this picture")
-    _check_pages(image, where)
-    _check_size(where, *image.size)
     try:
-        if image.mode.startswith("I"):
-            return deep_images.colours_of(np.asarray(image)[:, :, None], where, bit_depth)
-        return _to_float(image, where)
-    except OSError as error:
+        check_pages(image, where)
+        _check_size(where, *image.size)
+        inverted = deep_images.white_is_zero(image, where)
+        load(image)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            values = deep_images.grey_values(upright, inverted)
+            return deep_images.colours_of(values[:, :, None], where, bit_depth)
+        return _to_float(upright, where)
+    except (DataError, ConfigError, AlphaWarning):
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
         raise DataError(f"this picture cannot be read ({_reason(error)}): open it again") from error
 
 
@@ -243,7 +210,7 @@ def _scale_float(values: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.
 def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
     """Read a TIFF that Pillow does not support or reads with half its bits, such as 16-bit RGB."""
     try:
-        values, orientation = np.atleast_3d(_tiff_values(path)), _tiff_orientation(path)
+        values, tags = np.atleast_3d(_tiff_values(path)), _tiff_tags(path)
     except (DataError, ConfigError):
         raise
     except Exception as error:  # tifffile raises many kinds for damaged files
@@ -255,7 +222,8 @@ def _decode_tiff(path: Path, bit_depth: int) -> Decoded:
             f"{path} is a TIFF of shape {values.shape} and type {values.dtype}: save it as 8- or 16-bit RGB"
         )
     _check_size(path, values.shape[1], values.shape[0])
-    found = deep_images.upright(values, orientation)
+    values = deep_images.black_is_zero(values, path, tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE))
+    found = deep_images.upright(values, tags.get(ORIENTATION, 1))
     if found.dtype == np.uint8:
         colours = found[:, :, :3].astype(np.float32) / np.float32(255)
         return Decoded(np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours, "RGB")
@@ -269,17 +237,21 @@ def _tiff_values(path: Path) -> npt.NDArray[Any]:
     with tifffile.TiffFile(path) as opened:
         series = opened.series[0]
         if len(opened.series) > 1:
-            raise _several_pages(path, len(opened.series))
+            raise several_pages(path, len(opened.series))
         channels = min(series.shape[0], series.shape[-1])  # planes may come first
         _check_count(path, series.size // (channels if series.ndim == 3 else 1))
         return np.asarray(series.asarray())
 
 
-def _tiff_orientation(path: Path) -> int:
+def _tiff_tags(path: Path) -> dict[int, int]:
+    """Those tags of a TIFF's first page that say how its values are shown; of several values the first."""
     import tifffile
 
     with tifffile.TiffFile(path) as opened:
-        return int(getattr(opened.pages.first.tags.get(ORIENTATION), "value", 1))
+        found = {
+            tag: opened.pages.first.tags.valueof(tag) for tag in (ORIENTATION, PHOTOMETRIC, BITS_PER_SAMPLE)
+        }
+    return {tag: int(np.ravel(value)[0]) for tag, value in found.items() if value is not None}
 
 
 def save_exactly(stem: Path, pixels: npt.NDArray[np.float32]) -> Path:
@@ -300,26 +272,10 @@ def read_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image after EXIF orientation; only the header is read where Pillow can."""
     try:
         with open_image(path) as opened:
-            width, height = opened.size
-            if opened.getexif().get(ORIENTATION, 1) in {5, 6, 7, 8}:
-                width, height = height, width
-            return height, width
+            return upright_size(opened)
     except Exception:  # `decode` names the file, or reads it with tifffile
         pixels = decode(path).pixels
         return pixels.shape[0], pixels.shape[1]
-
-
-def read_day(path: Path) -> str | None:
-    """Day on which an image was taken, `2024-05-31`, from EXIF DateTimeOriginal; None without it. No pixel is decoded."""
-    if path.suffix.lower() not in WITH_EXIF:
-        return None
-    try:
-        with open_image(path) as opened:
-            text = str(opened.getexif().get_ifd(EXIF_FOLDER).get(DATE_TIME_ORIGINAL, ""))
-    except Exception:  # `decode` names the file
-        return None
-    found = CAPTURE_DAY.match(text)
-    return "-".join(found.groups()) if found else None
 
 
 def read_mask(path: Path) -> npt.NDArray[np.integer]:
@@ -328,11 +284,11 @@ def read_mask(path: Path) -> npt.NDArray[np.integer]:
     Of several channels the maximum is taken, without alpha. Raises `DataError` when the file cannot be read or holds NaN.
     """
     try:
-        with open_image(path) as opened:
-            _check_pages(opened, path)
+        with open_image(path, checked=True) as opened:
+            check_pages(opened, path)
             _check_count(path, opened.width * opened.height)
-            opened.load()
-            values = np.asarray(opened)
+            inverted = deep_images.white_is_zero(opened, path)
+            values = deep_images.grey_values(opened, inverted)
     except (DataError, ConfigError):
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files

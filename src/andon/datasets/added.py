@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from andon.core.image_files import read_day
+from andon.core.opening import read_day
 from andon.core.records import Record
 from andon.datasets.dataset import Dataset, Records, file_digest
 from andon.datasets.findings import FindingsLog

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from andon.core.errors import ConfigError, DataError
-from andon.core.image_files import read_day
+from andon.core.opening import read_day
 from andon.core.records import Record
 from andon.core.text import plural
 from andon.datasets.dataset import Dataset

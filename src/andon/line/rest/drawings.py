@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import numpy as np
 from PIL import Image, ImageDraw
 
-from andon.core.image_files import open_image
+from andon.core.opening import open_image, upright_size
 from andon.line.store.thumbnails import reduced, thumbnail
 from andon.line.verdicts import Region
 
@@ -109,8 +109,8 @@ def _size(image: bytes) -> tuple[int, int] | None:
     """Width and height of the upright image."""
     try:
         with open_image(io.BytesIO(image)) as opened:
-            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (opened.height, opened.width) if turned else opened.size
+            height, width = upright_size(opened)
+            return width, height
     except (OSError, ValueError, SyntaxError):
         return None
 

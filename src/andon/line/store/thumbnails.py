@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from andon.core.image_files import max_pixels, open_image
+from andon.core.image_files import max_pixels
+from andon.core.opening import open_image
 
 SIDE = 320
 """Longest side in pixels."""
