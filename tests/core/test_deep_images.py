@@ -13,7 +13,7 @@ import tifffile
 from conftest import texture, write_picture
 from PIL import Image
 
-from andon.core.appearance import RangeWarning, look_at
+from andon.core.appearance import RangeWarning, look_at, measure
 from andon.core.deep_images import AlphaWarning, bit_depth_of
 from andon.core.errors import DataError
 from andon.core.image_files import _tiff_values, decode, from_pillow
@@ -166,6 +166,19 @@ def test_the_bit_depth_is_that_of_the_training_images(tmp_path, bits):
     assert eight is not None
     assert (eight.bit_depth, eight.largest) == (16, None)
     assert seen.lowest.brightness == pytest.approx(eight.lowest.brightness, abs=0.01)
+
+
+def test_dark_deep_images_without_contrast_are_like_themselves(tmp_path):
+    records = []
+    for k in range(4):
+        grey = 30 + np.random.default_rng(k).normal(0, 1.5, (64, 64)) + np.linspace(0, 4, 64)
+        grey[0, 0] = 1000
+        records.append(Record(write_picture(tmp_path / f"{k}.png", grey.astype(np.uint16)), str(k)))
+    seen = look_at(records)
+    assert seen is not None
+    assert seen.bit_depth == 10
+    for record in records:
+        assert seen.differences(measure(decode(record.image, bit_depth=10).pixels, 16)) == ()
 
 
 def test_little_of_the_range_is_said(tmp_path):

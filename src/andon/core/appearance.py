@@ -98,6 +98,19 @@ class Appearance:
     """Mean difference of neighbouring pixels, over the 90th less the 10th percentile of luma."""
 
 
+class Measured(NamedTuple):
+    """Means and quantiles of the measured pixels of one image, proportional to the scale of its values."""
+
+    brightness: float
+    highlights: float
+    chroma: float
+    warmth: float
+    contrast: float
+    """90th less 10th percentile of luma."""
+    steps: float
+    """Mean difference of neighbouring pixels."""
+
+
 def measure(
     pixels: npt.NDArray[Any],
     bits: int,
@@ -109,7 +122,11 @@ def measure(
     `reduction` is the factor by which width and height of the file were divided while decoding.
     """
     height, width = pixels.shape[:2]
-    rows, columns = _places(height), _places(width)
+    return _appearance(_values(pixels, inside), width * reduction, height * reduction, bits)
+
+
+def _values(pixels: npt.NDArray[Any], inside: npt.NDArray[np.bool_] | None) -> Measured:
+    rows, columns = _places(pixels.shape[0]), _places(pixels.shape[1])
     here, right, below = (
         _colours(pixels, rows + down, columns + across) for down, across in ((0, 0), (0, 1), (1, 0))
     )
@@ -118,18 +135,28 @@ def measure(
     luma = LUMA @ here
     steps = np.abs(LUMA @ right - luma) + np.abs(LUMA @ below - luma)
     low, high, highlights = _quantiles(luma, 0.1, 0.9, 0.98)
-    brightness = float(luma.mean())
-    over = max(brightness, 1e-3)
-    return Appearance(
-        width=width * reduction,
-        height=height * reduction,
-        bits=bits,
-        brightness=brightness,
+    return Measured(
+        brightness=float(luma.mean()),
         highlights=highlights,
-        chroma=float((here.max(0) - here.min(0)).mean()) / over,
-        warmth=float((here[0] - here[2]).mean()) / over,
-        contrast=(high - low) / over,
-        sharpness=float(steps.mean()) / max(high - low, 1e-3),
+        chroma=float((here.max(0) - here.min(0)).mean()),
+        warmth=float((here[0] - here[2]).mean()),
+        contrast=high - low,
+        steps=float(steps.mean()),
+    )
+
+
+def _appearance(values: Measured, width: int, height: int, bits: int) -> Appearance:
+    over = max(values.brightness, 1e-3)
+    return Appearance(
+        width=width,
+        height=height,
+        bits=bits,
+        brightness=values.brightness,
+        highlights=values.highlights,
+        chroma=values.chroma / over,
+        warmth=values.warmth / over,
+        contrast=values.contrast / over,
+        sharpness=values.steps / max(values.contrast, 1e-3),
     )
 
 
@@ -308,12 +335,11 @@ def look_at(records: Sequence[Record], bit_depth: int | Literal["auto"] = "auto"
         return None
     largest = max((look.largest for look in looks if look.largest is not None), default=None)
     bits = bit_depth if bit_depth != "auto" else 16 if largest is None else bit_depth_of(largest)
-    scaled = [look.at(bits) for look in looks]
     found = replace(
-        TrainingImages.of([look.appearance for look in scaled]),
+        TrainingImages.of([look.at(bits) for look in looks]),
         bit_depth=bits,
         largest=largest,
-        brightest=max(look.brightest for look in scaled),
+        brightest=max(look.factor(bits) * look.brightest for look in looks),
     )
     for said in found.warnings():
         warnings.warn(said, RangeWarning, stacklevel=2)
@@ -322,20 +348,23 @@ def look_at(records: Sequence[Record], bit_depth: int | Literal["auto"] = "auto"
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was seen of one image."""
+    """What was seen of one image, its values divided by 65535 if the file has more than 8 bits."""
 
-    appearance: Appearance
+    values: Measured
+    size: tuple[int, int]
+    """(W, H) in pixels of the file."""
+    bits: int
     brightest: float
     largest: int | None
 
-    def at(self, bit_depth: int) -> _Look:
-        """As read with `bit_depth`, if the file has more than 8 bits."""
-        if self.largest is None:
-            return self
-        factor = 65535 / (2**bit_depth - 1)
-        seen = self.appearance
-        brighter = {name: factor * getattr(seen, name) for name in ("brightness", "highlights")}
-        return _Look(replace(seen, **brighter), factor * self.brightest, self.largest)
+    def factor(self, bit_depth: int) -> float:
+        """What turns the values into those that are read with `bit_depth`."""
+        return 1.0 if self.largest is None else 65535 / (2**bit_depth - 1)
+
+    def at(self, bit_depth: int) -> Appearance:
+        """As read with `bit_depth`."""
+        factor = self.factor(bit_depth)
+        return _appearance(Measured(*(factor * value for value in self.values)), *self.size, self.bits)
 
 
 def _may_be_deep(path: Path) -> bool:
@@ -352,7 +381,12 @@ def _look(record: Record) -> _Look | None:
         decoded = read_decoded(replace(record, bit_depth=16))
         shape = (decoded.pixels.shape[0], decoded.pixels.shape[1])
         inside = None if record.region is None else record.region.resized(shape)
-        found = measure(decoded.pixels, decoded.bits, inside, decoded.reduction)
         shown = decoded.pixels if inside is None else decoded.pixels[inside]
-        return _Look(found, float(shown.max(initial=0)), decoded.largest)
+        return _Look(
+            values=_values(decoded.pixels, inside),
+            size=(shape[1] * decoded.reduction, shape[0] * decoded.reduction),
+            bits=decoded.bits,
+            brightest=float(shown.max(initial=0)),
+            largest=decoded.largest,
+        )
     return None
