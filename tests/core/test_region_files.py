@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +87,31 @@ def test_saved_form():
     assert back != left_half()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bits": base64.b64encode(zlib.compress(bytes(10**7))).decode()},
+        {"bits": base64.b64encode(zlib.compress(b"abc")).decode()},
+        {"bits": base64.b64encode(b"no bits").decode()},
+        {"bits": base64.b64encode(zlib.compress(bytes(32))[:-4]).decode()},
+        {"bits": "x"},
+        {"bits": None},
+        {"size": [10**6, 10**6]},
+        {"size": [-16, -16]},
+        {"size": [16]},
+        {"fill": [1, 2]},
+    ],
+)
+def test_a_damaged_saved_form_is_refused(change):
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="the stored region is damaged"):
+            InspectionRegion.from_json(left_half().to_json() | change)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
 def test_ignored_pixels_become_one_colour(tmp_path):
     pixels = texture(0, 16)
     path = write_picture(tmp_path / "a.png", pixels)
@@ -113,6 +141,11 @@ def test_cells_and_maps():
         ({"size": [16, 16], "ignore": [[[0, 0], [9, "x"], [3, 3]]]}, "must be a list of points"),
         ({"size": [16, 16], "ignore": {}}, "must be a list of polygons"),
         ({"size": [16], "ignore": []}, "size is \\[16\\]"),
+        ({"size": [10**6, 10**6], "ignore": []}, "more pixels than the limit of"),
+        ({"size": [10**400, 16], "ignore": []}, "size is .{1,80}, more pixels than the limit of"),
+        ({"size": [16, 16], "ignore": [[[0, 0], [9, 10**400], [3, 3]]]}, "must be a list of points"),
+        ({"size": [16, 16], "ignore": [[[-1e308, 0.5], [1e308, 9], [3, 3]]]}, "must be a list of points"),
+        ({"size": [16, 16], "ignore": [[[0, 0], [9, float("nan")], [3, 3]]]}, "must be a list of points"),
         ({"include": []}, "needs the keys size"),
         ({"size": [16, 16], "exclude": []}, "needs the keys size"),
         ({"size": [16, 16], "ignore": [[[0, 0], [16, 0], [16, 16], [0, 16]]]}, "leaves nothing to inspect"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import reprlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ import numpy.typing as npt
 
 from andon.core.errors import DataError
 from andon.core.files import from_json
-from andon.core.image_files import decode, read_size
+from andon.core.image_files import MAX_PIXELS, decode, max_pixels, read_size
 from andon.core.records import Record
 
 Mask = npt.NDArray[np.bool_]
@@ -40,6 +41,8 @@ FILL = (124, 116, 104)
 MAX_GREY = 0.2
 """Largest fraction of grey pixels in a mask."""
 KEYS = ("size", "include", "ignore")
+FARTHEST = 1e6
+"""Largest coordinate of a polygon in pixels, on either side of 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,21 +135,31 @@ class InspectionRegion:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InspectionRegion:
-        """Inverse of `to_json`. Raises `ValueError` for a damaged mask."""
-        width, height = data["size"]
-        length = -(-width * height // 8)
-        try:  # a little more than the mask takes is enough to see that it is none
-            bits = zlib.decompressobj().decompress(base64.b64decode(data["bits"]), length + 1)
-        except zlib.error as error:
-            raise ValueError(f"the region is damaged: {error}") from error
-        if min(width, height) < 1 or len(bits) != length:
-            raise ValueError(f"the region is damaged: {len(bits)} bytes for {width} x {height} pixels")
-        packed = np.frombuffer(bits, np.uint8)
-        mask = np.unpackbits(packed, count=width * height).reshape(height, width).astype(np.bool_)
-        red, green, blue = (int(value) for value in data["fill"])
-        if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
-            raise ValueError(f"the region is damaged: fill {data['fill']}")
+        """Inverse of `to_json`. Raises `DataError` for a damaged one."""
+        try:
+            width, height = (int(side) for side in data["size"])
+            mask = _unpacked(data["bits"], (height, width))
+            red, green, blue = (int(value) for value in data["fill"])
+            if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
+                raise ValueError(f"its colour is {data['fill']}")
+        except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+            raise DataError(
+                f"the stored region is damaged ({' '.join(str(error).split())}): bring back the original, or fit again"
+            ) from error
         return cls(mask, (red, green, blue))
+
+
+def _unpacked(bits: str, shape: tuple[int, int]) -> Mask:
+    """(H, W) of the bits that `to_json` gives. No more is unpacked than the shape says. Raises `ValueError`, `zlib.error`."""
+    count = shape[0] * shape[1]
+    if min(shape) < 1 or count > max(MAX_PIXELS, max_pixels()):
+        raise ValueError(f"its size is {shape[1]} x {shape[0]}")
+    size = -(-count // 8)
+    unpacker = zlib.decompressobj()
+    packed = unpacker.decompress(base64.b64decode(bits), size + 1)
+    if len(packed) != size or not unpacker.eof:
+        raise ValueError(f"its bits are not those of {shape[1]} x {shape[0]} pixels")
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=count).reshape(shape).view(np.bool_)
 
 
 def nearest_indices(new: int, old: int) -> npt.NDArray[np.int64]:
@@ -229,9 +242,15 @@ def _read_size(size: Any, path: Path) -> tuple[int, int]:
     )
     if not whole:
         raise DataError(
-            f"region {path}: size is {size!r}, must be [width, height] in whole pixels, from 8 on"
+            f"region {path}: size is {reprlib.repr(size)}, must be [width, height] in whole pixels, from 8 on"
         )
-    return size[0], size[1]
+    width, height = size
+    if width * height > max_pixels():
+        raise DataError(
+            f"region {path}: size is {reprlib.repr(size)}, more pixels than the limit of {max_pixels()}: give that of the "
+            "pictures, or raise ANDON_MAX_PIXELS where the memory suffices"
+        )
+    return width, height
 
 
 def _polygons(values: Any, where: str) -> list[Polygon]:
@@ -244,8 +263,10 @@ def _polygons(values: Any, where: str) -> list[Polygon]:
 
 def _polygon(points: Any, where: str) -> Polygon:
     pairs = isinstance(points, list) and all(isinstance(p, list) and len(p) == 2 for p in points)
-    if not pairs or not all(type(v) in (int, float) and np.isfinite(v) for p in points for v in p):
-        raise DataError(f"{where} must be a list of points [x, y], numbers in pixels: correct it")
+    if not pairs or not all(type(v) in (int, float) and abs(v) <= FARTHEST for p in points for v in p):
+        raise DataError(
+            f"{where} must be a list of points [x, y], numbers in pixels from {-FARTHEST:.0f} to {FARTHEST:.0f}: correct it"
+        )
     if len(points) < 3:
         raise DataError(f"{where} has {len(points)} points, a polygon has at least 3: add the missing ones")
     return [(float(x), float(y)) for x, y in points]
