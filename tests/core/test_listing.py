@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from andon.core.errors import DataError
-from andon.core.listing import PassedBy, images_below, is_image, list_images, natural_key
+from andon.core.listing import BROKEN, PassedBy, images_below, is_image, list_images, natural_key
 from andon.core.own_output import mark
+from andon.datasets.findings import FindingsLog
+from andon.datasets.folder_scan import scan
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -57,6 +59,22 @@ def test_what_is_passed_by_is_counted_and_named(tmp_path):
     assert formats.count(str(tmp_path)) == 3
     assert "and 2 more" in formats
     assert passed.to_json()["no_picture"] == {"count": 1, "first": [str(tmp_path / "readme.txt")]}
+
+
+def test_a_link_to_itself_is_a_broken_one(tmp_path):
+    touch(tmp_path, "a.png")
+    for name in ("loop.png", "loop"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    names, passed = walked(tmp_path)
+    assert names == ["a.png"]
+    assert passed.counts == {BROKEN: 2}
+    assert list_images(tmp_path) == [tmp_path / "a.png"]
+    log = FindingsLog()
+    found = scan(tmp_path, log)
+    assert (found.images, found.folders) == ((tmp_path / "a.png",), ())
+    assert log.warnings == [
+        f"{tmp_path / 'loop.png'} is a link to a missing file: skipped, copy it again or remove it"
+    ]
 
 
 def test_linked_folders_are_followed_once(tmp_path):

@@ -92,9 +92,9 @@ def is_system(name: str) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """Images directly inside `folder`, in natural order. Empty files are included; decoding reports them."""
-    return sorted(
-        (p for p in folder.iterdir() if is_image(p) and p.is_file()), key=lambda p: natural_key(p.name)
-    )
+    with os.scandir(folder) as found:
+        paths = [folder / entry.name for entry in found if is_image(Path(entry.name)) and is_file(entry)]
+    return sorted(paths, key=lambda path: natural_key(path.name))
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -125,6 +125,22 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; not where that cannot be told, as of a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a regular file or leads to one; not where that cannot be told."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def images_below(folder: Path, passed: PassedBy | None = None) -> Iterator[Path]:
     """Images in `folder`, then those of the folders in it, each in natural order; names are read as they are needed.
 
@@ -147,11 +163,11 @@ class _Walk:
             return
         found = sorted(entries(folder), key=lambda entry: natural_key(entry.name))
         for entry in found:
-            if not entry.is_dir():
+            if not is_folder(entry):
                 yield from self._file(folder, entry)
         for entry in found:
             path = folder / entry.name
-            if not entry.is_dir() or entry.name.startswith("."):
+            if not is_folder(entry) or entry.name.startswith("."):
                 continue
             linked = outside or entry.is_symlink()
             if linked and self._known(path):
@@ -181,7 +197,7 @@ def _why_not(path: Path, entry: os.DirEntry[str]) -> str | None:
     suffix = path.suffix.lower()
     if entry.name.startswith("."):
         return HIDDEN if suffix in SUFFIXES else ""
-    if not entry.is_file():
+    if not is_file(entry):
         return BROKEN if suffix in SUFFIXES or entry.is_symlink() else FILE
     if suffix in SUFFIXES:
         return None

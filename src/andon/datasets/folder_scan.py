@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from andon.core.listing import entries, images_below, is_image, natural_key
+from andon.core.listing import entries, images_below, is_file, is_folder, is_image, natural_key
 from andon.core.own_output import is_own, note
 from andon.datasets.findings import FindingsLog
 from andon.datasets.folder_names import MASKS
@@ -28,10 +28,10 @@ def scan(folder: Path, log: FindingsLog | None = None) -> FolderContent:
     images, folders = [], []
     for entry in _entries(folder):
         path = folder / entry.name
-        if entry.is_dir() and is_own(path):
+        if is_folder(entry) and is_own(path):
             if log is not None:
                 log.notes.append(note(path))
-        elif entry.is_dir():
+        elif is_folder(entry):
             folders.append(path)
         elif is_image(path):
             trouble = _trouble(entry)
@@ -46,7 +46,7 @@ def folders_in(folder: Path) -> tuple[Path, ...]:
     """Folders directly inside `folder` in natural order; empty where `folder` is not a folder."""
     if not folder.is_dir():
         return ()
-    found = [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+    found = [folder / entry.name for entry in _entries(folder) if is_folder(entry)]
     return natural_order([path for path in found if not is_own(path)])
 
 
@@ -57,7 +57,7 @@ def named(folders: Sequence[Path], names: Collection[str]) -> tuple[Path, ...]:
 
 def has_images(folder: Path) -> bool:
     """Whether `folder` directly contains an image."""
-    return any(is_image(Path(entry.name)) and entry.is_file() for entry in _entries(folder))
+    return any(is_image(Path(entry.name)) and is_file(entry) for entry in _entries(folder))
 
 
 def image_folders(folder: Path, log: FindingsLog) -> list[tuple[Path, tuple[Path, ...]]]:
@@ -86,6 +86,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _trouble(entry: os.DirEntry[str]) -> str | None:
-    if not entry.is_file():
+    if not is_file(entry):
         return "a link to a missing file" if entry.is_symlink() else "no regular file"
     return None
