@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ def black_is_zero(values: Values, path: Path, photometric: int | None, bits: int
     if photometric in (None, BLACK_IS_ZERO, RGB):
         return values
     if photometric == WHITE_IS_ZERO and values.shape[2] == 1:
-        return (2 ** (bits or 8 * values.itemsize) - 1 - values).astype(values.dtype)
+        inverted: Values = (2 ** (bits or 8 * values.itemsize) - 1 - values).astype(values.dtype)
+        return inverted
     raise DataError(
         f"{path} is a TIFF whose colours are neither grey nor RGB (photometric interpretation {photometric}; 5 is CMYK): "
         "save it as RGB"
@@ -98,7 +100,7 @@ def _raw_mode(opened: Image.Image) -> str:
     return raw if isinstance(raw, str) else ""
 
 
-def png_values(reopen: Callable[[], Image.Image]) -> npt.NDArray[np.uint16]:
+def png_values(reopen: Callable[[], AbstractContextManager[Image.Image]]) -> npt.NDArray[np.uint16]:
     """(H, W, 2, 3 or 4) upright values of a PNG for which `is_deep_png`; `reopen` opens it anew.
 
     Pillow reads the upper byte of each value as "...;16B", and the lower one when it takes them for the upper bytes of "...;16L".
@@ -113,7 +115,7 @@ def png_values(reopen: Callable[[], Image.Image]) -> npt.NDArray[np.uint16]:
     return upper * np.uint16(256) + lower
 
 
-def _read_as(reopen: Callable[[], Image.Image], raw: str) -> npt.NDArray[np.uint16]:
+def _read_as(reopen: Callable[[], AbstractContextManager[Image.Image]], raw: str) -> npt.NDArray[np.uint16]:
     with reopen() as opened:
         opened.tile = [(*opened.tile[0][:3], raw)]  # type: ignore[attr-defined]
         return np.asarray(ImageOps.exif_transpose(opened)).astype(np.uint16)
