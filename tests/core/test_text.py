@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from andon.core.text import from_cell, printable, safe_cell
+from andon.core.text import from_cell, printable, safe_cell, utf8
 
 
 @pytest.mark.parametrize("name", ["=1+1.png", "+a", "-b.png", "@c", "\td", "=1+1/000", "＝x"])
@@ -24,3 +24,8 @@ def test_control_characters_are_escaped_and_names_in_any_script_stay():
     assert printable("a\x1b[2J\rb\udcff\u202e") == "a\\x1b[2J\\rb\\udcff\\u202e"
     for name in ("部品　é p:ok:1 [/a] \\x", "two\nlines"):
         assert printable(name) == name
+
+
+def test_bytes_of_any_name():
+    assert utf8("部品 é") == "部品 é".encode()
+    assert len({utf8("a\udcfc"), utf8("a\udcfd"), utf8("aü")}) == 3

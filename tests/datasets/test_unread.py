@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from andon.core.errors import DataError
 from andon.datasets import open_dataset
 from andon.datasets.check import check_dataset
 from andon.datasets.folder_names import FolderNames, meaning
+from andon.datasets.labelled_anomalies import move_labelled
 
 
 def test_folders_inside_the_known_ones_are_read(tmp_path: Path) -> None:
@@ -59,6 +62,18 @@ def test_what_is_not_read_is_counted_and_named(tmp_path: Path) -> None:
     assert any("a.gif" in warning for warning in findings.warnings)
     assert any("readme.txt" in note for note in findings.notes)
     assert any("3 pictures and is named like a folder of bad parts" in error for error in findings.errors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    for k in range(6):
+        write_image(tmp_path / "part" / "normal" / os.fsdecode(b"teil_\xfc%d.png" % k), seed=k)
+    for k in range(3):
+        write_image(tmp_path / "part" / "anomalous" / os.fsdecode(b"\xff\xfe bad%d.png" % k), seed=k)
+    data = move_labelled(open_dataset(tmp_path / "part"), 1, seed=0)
+    assert (len(data.train) + len(data.validation), len(data.test), len(data.labelled)) == (4, 4, 1)
+    assert len({records.fingerprint() for records in (data.train, data.test, data.labelled)}) == 3
+    assert not check_dataset(data).errors
 
 
 def test_linked_folders_are_read_in_one_place(tmp_path: Path) -> None:

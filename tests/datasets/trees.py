@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ SHAPE = (SIDE, SIDE)
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (SIDE, SIDE), mode: str = "RGB") -> Path:
     """A image of `size` = (width, height) with random content that depends on path and seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, *path.as_posix().encode()])
+    rng = np.random.default_rng([seed, *os.fsencode(path.as_posix())])
     pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
     return path

@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     )
 
 
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8, for hashes; undecodable bytes of file names (surrogates) are kept apart instead of refused."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def safe_cell(value: T) -> T | str:
     """A cell of a CSV table: `./` stands before text that a spreadsheet would execute. Numbers, as text too, stay.
 

@@ -11,7 +11,7 @@ from typing import overload
 
 from andon.core.errors import DataError
 from andon.core.records import Record
-from andon.core.text import plural
+from andon.core.text import plural, utf8
 from andon.datasets.findings import Findings
 from andon.datasets.masks import Saturation
 
@@ -58,7 +58,7 @@ class Records(Sequence[Record]):
         for record in self:
             clouds = () if record.depth is None else (record.depth,)
             files = " ".join(file_digest(path) for path in (record.image, *record.masks, *clouds))
-            digest.update(f"{record.id}\0{record.label}\0{files}\n".encode())
+            digest.update(utf8(f"{record.id}\0{record.label}\0{files}\n"))
         return digest.hexdigest()
 
 

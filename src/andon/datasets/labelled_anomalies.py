@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from andon.core.errors import DataError
-from andon.core.text import plural
+from andon.core.text import plural, utf8
 from andon.datasets.dataset import Dataset, Records, file_digest
 
 Labelled = int | Literal["half"]
@@ -31,7 +31,7 @@ def move_labelled(dataset: Dataset, count: Labelled, seed: int) -> Dataset:
         return dataset
     anomalous = [record for record in dataset.test if record.label == 1]
     draw = seed // 2 if count == "half" else seed
-    order = sorted(anomalous, key=lambda r: hashlib.sha256(f"{draw}:labelled:{r.id}".encode()).hexdigest())
+    order = sorted(anomalous, key=lambda r: hashlib.sha256(utf8(f"{draw}:labelled:{r.id}")).hexdigest())
     taken = order[:count] if count != "half" else order[seed % 2 :: 2]
     chosen = {record.id for record in taken}
     moved = Records(replace(record, split="train") for record in dataset.test if record.id in chosen)

@@ -14,7 +14,7 @@ from shlex import quote
 
 from andon.core.errors import DataError
 from andon.core.records import Record, Split
-from andon.core.text import plural
+from andon.core.text import plural, utf8
 from andon.datasets.findings import FindingsLog, first_few
 
 VALIDATION_PERCENT = 10
@@ -159,7 +159,7 @@ def folds(records: Sequence[Record], seed: int, *, most: int | None = None) -> t
 
 def _shuffled(keys: Iterable[str], seed: int) -> list[str]:
     """The keys in the order of `sha256(f"{seed}:{key}")`."""
-    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest())
+    return sorted(keys, key=lambda key: hashlib.sha256(utf8(f"{seed}:{key}")).hexdigest())
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from andon.core.errors import AndonError, ConfigError, DataError, nearest
 from andon.core.files import from_json
+from andon.core.text import utf8
 from andon.runs.folder import read_recipe, read_stages
 
 T = TypeVar("T")
@@ -196,7 +197,7 @@ def _send(client: Any, run: Path, tracked: TrackedRun) -> None:
     name = f"andon {tracked.dataset}"
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found is not None else client.create_experiment(name)
-    own = hashlib.sha256(f"{platform.node()}:{run.resolve()}".encode()).hexdigest()[:16]
+    own = hashlib.sha256(utf8(f"{platform.node()}:{run.resolve()}")).hexdigest()[:16]
     before = client.search_runs([experiment], filter_string=f"tags.andon_run = '{own}'")
     tags = {"andon_run": own, "andon_folder": str(run.resolve())[-LONGEST:]}
     made = client.create_run(experiment, run_name=tracked.name, tags=tags).info.run_id

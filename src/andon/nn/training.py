@@ -25,6 +25,7 @@ from andon.core.errors import ConfigError, InterruptedRun, nearest
 from andon.core.progress import NoProgress, Progress
 from andon.core.records import Record
 from andon.core.seeds import check_seed
+from andon.core.text import utf8
 from andon.nn.sanity_checks import SanityCheck
 from andon.nn.stage import EarlyStopping, Stage, StageState
 from andon.nn.stored_features import StoredFeatures
@@ -108,7 +109,7 @@ def best_device() -> torch.device:
 
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed from printable `parts`, the same on every machine."""
-    digest = hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+    digest = hashlib.sha256(utf8("|".join(map(str, parts)))).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

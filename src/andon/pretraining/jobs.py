@@ -14,6 +14,7 @@ from andon.core.files import write_text, writing_errors
 from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
+from andon.core.text import utf8
 from andon.datasets.penalty_images import VERSION as PROCEDURAL_VERSION
 from andon.datasets.penalty_images import procedural_images
 from andon.nn.weights import NAME, RANDOM, entries
@@ -58,7 +59,7 @@ def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Rec
 
     Checkpoints that are not to be continued, or that no note tells the settings of, are removed.
     """
-    digest = hashlib.sha256("\n".join(record.id for record in records).encode()).hexdigest()
+    digest = hashlib.sha256(utf8("\n".join(record.id for record in records))).hexdigest()
     text = f"seed {seed}\npictures {len(records)} {digest}\n{config.model_dump_json()}\n"
     note = folder / "settings.txt"
     if resume and note.is_file():

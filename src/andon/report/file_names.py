@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from andon.core.records import Record
+from andon.core.text import utf8
 
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]|^[. ]+|[. ]+$')
 """Characters that Windows, macOS or Linux does not allow in a name, and leading dots, which hide a file."""
@@ -31,7 +32,7 @@ def safe_name(text: str) -> str:
         name = name.encode()[: LONGEST - 9].decode(errors="ignore")
     if name == text:
         return name
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(utf8(text)).hexdigest()
     return f"{name}-{digest[:8]}"
 
 

@@ -22,7 +22,7 @@ from andon.core.listing import images_below
 from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.core.region import read_region, with_region
-from andon.core.text import plural
+from andon.core.text import plural, utf8
 from andon.datasets import Dataset
 from andon.datasets.dataset import file_digest
 from andon.detectors._recipes import Recipe, RecipeFile, create, resolve
@@ -103,9 +103,7 @@ def choose(
         found = detector.scan(with_region(records, region))
         bad[name] = np.array([one.raw_score for one in found])
         good[name] = np.array(detector.fitted().scores)
-    order = sorted(
-        range(len(records)), key=lambda k: hashlib.sha256(str(records[k].image.name).encode()).digest()
-    )
+    order = sorted(range(len(records)), key=lambda k: hashlib.sha256(utf8(records[k].image.name)).digest())
     chosen, gain = decide(good, bad, [order[k::FOLDS] for k in range(FOLDS)])
     images = {str(record.image.resolve()): file_digest(record.image) for record in records}
     settings = detector_class(recipe.detector).variants[chosen]
