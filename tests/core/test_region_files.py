@@ -105,7 +105,7 @@ def test_saved_form():
 def test_a_damaged_saved_form_is_refused(change):
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="the stored region is damaged"):
+        with pytest.raises(ValueError, match="the stored region is damaged"):
             InspectionRegion.from_json(left_half().to_json() | change)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:

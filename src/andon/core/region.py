@@ -135,17 +135,15 @@ class InspectionRegion:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InspectionRegion:
-        """Inverse of `to_json`. Raises `DataError` for a damaged one."""
+        """Inverse of `to_json`. Raises `ValueError` for a damaged one."""
         try:
-            width, height = (int(side) for side in data["size"])
+            width, height = data["size"]
             mask = _unpacked(data["bits"], (height, width))
             red, green, blue = (int(value) for value in data["fill"])
             if not 0 <= min(red, green, blue) <= max(red, green, blue) <= 255:
                 raise ValueError(f"its colour is {data['fill']}")
         except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
-            raise DataError(
-                f"the stored region is damaged ({' '.join(str(error).split())}): bring back the original, or fit again"
-            ) from error
+            raise ValueError(f"the stored region is damaged: {' '.join(str(error).split())}") from error
         return cls(mask, (red, green, blue))
 
 
