@@ -43,7 +43,7 @@ def folder(tmp_path, monkeypatch):
             pixels[20:32, 20:32] += np.uint8(100 * ("stain" in part or "defects" in part))
             write_picture(tmp_path / part / f"{DAYS[k % 3]}_{k + 11:04}.png", pixels)
     for k in range(4):
-        write_picture(tmp_path / "my_roll" / f"{k}.png", texture(next(seeds), 600))
+        write_picture(tmp_path / "my_roll" / f"{k}.png", texture(next(seeds), 800))
     write_picture(tmp_path / "region.png", np.full((48, 64), 255, np.uint8))
     page = (ROOT / "docs" / "integrator.md").read_text(encoding="utf-8")
     (tmp_path / "region.json").write_text(re.search(r"```json\n(.*?)```", page, re.S)[1])
