@@ -175,23 +175,34 @@ def paired_auroc(
     difference = float(np.mean([run.mean() for run in pairs]))
     if min(min(run.shape) for run in pairs) < FEWEST:
         return difference, None
-    random = np.random.default_rng(seed)
-    bad, good = (random.multinomial(n, np.full(n, 1 / n), draws) for n in (truth.sum(), (~truth).sum()))
-    values = []
-    for run, seen in zip(pairs, both, strict=True):
-        of_bad, of_good = bad[:, seen[truth]], good[:, seen[~truth]]
-        with np.errstate(invalid="ignore"):  # NaN where a resample has no image of the run
-            drawn = of_bad.sum(1) * of_good.sum(1)
-            values.append(((of_bad @ run) * of_good).sum(1) / drawn)
+    bad, good = _resampled(int(truth.sum()), int((~truth).sum()), np.random.default_rng(seed), draws)
+    values = [
+        _weighted_mean(run, bad[:, seen[truth]], good[:, seen[~truth]])
+        for run, seen in zip(pairs, both, strict=True)
+    ]
     return difference, percentile_interval(np.mean(values, axis=0))
 
 
 def mean_of_pairs(pairs: npt.NDArray[np.float64], random: np.random.Generator, draws: int = DRAWS) -> Draws:
     """(draws,) means of a number for each pair (P, N), its P anomalous and N good images resampled separately."""
     n_pos, n_neg = pairs.shape
-    bad = random.multinomial(n_pos, np.full(n_pos, 1 / n_pos), draws)
-    good = random.multinomial(n_neg, np.full(n_neg, 1 / n_neg), draws)
-    return np.asarray(((bad @ pairs) * good).sum(1) / (n_pos * n_neg))
+    return _weighted_mean(pairs, *_resampled(n_pos, n_neg, random, draws))
+
+
+def _resampled(
+    n_pos: int, n_neg: int, random: np.random.Generator, draws: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(draws, P) and (draws, N) how often each anomalous and each good image is drawn."""
+    bad, good = (random.multinomial(n, np.full(n, 1 / n), draws) for n in (n_pos, n_neg))
+    return bad, good
+
+
+def _weighted_mean(
+    pairs: npt.NDArray[np.float64], bad: npt.NDArray[np.int64], good: npt.NDArray[np.int64]
+) -> Draws:
+    """(draws,) means of the pairs (P, N) that each resample holds; NaN where it holds none."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(((bad @ pairs) * good).sum(1) / (bad.sum(1) * good.sum(1)))
 
 
 def wins(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
