@@ -289,7 +289,8 @@ def sweep(
     this call completed. Raises `InterruptedRun` after Ctrl-C.
     """
     failures: dict[str, str] = {}
-    todo = [job for job in jobs if finished(job, out) is None]
+    before = [finished(job, out) for job in jobs]
+    todo = [job for job, result in zip(jobs, before, strict=True) if result is None]
     with (progress or NoProgress()).task("runs", len(jobs), done=len(jobs) - len(todo)) as task:
         for job, failure in (runner or one_by_one)(todo, out, device):
             if failure:
@@ -297,8 +298,10 @@ def sweep(
             elif after is not None:
                 after(job.folder(out))
             task.advance(1, f"{job.name} {job.target} seed {job.seed}")
-    tried = (job for job in jobs if str(job.folder(out)) not in failures)
-    results = [result for job in tried if (result := finished(job, out)) is not None]
+    tried = (
+        (job, made) for job, made in zip(jobs, before, strict=True) if str(job.folder(out)) not in failures
+    )
+    results = [result for job, made in tried if (result := made or finished(job, out)) is not None]
     return Outcome(results, failures)
 
 
