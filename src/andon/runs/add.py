@@ -36,7 +36,7 @@ from andon.runs.folder import (
     read_recipe,
     read_settings,
 )
-from andon.runs.source import open_data, own_source
+from andon.runs.source import is_unchanged, open_data, own_source
 from andon.thresholds.history import FILE as CHANGES
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _learned_from(run: Path, settings: Mapping[str, Any]) -> Dataset:
         raise DataError(
             f"{run} learned from {plural(count, 'picture')}, now there are {now} in {where}: {todo}"
         )
-    if Records([*dataset.train, *dataset.labelled]).fingerprint() != settings["data"]["fingerprint"]:
+    if not is_unchanged(dataset, settings["data"]):
         raise DataError(
             f"pictures in {where} changed since {run} learned from them: bring them back, or fit again with --overwrite"
         )

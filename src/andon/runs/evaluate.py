@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
 from andon.core.progress import Progress
-from andon.datasets import Records
 from andon.datasets.labelled_anomalies import without_copies
 from andon.runs.choose import Choice, selected_on
 from andon.runs.folder import read_recipe, read_stages
-from andon.runs.source import Source, open_data
+from andon.runs.source import Source, is_unchanged, open_data
 
 if TYPE_CHECKING:
     from andon.datasets import Dataset
@@ -87,13 +86,9 @@ def evaluate_run(
 
 def _check_not_learned_from(run: Path, described: Mapping[str, Any], dataset: Dataset) -> None:
     """Raise `DataError` where good test images are drawn from those of one folder and these changed since the fit."""
-    good = [*dataset.train, *dataset.validation]
-    folders = {record.image.parent for record in good}
-    if not any(record.label == 0 and record.image.parent in folders for record in dataset.test):
-        return
-    skipped = described.get("skipped", {})
-    learned = [record for record in good if record.id not in skipped]
-    if Records([*learned, *dataset.labelled]).fingerprint() != described["fingerprint"]:
+    folders = {record.image.parent for record in (*dataset.train, *dataset.validation)}
+    shared = any(record.label == 0 and record.image.parent in folders for record in dataset.test)
+    if shared and not is_unchanged(dataset, described):
         raise DataError(
             f"the good pictures in {described['path']} changed since {run} learned from them, so some of those that test now may "
             "be among them: bring them back, fit again, or give test pictures of their own with --data"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from andon.core.errors import DataError
-from andon.datasets import Dataset, open_dataset
+from andon.datasets import Dataset, Records, open_dataset
 from andon.datasets.added import with_added
 from andon.datasets.labelled_anomalies import Labelled, move_labelled
 from andon.detectors._recipes import RecipeSettings
@@ -72,6 +72,13 @@ def own_source(run: Path, recipe: Mapping[str, Any]) -> Source:
     if not own["path"].startswith("embedded:") and not Path(own["path"]).exists():
         raise DataError(f"the data of {run} is no longer in {own['path']}: say where it is with --data")
     return Source(own["path"], own["category"] or None, own["layout"], *told_names(recipe))
+
+
+def is_unchanged(dataset: Dataset, described: Mapping[str, Any]) -> bool:
+    """Whether the images to learn from are those that a run learned from; `described` is `data` of its recipe.yaml."""
+    skipped = described.get("skipped", {})
+    learned = [record for record in (*dataset.train, *dataset.validation) if record.id not in skipped]
+    return bool(Records([*learned, *dataset.labelled]).fingerprint() == described["fingerprint"])
 
 
 def told_names(recipe: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
