@@ -42,8 +42,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Beside the recipe of `RECIPES`."""
 RECIPES = {"east": "east/lite0-256", "patchcore": "patchcore/lite0"}
-SCRATCHES = {"east": 0.06, "east-mirror": 0.06, "patchcore": 0.06, "patchcore-mirror": 0.06}
-"""How much brighter the scratch is that is shifted."""
+SCRATCH = 0.06
+"""How much brighter a scratch is."""
 Colours = npt.NDArray[np.uint8]
 
 
@@ -168,7 +168,7 @@ def shift(folder: Path, name: str, threads: int, overlap: float) -> list[dict[st
 
     rows = []
     for kind, left in (("good", None), ("scratch", 440), ("scratch", 300)):
-        grey = wide if left is None else scratched(wide, 90, left, SCRATCHES[name])
+        grey = wide if left is None else scratched(wide, 90, left, SCRATCH)
         picture = colours(grey)
         parts = {by: looked(picture, by) for by in (0, *STRIDED, *ANY)}
         scores = {by: float(limits.score_display(tiling.score(part))) for by, part in parts.items()}
@@ -254,7 +254,7 @@ def main() -> None:
         for name in chosen.detectors.split(","):
             found = alone(learn, folder, name, chosen.threads, chosen.learn)
             if not chosen.shifts:
-                grey = scratched(strip(5000, height, width), height // 2, width // 2, 0.06)
+                grey = scratched(strip(5000, height, width), height // 2, width // 2, SCRATCH)
                 write(folder, "large", grey)
                 print_answers(folder, name, chosen.threads, (width, height), found)
             print_shifts(folder, name, chosen.threads)

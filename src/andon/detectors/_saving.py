@@ -47,7 +47,7 @@ def save_detector(detector: Detector, folder: Path) -> None:
     if (folder / CHANGES).exists():
         if _holds(folder, description):
             return
-        # Without detector.json the folder is refused: no thresholds are ever in force for another detector.
+        # Without detector.json the folder is refused: thresholds never apply to another detector.
         (folder / "detector.json").unlink(missing_ok=True)
         (folder / CHANGES).unlink()
     write_bytes(folder / "state.safetensors", content)

@@ -212,13 +212,15 @@ def _not_learned(run: Path, records: Sequence[Record]) -> list[Record]:
         raise DataError(
             "the run has learned from all of these pictures, so they say nothing about new ones: give others"
         )
-    left = list({(file_digest(record.image), record.label): record for record in reversed(new)}.values())[
-        ::-1
-    ]
-    known, copies = len(records) - len(new), len(new) - len(left)
-    said = [f"{known} that the run knows"] * bool(known) + [f"{copies} that are copies of others"] * bool(
-        copies
-    )
+    first: dict[tuple[str, int | None], Record] = {}
+    for record in new:
+        first.setdefault((file_digest(record.image), record.label), record)
+    left = list(first.values())
+    counts = {
+        "that the run knows": len(records) - len(new),
+        "that are copies of others": len(new) - len(left),
+    }
+    said = [f"{count} {which}" for which, count in counts.items() if count]
     if said:
         warnings.warn(
             f"of {plural(len(records), 'picture')} {' and '.join(said)} are left out: they say nothing more about new ones",
