@@ -6,6 +6,7 @@ Metrics always use raw scores. See docs/reference/metrics.md, "Display".
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ FEW = 5
 OF_SCORES, OF_CELLS = 0.05, 0.1
 """Shares of the distance between the 10 % and 90 % quantiles of the good scores, and of the range of the map values of good
 images, that a unit has at least."""
+
+STRIP = 2**15
+"""Values converted at a time: each step finds them in the processor's cache; of a whole map every step reads memory anew."""
 
 Values = npt.NDArray[np.floating[Any]]
 
@@ -100,29 +104,47 @@ class AffineDisplay:
         `shown >= 1` is the same decision as `raw >= threshold`, whatever rounding does.
         """
         values = _floats(raw)
-        threshold, one = values.dtype.type(self.threshold), values.dtype.type(1)
-        # 1 + (x - threshold) / span, not (x - typical) / span: exactly 1 at the threshold.
-        shown = np.asarray(values - threshold)
-        shown /= self.span  # in place: maps of large images are not held three times
-        shown += one
-        return _below(shown, one, values < threshold)
+        threshold, one, span = values.dtype.type(self.threshold), values.dtype.type(1), self.span
+
+        def show(strip: Values, shown: Values) -> None:
+            # 1 + (x - threshold) / span, not (x - typical) / span: exactly 1 at the threshold.
+            np.subtract(strip, threshold, out=shown)
+            shown /= span
+            shown += one
+            _keep_below(shown, one, strip, threshold)
+
+        return _in_strips(show, values)
 
     def inverse(self, shown: npt.ArrayLike) -> Values:
         """Raw scores of display units. `inverse(shown) >= threshold` is the same decision as `shown >= 1`."""
         values = _floats(shown)
-        threshold, one = values.dtype.type(self.threshold), values.dtype.type(1)
-        raw = np.asarray(values - one)
-        raw *= self.span
-        raw += threshold
-        return _below(raw, threshold, values < one)
+        threshold, one, span = values.dtype.type(self.threshold), values.dtype.type(1), self.span
+
+        def unshow(strip: Values, raw: Values) -> None:
+            np.subtract(strip, one, out=raw)
+            raw *= span
+            raw += threshold
+            _keep_below(raw, threshold, strip, one)
+
+        return _in_strips(unshow, values)
 
 
-def _below(converted: Values, limit: np.floating[Any], below: npt.NDArray[np.bool_]) -> Values:
-    """`converted`, changed in place: values that belong `below` the limit and were rounded to it are the next below it."""
-    below &= converted == limit
-    if below.any():
-        converted[below] = np.nextafter(limit, converted.dtype.type(-np.inf))
+def _in_strips(convert: Callable[[Values, Values], None], values: Values) -> Values:
+    """`values`, any shape, converted: `convert` gets strips (n,) of them that the cache holds, and where the results go."""
+    converted = np.empty(values.shape, values.dtype)
+    source, target = values.reshape(-1), converted.reshape(-1)
+    for start in range(0, values.size, STRIP):
+        convert(source[start : start + STRIP], target[start : start + STRIP])
     return converted
+
+
+def _keep_below(
+    converted: Values, limit: np.floating[Any], values: Values, boundary: np.floating[Any]
+) -> None:
+    """Change `converted` in place: where `values` are below the boundary but rounding led to the limit, the next below it."""
+    at_limit = converted == limit
+    if at_limit.any():
+        converted[at_limit & (values < boundary)] = np.nextafter(limit, converted.dtype.type(-np.inf))
 
 
 def _floats(values: npt.ArrayLike) -> Values:
