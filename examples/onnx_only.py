@@ -2,6 +2,10 @@
 
 python examples/onnx_only.py model.onnx picture.png...
 
+Prints for each picture the verdict, the displayed score (1 is the threshold) and the share of marked pixels. The verdict is by
+the thresholds as they were at the export: OK, look (a person decides), NG, or ERROR, where a value is NaN or infinite.
+Whatever is not OK must not pass.
+
 Pictures are read as andon reads them: turned by EXIF, transparent pixels on black. Those of more than 8 bits are refused.
 """
 
@@ -10,6 +14,8 @@ import sys
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
+
+VERDICTS = ("OK", "look", "NG", "ERROR")
 
 
 def read(picture):
@@ -39,11 +45,10 @@ def main(network, *pictures):
             print(f"onnx_only.py: {error}", file=sys.stderr)
             errors += 1  # no verdict: the part must not pass
             continue
-        score, anomaly_map = session.run(["score", "anomaly_map"], {"images": images})
-        finite = np.isfinite(score).all() and np.isfinite(anomaly_map).all()
-        verdict = ("NG" if score[0] >= 1 else "OK") if finite else "ERROR"
-        errors += not finite
-        print(f"{verdict} {score[0]:.6f} {float((anomaly_map[0] >= 1).mean()):.4f} {picture}")
+        score, anomaly_map, verdict = session.run(["score", "anomaly_map", "verdict"], {"images": images})
+        said = VERDICTS[verdict[0]]
+        errors += said == "ERROR"
+        print(f"{said} {score[0]:.6f} {float((anomaly_map[0] >= 1).mean()):.4f} {picture}")
     return 2 if errors else 0  # ERROR: no verdict, the part must not pass
 
 

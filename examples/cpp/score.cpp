@@ -2,14 +2,15 @@
 //
 //     score model.onnx picture.png...
 //
-// Prints for each picture what examples/onnx_only.py prints: verdict, displayed score (1 is the limit), share of marked pixels.
+// Prints for each picture what examples/onnx_only.py prints: verdict, displayed score (1 is the threshold), share of marked pixels.
 // Pictures of 16 bits are refused, and EXIF does not turn them: see picture.hpp.
-// A score or map that is not finite gives ERROR and exit status 2: the part must not pass.
+// The verdict is by the thresholds as they were at the export: OK, look (a person decides), NG, or ERROR, where a value is NaN or
+// infinite, with exit status 2. Whatever is not OK must not pass.
 
 #include <openvino/openvino.hpp>
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -18,6 +19,8 @@
 #include "picture.hpp"
 
 namespace {
+
+constexpr std::array<const char*, 4> verdicts{"OK", "look", "NG", "ERROR"};
 
 // (1, H, W, 3) uint8, any size: resizing and normalisation are inside the network.
 ov::Tensor as_tensor(const Picture& picture) {
@@ -45,10 +48,9 @@ int main(int count, char** words) {
             const auto map = request.get_tensor("anomaly_map");
             const float* cells = map.data<const float>();
             const auto marked = std::count_if(cells, cells + map.get_size(), [](float v) { return v >= 1.0f; });
-            const bool finite = std::isfinite(score) &&
-                                std::all_of(cells, cells + map.get_size(), [](float v) { return std::isfinite(v); });
-            status = finite ? status : 2;  // no verdict: the part must not pass
-            std::printf("%s %.6f %.4f %s\n", !finite ? "ERROR" : score >= 1.0f ? "NG" : "OK", score,
+            const int verdict = request.get_tensor("verdict").data<const std::int32_t>()[0];
+            status = verdict == 3 ? 2 : status;
+            std::printf("%s %.6f %.4f %s\n", verdicts.at(verdict), score,
                         static_cast<double>(marked) / static_cast<double>(map.get_size()), words[k]);
         }
     } catch (const std::exception& error) {

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +35,12 @@ from andon.exporting.network import (
 )
 from andon.exporting.resizing import enlarged, resized, windows
 from andon.runs.loading import load
-from andon.runtime import open_model, sessions
+from andon.runtime import Model, open_model, sessions
 from andon.runtime.predictor import UnlikeTrainingWarning
 from andon.thresholds.display import AffineDisplay
 
 pytestmark = pytest.mark.xdist_group("network")
+VERDICTS = ("OK", "look", "NG", "ERROR")
 
 
 @pytest.fixture(scope="module")
@@ -270,15 +273,22 @@ def test_runs_without_torch(network, tmp_path, detector):
 
 @pytest.mark.slow
 def test_example_without_andon(network, tmp_path, detector):
-    picture = write_picture(tmp_path / "picture.png", texture(8, 77))
+    """With the thresholds as fitted, and with others, between two of which a person decides."""
     example = ROOT / "examples" / "onnx_only.py"
-    found = subprocess.run(
-        [sys.executable, example, network, picture], capture_output=True, text=True, check=True
-    )
-    verdict, score, _, _ = found.stdout.split(maxsplit=3)
-    expected = detector.predict(picture)
-    assert float(score) == pytest.approx(expected.score, abs=1e-3)
-    assert (verdict == "NG") == expected.is_anomalous
+    pictures = [write_picture(tmp_path / f"{k}.png", texture(k, 77)) for k in range(4)]
+    low, middle, high = sorted(detector.predict(picture).score for picture in pictures[:3])
+    changed = with_thresholds(detector, (middle + high) / 2, (low + middle) / 2)
+    export(changed, tmp_path / "changed.onnx")
+    for file, answering in ((network, detector), (tmp_path / "changed.onnx", changed)):
+        found = subprocess.run(
+            [sys.executable, example, file, *pictures], capture_output=True, text=True, check=True
+        )
+        expected = [answering.predict(picture) for picture in pictures]
+        for line, answer in zip(found.stdout.splitlines(), expected, strict=True):
+            verdict, score, _, _ = line.split(maxsplit=3)
+            assert float(score) == pytest.approx(answer.score, abs=1e-3)
+            assert verdict == answer.verdict
+    assert {answer.verdict for answer in expected} == {"OK", "look", "NG"}
 
 
 def openvino_flags():
@@ -306,7 +316,7 @@ def onnxruntime_flags():
 @pytest.mark.parametrize(
     "program,flags", [("score", openvino_flags), ("score_onnxruntime", onnxruntime_flags)]
 )
-def test_example_in_cpp(network, tmp_path, detector, program, flags):
+def test_example_in_cpp(tmp_path, detector, program, flags):
     """Builds an example against its runtime and Debian's libpng-dev, and compares its answers with the detector's."""
     if shutil.which("cmake") is None or not Path("/usr/include/png.h").is_file():
         pytest.skip("needs cmake and libpng-dev")
@@ -314,13 +324,18 @@ def test_example_in_cpp(network, tmp_path, detector, program, flags):
     subprocess.run(["cmake", "-S", folder, "-B", build, *flags()], check=True, capture_output=True)
     subprocess.run(["cmake", "--build", build, "--target", program], check=True, capture_output=True)
     pictures = [write_picture(tmp_path / f"{k}.png", texture(k, 48 + 16 * k)) for k in range(3)]
-    found = subprocess.run([build / program, network, *pictures], capture_output=True, text=True, check=True)
     with pytest.warns(UnlikeTrainingWarning, match="48 x 48 pixels"):
-        answers = list(detector.predict(pictures))
+        low, middle, high = sorted(answer.score for answer in detector.predict(pictures))
+    changed = with_thresholds(detector, (middle + high) / 2, (low + middle) / 2)
+    network = tmp_path / "changed.onnx"
+    export(changed, network)
+    found = subprocess.run([build / program, network, *pictures], capture_output=True, text=True, check=True)
+    answers = list(changed.judged(pictures))
+    assert {answer.verdict for answer in answers} == {"OK", "look", "NG"}
     for line, expected in zip(found.stdout.splitlines(), answers, strict=True):
         verdict, score, _, _ = line.split(maxsplit=3)
         assert float(score) == pytest.approx(expected.score, abs=1e-3)
-        assert (verdict == "NG") == expected.is_anomalous
+        assert verdict == expected.verdict
     missing = subprocess.run([build / program, network, tmp_path / "no.png"], capture_output=True, text=True)
     assert missing.returncode == 2
     assert "no.png cannot be read" in missing.stderr
@@ -491,5 +506,60 @@ def test_eight_bits_are_refused_above_their_limit(
 
 def test_wrapper_keeps_the_size_of_the_picture(detector):
     with torch.inference_mode():
-        raw, score, maps = ExportedDetector(detector)(torch.zeros(2, 33, 71, 3, dtype=torch.uint8))
-    assert (raw.shape, score.shape, maps.shape) == ((2,), (2,), (2, 33, 71))
+        found = ExportedDetector(detector)(torch.zeros(2, 33, 71, 3, dtype=torch.uint8))
+    assert [tuple(values.shape) for values in found] == [(2,), (2,), (2, 33, 71), (2,)]
+
+
+def with_thresholds(detector: Detector, image: float, look: float | None = None) -> Detector:
+    """A copy that shares the networks, with image thresholds at displayed scores."""
+    changed, fitted = copy(detector), detector.fitted()
+    values = [
+        None if x is None else float(np.float32(fitted.score_display.inverse(x))) for x in (image, look)
+    ]
+    changed.calibration = fitted.with_thresholds(
+        replace(fitted.image, value=values[0]),
+        replace(fitted.pixel, value=float(np.float32(fitted.pixel_display.inverse(0.7)))),
+        None if values[1] is None else replace(fitted.image, value=values[1]),
+    )
+    return changed
+
+
+def test_the_verdict_of_the_network_is_that_of_the_thresholds_in_use(detector):
+    """A program without andon, which reads this output, must not pass what andon rejects or shows to a person."""
+    image = texture(3, 80)
+    score = detector.predict(image).score
+    cases = {
+        "NG": (score - 0.2, score - 0.3),
+        "look": (score + 0.2, score - 0.2),
+        "OK": (score + 0.3, score + 0.2),
+    }
+    for expected, (reject, look) in cases.items():
+        changed = with_thresholds(detector, reject, look)
+        answer = changed.predict(image)
+        with torch.inference_mode():
+            raw, shown, cells, verdict = ExportedDetector(changed)(torch.from_numpy(image)[None])
+        assert answer.verdict == expected
+        assert VERDICTS[verdict] == expected
+        assert (float(shown) >= 1) == (expected == "NG")
+        assert float(shown) == pytest.approx(answer.score, abs=1e-4)
+        np.testing.assert_allclose(cells[0].numpy(), answer.anomaly_map, atol=1e-3)
+        assert float(raw) == pytest.approx(answer.raw_score, rel=1e-4)
+    plain = with_thresholds(detector, score + 0.2)
+    assert plain.predict(image).verdict == "OK"
+    assert VERDICTS[ExportedDetector(plain)._verdict(raw, cells[:, :4, :4])] == "OK"
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        assert VERDICTS[ExportedDetector(plain)._verdict(torch.tensor([bad]), cells)] == "ERROR"
+        spoilt = torch.full((1, 4, 4), bad)
+        assert VERDICTS[ExportedDetector(plain)._verdict(raw, spoilt)] == "ERROR"
+
+
+def test_a_network_kept_before_a_change_of_thresholds_gives_the_maps_of_the_detector(detector, network):
+    """Its scale of the map stays that of the export; the detector's moved."""
+    changed, image = with_thresholds(detector, 0.5), texture(3, 80)
+    opened = sessions.open_session(network)
+    model = Model(opened.session, opened.description, "network", changed.fitted())
+    answer, expected = model.predict(image), changed.predict(image)
+    assert answer.score == pytest.approx(expected.score, abs=1e-3)
+    assert expected.score != pytest.approx(detector.predict(image).score, abs=1e-2)
+    np.testing.assert_allclose(answer.raw_map, expected.raw_map, atol=1e-4)
+    np.testing.assert_allclose(answer.anomaly_map, expected.anomaly_map, atol=1e-3)

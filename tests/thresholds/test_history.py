@@ -77,12 +77,16 @@ def test_rate_from_more_good_pictures(own_run, more, dataset_folder):
     assert found.look.value < found.image.value
     scores = [after.predict(path).raw_score for path in more.iterdir()]
     assert sum(score >= found.image.value for score in scores) <= 0.05 * (count + 1)
+    assert found.score_display(np.float32(found.image.value)) == 1
+    assert found.pixel_display(np.float32(found.pixel.value)) == 1
+    assert found.score_display(np.float32(found.score_display.typical)) == pytest.approx(0, abs=1e-6)
     new = after.predict(picture)
-    assert (new.score, new.raw_score) == (old.score, old.raw_score)
-    np.testing.assert_array_equal(new.anomaly_map, old.anomaly_map)
-    verdicts = {after.predict(path).verdict for path in more.iterdir()}
-    assert "look" in verdicts
-    assert "OK" in verdicts
+    assert new.raw_score == old.raw_score
+    np.testing.assert_array_equal(new.raw_map, old.raw_map)
+    answers = [after.predict(path) for path in [*more.iterdir(), picture]]
+    assert all((answer.score >= 1) == (answer.verdict == "NG") for answer in answers)
+    assert all(((answer.anomaly_map >= 1) == answer.mask).all() for answer in answers)
+    assert {"look", "OK"} <= {answer.verdict for answer in answers}
 
 
 def test_too_few_pictures_and_pictures_that_were_learned(own_run, dataset_folder):

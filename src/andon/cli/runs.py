@@ -221,7 +221,7 @@ def predict(
     cores: Cores = 2,
     as_json: Json = False,
 ) -> None:
-    """Judge each image: good (OK) or not (NG); a score of 1 is the threshold.
+    """Judge each image: OK, NG, or look where a person decides; a score of 1 is the threshold. Only OK is a good part.
 
     Use --out for archives of any size: each result is appended to the table, and after an interruption the same command
     continues it. --save then writes heat maps and masks, but no predictions.csv. With - for IMAGES each path read from standard
@@ -386,9 +386,8 @@ def _predict_archive(
 
 
 def _counts(verdicts: Counter[str]) -> str:
-    unreadable = verdicts["unreadable"]
     from andon.core.text import plural
 
-    counts = f"{plural(verdicts.total(), 'picture')}: {verdicts['NG']} NG"
-    counts += f", {verdicts['ERROR']} ERROR" if verdicts["ERROR"] else ""
-    return counts + (f", {unreadable} unreadable" if unreadable else "")
+    rare = (f"{verdicts[name]} {name}" for name in ("look", "ERROR", "unreadable") if verdicts[name])
+    counts = ", ".join((f"{verdicts['OK']} OK", f"{verdicts['NG']} NG", *rare))
+    return f"{plural(verdicts.total(), 'picture')}: {counts}"

@@ -32,7 +32,7 @@ from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
 from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
-from andon.runtime.sessions import METADATA, WEIGHTS_DIGEST, Outputs, weights_digest
+from andon.runtime.sessions import METADATA, WEIGHTS_DIGEST, weights_digest
 from andon.thresholds.display import AffineDisplay
 
 Image = npt.NDArray[np.uint8]
@@ -47,6 +47,7 @@ OUTPUTS = {
     "raw_score": "(B,), higher is more anomalous",
     "score": "(B,): 0 = a typical good picture, 1 = the threshold at the time of the export",
     "anomaly_map": "(B, H, W): 0 = a typical good pixel, 1 = the pixel threshold at the time of the export",
+    "verdict": "(B,) int32: 0 OK, 1 a person decides, 2 NG, 3 a value is NaN or infinite; by the thresholds at the export",
 }
 OUTPUTS_OF_TILES = {
     "raw_score": "(B,), largest cell of a tile's map; the picture's score follows from all tiles, see score_rule",
@@ -75,10 +76,11 @@ class Exported:
 
 
 class ExportedDetector(nn.Module):
-    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,) and displayed map (B, H, W).
+    """(B, H, W, 3) uint8 of any size to raw score (B,), displayed score (B,), displayed map (B, H, W) and verdict (B,).
 
-    Of a detector that cuts images into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the
-    detector's own grid, and `andon.runtime` fills what is not inspected, cuts and blends.
+    The verdict, see `OUTPUTS`, is for programs without andon, which applies the thresholds itself. Of a detector that cuts images
+    into tiles it is the network for tiles, of their size only: maps (B, h, w) keep the detector's own grid, there is no
+    verdict, and `andon.runtime` fills what is not inspected, cuts and blends.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -88,7 +90,7 @@ class ExportedDetector(nn.Module):
         area = self.calibration.region
         self.inspected = None if area is None or detector.tiling is not None else Inspected(area)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = images.shape[1], images.shape[2]
         inside = None if self.inspected is None else self.inspected(height, width)
         if self.inspected is not None and inside is not None:
@@ -98,12 +100,21 @@ class ExportedDetector(nn.Module):
             return self._of_tiles(analysis.anomaly_map[:, 0].float())
         raw = analysis.score.float()
         cells = displayed(analysis.anomaly_map[:, 0].float(), self.calibration.pixel_display)
+        verdict = self._verdict(raw, cells)
         shown = enlarged(cells, (height, width))
         if inside is not None:
             shown = torch.where(inside[None], shown, torch.zeros_like(shown))
-        return raw, displayed(raw, self.calibration.score_display), shown
+        return raw, displayed(raw, self.calibration.score_display), shown, verdict
 
-    def _of_tiles(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _verdict(self, raw: Tensor, cells: Tensor) -> Tensor:
+        look = self.calibration.look
+        verdict = torch.where(raw < self.calibration.image.value, 0, 2)
+        if look is not None:
+            verdict = torch.where((raw >= look.value) & (verdict == 0), 1, verdict)
+        finite = torch.isfinite(raw) & torch.isfinite(cells).flatten(1).all(1)
+        return torch.where(finite, verdict, 3).to(torch.int32)
+
+    def _of_tiles(self, maps: Tensor) -> tuple[Tensor, ...]:
         """Maps (B, h, w) of single tiles as they are to be blended; scores stand for the largest cell of each."""
         largest = maps.flatten(1).amax(1)
         display = self.calibration.pixel_display
@@ -285,7 +296,7 @@ def _write_onnx(detector: Detector, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=list(Outputs._fields),
+            output_names=list(OUTPUTS if detector.tiling is None else OUTPUTS_OF_TILES),
             verbose=False,
         )
         assert program is not None

@@ -300,8 +300,7 @@ class Packed:
         write_bytes(scratch / "model.onnx", self.members["model.onnx"])
         found = open_session(scratch / "model.onnx", runtime, threads=threads)
         self._unpack_detector(scratch)
-        now = read_calibration(scratch).to_json()
-        return Model(found.session, found.description | {"calibration": now}, str(self.path))
+        return Model(found.session, found.description, str(self.path), read_calibration(scratch))
 
     def prove(self, predictor: Detector | Model) -> Proof:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""

@@ -36,7 +36,7 @@ from andon.exporting.packed import Packed, read_pack
 from andon.line.verdicts import Cause, Region, Verdict
 from andon.runtime import Model
 from andon.runtime.predictor import Unreadable
-from andon.thresholds.evidence import Evidence, line_display, line_thresholds
+from andon.thresholds.evidence import Evidence, line_thresholds
 
 LOG = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
@@ -148,9 +148,7 @@ class Judge:
         self._model = opened
         self.name = pack.stem
         found = opened.fitted()
-        # Thresholds may have been changed after the displays were fitted.
-        self._score = line_display(found)
-        self._pixel = replace(found.pixel_display, threshold=found.pixel.value)
+        self._score, self._pixel = found.score_display, found.pixel_display
         self._seen = seen_by(packed, opened)
         self.evidence = Evidence.of(found, packed.tests())
         self.images: Mapping[str, bytes] = {

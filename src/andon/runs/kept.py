@@ -92,7 +92,7 @@ def kept_model(run: Path, runtime: str = "auto", *, threads: int | None = None) 
     if content is None or hashlib.sha256(content).hexdigest() != kept.sha256:
         return None
     opened = open_session(run / NETWORK, _chosen(proof, runtime), threads=threads)
-    return Model(opened.session, opened.description | {"calibration": fitted.to_json()}, str(run / NETWORK))
+    return Model(opened.session, opened.description, str(run / NETWORK), fitted)
 
 
 def _chosen(proof: Proof, runtime: str) -> str:

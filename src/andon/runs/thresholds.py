@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,11 +109,10 @@ def by_rate(
 
     unit, pixel_unit = found.score_display.floor, found.pixel_display.floor
 
-    changed = replace(
-        found,
-        image=at(scores, rate, unit),
-        pixel=at(maxima, rate, pixel_unit),
-        look=None if look is None else at(scores, look, unit),
+    changed = found.with_thresholds(
+        at(scores, rate, unit),
+        at(maxima, rate, pixel_unit),
+        None if look is None else at(scores, look, unit),
     )
     rule = f"at most {100 * rate:g} % of good pictures rejected, from {len(scores)} good pictures"
     rule += "" if look is None else f"; at most {100 * look:g} % looked at or rejected"
@@ -161,7 +159,8 @@ def by_cost(
         float(np.float32(best.value)), "cost", n=len(records), n_scores=len(records), oracle=True
     )
     rule = f"escape {escape:g}, false reject {reject:g}, {100 * defect_rate:g} % defective: {best.describe()}"
-    changed = replace(detector.fitted(), image=image, look=None)
+    found = detector.fitted()
+    changed = found.with_thresholds(image, found.pixel, None)
     return change(detector_folder(run), changed, reason=reason, rule=rule), best
 
 

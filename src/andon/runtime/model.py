@@ -27,8 +27,17 @@ class Model(Predictor):
     batch_size = 1  # files differ in size, and the network takes images of one size at a time
     self_contained = True
 
-    def __init__(self, session: Session, description: Mapping[str, Any], where: str = "this model") -> None:
-        """`description` is what `andon export` wrote. Raises `DataError` where this andon cannot read it."""
+    def __init__(
+        self,
+        session: Session,
+        description: Mapping[str, Any],
+        where: str = "this model",
+        calibration: Calibration | None = None,
+    ) -> None:
+        """`description` is what `andon export` wrote; `calibration` has the thresholds where they were changed since.
+
+        Raises `DataError` where this andon cannot read the description.
+        """
         if description.get("format") != FORMAT:
             raise DataError(
                 f"{where} has export format {description.get('format')}, this andon reads {FORMAT}: "
@@ -38,7 +47,7 @@ class Model(Predictor):
         self.description = dict(description)
         self.tile_batch = 1 if description.get("batch") == 1 else BATCH
         try:
-            self.calibration = Calibration.from_json(description["calibration"])
+            exported = Calibration.from_json(description["calibration"])
             self._tiling = Tiling.from_json(description.get("tiles"))
             self._name = str(description["detector"])
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -46,6 +55,8 @@ class Model(Predictor):
             raise DataError(
                 f"{where} holds a description that cannot be understood ({said}): bring back the original, or export it again"
             ) from error
+        self.calibration = calibration or exported
+        self._map_scale = exported.pixel_display
 
     @property
     def name(self) -> str:
@@ -69,7 +80,7 @@ class Model(Predictor):
     def analyse_prepared(self, prepared: Sequence[Image]) -> RawBatch:
         """Raw maps (B, H, W) and scores of B images of one size; of tiles, maps (B, h, w) at the detector's own grid."""
         found = self.session(prepared[0][None] if len(prepared) == 1 else np.stack(prepared))
-        maps = np.asarray(self.fitted().pixel_display.inverse(found.anomaly_map), np.float32)
+        maps = np.asarray(self._map_scale.inverse(found.anomaly_map), np.float32)
         return RawBatch(maps, found.raw_score)
 
     def enlarge(self, cells: Map, size: tuple[int, int]) -> Map:

@@ -116,6 +116,17 @@ class Calibration:
             scores, alpha, on_small="max", parts=parts, folds=self.folds, least=self.score_display.floor
         ).value
 
+    def with_thresholds(self, image: Threshold, pixel: Threshold, look: Threshold | None) -> Calibration:
+        """With other thresholds, which are 1 on the displayed scales from now on; 0 stays the typical good image and pixel."""
+        return replace(
+            self,
+            image=image,
+            pixel=pixel,
+            look=look,
+            score_display=replace(self.score_display, threshold=image.value),
+            pixel_display=replace(self.pixel_display, threshold=pixel.value),
+        )
+
     def quieted(self, raw_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(H, W) with the value of a typical good pixel, displayed as 0, where the image is not inspected."""
         if self.region is None:

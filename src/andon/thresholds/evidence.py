@@ -1,12 +1,12 @@
-"""What is known about the thresholds of a model: scores of images whose truth is known, on the displayed scale of a line.
+"""What is known about the thresholds of a model: displayed scores of images whose truth is known.
 
-1.0 is the image threshold, also where it was changed after the fit; 0 is a typical good image.
+1.0 is the image threshold in use, 0 a typical good image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -50,7 +50,7 @@ class Evidence:
     @classmethod
     def of(cls, calibration: Calibration, tests: Labelled | None = None) -> Self:
         """From a calibration and the scores of the last evaluation, where there was one."""
-        display = line_display(calibration)
+        display = calibration.score_display
         labelled = dict(tests or {})
         kinds = [
             Images(_shown(display, (labelled[name][1] for name in names)), tuple(names))
@@ -89,15 +89,10 @@ class Evidence:
         return asdict(self)
 
 
-def line_display(calibration: Calibration) -> AffineDisplay:
-    """The displayed scale of a line: 1.0 is the image threshold, also one that was changed after the fit."""
-    return replace(calibration.score_display, threshold=calibration.image.value)
-
-
 def line_thresholds(calibration: Calibration) -> tuple[float, float]:
-    """Accept and reject of a line on its displayed scale: the band in which a person looks, where there is one, and 1.0."""
+    """Accept and reject of a line, displayed: the band in which a person looks, where there is one, and 1.0."""
     look = calibration.look
-    return 1.0 if look is None else min(1.0, float(line_display(calibration)(np.float64(look.value)))), 1.0
+    return 1.0 if look is None else min(1.0, float(calibration.score_display(np.float64(look.value)))), 1.0
 
 
 def _shown(display: AffineDisplay, raw: Iterable[float]) -> tuple[float, ...]:

@@ -1,14 +1,14 @@
 """History of a run's thresholds: every change after fitting, by whom, when and why.
 
-DETECTOR/thresholds.json holds all changes, oldest first; the last one counts. Raw and displayed scores never change with a
-threshold: a displayed score of 1 stays the threshold as fitted.
+DETECTOR/thresholds.json holds all changes, oldest first; the last one counts. Raw scores never change with a threshold;
+displayed ones do: 1 is always the threshold in use.
 """
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def with_changes(calibration: Calibration, changes: Sequence[Change]) -> Calibra
     if not changes:
         return calibration
     last = changes[-1]
-    return replace(calibration, image=last.image, pixel=last.pixel, look=last.look)
+    return calibration.with_thresholds(last.image, last.pixel, last.look)
 
 
 def change(
