@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
-from typer.main import get_command
-
-from andon.cli.main import app
-
-
-@cache
-def root() -> Any:
-    """The command line, built once."""
-    return get_command(app)
+from andon.cli.main import command as root
 
 
 def names(parameter: Any) -> set[str]:

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import typer
-
 from andon.core.errors import UsageError
 
 
-def refuse_empty_paths(app: typer.Typer, words: Sequence[str]) -> None:
-    """Raise `UsageError` where one of the words after `andon` is an empty argument, or the empty value of a path's option."""
+def refuse_empty_paths(command: Any, words: Sequence[str]) -> None:
+    """Raise `UsageError` where one of the `words` after `andon`, which is `command`, is an empty argument or path."""
     if not any(word == "" or word.endswith("=") for word in words):
         return
-    command: Any = typer.main.get_command(app)
     before = "the command"
     for word in words:
         if word in getattr(command, "commands", {}):

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import warnings
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,12 @@ SERVING = {
 """Packages of the extra `serve`."""
 
 
+@cache
+def command() -> Any:
+    """`andon` with all its commands, built once in a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Entry point: runs the command and turns errors into one line and an exit code."""
     warnings.showwarning = _show_warning
@@ -92,8 +99,8 @@ def main() -> None:
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # on a busy machine, spinning threads wait for each other
     try:
-        refuse_empty_paths(app, sys.argv[1:])
-        stopped = app(prog_name="andon", standalone_mode=False) == STOPPED
+        refuse_empty_paths(command(), sys.argv[1:])
+        stopped = command()(prog_name="andon", standalone_mode=False) == STOPPED
         sys.stdout.flush()  # a full disk shows here
         if stopped:
             _fail("stopped", 1)
