@@ -190,3 +190,13 @@ def test_what_cannot_work_is_said(records: tuple[list, list]):
         EAST(tiny(memory_gib=1e-4)).fit(records[0])
     with pytest.raises(DataError, match="good pictures"):
         EAST(tiny()).fit(records[0][:2])
+
+
+def test_a_coreset_as_large_as_the_patches_leaves_the_gaussian_its_say(records: tuple[list, list]):
+    """Standardised by patches of the coreset itself, whose distance is 0, the other distance outweighed it a million times."""
+    statistics = {}
+    for bank in (20, 10_000):
+        detector = EAST(tiny(bank=bank)).fit(records[0], trainer=Trainer(seed=1, device="cpu"))
+        statistics[bank] = detector.statistics_[1]
+    assert (statistics[10_000] > 0.01).all()
+    assert 0.1 < float(statistics[10_000][1] / statistics[20][1]) < 10

@@ -87,6 +87,40 @@ def test_nothing_outside_changes_what_is_learned_or_answered(name, pictures):
     stained[8:24, 8:24] = (230, 20, 20)
     assert one.predict(stained).raw_score > one.predict(texture(50)).raw_score
 
+    found = next(one.scan([texture(50)]))
+    inside = AREA.cells(found.cells.shape)
+    assert found.cells[~inside].max() <= found.cells[inside].min()
+
+
+def test_what_is_not_inspected_sets_no_threshold(tmp_path):
+    """A small label in noise: the fill around it, which the coreset does not hold, was the largest cell of every good image."""
+
+    def label(seed: int, darker: float = 0.0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        pixels = rng.normal(100, 30, (64, 64, 1)).repeat(3, 2)
+        pixels[20:44, 20:44] = rng.normal((200, 180, 160), 3, (24, 24, 3))
+        pixels[26:34, 26:34] *= 1 - darker
+        return pixels.clip(0, 255).astype(np.uint8)
+
+    good = [Record(write_picture(tmp_path / f"{k}.png", label(k)), str(k), label=0) for k in range(12)]
+    mask = np.zeros((64, 64), np.bool_)
+    mask[21:43, 21:43] = True
+    detector = detector_class("east")(detector_class("east").Config().updated(TINY["east"]))
+    detector.fit(good, trainer=Trainer(seed=1, device="cpu"), region=InspectionRegion(mask))
+    found = detector.fitted()
+    assert found.image.value == pytest.approx(found.pixel.value, abs=0.1 * found.score_display.span)
+    answers = detector.judged([label(100 + k, 0.3) for k in range(4)])
+    assert [(answer.verdict, bool(answer.mask.any())) for answer in answers] == [("NG", True)] * 4
+
+
+def test_a_region_smaller_than_a_cell_is_the_cell_that_holds_it():
+    mask = np.zeros((64, 64), np.bool_)
+    mask[9:11, 33:35] = True
+    area = InspectionRegion(mask)
+    assert np.argwhere(area.cells((4, 4))).tolist() == [[0, 2]]
+    assert area.values(np.arange(16, dtype=np.float32).reshape(4, 4)).tolist() == [2]
+    assert np.array_equal(AREA.cells((16, 16)), AREA.resized((16, 16)))
+
 
 @pytest.fixture(scope="module")
 def detector(pictures) -> Detector:

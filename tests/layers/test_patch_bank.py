@@ -43,7 +43,7 @@ def test_few_or_equal_patches_give_finite_distances():
         bank = PatchBank(6, 50)
         bank.learn(learned)
         assert torch.isfinite(bank(patches(5, 6, 2))).all()
-        assert float(bank(learned).max()) == pytest.approx(0, abs=1e-3)
+        assert len(bank.patches_) == max(1, len(learned) // 2)
 
 
 def test_a_bank_is_loaded_as_it_was_saved():
@@ -53,3 +53,15 @@ def test_a_bank_is_loaded_as_it_was_saved():
     again.load_state_dict(bank.state_dict())
     x = patches(9, 6, 3)
     assert torch.equal(again(x), bank(x))
+
+
+def test_at_most_half_of_the_patches_are_kept_and_the_others_are_named():
+    """What is kept lies at no distance: how far good patches lie from it can be seen of the others alone."""
+    learned = patches(60, 6)
+    for count in (10, 60, 1000):
+        bank = PatchBank(6, count)
+        others = bank.learn(learned)
+        assert len(bank.patches_) == min(count, 30)
+        assert int(others.sum()) == 60 - len(bank.patches_)
+        assert float(bank(learned[~others]).max()) == pytest.approx(0, abs=1e-3)
+        assert float(bank(learned[others]).min()) > 0.01

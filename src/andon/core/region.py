@@ -112,9 +112,26 @@ class InspectionRegion:
         return np.where(inside, anomaly_map, anomaly_map[inside].min())
 
     def values(self, cells: Map) -> Map:
-        """(N,) values of a map (h, w) of any size at cells whose centre is inspected; of all cells where none is."""
-        inside = self.resized((cells.shape[0], cells.shape[1]))
-        return cells[inside] if inside.any() else cells.ravel()
+        """(N,) values of a map (h, w) at its inspected `cells`."""
+        return cells[self.cells((cells.shape[0], cells.shape[1]))]
+
+    def cells(self, shape: tuple[int, int]) -> Mask:
+        """(h, w) inspected cells of a map of any size: with an inspected centre; if there is none, with an inspected pixel."""
+        inside = self.resized(shape)
+        if inside.any():
+            return inside
+        pixels = np.nonzero(self.mask)
+        rows, columns = (
+            at * cells // side for at, cells, side in zip(pixels, shape, self.mask.shape, strict=True)
+        )
+        inside = np.zeros(shape, np.bool_)
+        inside[rows, columns] = True
+        return inside
+
+    def quieted(self, cells: Map) -> Map:
+        """A map (h, w) of any size with the lowest value of its inspected `cells` in the others: no score comes from them."""
+        inside = self.cells((cells.shape[0], cells.shape[1]))
+        return np.where(inside, cells, cells[inside].min())
 
     def check(self, records: Iterable[Record]) -> None:
         """Raise `DataError` for the first image with another aspect ratio; only headers are read."""

@@ -81,6 +81,7 @@ class Detector(Predictor, nn.Module):
         self.config = config if config is not None else self.Config()
         self.calibration = None
         self._untouched: tuple[int, DetectorConfig] | None = None
+        self._region: InspectionRegion | None = None
         self.used_weights: tuple[dict[str, str], ...] = ()
         if self.cross_fitted and not self.closed_form:
             raise ConfigError(
@@ -220,6 +221,7 @@ class Detector(Predictor, nn.Module):
         trainer.selection = judged_on(self, validation, labelled, test, trainer.seed)
         trainer.labelled = tuple(labelled) if self.label_use else ()
         self.reset(trainer.seed)
+        self._region = train[0].region
         self.to(trainer.device)
         before = fingerprints(self.frozen)
         good = GoodResults(keep=self.config.threshold == "labels")
@@ -258,6 +260,7 @@ class Detector(Predictor, nn.Module):
         with trainer.progress.task("cross-fitting", count + 1) as bar, trainer.silent():
             for left_out in [*range(count), None]:
                 self.reset(trainer.seed)
+                self._region = good[0].region
                 self.to(trainer.device)
                 own = [record for record, fold in zip(good, fold_of, strict=True) if fold == left_out]
                 rest = [record for record, fold in zip(good, fold_of, strict=True) if fold != left_out]
@@ -317,6 +320,32 @@ class Detector(Predictor, nn.Module):
         self.calibration = replace(found, seen=seen)
         if self.config.threshold == "labels":
             self.calibration = calibrate_on_labelled(self.calibration, good, self.scan(labelled))
+
+    # What is inspected ---------------------------------------------------------------------------------------------
+
+    @property
+    def region(self) -> InspectionRegion | None:
+        """Which pixels are inspected, while learning too; None = all."""
+        return self._region if self.calibration is None else self.calibration.region
+
+    def inspected(self, height: int, width: int, lost: int = 0) -> Tensor | None:
+        """(h, w) which cells of the map of a whole image, without the `lost` ones on each side, are inspected.
+
+        None for all of them, and for tiles, whose maps are blended first.
+        """
+        if self.region is None or self.tiling is not None:
+            return None
+        cells = self.region.cells((height + 2 * lost, width + 2 * lost))
+        inside = cells[lost : lost + height, lost : lost + width]
+        return torch.from_numpy(inside.copy()).to(self.device()) if inside.any() else None
+
+    def quieted(self, maps: Tensor) -> Tensor:
+        """Maps (B, K, h, w) of whole images with the lowest inspected value of each in other cells: no score comes from them."""
+        inside = self.inspected(maps.shape[2], maps.shape[3])
+        if inside is None:
+            return maps
+        lowest = maps.masked_fill(~inside, torch.inf).amin((2, 3), keepdim=True)
+        return torch.where(inside, maps, lowest)
 
     # One image to raw map and score (the path around it is `andon.runtime.predictor`) ------------------------------
 

@@ -189,10 +189,10 @@ class AST(DepthDetector):
     def analyse(self, images: Tensor) -> Analysis:
         inputs = self.inputs(images)
         z, log_det = self.flow(inputs.f)
-        distance = self.distance(z, inputs.f) * inputs.mask
+        distance = self.quieted(self.distance(z, inputs.f) * inputs.mask)
         maps = distance * inputs.mask  # the authors' evaluation weights the pixel map a second time
         scores = {"mean": distance.mean((1, 2, 3)), "max": enlarged_max(maps)}
-        likelihood = negative_log_likelihood(z, log_det)[:, None] * inputs.mask
+        likelihood = self.quieted(negative_log_likelihood(z, log_det)[:, None] * inputs.mask)
         extras = {f"{name}_map": value for name, value in scores.items()}
         extras |= {"teacher_mean": likelihood.mean((1, 2, 3)), "teacher_max": likelihood.flatten(1).amax(1)}
         return Analysis(maps, scores[self.config.score], extras)

@@ -53,6 +53,8 @@ CANDIDATES = 50_000
 """Patches of good images that the coreset is selected from, the same number of each image."""
 SAMPLE = 5_000
 """Of these, patches that standardise the neighbour distance."""
+LEAST_DEVIATION = (0.1, 0.01)
+"""Of the Gaussian and of the neighbour distance, where good cells hardly differ; of photographs it is about 1 to 5 and 0.07."""
 DOUBLE = 2.0
 """Weight of the neighbour distance beside the Gaussian one."""
 
@@ -106,6 +108,8 @@ class _HeldOut:
 
     images: Sequence[int]
     """Their n positions."""
+    blocks: Tensor
+    """Positions of the blocks."""
     gaussian: Tensor
     """(n, p) Gaussian distance of the cells by what the other images teach."""
     inspected: Tensor
@@ -278,8 +282,10 @@ class EAST(ClosedForm):
         if self.config.scored != "gaussian":
             with trainer.timed("coreset"):
                 candidates = torch.cat([seen.patches[k] for k in chosen])
-                self.bank.learn(candidates)
-                self._standardise(1, self.bank(candidates[:: -(-len(candidates) // SAMPLE)]))
+                others = candidates[
+                    self.bank.learn(candidates)
+                ]  # those of the coreset are no distance from it
+                self._standardise(1, self.bank(others[:: -(-len(others) // SAMPLE)]))
         if self.composition is not None and held_out is not None and self._composes:
             with trainer.timed("composition"):
                 self.composition.learn(
@@ -294,11 +300,12 @@ class EAST(ClosedForm):
         Mean and deviation of the Gaussian distance are those of their cells.
         """
         held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
-        batches = [self._some(batch) for batch in features.batches(held)]
-        rest = gaussians.every(SOME_BLOCKS).without(batch.flatten(0, 1) for batch in batches)
+        blocks = self._some_blocks(features.records[held[0]])
+        batches = [self._of(blocks, batch) for batch in features.batches(held)]
+        rest = gaussians.only(blocks).without(batch.flatten(0, 1) for batch in batches)
         cells = torch.cat([self.as_extracted(batch) for batch in batches])
         seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
-        seen = self._some(seen[..., None])[..., 0]
+        seen = self._of(blocks, seen[..., None])[..., 0]
         mean = rest.mean.float()
         best, kept = torch.inf, cells.new_zeros(cells.shape[:2])
         for share in SHARES if self.config.common is None else (self.config.common,):
@@ -311,34 +318,42 @@ class EAST(ClosedForm):
             best, kept = loss, distances
             self.common_.fill_(share)
             self._standardise(0, distances[seen])
-        return _HeldOut(held, kept, seen)
+        return _HeldOut(held, blocks, kept, seen)
 
-    def _some(self, cells: Tensor) -> Tensor:
-        """(..., P, d) to the cells (..., p, d) of every `SOME_BLOCKS`-th block."""
-        blocks = cells.reshape(*cells.shape[:-2], -1, self.config.block**2, cells.shape[-1])
-        return blocks[..., ::SOME_BLOCKS, :, :].flatten(-3, -2)
+    def _some_blocks(self, record: Record) -> Tensor:
+        """(n,) positions of every `SOME_BLOCKS`-th block of those with an inspected cell."""
+        inspected = self._inspected(record).view(-1, self.config.block**2).any(1)
+        return inspected.nonzero()[::SOME_BLOCKS, 0]
+
+    def _of(self, blocks: Tensor, cells: Tensor) -> Tensor:
+        """(..., P, d) to the cells (..., p, d) of some blocks, by their positions (n,)."""
+        of_all = cells.reshape(*cells.shape[:-2], -1, self.config.block**2, cells.shape[-1])
+        return of_all[..., blocks.to(cells.device), :, :].flatten(-3, -2)
 
     def _largest_sums(self, features: KeptFeatures, held_out: _HeldOut) -> Tensor:
         """(n,) largest sum of both distances of each image that was left out."""
         batches = features.batches(held_out.images)
         near = torch.cat([self.neighbour_distance(self.as_extracted(batch)) for batch in batches])
-        gaussian, neighbour = self._standardised(held_out.gaussian, self._some(near[..., None])[..., 0])
+        gaussian, neighbour = self._standardised(
+            held_out.gaussian, self._of(held_out.blocks, near[..., None])[..., 0]
+        )
         largest = (gaussian + DOUBLE * neighbour).masked_fill(~held_out.inspected, -torch.inf).amax(1)
         return largest[largest.isfinite()]
 
     def _standardise(self, kind: int, distances: Tensor) -> None:
         """Keep mean and deviation of the Gaussian (0) or neighbour (1) distances of good cells."""
-        if distances.numel():
-            deviation, mean = torch.std_mean(distances, correction=0)
-            self.statistics_[kind, 0], self.statistics_[kind, 1] = mean, deviation.clamp_min(1e-6)
+        deviation, mean = torch.std_mean(distances, correction=0)
+        self.statistics_[kind, 0], self.statistics_[kind, 1] = (
+            mean,
+            deviation.clamp_min(LEAST_DEVIATION[kind]),
+        )
 
     def _inspected(self, record: Record, around: int = 0) -> Tensor:
         """(P,) which cells are inspected, or lie up to `around` cells beside them; block by block."""
         _, height, width = self.embedding.shape
         grid = torch.ones(height, width, dtype=torch.bool)
         if record.region is not None:
-            inside = torch.from_numpy(record.region.resized((height, width)))
-            grid = inside if inside.any() else grid
+            grid = torch.from_numpy(record.region.cells((height, width)))
         grown = F.max_pool2d(grid[None, None].float(), 2 * around + 1, stride=1, padding=around) > 0
         return self._in_blocks(grown)[0, :, 0]
 
@@ -390,11 +405,18 @@ class EAST(ClosedForm):
         gaussian, neighbour = self._standardised(*self.distances(features))
         both = gaussian + DOUBLE * neighbour
         cells = {"both": both, "gaussian": gaussian, "neighbour": neighbour}[self.config.scored]
-        others = {"gaussian": gaussian.amax(1), "neighbour": neighbour.amax(1)}
+        others = {"gaussian": gaussian, "neighbour": neighbour}
         if self.composition is not None and self.composition.is_learned:
-            whole = self.composition(features)
-            cells, others["composition"] = torch.maximum(cells, whole), whole.amax(1)
-        return Analysis(self.in_place(cells), cells.amax(1), others if self.config.scored == "both" else {})
+            others["composition"] = self.composition(features)
+            cells = torch.maximum(cells, others["composition"])
+        maps, extras = self._inspected_map(cells), {}
+        if self.config.scored == "both":
+            extras = {name: self._inspected_map(values).flatten(1).amax(1) for name, values in others.items()}
+        return Analysis(maps, maps.flatten(1).amax(1), extras)
+
+    def _inspected_map(self, cells: Tensor) -> Tensor:
+        """(B, P) values of cells, block by block, to the map (B, 1, h, w) of which scores are taken."""
+        return self.quieted(self.in_place(cells))
 
     def _standardised(self, gaussian: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
         """Both distances, each less its mean on good images and over its deviation."""

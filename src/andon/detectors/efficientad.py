@@ -286,8 +286,10 @@ class EfficientAD(Detector):
         parts = []
         for batch in batches(good, self.input_size, PREDICT_BATCH):
             with torch.inference_mode():
-                parts.append(self.raw_maps(batch.image.to(trainer.device)).cpu())
-        values = torch.cat(parts).transpose(0, 1).flatten(1).numpy()  # (2, n)
+                maps = self.raw_maps(batch.image.to(trainer.device)).cpu().transpose(0, 1)  # (2, B, h, w)
+            inside = self.inspected(maps.shape[2], maps.shape[3], self._lost)
+            parts.append(maps if inside is None else maps[:, :, inside.cpu()])
+        values = torch.cat([part.flatten(1) for part in parts], 1).numpy()  # (2, n)
         self.map_range_.copy_(torch.from_numpy(np.quantile(values, QUANTILES, axis=1).T.astype(np.float32)))
 
     # Inference -----------------------------------------------------------------------------------------------------
@@ -300,6 +302,13 @@ class EfficientAD(Detector):
         found = self.teacher(self._normalise(images)).float()
         return cast("Tensor", (found - self.teacher_mean_) / self.teacher_std_)
 
+    @property
+    def _lost(self) -> int:
+        """Values of the raw maps that are lost on each side, where networks do not pad."""
+        return (
+            0 if self.config.padding else LOST_CELLS * (STRIDE if self.config.quantile_grid == "input" else 1)
+        )
+
     def raw_maps(self, images: Tensor) -> Tensor:
         """M_ST and M_AE (B, 2, h, w), not normalised, at the resolution of `quantile_grid`."""
         s1, s2 = self.student(self._normalise(images)).chunk(2, dim=1)
@@ -310,8 +319,7 @@ class EfficientAD(Detector):
     def analyse(self, images: Tensor) -> Analysis:
         low, high = self.map_range_[:, 0].view(1, 2, 1, 1), self.map_range_[:, 1].view(1, 2, 1, 1)
         maps = 0.1 * (self.raw_maps(images) - low) / (high - low).clamp_min(1e-12)  # q_a -> 0, q_b -> 0.1
-        if not self.config.padding:  # outputs lost without padding count as 0
-            maps = F.pad(maps, [LOST_CELLS * (STRIDE if self.config.quantile_grid == "input" else 1)] * 4)
+        maps = self.quieted(F.pad(maps, [self._lost] * 4))  # outputs lost without padding count as 0
         combined = maps.mean(1, keepdim=True)  # ½ + ½
         maxima = (
             _upsampled(torch.cat([combined, maps], 1), self.config.image_size).flatten(2).amax(2)

@@ -170,5 +170,5 @@ class PaDiM(ClosedForm):
 
     def analyse_features(self, features: Tensor) -> Analysis:
         cells = mahalanobis(features, self.mean_, self.whitening_)  # (B, P)
-        maps = self.smoothing(cells.view(-1, 1, *self.grid))
-        return Analysis(paste_centre(maps, self.side), maps.flatten(1).amax(1))
+        maps = self.quieted(paste_centre(self.smoothing(cells.view(-1, 1, *self.grid)), self.side))
+        return Analysis(maps, maps.flatten(1).amax(1))

@@ -159,13 +159,27 @@ class PatchCore(ClosedForm):
         found = nearest(features.flatten(0, 1), self.bank_, c.neighbours)  # of all (B, P) patches
         distance = found.distance.square() if c.squared else found.distance
         cells = distance.mean(1).view(features.shape[0], -1)  # (B, P)
-        largest, position = cells.max(1)
+        inside = self._inspected_patches()
+        largest, position = (cells if inside is None else cells.masked_fill(~inside, -torch.inf)).max(1)
         rows = torch.arange(features.shape[0], device=position.device)
         query = features[rows, position]
         neighbour = found.index.view(*cells.shape, -1)[rows, position, 0]
         score = largest * self.reweighting(query, neighbour) if c.reweight > 1 else largest
         maps = self.smoothing(cells.view(-1, 1, *self.embedding.grid))
-        return Analysis(paste_centre(maps, self.side), score, {"patch_max": largest})
+        return Analysis(self.quieted(paste_centre(maps, self.side)), score, {"patch_max": largest})
+
+    def _inspected_patches(self) -> Tensor | None:
+        """(P,) which patches are inspected; None for all."""
+        size = self.config.extractor.image_size
+        inside = self.inspected(size, size, (self.side - size) // 2)
+        if inside is None:
+            return None
+        rows, columns = (
+            (2 * torch.arange(cells, device=inside.device) + 1) * size // (2 * cells)
+            for cells in self.embedding.grid
+        )
+        patches = inside[rows][:, columns].flatten()
+        return patches if bool(patches.any()) else None
 
     def reweighting(self, query: Tensor, neighbour: Tensor) -> Tensor:
         """Weight of Eq. 7: 1 - exp‖q - m‖ / Σ exp‖q - m'‖, m nearest to q, m' the b vectors of the bank nearest to m.

@@ -164,8 +164,8 @@ class SPADE(ClosedForm):
         retrieved = self.retrieve(averages)
         score = self.mean_distance(retrieved.distance)
         single = [self.pixel_map(pixels[k], retrieved.index[k]) for k in range(len(features))]
-        maps = self.smoothing(torch.stack(single))
-        return Analysis(paste_centre(maps, self.side), score, {"map_max": maps.flatten(1).amax(1)})
+        maps = self.quieted(paste_centre(self.smoothing(torch.stack(single)), self.side))
+        return Analysis(maps, score, {"map_max": maps.flatten(1).amax(1)})
 
     def retrieve(self, averages: Tensor) -> Neighbours:
         """The K nearest good images of globally averaged features (B, C), without the query itself (`leave_own_out`)."""

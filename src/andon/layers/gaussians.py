@@ -60,12 +60,13 @@ class PositionGaussians:
             rest._update(batch, -1)
         return rest
 
-    def every(self, step: int) -> PositionGaussians:
-        """Those of each `step`-th group alone; these sums stay as they are."""
+    def only(self, groups: Tensor) -> PositionGaussians:
+        """Those of some groups alone, by their positions (n,); these sums stay as they are."""
         some = copy.copy(self)
         size = self.mean.shape[1]
-        some.mean = self.mean.view(-1, self.group, size)[::step].reshape(-1, size)
-        some.products = self.products[::step].clone()
+        groups = groups.to(self.mean.device)
+        some.mean = self.mean.view(-1, self.group, size)[groups].reshape(-1, size)
+        some.products = self.products[groups]
         return some
 
     def _update(self, x: Tensor, sign: int) -> None:

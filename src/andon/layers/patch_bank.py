@@ -42,16 +42,20 @@ class PatchBank(nn.Module):
         self.register_buffer("patches_", torch.empty(0, 0))
         self.register_buffer("apart_", torch.empty(0))
 
-    def learn(self, patches: Tensor) -> None:
-        """Select the coreset of good patches (n, d)."""
+    def learn(self, patches: Tensor) -> Tensor:
+        """Select the coreset of good patches (n, d), at most half of them; returns which are not in it, (n,) bool."""
         self.axes_ = principal_axes(patches, min(AXES, self.size))
         candidates = patches @ self.axes_.T
-        self.patches_ = candidates[greedy_centres(candidates, min(self.count, len(candidates)))]
+        chosen = greedy_centres(candidates, max(1, min(self.count, len(candidates) // 2)))
+        self.patches_ = candidates[chosen]
         around = nearest(self.patches_, self.patches_, AROUND + 1).distance[
             :, 1:
         ]  # the first is the patch itself
         apart = around.mean(1) if around.shape[1] else around.new_ones(len(around))
         self.apart_ = (apart + apart.mean()).clamp_min(1e-6)
+        others = torch.ones(len(patches), dtype=torch.bool, device=patches.device)
+        others[chosen] = False
+        return others
 
     def forward(self, cells: Tensor) -> Tensor:
         """(..., d) to relative distances (...)."""

@@ -334,7 +334,7 @@ class Predictor(ABC):
         if self.tiling is None:
             raw = self.analyse_prepared([loaded.prepared for loaded in batch])
         else:
-            raw = self._in_tiles(batch[0].prepared, self.tiling)
+            raw = self._in_tiles(batch[0].prepared, self.tiling, batch[0].region)
         mark("network")
         for k, loaded in enumerate(batch):
             found = self.at_full_size(raw, k, loaded.record, loaded.size, loaded.region, loaded.image)
@@ -366,11 +366,12 @@ class Predictor(ABC):
             error=not_finite(raw_map, raw_score),
         )
 
-    def _in_tiles(self, pixels: Pixels, tiling: Tiling) -> RawBatch:
+    def _in_tiles(self, pixels: Pixels, tiling: Tiling, region: InspectionRegion | None) -> RawBatch:
         def maps(tiles: Sequence[Pixels]) -> Map:
             return self.analyse_prepared([self.prepare(tile) for tile in tiles]).maps
 
         blended = analyse_in_tiles(pixels, tiling, maps, batch=self.tile_batch)
+        blended = blended if region is None else region.quieted(blended)
         return RawBatch(blended[None], np.array([tiling.score(blended)], np.float32))
 
 

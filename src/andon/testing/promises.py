@@ -172,7 +172,7 @@ def predicts_at_the_size_of_the_image(trial: Trial) -> None:
 
 @_promise
 def ignores_pixels_that_are_not_inspected(trial: Trial) -> None:
-    """Pixels outside the inspection region change neither score nor map."""
+    """Pixels outside the inspection region change neither score nor map, and no cell there is the largest of the map."""
     region = InspectionRegion(np.tile(np.arange(SIDE) < 40, (SIDE, 1)))
     image = _pixels(trial.records["good"][0])
     inverted = np.where(region.mask[:, :, None], image, 255 - image)
@@ -180,10 +180,16 @@ def ignores_pixels_that_are_not_inspected(trial: Trial) -> None:
     trial.detector.calibration = replace(trial.detector.fitted(), region=region)
     try:
         left, right = trial.detector.predict(image), trial.detector.predict(inverted)
+        cells = next(trial.detector.scan([image])).cells
     finally:
         trial.detector.calibration = before
     _require(left.raw_score == right.raw_score, "pixels that are not inspected change the score")
     _require(np.array_equal(left.raw_map, right.raw_map), "pixels that are not inspected change the map")
+    inside = region.cells((cells.shape[0], cells.shape[1]))
+    _require(
+        bool(cells[~inside].max(initial=-np.inf) <= cells[inside].min()),
+        "cells that are not inspected stand out in the map: analyse takes map and score from self.quieted(map)",
+    )
 
 
 @_promise

@@ -286,11 +286,14 @@ class EfficientADAST(DepthDetector):
     def normalise_maps(self, data: TrainingData) -> None:
         """The 0.9 and 0.995 quantiles of both maps over the cells of good images that count (EfficientAD Sec. 3.4)."""
         with torch.inference_mode():
-            cells = [
-                self.raw_maps(views).movedim(1, 0)[:, views.mask[:, 0] > 0]
-                for views in self.reference_views(data)
-            ]
+            cells = [self._counting_cells(views) for views in self.reference_views(data)]
         self.map_range_ = quantile_range(torch.cat(cells, 1))
+
+    def _counting_cells(self, views: Views) -> Tensor:
+        """(2, n) values of both raw maps where there is an object that is inspected."""
+        counts = views.mask[:, 0] > 0
+        inside = self.inspected(counts.shape[1], counts.shape[2], self.config.maps.pad)
+        return self.raw_maps(views).movedim(1, 0)[:, counts if inside is None else counts & inside]
 
     def _check_explained(self, data: TrainingData, trainer: Trainer) -> None:
         """Sanity checks: the share of its target's variance that each network explains on good images."""
@@ -377,10 +380,10 @@ class EfficientADAST(DepthDetector):
 
     def analyse(self, images: Tensor) -> Analysis:
         views = self.extract(images)
-        maps = F.pad(self.scaled_maps(views), [self.config.maps.pad] * 4)
+        maps = self.quieted(F.pad(self.scaled_maps(views), [self.config.maps.pad] * 4))
         combined = self.combine(maps)
         source = {"student": maps[:, :1], "combined": combined}
-        likelihood = negative_log_likelihood(*self.flow_of(views))[:, None] * views.mask
+        likelihood = self.quieted(negative_log_likelihood(*self.flow_of(views))[:, None] * views.mask)
         extras = {f"{rule}_{name}": self.score(m, rule) for name, m in source.items() for rule in SCORE_RULES}
         extras |= {
             "teacher_mean": self.score(likelihood, "mean"),

@@ -131,6 +131,7 @@ class UninformedStudents(Detector):
             else m
             for m in maps
         ]
+        maps = [self.quieted(m) for m in maps]
         combined = torch.stack(maps).mean(0)
         extras = {f"p{p}": m.flatten(1).amax(1) for p, m in zip(self.config.fields, maps, strict=True)}
         return Analysis(combined, combined.flatten(1).amax(1), extras)
