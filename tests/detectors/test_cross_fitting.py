@@ -202,6 +202,26 @@ def test_tiles_of_an_image_are_in_its_fold(tmp_path):
     assert rest.predict(records[0]).raw_score == pytest.approx(scores["0"], rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["patchcore", "spade", "east"])
+def test_too_few_tiles_are_refused_in_one_line(name, tmp_path):
+    """All tiles that are learned from may come from images of one fold."""
+    records = [
+        Record(write_picture(tmp_path / f"{k}.png", texture(k, 64)), str(k), label=0) for k in range(6)
+    ]
+    config = detector_class(name).Config().updated(TINY[name] | {"tile.size": 32, "tile.learn": 1})
+    with pytest.raises(DataError, match="1 tile cannot give cross-fitted thresholds"):
+        detector_class(name)(config).fit(records, trainer=Trainer(seed=1, device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["east", "padim", "patchcore", "spade"])
+@pytest.mark.parametrize("selection", ["validation", "synthetic", "test"])
+def test_there_is_no_epoch_to_choose(name, selection):
+    """The report would say that labels chose something."""
+    config = detector_class(name).Config().updated(TINY[name] | {"selection": selection})
+    with pytest.raises(ConfigError, match=f"{name} is fitted in closed form, it has no epochs to choose"):
+        detector_class(name)(config)
+
+
 def test_labelled_thresholds_use_the_cross_fitted_scores(good, tmp_path):
     bad = [
         Record(image=write_colour(tmp_path / f"{k}.png", (200, 60, 60 + k)).image, id=f"bad/{k}", label=1)

@@ -149,6 +149,7 @@ def test_unknown_network_and_tap():
     assert (
         complaint(ConfigError, taps=["layr2"]) == "network resnet18 has no tap 'layr2'; did you mean layer2?"
     )
+    assert complaint(ConfigError, taps=["layer2", "layer2"]) == "taps names layer2 twice: name each tap once"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
+from andon.core.text import plural
 from andon.core.tiling import image_of
-from andon.detectors._base import Analysis, Detector, raw_batch
+from andon.detectors._base import Analysis, Detector, DetectorConfig, raw_batch
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer
 from andon.runtime.predictor import RawPrediction
@@ -27,6 +29,14 @@ class ClosedForm(Detector):
     closed_form = True
     reads_again: ClassVar[bool] = False
     """Whether `estimate` asks for the features of an image more than once."""
+
+    def __init__(self, config: DetectorConfig | None = None, *, pretrained: bool = True) -> None:
+        super().__init__(config, pretrained=pretrained)
+        if self.config.selection != "budget":
+            raise ConfigError(
+                f"{self.name} is fitted in closed form, it has no epochs to choose: selection={self.config.selection} is not "
+                "possible, use budget"
+            )
 
     # What a detector defines ---------------------------------------------------------------------------------------
 
@@ -89,6 +99,7 @@ class ClosedForm(Detector):
             part_folds = fold_of if self.tiling is None else [fold_of_id[image_of(tile)] for tile in parts]
             count = max(fold_of) + 1
             folds = [[k for k, fold in enumerate(part_folds) if fold == number] for number in range(count)]
+            self._check_tiles(len(parts), max(map(len, folds)))
             self.begin(len(parts), trainer)
             features = KeptFeatures(parts, self.extract_good, self.input_size, trainer, room=ROOM)
             with trainer.timed("features"):
@@ -102,6 +113,15 @@ class ClosedForm(Detector):
                             [r for r, fold in zip(good, fold_of, strict=True) if fold == number]
                         )
                     bar.advance()
+
+    def _check_tiles(self, tiles: int, fold: int) -> None:
+        """Raise `DataError` where too few tiles are left without the largest fold."""
+        if self.tiling is not None and tiles - fold < self.fewest_images:
+            raise DataError(
+                f"{plural(tiles, 'tile')} cannot give cross-fitted thresholds, since {self.name} needs {self.fewest_images} to "
+                f"learn from and a fold leaves {tiles - fold}: raise tile.learn (now {self.config.tile.learn}) to at least the "
+                "number of pictures"
+            )
 
     def _judged(
         self, features: KeptFeatures, chosen: Sequence[int], trainer: Trainer

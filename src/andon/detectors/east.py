@@ -142,10 +142,6 @@ class EAST(ClosedForm):
     def __init__(self, config: EASTConfig | None = None, *, pretrained: bool = True) -> None:
         super().__init__(config, pretrained=pretrained)
         c = self.config
-        if c.selection != "budget":
-            raise ConfigError(
-                f"east is fitted in closed form, it has no epochs to choose: selection={c.selection} is not possible, use budget"
-            )
         self.extractor = Backbone.create(c.extractor, pretrained=pretrained)
         self.embedding = ConcatEmbedding(self.extractor.shapes)
         size, height, width = self.embedding.shape

@@ -10,6 +10,7 @@ import copy
 import hashlib
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, cast
@@ -140,6 +141,8 @@ class Backbone(nn.Module):
         Raises `ConfigError` for an unknown network or tap, `WeightsError` when the weights are missing or of another network.
         """
         known_network(config.network)
+        if twice := [tap for tap, count in Counter(config.taps).items() if count > 1]:
+            raise ConfigError(f"taps names {twice[0]} twice: name each tap once")
         weights = locate(config.weights if pretrained else RANDOM, config.network)
         network = _create_network(config.network, drop_path=DROP_PATH if train_mode else 0.0)
         if weights.in_order:

@@ -134,9 +134,9 @@ def conformal(
         if on_small == "error":
             reachable = math.ceil(1e4 / (n + 1)) / 1e4
             raise DataError(
-                f"{n} good validation pictures cannot guarantee a false-reject rate of {_percent(alpha)}, that "
-                f"takes {smallest_n(alpha)}; add pictures, raise alpha to {reachable}, or accept the "
-                'largest score as the threshold with on_small="max"'
+                f"{n} scored good pictures cannot guarantee a false-reject rate of {_percent(alpha)}, that takes "
+                f"{smallest_n(alpha)}: add pictures, ask for a rate of {reachable} (false_reject_rate), or accept the largest "
+                "score as the threshold (few_images=max)"
             )
         k = n
     score = ordered[k - 1]
