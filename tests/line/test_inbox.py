@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -16,10 +17,11 @@ import pytest
 
 from andon.line.faults import Fault
 from andon.line.inbox import Inbox, files, inbox
-from andon.line.inbox.table import _begun
+from andon.line.inbox.table import AnswerTable, _begun
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.settings import FolderSettings
+from andon.line.station import NotReady
 from andon.line.store import Inspection, StoreUnavailable
 from andon.line.verdicts import Cause, Verdict
 from line.running import PATIENCE, PICTURE, BadModel, FakeJudge, part, running, until
@@ -84,6 +86,13 @@ def moved(drop: Path) -> list[str]:
     return sorted(path.name for path in drop.glob("done/????-??-??/*"))
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
 def answer(drop: Path, name: str) -> dict[str, Any]:
     return json.loads((drop / "answers" / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -142,6 +151,64 @@ def test_what_is_no_part(line, drop, seen):
     looking(line, drop).look()
     assert sorted(drop.iterdir()) == before
     assert not rows(line, drop, seen)
+
+
+@pytest.mark.parametrize("after", ["move", "delete", "keep"])
+@pytest.mark.parametrize("then", ["damaged", "waiting"])
+def test_an_answer_is_never_older_than_the_file(line, drop, seen, monkeypatch, after, then):
+    watched = looking(line, drop, after=after)
+    good = put(drop, "a.png")
+    watched.look()
+    assert answer(drop, "a.png")["image_sha256"] == hashlib.sha256(good).hexdigest()
+    if then == "damaged":
+        (drop / "a.png").write_bytes(PICTURE[:-40])
+    else:
+        put(drop, "a.png", "REVIEW")
+        monkeypatch.setattr(line.stations["press"], "offer", raising(NotReady("FAULT")))
+    watched.look()
+    assert not (drop / "answers" / "a.png.json").exists()
+    monkeypatch.undo()
+    put(drop, "a.png", "NG")  # changed before it was judged
+    watched.look()
+    assert answer(drop, "a.png")["verdict"] == "NG"
+
+
+def test_a_file_of_equal_name_size_and_time_is_another_part(line, drop, seen):
+    watched = looking(line, drop)
+    put(drop, "a.png", "OK")
+    time_of_all = (drop / "a.png").stat().st_mtime_ns
+    watched.look()
+    put(drop, "a.png", "NG")
+    os.utime(drop / "a.png", ns=(time_of_all, time_of_all))
+    watched.look()
+    assert answer(drop, "a.png")["verdict"] == "NG"
+
+
+def test_an_answer_to_a_file_that_was_replaced_meanwhile_does_not_stay(line, drop, monkeypatch):
+    add = AnswerTable.add
+
+    def replacing(table: AnswerTable, name: str, row: Inspection) -> None:
+        add(table, name, row)
+        put(drop, "a.png", "REVIEW")
+
+    put(drop, "a.png")
+    monkeypatch.setattr(AnswerTable, "add", replacing)
+    looking(line, drop).look()
+    assert not (drop / "answers" / "a.png.json").exists()
+
+
+def test_a_file_waits_while_its_old_answer_cannot_be_removed(line, drop, seen):
+    watched, old = looking(line, drop), drop / "answers" / "a.png.json"
+    (old / "inside").mkdir(parents=True)
+    put(drop, "a.png")
+    watched.look()
+    assert "cannot be removed" in line.stations["press"].faults["folder"]
+    assert not rows(line, drop, seen)
+    (old / "inside").rmdir()
+    old.rmdir()
+    watched.look()
+    assert answer(drop, "a.png")["verdict"] == "OK"
+    assert not line.stations["press"].faults
 
 
 def test_equal_bytes_and_equal_names_are_further_parts(line, drop, seen):

@@ -5,6 +5,7 @@ Every answer counts, and a part that is sent twice has to get one inspection.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -149,9 +150,10 @@ def to_folder(folder: Path) -> Callable[[bytes, str, int], list[Answer]]:
         written = _drop(folder, name, content)
         answers = [_answer(folder, name)]
         if times > 1 and _is_taken(folder / name):
-            before = _mark(folder, name)
+            with writing_errors(folder):
+                _answered(folder, name).unlink()
             _drop(folder, name, content, mtime_ns=written)
-            answers.append(_answer(folder, name, before))
+            answers.append(_answer(folder, name))
         return answers
 
     return send
@@ -169,24 +171,21 @@ def _drop(folder: Path, name: str, content: bytes, mtime_ns: int | None = None) 
     return written
 
 
-def _answer(folder: Path, name: str, before: tuple[int, int] | None = None) -> Answer:
-    """The answer to a file, another one than `before`. Raises `ClientError` where none comes."""
+def _answer(folder: Path, name: str) -> Answer:
+    """The answer to a file. Raises `ClientError` where none comes."""
     end = time.monotonic() + FOLDER_SECONDS
-    while _mark(folder, name) in (None, before):
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            found = json.loads(_answered(folder, name).read_text(encoding="utf-8"))
+            return Answer(found["verdict"], found["id"], found["cause"], found)
         if time.monotonic() > end:
             raise ClientError(f"{name} got no answer", code="no answer")
         time.sleep(0.005)
-    found = json.loads((folder / ANSWERS / f"{name}.json").read_text(encoding="utf-8"))
-    return Answer(found["verdict"], found["id"], found["cause"], found)
 
 
-def _mark(folder: Path, name: str) -> tuple[int, int] | None:
-    """What tells one answer to a file from the next; None where there is none."""
-    try:
-        stat = (folder / ANSWERS / f"{name}.json").stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
+def _answered(folder: Path, name: str) -> Path:
+    """Where the answer to a file appears."""
+    return folder / ANSWERS / f"{name}.json"
 
 
 def _is_taken(file: Path) -> bool:

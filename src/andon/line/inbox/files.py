@@ -112,12 +112,24 @@ def shown(name: str) -> str:
 
 def write_answer(folder: Path, name: str, answer: Mapping[str, Any]) -> Path:
     """`answers/NAME.json`, which appears complete. Raises `OSError`."""
-    answers = folder / ANSWERS
-    answers.mkdir(exist_ok=True)
-    target = answers / _fitting(f"{name}.json", f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.json")
-    temporary = answers / ".answer.tmp"
+    target = _answer(folder, name)
+    target.parent.mkdir(exist_ok=True)
+    temporary = target.with_name(".answer.tmp")
     temporary.write_text(json.dumps(answer, ensure_ascii=False), encoding="utf-8")
     return temporary.replace(target)
+
+
+def remove_answer(folder: Path, name: str) -> None:
+    """Remove the answer to an earlier file `name`. Raises `OSError`."""
+    _answer(folder, name).unlink(missing_ok=True)
+
+
+def is_replaced(folder: Path, file: Found) -> bool:
+    """Whether another file has its name in the folder. Raises `OSError`."""
+    try:
+        return Found.of(file.name, (folder / file.name).lstat()) != file
+    except FileNotFoundError:
+        return False
 
 
 def put_away(folder: Path, file: Found, row: Inspection, *, delete: bool) -> None:
@@ -157,6 +169,12 @@ def _give_back(place: Path, path: Path) -> None:
         place.rename(
             path.with_name(_fitting(f"again-{path.name}", f"again-{place.stat().st_ino}{path.suffix}"))
         )
+
+
+def _answer(folder: Path, name: str) -> Path:
+    """Where the answer to file `name` is."""
+    short = f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.json"
+    return folder / ANSWERS / _fitting(f"{name}.json", short)
 
 
 def _fitting(name: str, short: str) -> str:

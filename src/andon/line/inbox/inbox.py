@@ -3,7 +3,8 @@
 A file is judged when its size and time have stayed the same for `stable_ms` and it decodes to its end. Its row is committed
 first, then its answer is written, then it is moved. After a crash in between, its row is found by the request id, which
 is made of station, name, size, time and content: it is only moved then. Nothing is dropped: where the queue is full, the
-model not verified or the store gone, files wait.
+model not verified or the store gone, files wait. An answer is removed when a new file of its name is seen, before that file
+is judged: what is not answered is bad.
 """
 
 from __future__ import annotations
@@ -140,15 +141,26 @@ class Inbox:
         self._waker.stop()
 
     def _note(self, found: dict[str, Found]) -> None:
-        """Remember what is there; a file that changed is a new one."""
+        """Remember what is there; a file that changed is a new one, and the answer to the one before it goes."""
         now = time.monotonic()
         for name in self._sights.keys() - found.keys():
             del self._sights[name]
         for name, file in found.items():
             sight = self._sights.get(name)
-            if sight is None or (sight.file != file and sight.row is not None):
+            if sight is not None and sight.file == file:
+                continue
+            try:
+                files.remove_answer(self._folder, name)
+            except OSError as error:  # not judged before the old answer is gone
+                self._sights.pop(name, None)
+                self._trouble = (
+                    f"the answer to an earlier {name} cannot be removed ({error.strerror}): "
+                    f"make {self._folder / files.ANSWERS} writable"
+                )
+                continue
+            if sight is None or sight.row is not None:
                 self._sights[name] = Sight(file, now, self._clock())
-            elif sight.file != file:
+            else:
                 sight.file, sight.since, sight.is_broken = file, now, False
 
     def _ready(self, names: set[str]) -> list[Sight]:
@@ -246,11 +258,15 @@ class Inbox:
         row, name = sight.row, sight.file.name
         assert row is not None
         try:
-            files.write_answer(self._folder, name, {"file": files.shown(name), "why": why, **summary(row)})
+            told = {"file": files.shown(name), "why": why, "image_sha256": row.image_sha256, **summary(row)}
+            files.write_answer(self._folder, name, told)
             self._table.add(name, row)
             if self._settings.after != "keep" or row.cause == Cause.NOT_AN_IMAGE:
                 files.put_away(self._folder, sight.file, row, delete=self._settings.after == "delete")
                 (self._folder / (name + files.READY_SUFFIX)).unlink(missing_ok=True)
+                self._sights.pop(name, None)  # the next one is another, of whatever size and time
+            if files.is_replaced(self._folder, sight.file):
+                files.remove_answer(self._folder, name)
         except OSError as error:
             self._trouble = (
                 f"{name} is judged and cannot be put away ({error.strerror}): make {self._folder} writable"
