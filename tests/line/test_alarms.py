@@ -183,6 +183,34 @@ def test_each_alarm_state_outlives_a_restart(bench):
     assert bench.state() is S.RUN
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_shelf_lasts_no_longer_when_the_clock_is_set_back(bench, restarts):
+    to_call(bench)
+    bench.alarms.shelve(bench.one().id, "eva", "being repaired", 30)
+    bench.clock.later(29 * 60)
+    bench.parts(Verdict.OK)
+    bench.alarms.tick()
+    bench.clock.later(-3600)
+    if restarts:
+        bench.restart()
+    bench.alarms.tick()
+    assert bench.one().state is AlarmState.SHELVED
+    bench.clock.later(61)
+    bench.alarms.tick()
+    assert bench.one().state is AlarmState.ACTIVE_UNACK
+
+
+def test_an_alarm_is_announced_again_although_the_clock_is_set_back(bench):
+    to_call(bench)
+    bench.clock.later(4 * 60)
+    bench.alarms.tick()
+    bench.clock.later(-3600)
+    bench.alarms.tick()
+    bench.clock.later(61)
+    bench.alarms.tick()
+    assert bench.one().level == 1
+
+
 def test_a_stop_that_a_crash_prevented_is_carried_out(bench):
     for _ in range(2):
         bench.store_part(Verdict.NG)

@@ -106,7 +106,7 @@ def test_nothing_but_a_passed_check_or_an_override_lets_parts_pass(course, has_p
             gate = gate.after("wrong", value, now, has_parts=has_parts)
             released = 0
         elif step == "override" and (gate.failed or gate.due is not None):
-            gate, released = gate.overridden(now + value * MINUTE, "ada", WHY), now + value * MINUTE
+            gate, released = gate.overridden(now, now + value * MINUTE, "ada", WHY), now + value * MINUTE
         elif step == "wait":
             now += value * MINUTE
         elif step == "restart":
@@ -236,6 +236,45 @@ def test_a_failed_check_outlives_a_restart_and_an_administrator_overrides_it(fol
         line.golden.tick()
         assert press.view().state is Shown.STOPPED
         assert "golden override" in audited(line)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_override_ends_when_the_clock_is_set_back(folder, restarts):
+    clock = Clock()
+    with guarded(folder):
+        pass
+    with started(folder, clock) as line:
+        fails(line)
+        line.golden.run("press", "eva")
+        line.golden.override("press", 480, "ada", WHY)
+        clock.later(-4)  # as time servers do
+        line.golden.tick()
+        assert line.golden.view("press").state == "overridden"
+        if not restarts:
+            for _ in range(3):
+                clock.later(-4)
+                line.golden.tick()
+            assert line.golden.view("press").state == "failed"
+            assert answer(line.stations["press"], 1).cause == Cause.GOLDEN_FAILED
+            assert "golden override ended" in audited(line)
+    clock.later(-3600)
+    with started(folder, clock) as line:
+        assert line.golden.view("press").state == "failed"
+
+
+def test_a_clock_that_is_set_back_leaves_no_more_time_for_a_check(folder):
+    clock = Clock()
+    with guarded(folder):
+        pass
+    with started(folder, clock) as line:
+        clock.later(14 * 60)
+        line.golden.tick()
+        assert line.golden.view("press").state == "due"
+        clock.later(-3600)
+        line.golden.tick()
+        assert line.golden.view("press").state == "due"
+        clock.later(61)
+        assert line.golden.view("press").state == "overdue"
 
 
 @contextmanager

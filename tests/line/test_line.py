@@ -10,7 +10,7 @@ import pytest
 
 from andon.core.errors import UsageError
 from andon.line.andon_states import AlarmState
-from andon.line.clock import DAY, HOUR, MINUTE, SECOND
+from andon.line.clock import DAY, HOUR, SECOND
 from andon.line.events import KEPT, RESET, Events
 from andon.line.faults import Fault
 from andon.line.judge import Thresholds
@@ -265,13 +265,33 @@ def test_the_night_shift_is_one_although_clocks_are_set(monkeypatch, month, day,
 
 def test_tally_turns_with_the_shift():
     clock = Clock()
-    tally = Tally({Verdict.OK: 7}, [], clock.now)
+    steady = [0.0]
+    tally = Tally({Verdict.OK: 7}, [], clock.now, lambda: steady[0])
     assert tally.counts(clock.now)[1] == {Verdict.OK: 7}
     later = clock.now + DAY
     assert tally.counts(later)[1] == {}
     tally.add(_Done(1, later))
     assert tally.counts(later)[1] == {Verdict.NG: 1}
-    assert (tally.per_minute(later), tally.per_minute(later + 2 * MINUTE)) == (1, 0)
+    assert tally.per_minute() == 1
+    steady[0] = 120.0
+    assert tally.per_minute() == 0
+
+
+def test_tally_does_not_depend_on_a_clock_that_is_set():
+    clock, steady = Clock(), [0.0]
+    tally = Tally({}, [_Done(0, clock.now - 30 * SECOND)], clock.now, lambda: steady[0])
+    for number in range(1, 200):  # 10 a minute; set back by an hour after 10 minutes
+        steady[0] += 6.0
+        back = HOUR if number > 100 else 0
+        tally.add(_Done(number, clock.now + round(steady[0] * SECOND) - back))
+        assert tally.per_minute() <= 11
+    assert tally.per_minute() == 11
+    tally = Tally({Verdict.OK: 7}, [], clock.now, lambda: steady[0])
+    assert tally.counts(clock.now + 365 * DAY)[1] == {}
+    assert tally.counts(clock.now) == (shift_begin(clock.now), {Verdict.OK: 7})
+    for day in range(10):
+        tally.counts(clock.now + day * DAY)
+    assert tally.counts(clock.now)[1] == {}
 
 
 class _Done:

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from andon.core.errors import AndonError, DataError, UsageError
-from andon.line.clock import HOUR, MINUTE, SECOND
+from andon.line.clock import DAY, HOUR, MINUTE, SECOND
 from andon.line.outbox.settings import EmailSettings
 from andon.line.page.render import report_file
 from andon.line.reports import shift
@@ -238,6 +238,16 @@ def test_a_mail_for_each_station_when_a_shift_ends(sqlite_store, monkeypatch):
     assert "0 parts" in other[1]
     assert server.tried == 3
     assert report_mail(build("press", NOON, NOON + 1))[1].startswith("0 parts")
+
+
+def test_the_end_of_a_shift_is_seen_after_the_clock_was_wrong():
+    now = [NOON]
+    mail = ShiftMail(["press"], lambda *_: pytest.fail("no thread"), Server(), lambda: now[0])
+    for jump, expected in ((365 * DAY, 1), (0, 0), (8 * HOUR, 1)):
+        mail._due = []
+        now[0] = NOON + jump
+        mail.tick()
+        assert len(mail._due) == expected
 
 
 def test_mail_is_a_setting(folder):

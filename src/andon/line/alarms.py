@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from andon.line import andon_states, rule_versions
 from andon.line.andon_states import AlarmEvent, By, NotAllowed, StopCause
 from andon.line.board import AlarmRow, Board, Transition, Update
-from andon.line.clock import MINUTE, Clock, now_us
+from andon.line.clock import MINUTE, Clock, SetBackWatch, now_us
 from andon.line.roles import acting_role
 from andon.line.rule_versions import RuleVersion
 from andon.line.settings import LineSettings, StationSettings, of_station
@@ -62,6 +62,7 @@ class Alarms:
         for station in settings.stations:
             self._boards[station.name] = self._restored(station, settings)
             self._save(station.name)
+        self._set_back = SetBackWatch(clock, self._latest())
 
     # What is there -------------------------------------------------------------------------------------------------
 
@@ -145,7 +146,10 @@ class Alarms:
 
     def tick(self) -> None:
         """Apply what depends on time alone, and store what could not be stored before."""
+        back = self._set_back.back()
         for name in self._boards:
+            if back:
+                self._act(name, lambda board, _now: board.set_back(back))
             self._act(name, lambda board, now: board.tick(now))
         self._retry()
 
@@ -233,6 +237,12 @@ class Alarms:
         applied_id = 0 if state is None else state["applied_id"]
         board.restore([part for part in parts if part.id > board.after_id], applied_id, now)
         return board
+
+    def _latest(self) -> int:
+        """The latest time that is known from before the start."""
+        parts = [part.t_done for name in self._boards for part in self._store.last_verdicts(name, 1)]
+        rows = [row for board in self._boards.values() for row in board.rows.values()]
+        return max([0, *parts, *(max(row.alarm.raised or 0, row.acked or 0) for row in rows)])
 
     def _save(self, station: str) -> Future[None] | None:
         update = self._boards[station].take()

@@ -173,6 +173,19 @@ class Board:
             self._escalate(row.rule, now)
         self._settle(now)
 
+    def set_back(self, back: int) -> None:
+        """The clock was set back by microseconds: shelves end, and alarms are announced again, after the same time as before."""
+        for row in tuple(self.rows.values()):
+            raised, until = row.alarm.raised, row.alarm.shelved_until
+            alarm = replace(
+                row.alarm,
+                raised=None if raised is None else raised - back,
+                shelved_until=None if until is None else until - back,
+            )
+            if alarm != row.alarm:
+                self.rows[row.rule] = self._changed[row.id] = replace(row, alarm=alarm)
+                self._is_changed = True
+
     def signal(self, name: str, present: bool, now: int) -> None:
         """A condition that rules wait for, such as `store_lost`, begins or ends."""
         for event in self.watch.signal(name, present, now):

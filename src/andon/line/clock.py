@@ -45,3 +45,21 @@ class JumpWatch:
                 return 0
             self._offset = offset
             return moved
+
+
+class SetBackWatch:
+    """Notices that the clock was set back, in one step or in several: what was to end at a stored time would end later."""
+
+    def __init__(self, clock: Clock, latest: int) -> None:
+        """`latest`: a time that has already been, e.g. before a restart."""
+        self._clock, self._latest, self._lock = clock, max(latest, clock()), threading.Lock()
+
+    def back(self) -> int:
+        """Microseconds by which the clock was set back since the last question, which is asked about once a second."""
+        with self._lock:
+            now = self._clock()
+            back = self._latest - now
+            if 0 < back < JumpWatch.LEAST:
+                return 0
+            self._latest = now
+            return max(0, back)

@@ -75,7 +75,7 @@ def station_view(
         queue_limit=station.settings.queue,
         counts=counts,
         shift_since=shift,
-        per_minute=tally.per_minute(now),
+        per_minute=tally.per_minute(),
         last_id=strip[-1][0] if strip else None,
         strip=strip,
         alarms=tuple(alarms),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from andon.line.clock import MINUTE, SECOND
+from andon.line.clock import SECOND
 from andon.line.verdicts import Verdict
 
 SHIFTS = (6, 14, 22)
 """Hours at which shifts begin, local time."""
 STRIP = 20
 """Last parts that are remembered."""
+KEPT_SHIFTS = 4
+"""Shifts whose counts are remembered: the clock may be set forth and back."""
+MINUTE_SECONDS = 60.0
 
 
 class Done(Protocol):
@@ -31,35 +34,38 @@ class Done(Protocol):
 class Tally:
     """Counts parts as they come. Any thread may add and read."""
 
-    def __init__(self, counts: Mapping[Verdict, int], last: Iterable[Done], now: int) -> None:
-        """`counts` of the shift and the `last` parts, oldest first, as stored before."""
-        self._lock = threading.Lock()
-        self._shift = shift_begin(now)
-        self._counts = Counter(counts)
+    def __init__(
+        self,
+        counts: Mapping[Verdict, int],
+        last: Iterable[Done],
+        now: int,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`counts` of the shift and the `last` parts, oldest first, as stored before; `steady`: seconds."""
+        self._lock, self._steady = threading.Lock(), steady
+        self._counts = {shift_begin(now): Counter(counts)}
         self._strip: deque[tuple[int, Verdict]] = deque(maxlen=STRIP)
-        self._times: deque[int] = deque()
+        self._times: deque[float] = deque()
         self.last_done: int | None = None
         """When the last part was done, microseconds UTC."""
         for part in last:
-            self._remember(part)
+            self._remember(part, steady() - max(0.0, (now - part.t_done) / SECOND))
 
     def add(self, part: Done) -> None:
         """Count a part."""
         with self._lock:
-            self._turn(part.t_done)
-            self._counts[part.verdict] += 1
-            self._remember(part)
+            self._of_shift(part.t_done)[part.verdict] += 1
+            self._remember(part, self._steady())
 
     def counts(self, now: int) -> tuple[int, dict[Verdict, int]]:
         """Begin of the shift, and the parts of each verdict since then."""
         with self._lock:
-            self._turn(now)
-            return self._shift, dict(self._counts)
+            return shift_begin(now), dict(self._of_shift(now))
 
-    def per_minute(self, now: int) -> int:
-        """Parts of the last minute."""
+    def per_minute(self) -> int:
+        """Parts of the last minute, however the clock was set."""
         with self._lock:
-            while self._times and self._times[0] < now - MINUTE:
+            while self._times and self._times[0] < self._steady() - MINUTE_SECONDS:
                 self._times.popleft()
             return len(self._times)
 
@@ -68,16 +74,18 @@ class Tally:
         with self._lock:
             return tuple(self._strip)
 
-    def _remember(self, part: Done) -> None:
+    def _remember(self, part: Done, at: float) -> None:
         self._strip.append((part.id, part.verdict))
-        self._times.append(part.t_done)
+        self._times.append(at)
         self.last_done = part.t_done
 
-    def _turn(self, now: int) -> None:
-        begin = shift_begin(now)
-        if begin > self._shift:
-            self._shift = begin
-            self._counts.clear()
+    def _of_shift(self, t: int) -> Counter[Verdict]:
+        """Counts of the shift at a time; those of the shift that was used the longest ago go."""
+        begin = shift_begin(t)
+        counts = self._counts[begin] = self._counts.pop(begin, Counter())
+        while len(self._counts) > KEPT_SHIFTS:
+            del self._counts[next(iter(self._counts))]
+        return counts
 
 
 def shift_begin(now: int) -> int:

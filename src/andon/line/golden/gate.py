@@ -65,6 +65,7 @@ class Gate:
     failed_mode: Mode = Mode.FILES
     passed_at: int | None = None
     """The last check that passed as a whole."""
+    override_from: int | None = None
     override_until: int | None = None
     override_who: str = ""
     override_why: str = ""
@@ -115,9 +116,15 @@ class Gate:
         still_failed = self.failed if self.failed_mode is Mode.PARTS else ""
         return replace(self, failed=still_failed, reasons=tuple(r for r in self.reasons if r in OF_CAMERA))
 
-    def overridden(self, until: int, who: str, why: str) -> Gate:
+    def overridden(self, now: int, until: int, who: str, why: str) -> Gate:
         """Parts may be OK up to a time."""
-        return replace(self, override_until=until, override_who=who, override_why=why)
+        return replace(self, override_from=now, override_until=until, override_who=who, override_why=why)
+
+    def set_back(self, back: int) -> Gate:
+        """After the clock was set back: an override is over, and the time that is left while a check is due stays."""
+        due = None if self.due is None else self.due - back
+        grace = None if self.grace_until is None else self.grace_until - back
+        return replace(self, due=due, grace_until=grace, override_until=None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` gives the same gate."""

@@ -146,13 +146,14 @@ class Golden(Keeping):
             raise NotAllowed(
                 f"no golden parts of station {station} are due or failed: there is nothing to override"
             )
-        until = self._clock() + round(minutes * MINUTE)
+        now = self._clock()
+        until = now + round(minutes * MINUTE)
         new = {"minutes": minutes, "until": until}
         entry = Entry(who, "golden override", f"station {station}", new=new, reason=why)
-        gate = post.gate.overridden(until, who, why)
+        gate = post.gate.overridden(now, until, who, why)
         self._book.keep_gate(station, gate, [entry]).result(STORED_WITHIN)
         with self._lock:
-            post.gate = post.gate.overridden(until, who, why)
+            post.gate = post.gate.overridden(now, until, who, why)
         self._settle(post)
 
     # Models and thresholds that are not in use yet -----------------------------------------------------------------

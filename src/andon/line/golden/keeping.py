@@ -13,7 +13,7 @@ from functools import partial
 
 from andon.core.errors import AndonError
 from andon.line.alarms import Alarms
-from andon.line.clock import SECOND, Clock
+from andon.line.clock import SECOND, Clock, SetBackWatch
 from andon.line.follower import Follower
 from andon.line.golden.book import Book
 from andon.line.golden.gate import Clearance, Reason
@@ -52,10 +52,14 @@ class Keeping(Follower, ABC):
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run_work, name="andon-golden", daemon=True)
         self._posts = {name: self._restored(station) for name, station in stations.items()}
+        passed = [part.t_done for name in stations for part in store.last_verdicts(name, 1)]
+        begun = [post.gate.override_from or 0 for post in self._posts.values()]
+        self._set_back = SetBackWatch(clock, max([0, *passed, *begun]))
 
     def start(self) -> None:
         """A check of every station with golden parts is due after a start."""
         self._thread.start()
+        self._notice_clock()
         restored = self._book.restored_at()
         for post in self._posts.values():
             if post.guarded:
@@ -64,6 +68,7 @@ class Keeping(Follower, ABC):
 
     def tick(self) -> None:
         """Note what has become due, call or stop, and let stations check themselves."""
+        self._notice_clock()
         for post in self._posts.values():
             try:
                 self._notice(post)
@@ -108,6 +113,20 @@ class Keeping(Follower, ABC):
         """Golden parts of a model; where it has none, those of another one, whose scores are not known."""
         found = self._book.of_model(station, sha256)
         return found or replace(other, model_sha256=None, items=without_scores(other.items))
+
+    def _notice_clock(self) -> None:
+        """A clock that was set back gives nobody more time."""
+        back = self._set_back.back()
+        for post in self._posts.values() if back else ():
+            with self._lock:
+                before, post.gate = post.gate, post.gate.set_back(back)
+                post.retry_at -= back
+                if post.showing is not None:
+                    post.showing.until -= back
+                ends = before.override_until is not None
+                entry = Entry(SYSTEM, "golden override ended", f"station {post.name}", reason=Reason.CLOCK)
+                if post.gate != before:
+                    self._keep(post, *([entry] if ends else []))
 
     def _notice(self, post: Post) -> None:
         """Note what has become due, and whether the station has another model."""

@@ -53,9 +53,9 @@ class ShiftMail(Follower):
 
     def tick(self) -> None:
         """A shift may have ended."""
-        begin = shift_begin(self._clock())
-        if begin > self._shift:
-            self._shift = begin
+        begin, before = shift_begin(self._clock()), self._shift
+        self._shift = begin
+        if begin > before:  # an earlier one: the clock was set back
             since, until = shift.last_shift(self._clock())
             with self._changed:
                 self._due = [(station, since, until) for station in self._stations]
