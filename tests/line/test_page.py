@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -109,7 +111,11 @@ def test_no_score_on_the_line_page(client):
         ({}, 10),
         ({"station": "oven"}, 1),
         ({"verdict": "NG"}, 4),
-        ({"verdict": "nonsense"}, 10),
+        ({"verdict": "nonsense"}, 0),
+        ({"verdict": "ng"}, 0),
+        ({"reviewed": "nobody"}, 0),
+        ({"since": "tomorrow"}, 0),
+        ({"part": "part-7"}, 0),
         ({"lot": "L1", "verdict": "NG"}, 2),
         ({"part_id": "part-7"}, 1),
         ({"part_id": "none"}, 0),
@@ -131,8 +137,41 @@ def test_history_goes_back_to_the_first_part(client):
     assert len(first + second) == 13
 
 
-def test_history_says_what_time_it_cannot_read(client):
-    assert "cannot be read" in client.get("/history?since=tomorrow").text
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("since=tomorrow", "cannot be read"),
+        ("verdict=ng", "There is no verdict &#39;ng&#39;: choose one of OK, NG, REVIEW, ERROR."),
+        ("reviewed=nobody", "There is no review &#39;nobody&#39;"),
+        ("part=part-7", "there is no query parameter &#39;part&#39;"),
+    ],
+)
+def test_history_says_which_filter_it_cannot_read(client, query, message):
+    text = client.get(f"/history?{query}").text
+    assert message in text
+    assert ">CSV<" not in text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"station": "oven"},
+        {"verdict": "NG"},
+        {"lot": "L1", "verdict": "NG"},
+        {"part_id": "part-7"},
+        {"part_id": "none"},
+        {"reviewed": "overridden"},
+        {"since": "2999-01-01T00:00"},
+    ],
+)
+def test_the_page_exports_and_lists_what_it_shows(client, query, monkeypatch):
+    monkeypatch.setattr("andon.line.rest.pages.PAGE", 100)
+    text = client.get("/history", params=query).text
+    export = re.search(r'href="([^"]+)">CSV<', text)[1].replace("&amp;", "&")
+    exported = [int(row["id"]) for row in csv.DictReader(io.StringIO(client.get(export).text))]
+    listed = client.get(export.replace("export.csv", "inspections")).json()["inspections"]
+    assert rows(text) == exported == [row["id"] for row in listed]
 
 
 def test_history_that_takes_too_long_says_so(client, line, monkeypatch):

@@ -306,6 +306,36 @@ def test_pages_follow_each_other_without_gaps(client):
     assert found == sent[::-1]
 
 
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("/export.csv?partid=4711", "there is no query parameter 'partid': there are lot, part_id"),
+        ("/inspections?before=7", "there is no query parameter 'before'"),
+        ("/inspections?verdict=ng", "verdict"),
+        ("/export.csv?reviewed=yes", "reviewed"),
+        ("/stations/press/state?gloves=1", "there are none here"),
+        ("/golden/press/runs?stations=press", "before_id, limit"),
+    ],
+)
+def test_a_query_that_is_not_understood_is_refused(client, query, message):
+    answer = client.get(f"{API}{query}")
+    assert answer.status_code == 422
+    assert message in answer.json()["detail"]
+
+
+def test_what_a_part_may_be_sent_with_is_described_and_taken(client):
+    found = client.get(f"{API}/openapi.json").json()["paths"][f"{API}/stations/{{station}}/inspections"][
+        "post"
+    ]
+    names = {each["name"] for each in found["parameters"] if each["in"] == "query"}
+    assert names == {"wait", "part_id", "lot", "request_id", "t_trigger", "trigger_no"}
+    query = {"part_id": "q", "lot": "q", "request_id": "q-1", "t_trigger": 5, "wait": 60_000}
+    place = f"{API}/stations/press/inspections"
+    assert client.post(place, params=query, content=part(1).image).status_code == 201
+    answer = client.post(place, params={"partid": "q"}, content=part(1).image)
+    assert (answer.status_code, "'partid'" in answer.json()["detail"]) == (422, True)
+
+
 def test_export_has_every_row_and_no_formulas(client, monkeypatch):
     monkeypatch.setattr("andon.line.rest.inspections.EXPORT_PAGE", 2)
     sent = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -42,6 +42,7 @@ from andon.line.rest.access import NoCaller
 from andon.line.rest.drawings import Drawings
 from andon.line.rest.guard import LARGEST_IMAGE, Guard
 from andon.line.rest.identify import Identify
+from andon.line.rest.queries import refuse_unknown
 from andon.line.rest.shapes import PREFIX
 
 
@@ -92,7 +93,7 @@ def create_app(line: Line, *, hosts: Collection[str] = (), largest: int = LARGES
         studies,
         plant,
     ):
-        app.include_router(module.router, prefix=PREFIX)
+        app.include_router(module.router, prefix=PREFIX, dependencies=[Depends(refuse_unknown)])
     for page in (
         pages.router,
         reviews.page_router,

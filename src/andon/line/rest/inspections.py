@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,7 @@ from andon.line.line import Line
 from andon.line.rest import drawings
 from andon.line.rest.access import TheCaller, TheDrawings, TheLine, TheRow, TheStation, requires
 from andon.line.rest.problems import RETRY_SECONDS, Problem, document, not_found
+from andon.line.rest.queries import TheFilters
 from andon.line.rest.shapes import (
     PREFIX,
     Accepted,
@@ -31,13 +33,12 @@ from andon.line.rest.shapes import (
     Page,
     inspection_shape,
 )
-from andon.line.rest.upload import read_part
+from andon.line.rest.upload import FIELDS, NUMBERS, read_part
 from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, NoTrigger, Part, QueueFull, Station
-from andon.line.store import Inspection, Recorded, ReviewFilter
+from andon.line.store import Inspection, Recorded
 from andon.line.store.audit import Entry
-from andon.line.verdicts import Cause, Region, Verdict
-from andon.line.views import VerdictName
+from andon.line.verdicts import Cause, Region
 
 router = APIRouter(tags=["inspections"])
 UPLOADS = CapacityLimiter(16)
@@ -49,6 +50,15 @@ NO_IMAGES = {Cause.NOT_AN_IMAGE.value, Cause.IMAGE_DIFFERS.value}
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 EXPORT_PAGE = 500
 UPLOAD_SCHEMA: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {"type": "integer" if name in NUMBERS else "string"},
+        }
+        for name in FIELDS
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -58,14 +68,13 @@ UPLOAD_SCHEMA: dict[str, Any] = {
                     "required": ["image"],
                     "properties": {
                         "image": {"type": "string", "format": "binary"},
-                        **{name: {"type": "string"} for name in ("part_id", "lot", "request_id")},
-                        **{name: {"type": "integer"} for name in ("trigger_no", "t_trigger")},
+                        **{name: {"type": "integer" if name in NUMBERS else "string"} for name in FIELDS},
                     },
                 }
             },
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+    },
 }
 
 
@@ -113,12 +122,7 @@ def _take_error(answered: asyncio.Future[Answer]) -> None:
 @router.get("/inspections", response_model=Page, dependencies=[requires(Role.VIEWER)])
 def list_inspections(
     line: TheLine,
-    station: Filter = None,
-    verdict: VerdictName | None = None,
-    part_id: Filter = None,
-    lot: Filter = None,
-    reviewed: ReviewFilter | None = None,
-    since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+    filters: TheFilters,
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     request_id: Filter = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
@@ -127,21 +131,11 @@ def list_inspections(
     if request_id is not None:
         row = line.store.by_request(request_id)
         return Page(inspections=[] if row is None else [inspection_shape(row)], next=None)
-    filters = {"station": station, "part_id": part_id, "lot": lot, "since": since, "reviewed": reviewed}
-    rows = line.store.inspections(
-        station=station,
-        verdict=None if verdict is None else Verdict[verdict],
-        part_id=part_id,
-        lot=lot,
-        since=since,
-        before_id=before_id,
-        limit=limit,
-        reviewed=reviewed,
-    )
+    rows = line.store.inspections(**filters.asked(), before_id=before_id, limit=limit)
     following = None
     if len(rows) == limit:
-        query = {**filters, "verdict": verdict, "before_id": rows[-1].id, "limit": limit}
-        following = f"{PREFIX}/inspections?" + urlencode({k: v for k, v in query.items() if v is not None})
+        query = {**filters.query(), "before_id": rows[-1].id, "limit": limit}
+        following = f"{PREFIX}/inspections?{urlencode(query)}"
     return Page(inspections=[inspection_shape(row) for row in rows], next=following)
 
 
@@ -199,27 +193,11 @@ def overlay(line: TheLine, row: TheRow, kept: TheDrawings) -> Response:
 
 
 @router.get("/export.csv", response_class=StreamingResponse, dependencies=[requires(Role.VIEWER)])
-def export(
-    line: TheLine,
-    caller: TheCaller,
-    station: Filter = None,
-    verdict: VerdictName | None = None,
-    lot: Filter = None,
-    since: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
-    reviewed: ReviewFilter | None = None,
-) -> StreamingResponse:
+def export(line: TheLine, caller: TheCaller, filters: TheFilters) -> StreamingResponse:
     """All inspections, newest first, as CSV; sent page by page."""
     if caller.name:
-        filters = {
-            "station": station,
-            "verdict": verdict,
-            "lot": lot,
-            "since": since,
-            "reviewed": reviewed,
-        }
-        line.store.audit(Entry(caller.name, "export", "inspections", new=filters))
-    chosen = None if verdict is None else Verdict[verdict]
-    rows = _export(line, station=station, verdict=chosen, lot=lot, since=since, reviewed=reviewed)
+        line.store.audit(Entry(caller.name, "export", "inspections", new=asdict(filters)))
+    rows = _export(line, **filters.asked())
     headers = {"Content-Disposition": 'attachment; filename="inspections.csv"'}
     return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -11,14 +11,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from andon.line.page.render import words
 from andon.line.page.words import STATES, VERDICTS
+from andon.line.rest import queries
 from andon.line.rest.access import TheLine, TheRow, TheStation, requires
 from andon.line.rest.html import html
+from andon.line.rest.queries import Filters, chosen_of
 from andon.line.rest.rules import rules_of
 from andon.line.rest.shapes import PLAIN, PREFIX
 from andon.line.roles import Role
-from andon.line.store import QueryTimeout, plant
+from andon.line.store import Inspection, QueryTimeout, ReviewFilter, plant
 from andon.line.verdicts import Verdict
-from andon.line.views import Shown
+from andon.line.views import Shown, VerdictName
 
 router = APIRouter(default_response_class=HTMLResponse)
 Gloves = Annotated[bool, Query()]
@@ -63,6 +65,7 @@ def line_page(line: TheLine, station: TheStation, gloves: Gloves = False) -> Res
 
 @router.get("/history", dependencies=[requires(Role.VIEWER)])
 def history(
+    request: Request,
     line: TheLine,
     station: Text = "",
     verdict: Text = "",
@@ -72,25 +75,26 @@ def history(
     reviewed: Text = "",
     before_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Response:
-    """What happened, newest first, by station, verdict, part id, lot and time."""
-    filters = {"station": station, "verdict": verdict, "part_id": part_id, "lot": lot, "since": since}
-    filters["reviewed"] = reviewed
-    chosen: dict[str, Any] = {key: filters[key] or None for key in ("station", "part_id", "lot")}
-    chosen["verdict"] = Verdict[verdict] if verdict in ("OK", "NG", "REVIEW", "ERROR") else None
-    chosen["reviewed"] = reviewed if reviewed in ("reviewed", "overridden") else None
-    chosen["since"], problem = time_of(since)
+    """What happened, newest first, by station, verdict, part id, lot and time. Filters that cannot be read show nothing."""
+    shown = {"station": station, "verdict": verdict, "part_id": part_id, "lot": lot, "since": since}
+    shown["reviewed"] = reviewed
+    begin, wrong_time = time_of(since)
+    name, wrong_verdict = chosen_of(VerdictName, verdict, "verdict")
+    review, wrong_review = chosen_of(ReviewFilter, reviewed, "review")
+    filters = Filters(station or None, name, part_id or None, lot or None, review, begin)
+    rows: list[Inspection] = []
+    problem = wrong_time or wrong_verdict or wrong_review or queries.unknown(request)
+    export = "" if problem else f"{PREFIX}/export.csv?{urlencode(filters.query())}"
     try:
-        rows = line.store.inspections(**chosen, before_id=before_id, limit=PAGE)
+        rows = [] if problem else line.store.inspections(**filters.asked(), before_id=before_id, limit=PAGE)
     except QueryTimeout as error:
-        rows, problem = [], str(error)
-    kept = {key: value for key, value in filters.items() if value}
+        problem = str(error)
+    kept = {key: value for key, value in shown.items() if value}
     older = "/history?" + urlencode({**kept, "before_id": rows[-1].id}) if len(rows) == PAGE else ""
-    plain = {**chosen, "verdict": verdict or None, "part_id": None}
-    export = f"{PREFIX}/export.csv?" + urlencode({k: v for k, v in plain.items() if v is not None})
     return html(
         "history",
         rows=rows,
-        filters=filters,
+        filters=shown,
         stations=line.store.ask(plant.stations),
         older=older,
         export=export,

@@ -18,7 +18,8 @@ BODY_SECONDS = 30.0
 """Longest time in which the body has to come."""
 LONGEST_ID = 300
 """Bytes of a request id, as the store keeps."""
-FIELDS = ("part_id", "lot", "request_id", "t_trigger", "trigger_no")
+NUMBERS = ("t_trigger", "trigger_no")
+FIELDS = ("part_id", "lot", "request_id", *NUMBERS)
 
 
 async def read_part(request: Request) -> Part:
