@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +154,70 @@ def test_settings_are_frozen_values(folder):
     with pytest.raises(ValueError, match="frozen"):
         line.name = "other"
     assert line.stations[1].updated({"rules": (InARow(k=9),)}).rules[0].k == 9
+
+
+EVERYTHING = """
+[escalation]
+[retention]
+[drift]
+[modbus]
+[opcua]
+[mqtt]
+host = "broker"
+[email]
+host = "mail"
+sender = "andon@plant.example"
+to = ["shift@plant.example"]
+[stations.a]
+model = "part.andon"
+thresholds = {}
+folder = { path = "inbox" }
+camera = { kind = "folder", source = "inbox" }
+golden = {}
+review = {}
+plc = {}
+rules = [{ kind = "in_a_row" }, { kind = "in_window" }, { kind = "same_place" }, { kind = "no_good_part" },
+  { kind = "no_part" }, { kind = "store_lost" }]
+[stations.b]
+model = "part.andon"
+plc = { connect = "10.0.0.9", unit = 1 }
+"""
+
+
+def numbers(values: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Places of all numbers in plain values."""
+    pairs = values.items() if isinstance(values, dict) else enumerate(values)
+    for key, value in pairs:
+        if isinstance(value, (dict, list, tuple)):
+            yield from numbers(value, (*place, key))
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield (*place, key)
+
+
+def test_no_number_is_without_bounds(folder):
+    """Every number of all settings, those of lists and rules included."""
+    whole = load(folder, EVERYTHING).model_dump(mode="json")
+    for station, others in zip(whole["stations"], (("command", "result"), ("base",)), strict=True):
+        for name in others:  # do not go with the others
+            del station["plc"][name]
+    places = [place for place in numbers(whole) if place[-1] != "seed"]  # any whole number is a seed
+    assert {"cycle_s", "ok_days", "keep_days", "every_s", "image_ms", "grace_minutes", "poll_ms"} <= {
+        p[-1] for p in places
+    }
+    for place in places:
+        for number in (1e10, 1e300, 10**10, 10**300, float("inf"), float("nan")):
+            values = copy.deepcopy(whole)
+            inner = values
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = number
+            with pytest.raises(ConfigError, match=str(place[-1])):
+                LineSettings.parse(values)
+
+
+def test_a_number_of_thousands_of_digits(folder):
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(folder, f"[retention]\nkeep_ng = {'9' * 5000}\n" + STATION)
 
 
 OTHERS = """

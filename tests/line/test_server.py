@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from andon.line.andon_states import NotAllowed
 from andon.line.demo import STATION, Camera, images
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
+from andon.line.plc.settings import ModbusSettings, PlcSettings
 from andon.line.rules import InARow
-from andon.line.server import address, listen, notify, systemd_unit, watchdog
+from andon.line.server import address, check_ports, listen, notify, serve, systemd_unit, watchdog
+from andon.line.settings import LineSettings
 from andon.line.verdicts import Verdict
-from line.running import FakeJudge, part, running, until
+from line.running import FakeJudge, part, running, settings, until
 from line.serving import served
 
 COOKIES = Path(__file__).parents[2] / "src" / "andon" / "assets" / "cookies"
@@ -44,6 +47,34 @@ def systemd(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         listening.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + name[1:])
         yield listening
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"modbus": {"port": 8000}}, r"--port and \[modbus\] port are both 8000"),
+        ({"modbus": {"port": 8000, "host": "10.0.0.5"}}, ""),
+        ({"modbus": {"port": 8000, "host": "0.0.0.0"}}, r"--port and \[modbus\] port are both 8000"),
+        ({"opcua": {"port": 8000}}, r"--port and \[opcua\] port are both 8000"),
+        ({"opcua": {"port": 5020}}, r"\[modbus\] port and \[opcua\] port are both 5020"),
+    ],
+)
+def test_equal_ports_are_refused(changes, said):
+    stations = ({"name": "press", "model": "part.andon", "plc": {"unit": 1}},)
+    settings = LineSettings.model_validate({"stations": stations, **changes})
+    with pytest.raises(UsageError, match=said) if said else nullcontext():
+        check_ports(settings, "127.0.0.1", 8000)
+
+
+@pytest.mark.skipif(not find_spec("pymodbus"), reason="needs the extra modbus")
+def test_a_port_for_plcs_that_another_program_has_is_one_sentence(folder):
+    with listen("127.0.0.1", 0) as taken:
+        modbus = ModbusSettings(port=taken.getsockname()[1])
+        line = Line(settings(folder, line={"modbus": modbus}, plc=PlcSettings(unit=1)), open_judge=FakeJudge)
+        with pytest.raises(UsageError, match=r"^\[modbus\] 127.0.0.1 port \d+ cannot be used"):
+            serve(line, "127.0.0.1", 0)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("andon-")]
 
 
 def test_systemd_is_told_when_the_line_is_ready_and_that_it_lives(folder, systemd, monkeypatch):
@@ -78,10 +109,11 @@ def test_addresses():
 
 
 def test_port_in_use_is_one_sentence():
-    with listen("127.0.0.1", 0) as taken:
-        taken.listen()
-        with pytest.raises(UsageError, match=r"cannot be used .*choose another --port"):
-            listen("127.0.0.1", taken.getsockname()[1])
+    with (
+        listen("127.0.0.1", 0) as taken,  # it listens, so that a second server does not begin
+        pytest.raises(UsageError, match=r"cannot be used .*choose another --port"),
+    ):
+        listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(UsageError, match="cannot be used"):
         listen("no.such.host.invalid", 0)
 

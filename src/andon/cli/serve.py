@@ -128,8 +128,9 @@ def serve(
 
 def _serve(settings: LineSettings, where: Where, *, demo: bool = False) -> None:
     from andon.line.line import Line
-    from andon.line.server import address, log_to_stderr, serve
+    from andon.line.server import address, check_ports, log_to_stderr, serve
 
+    check_ports(settings, where.host, where.port)
     log_to_stderr()
     line = Line(settings)
     shows = f"andon: {address(where.host, where.port)} shows the line; Ctrl-C ends it"

@@ -12,8 +12,17 @@ from pydantic import Field
 from andon.core.config import Config
 from andon.core.errors import ConfigError
 
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-"""A finite number above 0."""
+DAY_SECONDS = 86_400.0
+HOUR_MS = 3_600_000
+CENTURY_DAYS = 36_500
+"""Longest times of settings: clocks, waits and databases fail at larger ones."""
+Days = Annotated[float, Field(ge=0.0, le=CENTURY_DAYS)]
+"""Days, at most a hundred years."""
+
+
+def count(most: int) -> Any:
+    """Bounds of a whole number from 1 to `most`."""
+    return Field(ge=1, le=most, strict=True)
 
 
 class LineConfig(Config):

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 
 import uvicorn
@@ -19,10 +20,15 @@ from andon.core.errors import UsageError
 from andon.line.addresses import is_loopback
 from andon.line.line import Line
 from andon.line.rest import create_app
+from andon.line.settings import LineSettings
 
 LOG = logging.getLogger(__name__)
 STOP_SECONDS = 10.0
 """Time in which waiting parts are judged and open requests answered at the end."""
+EVERYWHERE = {"", "0.0.0.0", "::"}
+"""Addresses that stand for every one of this computer."""
+BACKLOG = 2048
+"""Connections that wait to be accepted, as uvicorn has it."""
 
 
 class Server(uvicorn.Server):
@@ -94,6 +100,19 @@ def serve(
         line.stop(STOP_SECONDS)
 
 
+def check_ports(settings: LineSettings, host: str, port: int) -> None:
+    """Raises `UsageError` where pages, PLCs and OPC UA would listen on the same port of an address."""
+    places = [("--port", host, port)]
+    if any(station.plc and not station.plc.connect for station in settings.stations):
+        places.append(("[modbus] port", settings.modbus.host, settings.modbus.port))
+    if settings.opcua:
+        places.append(("[opcua] port", settings.opcua.host, settings.opcua.port))
+    for (one, its_host, its_port), (other, other_host, other_port) in combinations(places, 2):
+        meet = its_host == other_host or EVERYWHERE & {its_host, other_host}
+        if its_port == other_port and meet:
+            raise UsageError(f"{one} and {other} are both {its_port}: choose another for one of them")
+
+
 def address(host: str, port: int) -> str:
     """What to type into a browser."""
     name = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
@@ -156,11 +175,12 @@ def systemd_unit(command: str, home: Path, writes: Iterable[Path]) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `UsageError` where the address cannot be used."""
+    """A socket that listens: no other has its address. Raises `UsageError` where the address cannot be used."""
     taken = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
+        taken.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         taken.close()
         why = getattr(error, "strerror", None) or str(error)

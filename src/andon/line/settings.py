@@ -17,15 +17,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError, UsageError
 from andon.line.access import AccessSettings
 from andon.line.cameras.settings import REPLAYS, CameraSettings
-from andon.line.config import LineConfig, Positive, first_twice, joined, table
+from andon.line.config import DAY_SECONDS, HOUR_MS, Days, LineConfig, count, first_twice, joined, table
 from andon.line.drift.settings import DriftSettings
 from andon.line.golden.settings import GoldenSettings
 from andon.line.opcua.settings import OpcUaSettings
@@ -37,14 +36,20 @@ from andon.line.rules import DEFAULT_RULES, AnyRule, Rule, parse_rule
 T = TypeVar("T")
 GROUPS = {"part_id", "lot"}
 """What `FolderSettings.names` can read out of a file name."""
+LARGEST_THRESHOLD = 1000
+"""In thresholds of the packed model."""
+Threshold = Annotated[float, Field(gt=0.0, le=LARGEST_THRESHOLD)]
+WEEK_MINUTES = 10_080.0
+Milliseconds = Annotated[int, count(HOUR_MS)]
+"""At most an hour."""
 
 
 class ThresholdSettings(LineConfig):
     """Two thresholds on the displayed scale, on which 1.0 is the threshold of the packed model."""
 
-    accept: Positive = 1.0
+    accept: Threshold = 1.0
     """OK below this score."""
-    reject: Positive = 1.0
+    reject: Threshold = 1.0
     """NG at or above this score; REVIEW in between."""
 
     @model_validator(mode="after")
@@ -59,9 +64,9 @@ class FolderSettings(LineConfig):
 
     path: Path
     """The folder; it has to exist."""
-    stable_ms: Count = 300
+    stable_ms: Milliseconds = 300
     """Milliseconds for which size and time of a file have to stay the same; 1000 for network shares."""
-    poll_ms: Count = 1000
+    poll_ms: Milliseconds = 1000
     """Milliseconds between two looks into the folder; 2000 for network shares."""
     ready_file: bool = False
     """A file is complete when `NAME.done` lies beside it."""
@@ -71,7 +76,7 @@ class FolderSettings(LineConfig):
     """What is done with a judged file; `move`: into `done/YYYY-MM-DD/` of the folder."""
     names: str = ""
     """Regular expression with the groups `part_id` and `lot`, searched in the file name; without it the name is the part id."""
-    backlog: Count = 100
+    backlog: Annotated[int, count(1_000_000)] = 100
     """Waiting files above which an alarm is raised."""
 
     @field_validator("names")
@@ -95,9 +100,9 @@ class StationSettings(LineConfig):
     """Packed file (`andon pack`)."""
     recipes: dict[str, Path] = Field(default_factory=dict)
     """Packed files by code, between which the station changes at run time; `model` judges until the first change."""
-    cycle_s: Positive = 5.0
+    cycle_s: Annotated[float, Field(gt=0.0, le=DAY_SECONDS)] = 5.0
     """Seconds between two parts; a part without an answer after this time is ERROR."""
-    queue: Count = 4
+    queue: Annotated[int, count(10_000)] = 4
     """Parts that may wait; one more is ERROR (overrun)."""
     thresholds: ThresholdSettings | None = None
     """Accept and reject; by default those of the packed model."""
@@ -143,9 +148,9 @@ class StationSettings(LineConfig):
 class EscalationSettings(LineConfig):
     """What happens while nobody comes."""
 
-    minutes: tuple[Positive, ...] = (5.0, 15.0, 30.0)
+    minutes: tuple[Annotated[float, Field(gt=0.0, le=WEEK_MINUTES)], ...] = (5.0, 15.0, 30.0)
     """Minutes without acknowledgement after which an alarm is announced again, one level higher each time."""
-    call_stops_after_s: Amount = 0.0
+    call_stops_after_s: Annotated[float, Field(ge=0.0, le=DAY_SECONDS)] = 0.0
     """Seconds after which a call that nobody acknowledged stops the line; 0: never."""
 
     @field_validator("minutes")
@@ -159,15 +164,15 @@ class EscalationSettings(LineConfig):
 class RetentionSettings(LineConfig):
     """What is kept and for how long."""
 
-    ok_days: Amount = 30.0
+    ok_days: Days = 30.0
     """Days for which images of parts that passed are kept."""
-    bad_days: Amount = 365.0
+    bad_days: Days = 365.0
     """Days for which images of all other parts are kept."""
-    row_days: Amount = 3650.0
+    row_days: Days = 3650.0
     """Days for which verdicts are kept; their images go at the latest with them."""
-    image_gb: Amount = 0.0
+    image_gb: Annotated[float, Field(ge=0.0, le=1_000_000.0)] = 0.0
     """Largest size of all images and maps in GB (10^9 bytes), the oldest of passed parts go first; 0: no limit."""
-    keep_ng: Count = 1000
+    keep_ng: Annotated[int, count(10_000_000)] = 1000
     """Newest parts that did not pass whose images stay."""
 
 
@@ -182,7 +187,7 @@ class LineSettings(LineConfig):
     """URL of a PostgreSQL database; empty: SQLite in `data`."""
     address: str = Field("", pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?)?$")
     """Where others reach the pages of this line, e.g. `http://line-3:8000`: links of the plant page."""
-    recipe_memory_mb: Count = 500
+    recipe_memory_mb: Annotated[int, count(1_000_000)] = 500
     """MB (10^6 bytes) of packed files of recipes that stay open while others are in use; the least recently used are closed."""
     durability: Literal["full", "relaxed"] = "full"
     """`relaxed`: the last verdicts before a power failure may be lost."""
@@ -256,7 +261,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[StationSettings]]:
         raise ConfigError(f"{file} cannot be read ({error.strerror}): give an existing TOML file") from None
     except RecursionError:
         raise ConfigError(f"{file} is not valid TOML (it is nested too deeply): correct it") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the format, the encoding, or a number of thousands of digits
         raise ConfigError(f"{file} is not valid TOML ({error}): correct it") from None
     tables = values.pop("stations", {})
     if not isinstance(tables, dict):

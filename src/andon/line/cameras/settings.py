@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from andon.core.config import Amount
 from andon.line.cameras.camera import Value
-from andon.line.config import LineConfig
+from andon.line.config import DAY_SECONDS, LineConfig
 
 REPLAYS = ("folder", "video")
 """Kinds that play files; the source is a path."""
@@ -31,9 +30,9 @@ class CameraSettings(LineConfig):
     `hardware`: the camera is triggered by a sensor, and each image is a part, or that of the PLC's trigger."""
     timeout_s: float = Field(default=1.0, gt=0, le=60)
     """Seconds from a trigger to the image; without one the part is ERROR."""
-    every_s: Amount = 0.0
+    every_s: float = Field(default=0.0, ge=0, le=DAY_SECONDS)
     """`folder` and `video` shoot by themselves so often, in seconds; needed unless `trigger` is `software`."""
-    delay_ms: Amount = 0.0
+    delay_ms: float = Field(default=0.0, ge=0, le=60_000)
     """`usb` and `rtsp`: milliseconds from exposure to arrival, by which an image is older than it seems."""
     login_file: Path | None = None
     """`rtsp`: file with `USER:PASSWORD`; the address must not contain them."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from andon.core.config import Amount
-from andon.line.config import LineConfig, Positive
+from typing import Annotated
+
+from pydantic import Field
+
+from andon.line.config import LineConfig
 
 
 class GoldenSettings(LineConfig):
@@ -11,9 +14,9 @@ class GoldenSettings(LineConfig):
 
     at_shift: bool = True
     """Due when a shift begins: at 6, 14 and 22 o'clock, local time."""
-    every_hours: Amount = 0.0
+    every_hours: Annotated[float, Field(ge=0.0, le=8760.0)] = 0.0
     """Due so many hours after the last passed check; 0: never."""
-    grace_minutes: Positive = 15.0
+    grace_minutes: Annotated[float, Field(gt=0.0, le=1440.0)] = 15.0
     """Time for which parts may be OK while a check is due."""
     automatic: bool = True
     """Stored images are judged by the station itself when that suffices; otherwise a person starts each check."""

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from andon.line.config import LineConfig, first_twice
+from andon.line.config import HOUR_MS, LineConfig, first_twice
 from andon.line.plc.registers import COMMAND_WORDS, RESULT_WORDS
 
-Milliseconds = Annotated[int, Field(ge=0, strict=True)]
+Milliseconds = Annotated[int, Field(ge=0, le=HOUR_MS, strict=True)]
 STANDARD_PORT = 502
 
 
