@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.datastructures import Headers
 
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
-from andon.line.rest import drawings, upload
-from andon.line.rest.guard import host_name
+from andon.line.rest import drawings, events, upload
+from andon.line.rest.guard import Guard, host_name
 from andon.line.rules import InARow
 from andon.line.store import Store, StoreUnavailable
 from andon.line.verdicts import Cause, Region, Verdict
@@ -334,6 +335,41 @@ def test_what_a_part_may_be_sent_with_is_described_and_taken(client):
     assert client.post(place, params=query, content=part(1).image).status_code == 201
     answer = client.post(place, params={"partid": "q"}, content=part(1).image)
     assert (answer.status_code, "'partid'" in answer.json()["detail"]) == (422, True)
+
+
+MANY = pytest.param("9" * 5000, id="many digits")
+
+
+@pytest.mark.parametrize("name", ["t_trigger", "trigger_no"])
+@pytest.mark.parametrize("text", [MANY, str(2**63), "-1", "1.5", "٣", "²"])
+def test_numbers_that_are_none_are_refused(client, name, text):
+    for sent in ({"data": {name: text}}, {"params": {name: text}}):
+        answer = client.post(INSPECTIONS, files={"image": b"x"}, **sent)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+        assert len(answer.content) < 1000
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "unicode_escape"])
+def test_charsets_by_which_a_form_has_no_texts_are_refused(client, charset):
+    text = b"\\ud800" if charset == "unicode_escape" else "ä".encode() + b"-\xd8\x00"
+    field = b"--x\r\nContent-Disposition: form-data; name="
+    body = field + b'"image"; filename="a"\r\n\r\n' + part(1).image + b"\r\n"
+    body += field + b'"part_id"\r\n\r\n' + text + b"\r\n--x--\r\n"
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post(INSPECTIONS, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"] in ("invalid", "no_image")) == (422, True)
+
+
+@pytest.mark.parametrize("number", [MANY, "²", "-1", ""])
+def test_an_event_id_that_is_no_number_begins_anew(line, number):
+    assert events._number(f"{line.store.session}.{number}", line.store.session) is None
+
+
+def test_a_length_that_is_no_number_is_refused(line, client):
+    guard = Guard(lambda *_: None)
+    for length, status in (("9" * 5000, 413), ("7", None), ("²", None)):
+        refused = guard._refusal("POST", Headers({"host": "localhost", "content-length": length}), 100)
+        assert (None if refused is None else refused.response().status_code) == status
 
 
 def test_export_has_every_row_and_no_formulas(client, monkeypatch):

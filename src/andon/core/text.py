@@ -49,6 +49,22 @@ def from_cell(cell: str) -> str:
     return cell[len(HERE) :] if cell.startswith(tuple(HERE + sign for sign in FORMULA)) else cell
 
 
+LARGEST_NUMBER = 2**63 - 1
+"""Of a column of a database."""
+
+
+def whole_number(text: str, most: int = LARGEST_NUMBER) -> int | None:
+    """The number that `text` is, from 0 to `most`; None for every other text, however long.
+
+    >>> whole_number("4711"), whole_number("-1"), whole_number("٣"), whole_number("9" * 5000)
+    (4711, None, None, None)
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
+        return None
+    found = int(text)
+    return found if found <= most else None
+
+
 def _is_number(text: str) -> bool:
     try:
         return not math.isnan(float(text))

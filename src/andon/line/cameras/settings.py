@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from andon.core.text import whole_number
 from andon.line.cameras.camera import Value
 from andon.line.config import DAY_SECONDS, LineConfig
 
 REPLAYS = ("folder", "video")
 """Kinds that play files; the source is a path."""
+LARGEST_CAMERA = 9999
+"""Number of a USB camera."""
 
 
 class CameraSettings(LineConfig):
@@ -45,7 +48,7 @@ class CameraSettings(LineConfig):
             self._replay()
         elif self.every_s:
             raise ValueError(f"every_s is for folder and video, not for {self.kind}: remove it")
-        if self.kind == "usb" and not (self.source.isascii() and self.source.isdigit()):
+        if self.kind == "usb" and whole_number(self.source, LARGEST_CAMERA) is None:
             raise ValueError(f"source {self.source!r} of a usb camera has to be its number, e.g. '0'")
         if self.kind == "rtsp":
             self._stream()

@@ -7,7 +7,7 @@ import io
 from datetime import UTC, datetime
 from pathlib import Path
 
-from andon.core.text import safe_cell
+from andon.core.text import safe_cell, whole_number
 from andon.line.clock import SECOND
 from andon.line.inbox.files import ANSWERS, shown
 from andon.line.store import Inspection
@@ -70,5 +70,5 @@ def _begun(file: Path) -> set[int]:
             continue
         if row is None:
             return ids
-        if row and row[0].isdecimal() and len(row[0]) < 20:
-            ids.add(int(row[0]))
+        if row and (number := whole_number(row[0])) is not None:
+            ids.add(number)

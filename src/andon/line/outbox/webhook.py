@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from andon.core.errors import ConfigError
+from andon.core.text import whole_number
 from andon.core.version import VERSION
 from andon.line.clock import SECOND, Clock
 from andon.line.outbox.reports import Refused, Report, Undelivered
@@ -90,7 +91,7 @@ class WebhookSink:
         }
         try:
             with self._client.stream("POST", self._url, content=body, headers=headers) as response:
-                if int(response.headers.get("content-length", SHORT + 1)) <= SHORT:
+                if whole_number(response.headers.get("content-length", ""), SHORT) is not None:
                     response.read()
                 status = response.status_code
         except (httpx.HTTPError, OSError, ValueError) as error:

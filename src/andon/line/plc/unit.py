@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from andon.core.errors import AndonError
+from andon.core.text import whole_number
 from andon.line.andon_states import StationState
 from andon.line.clock import Clock, now_us
 from andon.line.faults import Fault
@@ -353,5 +354,4 @@ def outcome(row: Inspection) -> Outcome:
 
 def _number(recipe: str | None) -> int:
     """The code of a recipe as the registers have it; 0 where it is no number that they hold."""
-    found = int(recipe) if recipe and recipe.isascii() and recipe.isdigit() else 0
-    return found if found <= LARGEST_WORD else 0
+    return whole_number(recipe or "", LARGEST_WORD) or 0

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from andon.core.text import whole_number
 from andon.line.events import RESET
 from andon.line.line import Line
 from andon.line.rest.access import TheCaller, TheLine, TheLogIn, anyone, requires
@@ -93,4 +94,4 @@ async def _stream(
 def _number(last_event_id: str | None, session: int) -> int | None:
     """Number of the last event seen, None where it is of another start of the process or no number at all."""
     begin, _, number = (last_event_id or "").partition(".")
-    return int(number) if begin == str(session) and number.isdecimal() else None
+    return whole_number(number) if begin == str(session) else None

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from andon.core.text import whole_number
 from andon.line.rest.problems import Problem
 
 SECURITY_HEADERS = {
@@ -74,7 +75,7 @@ class Guard:
                 "requests of other sites are refused: send it from this server's pages or a program",
             )
         length = headers.get("content-length", "0")
-        return _too_large(limit) if length.isdecimal() and int(length) > limit else None
+        return _too_large(limit) if length.isdecimal() and whole_number(length, limit) is None else None
 
 
 def host_name(host: str) -> str:

@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from andon.core.text import LARGEST_NUMBER, whole_number
 from andon.line.rest.problems import Problem
 from andon.line.station import Part
 
@@ -59,9 +60,14 @@ async def _body(request: Request) -> tuple[bytes, Mapping[str, str]]:
         async with request.form(max_files=1, max_fields=20) as form:
             image = form.get("image")
             content = await image.read() if isinstance(image, UploadFile) else b""
-            return content, {key: value for key, value in form.items() if isinstance(value, str)}
+            texts = {key: value for key, value in form.items() if isinstance(value, str)}
+            for text in (*texts, *texts.values()):
+                text.encode()
+            return content, texts
     except HTTPException as error:
         raise Problem(422, "invalid", f"the form cannot be read: {error.detail}") from None
+    except (ValueError, LookupError) as error:  # a charset by which the texts are no texts
+        raise Problem(422, "invalid", f"the form cannot be read: {error}; send it in UTF-8") from None
 
 
 def request_id_of(request: Request, named: str | None) -> str | None:
@@ -83,6 +89,7 @@ def _number(texts: Mapping[str, str], name: str) -> int | None:
     text = texts.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and int(text) < 2**63):
-        raise Problem(422, "invalid", f"{name} {text!r} is no whole number from 0: correct it")
-    return int(text)
+    found = whole_number(text)
+    if found is None:
+        raise Problem(422, "invalid", f"{name} {text[:100]!r} is no whole number from 0 to {LARGEST_NUMBER}")
+    return found

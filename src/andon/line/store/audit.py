@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, text
 
 from andon.core.errors import DataError, UsageError
+from andon.core.text import whole_number
 from andon.line.roles import acting_role
 from andon.line.store.connection import ask_database
 from andon.line.store.schema import audit
@@ -59,11 +60,12 @@ class Head:
     def parse(cls, text: str) -> Head:
         """Inverse of `str`. Raises `UsageError`."""
         seq, _, digest = text.strip().partition(":")
-        if not seq.isdecimal() or len(digest) != 64:
+        number = whole_number(seq)
+        if number is None or len(digest) != 64:
             raise UsageError(
                 f"{text!r} is no head of an audit: give NUMBER:HASH as the log or the manifest has it"
             )
-        return cls(int(seq), digest)
+        return cls(number, digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, select, text, update
 
+from andon.core.text import whole_number
 from andon.line.store.images import IMAGES, MAPS, PART, QUARANTINE, hourly_folders
 from andon.line.store.records import ImageState
 from andon.line.store.schema import inspection
@@ -85,7 +86,7 @@ def set_state(connection: Connection, rows: Sequence[int], state: ImageState) ->
 
 def _without_row(connection: Connection, files: Sequence[Path]) -> list[Path]:
     numbers = {file: file.name.split("_")[0] for file in files}
-    named = sorted({int(number) for number in numbers.values() if number.isdecimal()})
+    named = sorted({id for number in numbers.values() if (id := whole_number(number)) is not None})
     known: set[str] = set()
     for start in range(0, len(named), CHUNK):
         rows = select(inspection.c.id).where(inspection.c.id.in_(named[start : start + CHUNK]))
