@@ -21,8 +21,8 @@ from urllib.parse import quote
 import httpx
 
 from andon.core.errors import AndonError, UsageError
+from andon.core.interface import API, LONGEST_WAIT
 
-API = "/api/v1"
 ADDRESS = "http://localhost:8000"
 
 
@@ -106,7 +106,7 @@ class Client:
         query: dict[str, str | int] = {key: text for key, text in named.items() if text is not None}
         if trigger_no is not None:
             query["trigger_no"] = trigger_no
-        query["wait"] = int(self._timeout * 900)  # milliseconds, below the timeout
+        query["wait"] = min(int(self._timeout * 900), LONGEST_WAIT)  # milliseconds, below the timeout
         path = f"{API}/stations/{quote(station, safe='')}/inspections"
         for left in reversed(range(tries)):
             try:

@@ -36,6 +36,12 @@ def client(line: Line) -> Iterator[Client]:
         line.events.close()
 
 
+@pytest.mark.parametrize("timeout", [10.0, 70.0, 3600.0, 86_400.0])
+def test_a_client_of_any_timeout_gets_its_verdict(client, timeout):
+    with Client(str(client._http.base_url), timeout=timeout) as patient:
+        assert patient.inspect("press", part(1).image).passes
+
+
 def test_a_stop_as_a_client_sees_it(line, client, tmp_path):
     image = tmp_path / "a.png"
     image.write_bytes(part(1).image)

@@ -19,6 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from andon.core.interface import LONGEST_WAIT
 from andon.core.text import safe_cell
 from andon.line.line import Line
 from andon.line.rest import drawings
@@ -43,8 +44,6 @@ from andon.line.verdicts import Cause, Region
 router = APIRouter(tags=["inspections"])
 UPLOADS = CapacityLimiter(16)
 """Threads of their own, so that parts do not wait behind pages."""
-LONGEST_WAIT = 60_000
-"""Milliseconds that a client may wait."""
 NO_IMAGES = {Cause.NOT_AN_IMAGE.value, Cause.IMAGE_DIFFERS.value}
 """Causes that are the sender's: the row is stored, the answer is 422."""
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from andon.core.interface import API
 from andon.line.andon_states import StopCause
 from andon.line.store import Inspection
 from andon.line.views import VerdictName, answer
 
-PREFIX = "/api/v1"
+PREFIX = API
 PLAIN = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 """Texts without control characters; databases refuse NUL."""
 Reason = Annotated[str, Field(min_length=10, max_length=1000, pattern=PLAIN)]
