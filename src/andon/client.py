@@ -24,6 +24,8 @@ from andon.core.errors import AndonError, UsageError
 from andon.core.interface import API, LONGEST_WAIT
 
 ADDRESS = "http://localhost:8000"
+LONGEST_TIMEOUT = 86_400.0
+"""Seconds."""
 
 
 class ClientError(AndonError):
@@ -76,7 +78,14 @@ class Client:
         timeout: float = 10.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`token`: of this program, where the line has accounts; `timeout`: seconds in which an answer has to come."""
+        """`token`: of this program, where the line has accounts; `timeout`: seconds in which an answer has to come.
+
+        Raises `UsageError` for what is no address, no token or no time.
+        """
+        if not _is_address(url):
+            raise UsageError(f"{url[:100]!r} is no address of a server: give one like {ADDRESS}")
+        if not 0.0 < timeout <= LONGEST_TIMEOUT:
+            raise UsageError(f"timeout {timeout:g} s has to be above 0 and at most {LONGEST_TIMEOUT:g} s")
         if not token.isascii() or not token.isprintable():
             raise UsageError("this is no token: give it as `andon token add` printed it")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -246,6 +255,16 @@ class Client:
         if not response.is_success:
             raise _refused(response)
         return _content(response)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        found = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    if found.scheme not in ("http", "https") or not found.host or found.query or found.fragment:
+        return False
+    return found.port is None or 0 < found.port < 1 << 16
 
 
 def _candidates(station: str) -> str:

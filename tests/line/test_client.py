@@ -42,6 +42,32 @@ def test_a_client_of_any_timeout_gets_its_verdict(client, timeout):
         assert patient.inspect("press", part(1).image).passes
 
 
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 1e10, float("inf"), float("nan")])
+def test_times_that_are_none_are_one_sentence(timeout):
+    with pytest.raises(UsageError, match="has to be above 0 and at most 86400 s"):
+        Client(timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "http://", "http://[::1", "ftp://line", "line:8000", "localhost", "http://line:port"),
+        *("http://a\x00b", "http://a:99999", "http://line?x=1", "http://" + "a" * 70_000),
+    ],
+)
+def test_addresses_that_are_none_are_one_sentence(url):
+    with pytest.raises(UsageError, match="is no address of a server") as caught:
+        Client(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_address_on_the_command_line(cli, tmp_path):
+    (tmp_path / "a.png").write_bytes(part(1).image)
+    found = cli("simulate", "images", str(tmp_path / "a.png"), "--url", "http://[::1")
+    assert (found.code, found.err.count("\n")) == (2, 1)
+    assert "is no address of a server" in found.err
+
+
 def test_a_stop_as_a_client_sees_it(line, client, tmp_path):
     image = tmp_path / "a.png"
     image.write_bytes(part(1).image)
