@@ -175,7 +175,8 @@ def test_a_kill_never_leaves_old_thresholds_with_a_new_detector(before, after, t
     for killed_at in range(1, 20):
         run = shutil.copytree(before, tmp_path / str(killed_at))
         fitted = load_detector(run).fitted()
-        stricter = replace(fitted, image=replace(fitted.image, value=fitted.image.value / 2))
+        half = replace(fitted.image, value=fitted.image.value / 2)
+        stricter = fitted.with_thresholds(half, fitted.pixel, fitted.look)
         change(run / "detector", stricter, reason="x", rule="half", who="anna")
         (run / "model.onnx").write_text("of the old state")
         held = state(run)
