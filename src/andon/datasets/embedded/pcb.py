@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from andon.datasets.embedded.pcb_board import Pose, bare_board, box_of
-from andon.datasets.embedded.pcb_layout import BOARD_HALF, PARTS, Part, Point
+from andon.datasets.embedded.pcb_layout import BOARD_HALF, PARTS, Part
 from andon.datasets.embedded.pcb_parts import USUAL, Colour, Placed, body, draw_part, outline, solder_ball
 from andon.datasets.embedded.primitives import Image, Mask, blend, box_around, box_grid, coverage, segment
 from andon.datasets.embedded.random_streams import Streams
-from andon.datasets.embedded.rendering import Scene
+from andon.datasets.embedded.rendering import Scene, shadow_direction
 
 DEFECTS: tuple[str, ...] = ("extra_part", "missing_part", "scratch", "wrong_colour", "wrong_position")
 MODE: Literal["RGB"] = "RGB"
@@ -43,7 +43,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     """Scene (H, H, 3) with a `defect` of `DEFECTS` and its footprint, or without a defect."""
     f = height / 256
     rng = streams.defect
-    pose, light = _draw_pose(streams, height), _draw_light(streams)
+    pose, light = _draw_pose(streams, height), shadow_direction(streams.element(_LIGHT))
     placed = [_place(streams.element(_FIRST_PART + k), part, pose) for k, part in enumerate(PARTS)]
     canvas = bare_board(streams.element(_HUE), streams.element(_TEXTURE), pose, light, height)
     footprint: Mask | None = None
@@ -76,12 +76,6 @@ def _draw_pose(streams: Streams, height: int) -> Pose:
     f, middle = height / 256, (height - 1) / 2
     dx, dy, degrees = streams.element(_POSE).uniform((-9, -9, -4), (9, 9, 4))
     return Pose(middle + f * dx, middle + f * dy, float(np.deg2rad(degrees)), f)
-
-
-def _draw_light(streams: Streams) -> Point:
-    """Direction of shadows, a unit vector towards the lower right."""
-    angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
-    return float(np.cos(angle)), float(np.sin(angle))
 
 
 def _place(rng: np.random.Generator, part: Part, pose: Pose) -> Placed:

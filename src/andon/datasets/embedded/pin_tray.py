@@ -34,7 +34,7 @@ from andon.datasets.embedded.primitives import (
     segment,
 )
 from andon.datasets.embedded.random_streams import Streams
-from andon.datasets.embedded.rendering import Scene
+from andon.datasets.embedded.rendering import Scene, shadow_direction
 
 PIN_AREA = 200
 LOCO_DEFECTS = (
@@ -79,7 +79,7 @@ def scene(streams: Streams, defect: str | None, height: int) -> Scene:
         channels = _misplace(rng, defect, target, pins, compartments, height, width)
 
     footprint: Mask | None = None
-    light = _light(streams)
+    light = shadow_direction(streams.element(_LIGHT))
     canvas = draw_tray(streams.element(_TEXTURE), compartments, removed_wall, light, height, width, f)
     if defect == "scratch":
         surface = _tray_surface(compartments, height, width)
@@ -190,12 +190,6 @@ def _misplace(
         empty = _interior(compartments[target], height, width)
         return (empty, _pins_mask("additional_pin", pins[goal], height, width))
     return ()
-
-
-def _light(streams: Streams) -> tuple[float, float]:
-    """Direction of shadows, a unit vector towards the lower right."""
-    angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
-    return float(np.cos(angle)), float(np.sin(angle))
 
 
 # Masks --------------------------------------------------------------------------------------------------------------

@@ -74,6 +74,12 @@ def draw_photometry(rng: np.random.Generator) -> Photometry:
     )
 
 
+def shadow_direction(rng: np.random.Generator) -> tuple[float, float]:
+    """Draw the direction in which shadows fall, a unit vector towards the lower right."""
+    angle = rng.uniform(np.pi / 12, 5 * np.pi / 12)
+    return float(np.cos(angle)), float(np.sin(angle))
+
+
 def expose(radiance: Image, photometry: Photometry) -> Image:
     """Apply illumination, gain, white balance and gamma; the result has neither blur nor noise."""
     height, width = radiance.shape[:2]

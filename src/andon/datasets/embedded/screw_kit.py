@@ -18,7 +18,7 @@ from andon.datasets.embedded.damage import debris, scratch
 from andon.datasets.embedded.loco_defects import LocoDefect, pixel_values
 from andon.datasets.embedded.primitives import Mask, grid
 from andon.datasets.embedded.random_streams import Streams
-from andon.datasets.embedded.rendering import Scene
+from andon.datasets.embedded.rendering import Scene, shadow_direction
 from andon.datasets.embedded.screw_kit_parts import (
     HEAD_HALF_WIDTH,
     KEY_HALF_WIDTH,
@@ -65,7 +65,7 @@ Discs = npt.NDArray[np.float64]
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     """Scene (H, H, 3) with a `defect` of `DEFECTS` and its footprint or masks, or without a defect."""
     f = height / 256
-    rng, floor, light = streams.defect, _floor(streams, height), _light(streams)
+    rng, floor, light = streams.defect, _floor(streams, height), shadow_direction(streams.element(_LIGHT))
     parts: list[Part] = []
     for number, kind in enumerate(KIT):
         parts.append(_place(streams.element(_FIRST_PART + number), kind, parts, floor, f))
@@ -98,12 +98,6 @@ def _floor(streams: Streams, height: int) -> Floor:
     dx, dy = streams.element(_FLOOR).uniform(-4, 4, 2) * f
     near, far = MARGIN * f - 0.5, height - 0.5 - MARGIN * f
     return near + dx, near + dy, far + dx, far + dy
-
-
-def _light(streams: Streams) -> tuple[float, float]:
-    """Direction of shadows, a unit vector towards the lower right."""
-    angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
-    return float(np.cos(angle)), float(np.sin(angle))
 
 
 def _place(rng: np.random.Generator, kind: Kind, others: Sequence[Part], floor: Floor, f: float) -> Part:

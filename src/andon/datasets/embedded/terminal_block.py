@@ -18,7 +18,7 @@ from andon.datasets.embedded.damage import debris, scratch
 from andon.datasets.embedded.loco_defects import LocoDefect, pixel_values
 from andon.datasets.embedded.primitives import Mask, grid
 from andon.datasets.embedded.random_streams import Streams
-from andon.datasets.embedded.rendering import Scene
+from andon.datasets.embedded.rendering import Scene, shadow_direction
 from andon.datasets.embedded.terminal_block_parts import (
     BLOCK_PITCH,
     BLOCKS,
@@ -68,7 +68,7 @@ Colours = list[str | None]
 def scene(streams: Streams, defect: str | None, height: int) -> Scene:
     """Scene (H, H, 3) with a `defect` of `DEFECTS` and its footprint or masks, or without a defect."""
     f = height / 256
-    rng, light, rows = streams.defect, _light(streams), _rows(streams, height)
+    rng, light, rows = streams.defect, shadow_direction(streams.element(_LIGHT)), _rows(streams, height)
     labels = _use(streams.element(_USE))
     wires = list(labels)
     channels = _break_rule(rng, defect, labels, wires, rows, height)
@@ -112,12 +112,6 @@ def _rows(streams: Streams, height: int) -> list[Row]:
         tone = float(rng.normal(0, 0.04))
         rows.append(Row(y, float(dx), tuple(label), tuple(bend), tone, tuple(slots)))
     return rows
-
-
-def _light(streams: Streams) -> tuple[float, float]:
-    """Direction of shadows, a unit vector towards the lower right."""
-    angle = streams.element(_LIGHT).uniform(np.pi / 12, 5 * np.pi / 12)
-    return float(np.cos(angle)), float(np.sin(angle))
 
 
 def _use(rng: np.random.Generator) -> Colours:
