@@ -18,6 +18,7 @@ from andon.datasets.embedded.primitives import (
     Box,
     Image,
     Mask,
+    Pose,
     blend,
     box_around,
     box_grid,
@@ -48,21 +49,6 @@ FRACTURE, FRACTURE_LENGTH = 0.25, 3.0
 
 # Elements of the scene, each with its own random stream.
 _TABLE, _POSE, _LIGHT, _THREAD, _FINISH, _SHADOW = range(6)
-
-
-@dataclass(frozen=True, slots=True)
-class Pose:
-    """Position of the part in image pixels; `scale` includes f."""
-
-    x: float
-    y: float
-    angle: float
-    scale: float
-
-    def to_image(self, u: float, v: float) -> tuple[float, float]:
-        """Image coordinates of the point (u, v) of the part."""
-        c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
-        return self.x + self.scale * (u * c - v * s), self.y + self.scale * (u * s + v * c)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import ndimage
 
 from andon.core.errors import DataError
-from andon.datasets.embedded.generation import PROFILES, Profile
+from andon.datasets.embedded.generation import PROFILES, Profile, png
 from andon.datasets.embedded.primitives import Blob, coverage, turned, value_noise
 from andon.datasets.embedded.random_streams import SPLIT_IDS
 
@@ -84,10 +83,10 @@ def generate(root: Path, profile: str = "small", size: int = 256, seed: int = 0)
         kind = "good" if defect is None else defect
         sample = render(split, defect, index, size=size, seed=seed)
         folder = Path(root) / "embedded_3d" / NAME / split / kind
-        _write(folder / "rgb" / f"{index:03d}.png", _png(sample.colours))
+        _write(folder / "rgb" / f"{index:03d}.png", png(sample.colours))
         _write(folder / "xyz" / f"{index:03d}.tiff", _tiff(sample.points))
         if split == "test":
-            _write(folder / "gt" / f"{index:03d}.png", _png(sample.mask.astype(np.uint8) * np.uint8(255)))
+            _write(folder / "gt" / f"{index:03d}.png", png(sample.mask.astype(np.uint8) * np.uint8(255)))
     return Path(root)
 
 
@@ -207,12 +206,6 @@ def _measure(rng: np.random.Generator, depth: Plane, height: Plane) -> npt.NDArr
         )
         missing[rows, columns] = True
     return np.where(missing[..., None], np.float32(0), points).astype(np.float32)
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def _tiff(points: npt.NDArray[np.float32]) -> bytes:

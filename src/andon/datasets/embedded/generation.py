@@ -277,14 +277,15 @@ def _draw_all(
 def _draw(root: Path, size: int, seed: int, planned: PlannedImage) -> dict[str, str]:
     """Draw one image and write its files. Returns {path: sha256}."""
     rendered = render(planned.category, planned.split, planned.defect, planned.index, size=size, seed=seed)
-    files = _write(root, planned.image, _png(rendered.image))
+    files = _write(root, planned.image, png(rendered.image))
     for number, (value, mask) in enumerate(rendered.masks):
         path = f"{planned.masks}{number:03d}.png" if planned.masks.endswith("/") else planned.masks
-        files |= _write(root, path, _png(np.where(mask, value, 0).astype(np.uint8)))
+        files |= _write(root, path, png(np.where(mask, value, 0).astype(np.uint8)))
     return files
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """PNG file of an image or mask, the same bytes for the same pixels."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
     return stream.getvalue()

@@ -13,10 +13,19 @@ from typing import Literal
 
 import numpy as np
 
-from andon.datasets.embedded.pcb_board import Pose, bare_board, box_of
+from andon.datasets.embedded.pcb_board import bare_board, box_of
 from andon.datasets.embedded.pcb_layout import BOARD_HALF, PARTS, Part
 from andon.datasets.embedded.pcb_parts import USUAL, Colour, Placed, body, draw_part, outline, solder_ball
-from andon.datasets.embedded.primitives import Image, Mask, blend, box_around, box_grid, coverage, segment
+from andon.datasets.embedded.primitives import (
+    Image,
+    Mask,
+    Pose,
+    blend,
+    box_around,
+    box_grid,
+    coverage,
+    segment,
+)
 from andon.datasets.embedded.random_streams import Streams
 from andon.datasets.embedded.rendering import Scene, shadow_direction
 

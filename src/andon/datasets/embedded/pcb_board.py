@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +23,7 @@ from andon.datasets.embedded.pcb_parts import GOLD, Colour, Placed, folded, text
 from andon.datasets.embedded.primitives import (
     Box,
     Image,
+    Pose,
     blend,
     box_around,
     box_grid,
@@ -40,21 +40,6 @@ TRACE_GAIN = 1.45
 """Brightness of the solder mask over copper, relative to the board."""
 SILK = (0.78, 0.79, 0.75)
 TABLE = (0.56, 0.57, 0.59)
-
-
-@dataclass(frozen=True, slots=True)
-class Pose:
-    """Position and rotation of the board, in image pixels and radians; `scale` is f."""
-
-    x: float
-    y: float
-    angle: float
-    scale: float
-
-    def to_image(self, x: float, y: float) -> Point:
-        """Image coordinates of a point of the board."""
-        c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
-        return self.x + self.scale * (x * c - y * s), self.y + self.scale * (x * s + y * c)
 
 
 def bare_board(

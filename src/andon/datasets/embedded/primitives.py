@@ -16,6 +16,21 @@ Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice]
 
 
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Position of a part in image pixels, its rotation in radians and its scale, which includes f."""
+
+    x: float
+    y: float
+    angle: float
+    scale: float
+
+    def to_image(self, u: float, v: float) -> tuple[float, float]:
+        """Image coordinates of the point (u, v) of the part."""
+        c, s = float(np.cos(self.angle)), float(np.sin(self.angle))
+        return self.x + self.scale * (u * c - v * s), self.y + self.scale * (u * s + v * c)
+
+
 def grid(height: int, width: int) -> tuple[Image, Image]:
     """Pixel coordinates x (1, W) and y (H, 1), float32."""
     return np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
