@@ -42,7 +42,7 @@ def random_view(
             align_corners=False,
             antialias=True,
         )[0]
-        if _uniform(generator, 0, 1) < 0.5:
+        if uniform(generator, 0, 1) < 0.5:
             view = view.flip(2)
         out.append(_jitter(view, generator, jitter))
     return torch.stack(out)
@@ -52,8 +52,8 @@ def _crop(
     image: Tensor, generator: torch.Generator, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Tensor:
     height, width = image.shape[1:]
-    area = _uniform(generator, *scale)
-    aspect = math.exp(_uniform(generator, math.log(ratio[0]), math.log(ratio[1])))
+    area = uniform(generator, *scale)
+    aspect = math.exp(uniform(generator, math.log(ratio[0]), math.log(ratio[1])))
     h = min(height, max(1, round(height * math.sqrt(area / aspect))))
     w = min(width, max(1, round(width * math.sqrt(area * aspect))))
     top = int(torch.randint(height - h + 1, (), generator=generator))
@@ -62,7 +62,7 @@ def _crop(
 
 
 def _jitter(image: Tensor, generator: torch.Generator, strength: float) -> Tensor:
-    brightness, contrast, saturation = (_uniform(generator, 1 - strength, 1 + strength) for _ in range(3))
+    brightness, contrast, saturation = (uniform(generator, 1 - strength, 1 + strength) for _ in range(3))
     image = (image * brightness).clamp(0, 1)
     image = _towards(image, luma(image).mean(), contrast)
     return _towards(image, luma(image), saturation)
@@ -76,7 +76,7 @@ def jitter_one(images: Tensor, generator: torch.Generator, strength: float = 0.2
     out = []
     for image in images:
         kind = int(torch.randint(3, (), generator=generator))
-        factor = _uniform(generator, 1 - strength, 1 + strength)
+        factor = uniform(generator, 1 - strength, 1 + strength)
         anchor = (torch.zeros_like(image), luma(image).mean(), luma(image))[kind]
         out.append(_towards(image, anchor, factor))
     return torch.stack(out)
@@ -101,14 +101,14 @@ def disturbed(images: Tensor) -> Tensor:
 def _disturbed(image: Tensor) -> Tensor:
     content = image.mul(255).round().byte().permute(1, 2, 0).cpu().contiguous().numpy()
     generator = torch.Generator().manual_seed(zlib.crc32(content.tobytes()))
-    brighter = (image * _uniform(generator, 1 - GAIN, 1 + GAIN)).clamp(0, 1)
+    brighter = (image * uniform(generator, 1 - GAIN, 1 + GAIN)).clamp(0, 1)
     _, height, width = image.shape
     most = [max(1, round(SHIFT * side)) for side in (height, width)]
     top, left = (int(torch.randint(2 * m + 1, (), generator=generator)) for m in most)
     padded = F.pad(brighter[None], [most[1], most[1], most[0], most[0]], mode="reflect")[0]
     shifted = padded[:, top : top + height, left : left + width]
     quality = int(torch.randint(*QUALITY, (), generator=generator))
-    return _compressed(shifted, quality) if _uniform(generator, 0, 1) < 0.5 else shifted
+    return _compressed(shifted, quality) if uniform(generator, 0, 1) < 0.5 else shifted
 
 
 def _compressed(image: Tensor, quality: int) -> Tensor:
@@ -131,5 +131,6 @@ def _towards(image: Tensor, anchor: Tensor, factor: float) -> Tensor:
     return (factor * image + (1 - factor) * anchor).clamp(0, 1)
 
 
-def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """Draw a number between `low` and `high`."""
     return low + (high - low) * float(torch.rand((), generator=generator))

@@ -40,6 +40,7 @@ from andon.metrics.pixel_inputs import (
     PixelSummary,
     check_limits,
     checked_image,
+    chosen_channels,
     highest_scores,
     region_sizes,
 )
@@ -205,7 +206,7 @@ class PixelHistogram:
             "f1_max": bound_of_f1_max(regions, n_pos),
         } | {f"aupro_{limit:.2f}": bound_of_area(regions, n_neg, limit) for limit in limits}
         auspro: dict[float, float] = {}
-        channels = _chosen_channels(images, tag)
+        channels = chosen_channels([c for image in images for c in image.channels], tag)
         if self.has_channels:
             piece = self._piece(
                 [c.pixels for c in channels],
@@ -320,9 +321,3 @@ class _Group:
             self.called[threshold] = (before[0] + tp, before[1] + fp)
         self.n_good += other.n_good
         self.n_left_out += other.n_left_out
-
-
-def _chosen_channels(images: Sequence[_Image], tag: str | None) -> list[_Channel]:
-    """Channels of the images; if `tag` is the name of a defect, its channels alone."""
-    found = [channel for image in images for channel in image.channels]
-    return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,19 @@ class Channel:
     """S, the number of found pixels from which on the defect counts as fully found."""
     highest: Map
     """(S,) its highest scores; the others do not enter AU-sPRO."""
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_AnyChannel = TypeVar("_AnyChannel", bound=_Named)
+
+
+def chosen_channels(channels: Sequence[_AnyChannel], tag: str | None) -> Sequence[_AnyChannel]:
+    """The channels of a subset; if `tag` is the name of a defect, its channels alone."""
+    return [channel for channel in channels if channel.name == tag] or channels
 
 
 def checked_image(

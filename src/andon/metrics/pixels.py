@@ -38,6 +38,7 @@ from andon.metrics.pixel_inputs import (
     PixelSummary,
     check_limits,
     checked_image,
+    chosen_channels,
     highest_scores,
     region_sizes,
 )
@@ -197,7 +198,7 @@ class PixelRanking:
             average_precision=summary.average_precision,
             f1_max=summary.f1_max,
             aupro=summary.weighted_area,
-            n_channels=len(self._channels(groups, tag)),
+            n_channels=len(chosen_channels([c for group in groups for c in group.channels], tag)),
             auspro=self._areas_of_channels(tag, AUSPRO_LIMITS) if self.has_channels else {},
         )
 
@@ -206,7 +207,7 @@ class PixelRanking:
         groups = self._select(tag)
         for group in groups:
             group.sort_negatives()
-        channels = self._channels(groups, tag)
+        channels = chosen_channels([c for group in groups for c in group.channels], tag)
         scores = np.concatenate([np.empty(0, np.float32), *(channel.highest for channel in channels)])
         weights = [np.full(c.highest.size, 1 / (len(channels) * c.saturation)) for c in channels]
         order = np.argsort(scores, kind="stable")
@@ -216,11 +217,6 @@ class PixelRanking:
             weights=np.concatenate([np.empty(0), *weights])[order],
         )
         return ranking.areas(limits, self._chunk)
-
-    def _channels(self, groups: Sequence[_Group], tag: str | None) -> list[Channel]:
-        """Channels of the groups; if `tag` is the name of a defect, its channels alone."""
-        found = [channel for group in groups for channel in group.channels]
-        return [c for c in found if c.name == tag] if any(c.name == tag for c in found) else found
 
     def _ranking(self, tag: str | None) -> Ranking:
         """Positives and negatives of a subset, sorted; the negatives in place, so that they are stored once."""

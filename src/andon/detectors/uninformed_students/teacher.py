@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.layers.augment import luma
+from andon.layers.augment import luma, uniform
 
 NOISE = 0.1
 """Standard deviation of the noise on the positive crop p⁺ of a triplet."""
@@ -33,7 +33,7 @@ def random_windows(
     windows = []
     for image in images:
         whole = image.shape[-1]
-        zoomed = patch * _uniform(generator, *zoom)
+        zoomed = patch * uniform(generator, *zoom)
         extent = min(whole, max(2, round(side * whole / zoomed)))
         top, left = (int(torch.randint(whole - extent + 1, (), generator=generator)) for _ in range(2))
         cut = image[None, :, top : top + extent, left : left + extent].float() / 255
@@ -87,7 +87,3 @@ def compactness_loss(descriptors: Tensor, between: Literal["dimensions", "sample
         correlation = unit @ unit.T
         total: Tensor = correlation.square().sum() - correlation.diagonal().square().sum()
         return total
-
-
-def _uniform(generator: torch.Generator, low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
