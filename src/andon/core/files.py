@@ -1,4 +1,4 @@
-"""Atomic writing: a file appears complete or not at all. JSON, written strictly and read safely."""
+"""Atomic writing: a file appears complete or not at all. JSON, written strictly and read safely. Hashes of files."""
 
 from __future__ import annotations
 
@@ -123,6 +123,14 @@ def from_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of the content of a file. Raises `OSError` where it cannot be read."""
+    import hashlib  # takes long to import, and most commands do without
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _strict(value: Any) -> Any:

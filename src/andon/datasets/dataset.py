@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import overload
 
 from andon.core.errors import DataError
+from andon.core.files import file_sha256
 from andon.core.records import Record
 from andon.core.text import plural, utf8
 from andon.datasets.findings import Findings
@@ -164,5 +165,4 @@ def content_key(record: Record) -> str:
 
 @lru_cache(maxsize=200_000)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_sha256(path)

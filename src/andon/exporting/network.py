@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from andon.core.errors import AndonError, ConfigError
-from andon.core.files import from_json, writing, writing_errors
+from andon.core.files import file_sha256, from_json, writing, writing_errors
 from andon.core.records import Prediction
 from andon.core.region import InspectionRegion
 from andon.core.version import VERSION
@@ -32,7 +32,7 @@ from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
 from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
-from andon.runtime.sessions import METADATA, WEIGHTS_DIGEST, weights_digest
+from andon.runtime.sessions import METADATA, WEIGHTS_DIGEST
 from andon.thresholds.display import AffineDisplay
 
 Image = npt.NDArray[np.uint8]
@@ -319,7 +319,7 @@ def _write_openvino(source: Path, path: Path) -> None:
         openvino.save_model(model, str(path), compress_to_fp16=False)
         text = path.read_text(encoding="utf-8")
         assert text.count(later) == 1
-        path.write_text(text.replace(later, weights_digest(path)), encoding="utf-8")
+        path.write_text(text.replace(later, file_sha256(path.with_suffix(".bin"))), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ A judgement is never an exception: whatever goes wrong with an image is the verd
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import os
@@ -29,6 +28,7 @@ from scipy import ndimage
 
 from andon.core.appearance import TrainingImages, measure
 from andon.core.errors import ConfigError, DataError
+from andon.core.files import file_sha256
 from andon.core.image_files import REMEDY, decode
 from andon.core.images import as_uint8
 from andon.core.records import Note, Prediction
@@ -137,8 +137,7 @@ class Judge:
         Raises `DataError` for a file that is no whole packed model or holds no network, `ConfigError` without ONNX Runtime.
         """
         packed = read_pack(pack)
-        with pack.open("rb") as file:
-            self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.sha256 = file_sha256(pack)
         opened = packed.open("onnx", threads=threads)
         assert isinstance(opened, Model)
         if opened.needs_points:

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from andon.core.errors import OutputError
-from andon.core.files import write_bytes
+from andon.core.files import file_sha256, write_bytes
 from andon.core.images import UNCHANGED, View, batches
 from andon.core.paths import cache_dir
 from andon.core.progress import NoProgress, Progress, track
@@ -123,6 +123,6 @@ def _area_key(record: Record) -> str:
 
 
 def _image_hash(path: Path) -> str:
-    with contextlib.suppress(OSError), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with contextlib.suppress(OSError):
+        return file_sha256(path)
     return "unreadable"  # decoding raises the error

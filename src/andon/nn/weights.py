@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.config import from_yaml
 from andon.core.download import download, is_offline
 from andon.core.errors import WeightsError, nearest
-from andon.core.files import from_json
+from andon.core.files import file_sha256, from_json, write_bytes, write_json
 from andon.core.paths import weights_dir
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def add(
             f"the name {name!r} is pinned to {known['network']}: choose another name for {network} weights"
         )
     expected = (expected_sha256 or (known["sha256"] if known else "")).lower()
-    digest = _file_hash(file)
+    digest = file_sha256(file)
     if not digest.startswith(expected):
         raise WeightsError(
             f"{file} has sha256 {digest[:12]}…, {name} must start with {expected[:12]}: it is another file or damaged; "
@@ -227,8 +227,6 @@ def add(
     if check is not None:
         check(state)
     content = _to_safetensors(file, state)
-
-    from andon.core.files import write_bytes, write_json
 
     folder = weights_dir()
     entry = WeightEntry(
@@ -293,11 +291,6 @@ def _to_safetensors(file: Path, state: Mapping[str, Tensor]) -> bytes:
         raise WeightsError(
             f"{file} holds tensors that cannot be stored ({type(error).__name__}): save ordinary dense ones"
         ) from error
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(name: str, *, progress: Callable[[int, int], None] | None = None) -> WeightEntry:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import AndonError, ConfigError, DataError, OutputError
-from andon.core.files import from_json, write_json
+from andon.core.files import file_sha256, from_json, write_json
 from andon.core.images import as_uint8
 from andon.core.version import VERSION
 from andon.detectors._saving import detector_folder, read_calibration
@@ -135,7 +135,7 @@ def keep(
             path.unlink(missing_ok=True)
             _write(run, Kept(VERSION, digest, "", str(error)))
             raise
-        kept = Kept(VERSION, digest, hashlib.sha256(path.read_bytes()).hexdigest())
+        kept = Kept(VERSION, digest, file_sha256(path))
     step("comparing runtimes")
     proof = _prove(detector, path, [as_uint8(pixels) for pixels in images])
     _write(run, Kept(VERSION, digest, kept.sha256, "", {**kept.proofs, this_machine(): proof}))
@@ -228,7 +228,7 @@ def _content(run: Path) -> bytes | None:
 
 def detector_digest(run: Path) -> str:
     """SHA-256 of detector.json, which names settings, learned state, thresholds as fitted and region."""
-    return hashlib.sha256((detector_folder(run) / "detector.json").read_bytes()).hexdigest()
+    return file_sha256(detector_folder(run) / "detector.json")
 
 
 def this_machine() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import ConfigError, DataError
-from andon.core.files import from_json
+from andon.core.files import file_sha256, from_json
 
 RUNTIMES = ("onnx", "openvino")
 """Runtimes of exported networks; a run folder can besides be executed by torch."""
@@ -120,9 +119,10 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Session, dict[str, 
     except Exception as error:  # the runtime raises RuntimeError for everything
         raise _damaged(path, error) from error
     description = _description(path, found)
-    if WEIGHTS_DIGEST in description and description[WEIGHTS_DIGEST] != weights_digest(path):
+    weights = path.with_suffix(".bin")
+    if WEIGHTS_DIGEST in description and description[WEIGHTS_DIGEST] != file_sha256(weights):
         raise DataError(
-            f"{path.with_suffix('.bin')} is not the file that was exported with {path.name}: bring back the two files of one "
+            f"{weights} is not the file that was exported with {path.name}: bring back the two files of one "
             "export, or export again"
         )
     try:
@@ -130,12 +130,6 @@ def _open_openvino(path: Path, threads: int | None) -> tuple[Session, dict[str, 
     except Exception as error:
         raise _damaged(path, error) from error
     return OpenVinoSession(compiled, f"openvino {openvino.__version__.split('-')[0]}"), description
-
-
-def weights_digest(path: Path) -> str:
-    """sha256 (hex) of the .bin of an .xml."""
-    with path.with_suffix(".bin").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _openvino_metadata(model: Any, path: Path) -> str | None:

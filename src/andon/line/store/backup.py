@@ -11,7 +11,6 @@ Hashes of images come from their rows, so that a backup need not read them; `res
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from andon.core.errors import DataError, OutputError
-from andon.core.files import from_json, writing_errors
+from andon.core.files import file_sha256, from_json, writing_errors
 from andon.core.version import VERSION
 from andon.line.clock import Clock, now_us
 from andon.line.store import audit
@@ -76,17 +75,17 @@ def backup(folder: Path, target: Path, *, clock: Clock = now_us) -> Manifest:
         )
     with _new_folder(target) as part:
         _copy_database(source, part / FILE_NAME)
-        lines = [f"{_hash(part / FILE_NAME)}  {FILE_NAME}"]
+        lines = [f"{file_sha256(part / FILE_NAME)}  {FILE_NAME}"]
         rows, head, files = _contents(part / FILE_NAME)
         images = missing = 0
         for key, known, is_image in files:
             there = _link(folder / key, part / key)
             if there:
-                lines.append(f"{known or _hash(part / key)}  {key}")
+                lines.append(f"{known or file_sha256(part / key)}  {key}")
             images += there and is_image
             missing += is_image and not there
         (part / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        manifest = Manifest(VERSION, clock(), rows, images, missing, str(head), _hash(part / SUMS))
+        manifest = Manifest(VERSION, clock(), rows, images, missing, str(head), file_sha256(part / SUMS))
         (part / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
         for path in (part / SUMS, part / MANIFEST, part / FILE_NAME):
             _sync(path)
@@ -179,7 +178,7 @@ def _contents(database: Path) -> tuple[int, Head, list[tuple[str, str | None, bo
 def _manifest(source: Path) -> Manifest:
     try:
         manifest = Manifest(**from_json((source / MANIFEST).read_text(encoding="utf-8")))
-        sums = _hash(source / SUMS)
+        sums = file_sha256(source / SUMS)
     except (OSError, ValueError, TypeError):
         raise DataError(
             f"{source} is no complete backup of a line: name a folder written by `andon backup`"
@@ -199,7 +198,7 @@ def _copy_checked(source: Path, part: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(source / key, target)
-            if _hash(target) == known:
+            if file_sha256(target) == known:
                 continue
             target.unlink()
         if key == FILE_NAME:
@@ -240,11 +239,6 @@ def _link(source: Path, target: Path) -> bool:
             return False
         _sync(target)
     return True
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
