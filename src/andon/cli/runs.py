@@ -227,7 +227,7 @@ def predict(
     continues it. --save then writes heat maps and masks, but no predictions.csv. With - for IMAGES each path read from standard
     input is answered by one line of JSON.
     """
-    from andon.core.mistaken import check_order
+    from andon.runs.inputs import check_order
 
     check_order(run, images)
     if out is not None:

@@ -10,7 +10,6 @@ from shlex import quote
 
 from andon.core.errors import DataError, nearest
 from andon.core.listing import BROKEN, FILE, FORMAT, HIDDEN, OWN, PassedBy, images_below
-from andon.core.mistaken import check_no_run
 from andon.core.text import plural
 from andon.datasets.dataset import Dataset
 from andon.datasets.embedded_cache import (
@@ -24,6 +23,7 @@ from andon.datasets.findings import Findings, first_few
 from andon.datasets.folder_names import FolderNames
 from andon.datasets.folder_scan import folders_in
 from andon.datasets.layouts import Layout, Options, layouts
+from andon.datasets.no_run import check_no_run
 from andon.datasets.sessions import AUTO, EXIF, NONE, session_pattern
 from andon.datasets.unread import unread_files, unread_folders
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from andon.core.errors import DataError
 from andon.core.files import from_json, write_bytes, write_json
-from andon.core.mistaken import how_to_make
+from andon.core.listing import images_below
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.history import FILE as CHANGES
 from andon.thresholds.history import read_changes, with_changes
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Version of the saved form."""
+ADDING, BEFORE = ".adding", "before"
+"""Folder in which the new state of a run is prepared while images are added, and in it the one for the files it replaces."""
 
 
 def save_detector(detector: Detector, folder: Path) -> None:
@@ -141,6 +144,17 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{folder / 'detector.json'} was changed after it was saved: bring back the original or fit again"
         )
     return description
+
+
+def how_to_make(run: Path) -> str:
+    """What to type where `run` is taken for a run and is none."""
+    if (run / ADDING / BEFORE).is_dir():
+        return (
+            f"adding pictures to it was cut short; add them again: `andon fit --add FOLDER {quote(str(run))}`"
+        )
+    if run.is_dir() and next(images_below(run), None) is not None:
+        return f"it holds pictures; learn from good ones first: `andon fit {quote(str(run))}`"
+    return "give a folder made by `andon fit FOLDER`"
 
 
 def _missing(folder: str | Path, error: FileNotFoundError) -> DataError:

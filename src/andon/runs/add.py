@@ -16,14 +16,13 @@ from andon.core.config import to_yaml
 from andon.core.errors import ConfigError, DataError, InterruptedRun
 from andon.core.files import write_text, writing_errors
 from andon.core.image_files import decode
-from andon.core.mistaken import ADDING, BEFORE
 from andon.core.progress import Progress
 from andon.core.text import plural
 from andon.datasets import Dataset, Records, open_dataset
 from andon.datasets.added import new_ids, passed_by, with_added
 from andon.detectors._recipes import Recipe, RecipeFile, resolve
 from andon.detectors._registry import detector_class
-from andon.detectors._saving import detector_folder
+from andon.detectors._saving import ADDING, BEFORE, detector_folder
 from andon.runs.fit import fit_run
 from andon.runs.folder import (
     DESCRIPTION,

@@ -30,9 +30,9 @@ from andon.core.config import Config, Seed, from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
 from andon.core.files import from_json, lock, writing_errors
 from andon.core.listing import is_image
-from andon.core.mistaken import ADDING, how_to_make
 from andon.core.text import from_cell
 from andon.detectors._recipes import RecipeSettings
+from andon.detectors._saving import ADDING, how_to_make
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage

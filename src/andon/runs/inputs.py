@@ -7,16 +7,28 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from andon.core.errors import DataError
 from andon.core.image_files import point_cloud_beside
-from andon.core.listing import PassedBy, images_below
-from andon.core.mistaken import check_no_run
+from andon.core.listing import PassedBy, images_below, is_image
 from andon.core.records import Record
+from andon.datasets.no_run import check_no_run, is_run
 
 
 class PassedByWarning(UserWarning):
     """Files or folders among the input were not read."""
+
+
+def check_order(run: Path, images: Sequence[Path]) -> None:
+    """Raise `DataError` where an image stands in place of the run, or a run among the images that it is to judge."""
+    found = next((path for path in images if is_run(path)), None)
+    if found is not None and not is_run(run):
+        raise DataError(
+            f"{found} is a run and comes first, before the pictures: `andon predict {quote(str(found))} {quote(str(run))}`"
+        )
+    if run.is_file() and is_image(run):
+        raise DataError(f"{run} is a picture, the run comes first: `andon predict RUN {quote(str(run))}`")
 
 
 def list_inputs(inputs: Sequence[Path], passed: PassedBy | None = None) -> list[Record]:
