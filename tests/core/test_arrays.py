@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from andon.core.arrays import as_pixels
 from andon.core.errors import DataError
+from andon.runtime.arrays import as_pixels
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 COLOURS = np.stack([GREY, GREY[::-1], GREY.T], 2)

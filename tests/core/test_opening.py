@@ -12,11 +12,11 @@ import tifffile
 from conftest import texture, write_picture
 from PIL import Image
 
-from andon.core.arrays import as_pixels
 from andon.core.errors import DataError
 from andon.core.image_files import decode, read_mask, read_size
 from andon.core.opening import open_image
 from andon.line.rest.drawings import _size
+from andon.runtime.arrays import as_pixels
 
 RAMP = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
 SOURCES = {

@@ -11,8 +11,8 @@ from trees import SIDE, mvtec_tree, write_image, write_mask
 
 from andon.core.errors import DataError
 from andon.datasets import check_dataset, list_categories, load_ground_truth, open_dataset
-from andon.datasets.depth import relief
 from andon.datasets.embedded import dimples
+from andon.detectors._relief import relief
 
 
 def write_points(path: Path, shape: tuple[int, ...] = (SIDE, SIDE, 3)) -> None:

@@ -20,8 +20,8 @@ from andon.core.image_files import decode, read_points
 from andon.core.images import load_depth, read_image
 from andon.core.region import InspectionRegion
 from andon.datasets import Dataset, open_dataset
-from andon.datasets.depth import network_planes
 from andon.detectors._recipes import load_recipe
+from andon.detectors._relief import network_planes
 from andon.detectors.ast import AST, ASTConfig, Inputs
 from andon.exporting.latency import Effort, predict_latency
 from andon.nn.training import Trainer

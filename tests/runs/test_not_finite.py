@@ -11,8 +11,8 @@ from conftest import texture
 
 from andon.core.errors import DataError
 from andon.datasets import open_dataset
-from andon.datasets.depth import network_planes
 from andon.detectors._base import Detector
+from andon.detectors._relief import network_planes
 from andon.detectors._saving import load_detector
 from andon.report.evaluation import evaluate
 from andon.runtime.model import FORMAT, Model

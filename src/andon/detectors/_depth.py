@@ -21,8 +21,8 @@ from andon.core.config import Amount, Config, Count
 from andon.core.errors import ConfigError
 from andon.core.images import View, load_depth
 from andon.core.records import Record
-from andon.datasets.depth import network_planes
 from andon.detectors._base import Detector, DetectorConfig
+from andon.detectors._relief import network_planes
 from andon.layers.adapter import FeatureAdapter
 from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
 from andon.nn.feature_cache import FeatureCache

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from PIL.Image import Image as PillowImage
 
 from andon.core.appearance import measure
-from andon.core.arrays import as_pixels
 from andon.core.errors import DataError, NotFittedError
 from andon.core.image_files import point_cloud_beside
 from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_decoded
 from andon.core.records import Note, Prediction, Record
 from andon.core.region import InspectionRegion
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
+from andon.runtime.arrays import as_pixels
 from andon.thresholds.calibration import Calibration, not_finite
 
 Image = str | Path | Record | PillowImage | npt.NDArray[np.uint8] | npt.NDArray[np.floating[Any]]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from andon.core.errors import DataError
 from andon.core.image_files import point_cloud_beside, read_points
-from andon.datasets.depth import (
+from andon.detectors._relief import (
     background,
     fill_holes,
     foreground,
