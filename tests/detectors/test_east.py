@@ -14,10 +14,10 @@ from tiny import TINY
 from andon.core.errors import ConfigError, DataError
 from andon.core.records import Record
 from andon.datasets import open_dataset
-from andon.detectors import east
 from andon.detectors._recipes import load_recipe, resolve
 from andon.detectors._saving import load_detector
-from andon.detectors.east import EAST, SHARES, EASTConfig
+from andon.detectors.east import EAST, EASTConfig
+from andon.detectors.east.detector import SHARES
 from andon.layers.augment import disturbed
 from andon.layers.gaussians import PositionGaussians
 from andon.nn.training import Trainer
@@ -74,7 +74,7 @@ def test_the_neighbour_distance_is_the_mean_around_a_cell_and_counts_double(
 ):
     gaussian, neighbour = fitted.distances(features[:1])
     assert len(fitted.bank.patches_) == TINY["east"]["bank"]
-    plain, mean = (fitted.in_place(x)[0, 0].numpy() for x in (fitted.bank(features[:1]), neighbour))
+    plain, mean = (fitted.blocks.in_place(x)[0, 0].numpy() for x in (fitted.bank(features[:1]), neighbour))
     assert mean[3, 4] == pytest.approx(plain[2:5, 3:6].mean(), rel=1e-4)
     assert mean[0, 0] == pytest.approx(plain[:2, :2].mean(), rel=1e-4)
     (g, n), (g_deviation, n_deviation) = fitted.statistics_.T
@@ -94,7 +94,7 @@ def test_blocks_are_neighbouring_cells_and_go_back_in_place(fitted: EAST):
     order = cells.new_zeros(1, height * width)
     for k in range(height * width):  # find the place of each cell by its vector
         order[0, k] = (plain[0].flatten(1).T - cells[0, k]).abs().sum(1).argmin()
-    assert torch.equal(fitted.in_place(order), place)
+    assert torch.equal(fitted.blocks.in_place(order), place)
 
 
 class Features:
@@ -147,7 +147,7 @@ def test_the_parts_of_the_score_can_be_taken_alone(records: tuple[list, list], f
 
 
 def test_composition_raises_scores_and_is_saved(records: tuple[list, list], tmp_path, monkeypatch):
-    monkeypatch.setattr(east, "FEWEST", 8)
+    monkeypatch.setattr("andon.detectors.east.detector.FEWEST", 8)
     many = [*records[0], *(record for record in records[1] if record.label == 0)]
     settings = {"threshold_scores": "held_out", "bank": 50}
     alone = EAST(tiny(composition=False, **settings)).fit(many[:-4], many[-4:], trainer=Trainer(seed=3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from andon.layers.linear_autoencoder import FOLDS, WholeImages, fit_coder, principal_axes, remainder
+from andon.detectors.east.linear_autoencoder import FOLDS, WholeImages, fit_coder, principal_axes, remainder
 
 
 def planted(n: int, size: int, rank: int, seed: int = 0) -> torch.Tensor:

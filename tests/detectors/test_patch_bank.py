@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from andon.layers.patch_bank import AROUND, AXES, PatchBank, principal_axes
+from andon.detectors.east.patch_bank import AROUND, AXES, PatchBank, principal_axes
 
 
 def patches(n: int, d: int, seed: int = 0) -> torch.Tensor:

@@ -20,26 +20,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from andon.core.config import Amount, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.memory_budget import require_memory
 from andon.core.records import Record
 from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
-from andon.detectors._config import ClosedFormConfig
+from andon.detectors.east.blocks import Blocks
+from andon.detectors.east.linear_autoencoder import FEWEST, WholeImages
+from andon.detectors.east.patch_bank import PatchBank
+from andon.detectors.east.settings import EASTConfig
 from andon.layers.augment import disturbed
 from andon.layers.gaussians import PositionGaussians, mahalanobis
-from andon.layers.linear_autoencoder import FEWEST, WholeImages
-from andon.layers.patch_bank import PatchBank
 from andon.layers.patches import ConcatEmbedding
-from andon.nn.backbones import Backbone, BackboneConfig, weight_lines
+from andon.nn.backbones import Backbone, weight_lines
 from andon.nn.kept_features import ROOM, KeptFeatures
 from andon.nn.training import Trainer, seeded
 
@@ -57,37 +56,6 @@ LEAST_DEVIATION = (0.1, 0.01)
 """Of the Gaussian and of the neighbour distance, where good cells hardly differ; of photographs it is about 1 to 5 and 0.07."""
 DOUBLE = 2.0
 """Weight of the neighbour distance beside the Gaussian one."""
-
-
-class EASTConfig(ClosedFormConfig):
-    """Settings of EAST; the defaults are those of the recipe `lite0`."""
-
-    extractor: BackboneConfig = BackboneConfig(
-        network="tf_efficientnet_lite0", weights="lite0", taps=("blocks.2", "blocks.4"), image_size=384
-    )
-    score: Literal["both", "gaussian", "neighbour"] | None = None
-    """Sum of the two standardised distances, or one of them alone; null = both, and in tiles, which have no fixed place,
-    the neighbour distance."""
-    block: Count = 2
-    """Side in cells of the blocks whose cells share a covariance."""
-    common: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the common covariance in that of each block; null = the best of `SHARES` by held-out likelihood."""
-    regularisation: Amount = 0.001
-    """Added to the diagonal of each covariance, in units of the mean variance of the common one."""
-    bank: Count = 1000
-    """Patches in the coreset, at most."""
-    copies: bool = True
-    """Learn from a copy of each training image too: in other light, shifted, and every other one compressed."""
-    composition: bool = True
-    """See parts that are missing or in the wrong combination too, by a linear autoencoder of whole images. Takes part where the
-    score is `both`, the cells divide into squares of 2 x 2 blocks, and there are 25 images."""
-    memory_gib: Amount = 8.0
-    """Memory that fitting may take, in GiB; a fit that needs more, or more than the machine has, is refused before it starts."""
-
-    @property
-    def scored(self) -> Literal["both", "gaussian", "neighbour"]:
-        """`score`, or what takes its place."""
-        return self.score or ("both" if self.tile.size is None else "neighbour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +90,7 @@ class EAST(ClosedForm):
     Config = EASTConfig
     config: EASTConfig
     mean_: Tensor
-    """(P, d) means μ of the cells, in the order of `_in_blocks`."""
+    """(P, d) means μ of the cells, in the order of `Blocks`."""
     whitening_: Tensor
     """(P / block², d, d) lower triangular W with WᵀW = Σ⁻¹ of the blocks."""
     statistics_: Tensor
@@ -150,6 +118,7 @@ class EAST(ClosedForm):
                 f"block={c.block} does not divide the {height} x {width} cells of the feature map: choose another block or "
                 "extractor.image_size"
             )
+        self.blocks = Blocks(height, width, c.block)
         self.register_buffer("mean_", torch.empty(0, size))
         self.register_buffer("whitening_", torch.empty(0, size, size))
         self.register_buffer("statistics_", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
@@ -254,7 +223,9 @@ class EAST(ClosedForm):
                     k = chosen[len(patches)]
                     if self.composition is not None and self._composes:
                         wholes[k] = self.composition.whole(row)
-                    inspected = row[:, self._inspected(features.records[k], 1).to(row.device)].flatten(0, 1)
+                    inspected = row[:, self.blocks.inspected(features.records[k], 1).to(row.device)].flatten(
+                        0, 1
+                    )
                     if drawn < len(inspected):
                         order = torch.randperm(len(inspected), generator=seeded(trainer.seed, "patches", k))
                         inspected = inspected[order[:drawn].to(row.device)]
@@ -297,11 +268,11 @@ class EAST(ClosedForm):
         """
         held = chosen[EVERY // 2 :: EVERY] or chosen[-1:]
         blocks = self._some_blocks(features.records[held[0]])
-        batches = [self._of(blocks, batch) for batch in features.batches(held)]
+        batches = [self.blocks.chosen(blocks, batch) for batch in features.batches(held)]
         rest = gaussians.only(blocks).without(batch.flatten(0, 1) for batch in batches)
         cells = torch.cat([self.as_extracted(batch) for batch in batches])
-        seen = torch.stack([self._inspected(features.records[k]) for k in held]).to(cells.device)
-        seen = self._of(blocks, seen[..., None])[..., 0]
+        seen = torch.stack([self.blocks.inspected(features.records[k]) for k in held]).to(cells.device)
+        seen = self.blocks.chosen(blocks, seen[..., None])[..., 0]
         mean = rest.mean.float()
         best, kept = torch.inf, cells.new_zeros(cells.shape[:2])
         for share in SHARES if self.config.common is None else (self.config.common,):
@@ -318,20 +289,15 @@ class EAST(ClosedForm):
 
     def _some_blocks(self, record: Record) -> Tensor:
         """(n,) positions of every `SOME_BLOCKS`-th block of those with an inspected cell."""
-        inspected = self._inspected(record).view(-1, self.config.block**2).any(1)
+        inspected = self.blocks.inspected(record).view(-1, self.config.block**2).any(1)
         return inspected.nonzero()[::SOME_BLOCKS, 0]
-
-    def _of(self, blocks: Tensor, cells: Tensor) -> Tensor:
-        """(..., P, d) to the cells (..., p, d) of some blocks, by their positions (n,)."""
-        of_all = cells.reshape(*cells.shape[:-2], -1, self.config.block**2, cells.shape[-1])
-        return of_all[..., blocks.to(cells.device), :, :].flatten(-3, -2)
 
     def _largest_sums(self, features: KeptFeatures, held_out: _HeldOut) -> Tensor:
         """(n,) largest sum of both distances of each image that was left out."""
         batches = features.batches(held_out.images)
         near = torch.cat([self.neighbour_distance(self.as_extracted(batch)) for batch in batches])
         gaussian, neighbour = self._standardised(
-            held_out.gaussian, self._of(held_out.blocks, near[..., None])[..., 0]
+            held_out.gaussian, self.blocks.chosen(held_out.blocks, near[..., None])[..., 0]
         )
         largest = (gaussian + DOUBLE * neighbour).masked_fill(~held_out.inspected, -torch.inf).amax(1)
         return largest[largest.isfinite()]
@@ -344,20 +310,11 @@ class EAST(ClosedForm):
             deviation.clamp_min(LEAST_DEVIATION[kind]),
         )
 
-    def _inspected(self, record: Record, around: int = 0) -> Tensor:
-        """(P,) which cells are inspected, or lie up to `around` cells beside them; block by block."""
-        _, height, width = self.embedding.shape
-        grid = torch.ones(height, width, dtype=torch.bool)
-        if record.region is not None:
-            grid = torch.from_numpy(record.region.cells((height, width)))
-        grown = F.max_pool2d(grid[None, None].float(), 2 * around + 1, stride=1, padding=around) > 0
-        return self._in_blocks(grown)[0, :, 0]
-
     # Inference -----------------------------------------------------------------------------------------------------
 
     def extract(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images to the vectors of their cells (B, P, d), block by block."""
-        return self._in_blocks(self.embedding(self.extractor(images)))
+        return self.blocks.in_order(self.embedding(self.extractor(images)))
 
     def extract_good(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) training images to the cells (B, V, P, d) of each and of its copy."""
@@ -366,21 +323,6 @@ class EAST(ClosedForm):
 
     def as_extracted(self, features: Tensor) -> Tensor:
         return features[:, 0]
-
-    def _in_blocks(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, P, C), block by block."""
-        _, height, width = self.embedding.shape
-        b, channels = self.config.block, maps.shape[1]
-        cells = maps.permute(0, 2, 3, 1).flatten(1, 2)  # runtimes move one axis faster than three
-        blocks = cells.reshape(-1, height // b, b, width // b, b, channels).transpose(2, 3)
-        return blocks.reshape(-1, height * width, channels)
-
-    def in_place(self, cells: Tensor) -> Tensor:
-        """(B, P) values of cells, block by block, to the map (B, 1, H, W)."""
-        _, height, width = self.embedding.shape
-        b = self.config.block
-        blocks = cells.view(-1, height // b, width // b, b, b).transpose(2, 3)
-        return blocks.reshape(-1, 1, height, width)
 
     def distances(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(B, P) distances of cells (B, P, d) from their Gaussian, and from the nearest patch; zeros where not in use."""
@@ -394,8 +336,8 @@ class EAST(ClosedForm):
 
     def neighbour_distance(self, features: Tensor) -> Tensor:
         """(B, P) relative distances of cells (B, P, d) from the nearest patch, averaged over 3 x 3 cells."""
-        maps = F.avg_pool2d(self.in_place(self.bank(features)), 3, 1, 1, count_include_pad=False)
-        return self._in_blocks(maps)[..., 0]
+        maps = F.avg_pool2d(self.blocks.in_place(self.bank(features)), 3, 1, 1, count_include_pad=False)
+        return self.blocks.in_order(maps)[..., 0]
 
     def analyse_features(self, features: Tensor) -> Analysis:
         gaussian, neighbour = self._standardised(*self.distances(features))
@@ -412,7 +354,7 @@ class EAST(ClosedForm):
 
     def _inspected_map(self, cells: Tensor) -> Tensor:
         """(B, P) values of cells, block by block, to the map (B, 1, h, w) of which scores are taken."""
-        return self.quieted(self.in_place(cells))
+        return self.quieted(self.blocks.in_place(cells))
 
     def _standardised(self, gaussian: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
         """Both distances, each less its mean on good images and over its deviation."""
