@@ -28,7 +28,7 @@ from andon.exporting.latency import stage_latency
 from andon.exporting.network import ExportedDetector, describe, export
 from andon.nn.training import Trainer
 from andon.runtime import Model
-from andon.runtime.sessions import Outputs
+from andon.runtime.runtimes import Outputs
 
 SIDE = 64
 tilings = st.builds(

@@ -19,7 +19,7 @@ from andon.core.errors import ConfigError, InterruptedRun
 from andon.experiments import cluster as module
 from andon.experiments.cluster import Cluster
 from andon.experiments.sweep import RESULT, Job, finished, one_by_one, plan, run_job, sweep
-from andon.runs.scoring import predict_archive
+from andon.runs.archive import predict_archive
 
 DATA = "embedded:fabric,profile=tiny,size=128"
 

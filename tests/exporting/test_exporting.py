@@ -36,7 +36,7 @@ from andon.exporting.network import (
 )
 from andon.exporting.resizing import enlarged, resized, windows
 from andon.runs.loading import load
-from andon.runtime import Model, open_model, sessions
+from andon.runtime import Model, open_model, runtimes
 from andon.runtime.predictor import UnlikeTrainingWarning
 from andon.thresholds.display import AffineDisplay
 
@@ -557,7 +557,7 @@ def test_the_verdict_of_the_network_is_that_of_the_thresholds_in_use(detector):
 def test_a_network_kept_before_a_change_of_thresholds_gives_the_maps_of_the_detector(detector, network):
     """Its scale of the map stays that of the export; the detector's moved."""
     changed, image = with_thresholds(detector, 0.5), texture(3, 80)
-    opened = sessions.open_session(network)
+    opened = runtimes.open_session(network)
     model = Model(opened.session, opened.description, "network", changed.fitted())
     answer, expected = model.predict(image), changed.predict(image)
     assert answer.score == pytest.approx(expected.score, abs=1e-3)

@@ -16,7 +16,7 @@ from andon.core.errors import DataError
 from andon.exporting.packed import ProofError, read_pack
 from andon.line.judge import Judge, Thresholds, decoded, map_png, reduced, regions, seen_by, suffix_of
 from andon.line.verdicts import Cause, Verdict
-from andon.runtime.sessions import Outputs
+from andon.runtime.runtimes import Outputs
 
 pytestmark = pytest.mark.xdist_group("network")
 

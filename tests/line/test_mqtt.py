@@ -18,10 +18,10 @@ import pytest
 from andon.line.cameras.settings import CameraSettings
 from andon.line.drift.view import DriftView, NumberView
 from andon.line.line import Line
-from andon.line.metrics import drift_averages
 from andon.line.outbox import courier
 from andon.line.outbox.mqtt import drift_of, level
 from andon.line.outbox.settings import MqttSettings, SecretSettings
+from andon.line.prometheus import drift_averages
 from line.broker import MOSQUITTO, broker, reading, send
 from line.running import FakeJudge, answer, running, settings, until
 from line.test_cameras import FakeCamera

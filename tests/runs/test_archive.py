@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from andon.core.errors import DataError, OutputError
 from andon.core.text import from_cell
 from andon.detectors._saving import load_detector
-from andon.runs import scoring as archive
+from andon.runs import archive
+from andon.runs.archive import COLUMNS, detector_key, open_table, predict_archive
 from andon.runs.inputs import PassedByWarning, list_inputs, walk_archive
 from andon.runs.predict import FilePrediction, predict_files
-from andon.runs.scoring import COLUMNS, detector_key, open_table, predict_archive
 from andon.thresholds.history import change
 
 HEADER = ",".join(COLUMNS) + "\n"

@@ -16,7 +16,7 @@ from andon.detectors._relief import network_planes
 from andon.detectors._saving import load_detector
 from andon.report.evaluation import evaluate
 from andon.runtime.model import FORMAT, Model
-from andon.runtime.sessions import Outputs
+from andon.runtime.runtimes import Outputs
 from andon.thresholds.calibration import Calibration, GoodResults
 
 BAD = (np.nan, np.inf, -np.inf)

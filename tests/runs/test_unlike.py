@@ -17,7 +17,7 @@ from andon.detectors._saving import load_detector
 from andon.runs.stream import answer_lines
 from andon.runtime.model import FORMAT, Model
 from andon.runtime.predictor import UnlikeTrainingWarning
-from andon.runtime.sessions import Outputs
+from andon.runtime.runtimes import Outputs
 
 
 @pytest.fixture(scope="module")

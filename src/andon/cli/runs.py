@@ -338,8 +338,8 @@ def _predict_archive(
 ) -> None:
     from andon.core.listing import PassedBy
     from andon.core.progress import default_progress
+    from andon.runs.archive import check_places, predict_archive
     from andon.runs.predict import check_errors, check_unreadable
-    from andon.runs.scoring import check_places, predict_archive
     from andon.runs.unlike import UnlikeCounts
 
     if not run.is_dir():

@@ -31,7 +31,7 @@ from andon.exporting.network import describe, export
 from andon.metrics import auroc
 from andon.nn.training import Trainer
 from andon.runtime import Model, open_model
-from andon.runtime.sessions import METADATA
+from andon.runtime.runtimes import METADATA
 
 EXTRACTOR = "detector.extractor."
 """Beginning of the names of an extractor's weights."""

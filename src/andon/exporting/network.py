@@ -32,7 +32,7 @@ from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
 from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
-from andon.runtime.sessions import METADATA, WEIGHTS_DIGEST
+from andon.runtime.runtimes import METADATA, WEIGHTS_DIGEST
 from andon.thresholds.display import AffineDisplay
 
 Image = npt.NDArray[np.uint8]

@@ -48,7 +48,7 @@ from andon.exporting.pack_contents import (
     wrong_content,
 )
 from andon.runtime import Model
-from andon.runtime.sessions import PACKAGES, known_runtime, open_session
+from andon.runtime.runtimes import PACKAGES, known_runtime, open_session
 from andon.thresholds.calibration import Calibration
 from andon.thresholds.evidence import Labelled
 from andon.thresholds.history import FILE

@@ -35,7 +35,6 @@ from andon.line.follower import Follower
 from andon.line.golden.golden import Golden
 from andon.line.inbox import Inbox
 from andon.line.judge import Judge, Judgement, Thresholds
-from andon.line.metrics import Metrics
 from andon.line.models import Models, OpenJudge
 from andon.line.opcua import connect as opcua
 from andon.line.outbox.commands import LineActs
@@ -43,6 +42,7 @@ from andon.line.outbox.outbox import Outbox, Views
 from andon.line.plant import PlantReports
 from andon.line.plc import connect as plc
 from andon.line.plc.unit import Shoot
+from andon.line.prometheus import Metrics
 from andon.line.reports.mail import follower as shift_mail
 from andon.line.review.reviews import Reviews
 from andon.line.rule_versions import RuleVersion

@@ -33,7 +33,7 @@ from andon.detectors._saving import detector_folder, read_calibration
 from andon.exporting.installed import check_installed
 from andon.exporting.latency import processor
 from andon.runtime import Model
-from andon.runtime.sessions import PACKAGES, open_session
+from andon.runtime.runtimes import PACKAGES, open_session
 from andon.thresholds.calibration import Calibration
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from andon.core.errors import ConfigError, DataError, UsageError
 from andon.core.progress import NoProgress, Progress
-from andon.runtime.sessions import RUNTIMES, SUFFIXES, known_runtime
+from andon.runtime.runtimes import RUNTIMES, SUFFIXES, known_runtime
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector

@@ -7,6 +7,6 @@ Needs NumPy, SciPy, Pillow and ONNX Runtime or OpenVINO.
 """
 
 from andon.runtime.model import Model, open_model
-from andon.runtime.sessions import RUNTIMES, Session
+from andon.runtime.runtimes import RUNTIMES, Session
 
 __all__ = ["RUNTIMES", "Model", "Session", "open_model"]

@@ -13,7 +13,7 @@ from andon.core.errors import DataError
 from andon.core.images import as_uint8
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, enlarge
 from andon.runtime.predictor import Predictor, RawBatch
-from andon.runtime.sessions import Session, open_session
+from andon.runtime.runtimes import Session, open_session
 from andon.thresholds.calibration import Calibration
 
 FORMAT = 1

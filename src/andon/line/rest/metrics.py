@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from andon.line.metrics import CONTENT_TYPE
+from andon.line.prometheus import CONTENT_TYPE
 from andon.line.rest.access import TheLine, requires
 from andon.line.roles import Role
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from andon.line.metrics import golden_age, outbox_metrics
 from andon.line.outbox.courier import Figures
 from andon.line.outbox.reports import Undelivered
+from andon.line.prometheus import golden_age, outbox_metrics
 from andon.line.verdicts import Cause
 from andon.line.views import GoldenView
 from line.running import answer, running, until
