@@ -35,7 +35,7 @@ from andon.core.files import write_json
 from andon.core.records import Record
 from andon.detectors._recipes import create, load_recipe, resolve
 from andon.metrics import auroc
-from andon.metrics.bootstrap import DRAWS, mean_of_pairs, percentile_interval, wins
+from andon.metrics.bootstrap import DRAWS, percentile_interval, wins
 from andon.nn.training import Trainer, derive_seed
 
 SIZES = (5, 10, 20, 40)
@@ -170,6 +170,12 @@ def run(
 def won(results: Sequence[dict[str, Any]]) -> np.ndarray:
     """(bad, good), mean over the seeds of [bad higher] + ½ [equal]."""
     return wins(np.array([result["scores"] for result in results]), np.array(results[0]["labels"]) == 1)
+
+
+def mean_of_pairs(pairs: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(DRAWS,) means of a number for each pair (P, N), its P anomalous and N good images resampled separately."""
+    bad, good = (random.multinomial(n, np.full(n, 1 / n), DRAWS) for n in pairs.shape)
+    return np.asarray(((bad @ pairs) * good).sum(1) / pairs.size)
 
 
 def change(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> str:

@@ -98,12 +98,6 @@ def test_no_public_name_is_that_of_a_module():
     assert not modules & set(andon.__all__)
 
 
-@pytest.mark.parametrize(("name", "words"), [("Region", "andon.Defect"), ("Regions", "andon.GroundTruth")])
-def test_renamed_names_say_what_to_use(name, words):
-    with pytest.raises(AttributeError, match=words):
-        getattr(andon, name)
-
-
 @pytest.mark.xdist_group("network")
 def test_export_and_pack(tiny_run, exported_once, dataset_folder, tmp_path):
     pytest.importorskip("onnxruntime")

@@ -29,8 +29,8 @@ ROOMS = [
 """As in docs/architecture.md: a module imports from its own room and from those before it."""
 OF_THE_LINE = {"core", "metrics", "thresholds", "runtime", "exporting", "client", "line"}
 """Rooms from which `line` imports: a line computer learns nothing."""
-FOREIGN = {"--help", "--head", "--check", "--force-reinstall", "--false-rejects"}
-"""Options of every command, of other programs, and an earlier name of an option."""
+FOREIGN = {"--help", "--head", "--check", "--force-reinstall"}
+"""Options of every command, and of other programs."""
 
 
 @cache

@@ -66,11 +66,6 @@ _HOMES = {
 }
 """The public names and the modules that define them."""
 
-_RENAMED = {
-    "Region": "an annotated defect is andon.Defect, the region a user inspects is andon.InspectionRegion",
-    "Regions": "all annotated defects of an image are andon.GroundTruth",
-}
-
 __all__ = list(_HOMES)
 
 
@@ -79,8 +74,6 @@ def __getattr__(name: str) -> Any:
         from andon.core.version import VERSION
 
         return VERSION
-    if name in _RENAMED:
-        raise AttributeError(f"andon.{name} was renamed: {_RENAMED[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'andon' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -183,12 +183,6 @@ def paired_auroc(
     return difference, percentile_interval(np.mean(values, axis=0))
 
 
-def mean_of_pairs(pairs: npt.NDArray[np.float64], random: np.random.Generator, draws: int = DRAWS) -> Draws:
-    """(draws,) means of a number for each pair (P, N), its P anomalous and N good images resampled separately."""
-    n_pos, n_neg = pairs.shape
-    return _weighted_mean(pairs, *_resampled(n_pos, n_neg, random, draws))
-
-
 def _resampled(
     n_pos: int, n_neg: int, random: np.random.Generator, draws: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
