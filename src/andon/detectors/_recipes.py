@@ -28,6 +28,9 @@ from andon.detectors._registry import (
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
+PIXEL_MEMORY = 2.0
+"""Default of `RecipeSettings.pixel_memory`, and of an evaluation without a recipe."""
+
 
 class RecipeSettings(Config):
     """What every recipe says beside the settings of its detector."""
@@ -60,7 +63,7 @@ class RecipeSettings(Config):
     """Also evaluate behind SPADE's gate: pixels count only in images that are flagged as a whole."""
     pixel_metrics: Literal["auto", "exact", "histogram"] = "auto"
     """How pixel metrics are computed: from all scores, in bins with a bound of the error, or `auto` by `pixel_memory`."""
-    pixel_memory: Amount = 2.0
+    pixel_memory: Amount = PIXEL_MEMORY
     """Gigabytes that the scores of all test pixels may take before `auto` counts them in bins."""
 
 

@@ -19,6 +19,7 @@ from andon.core.records import Record
 from andon.core.region import inspected_pixels
 from andon.datasets.dataset import Dataset, records_of
 from andon.datasets.masks import Saturation, has_pixel_truth, load_ground_truth
+from andon.detectors._recipes import PIXEL_MEMORY
 from andon.metrics import (
     Gate,
     Metric,
@@ -47,8 +48,6 @@ __all__ = ["Case", "Origin", "PixelMetrics", "Report", "evaluate", "label_notes"
 PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
 PIXELS_KEPT = 500_000_000
 """Bytes of decoded images that an evaluation keeps for its report, so that their files are not decoded again."""
-PIXEL_MEMORY = 2.0
-"""Gigabytes that the scores of all test pixels may take; above it `auto` counts them in bins."""
 
 
 @dataclass(slots=True)

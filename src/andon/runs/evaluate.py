@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.errors import DataError
 from andon.core.progress import Progress
 from andon.datasets.labelled_anomalies import without_copies
+from andon.detectors._recipes import PIXEL_MEMORY
 from andon.runs.choose import Choice, selected_on
 from andon.runs.folder import read_recipe, read_stages
 from andon.runs.source import Source, is_unchanged, open_data
@@ -54,7 +55,7 @@ def evaluate_run(
             f"use `andon predict {run} IMAGES`, or give good and bad pictures: `andon evaluate {run} --data FOLDER`"
         )
     from andon.detectors._saving import load_detector  # torch takes seconds to import
-    from andon.report.evaluation import PIXEL_MEMORY, Origin, evaluate
+    from andon.report.evaluation import Origin, evaluate
 
     report = evaluate(
         load_detector(run / "detector") if fitted is None else fitted[0].to("cpu"),
