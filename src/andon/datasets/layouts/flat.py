@@ -57,4 +57,4 @@ def find(path: Path, options: Options) -> Mapping[str, Path]:
     return good or found
 
 
-LAYOUT = Layout(name=NAME, order=14, expects="pictures of good parts", find=find, read=read)
+LAYOUT = Layout(name=NAME, order=10, expects="pictures of good parts", find=find, read=read)

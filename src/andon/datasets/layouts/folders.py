@@ -146,4 +146,4 @@ def _defect_folders(
     return {kind: found for kind, found in kinds.items() if any(listed for _, listed in found)}
 
 
-LAYOUT = Layout(name=NAME, order=13, expects="normal/ and defect/ folders", find=by_folder(fits), read=read)
+LAYOUT = Layout(name=NAME, order=9, expects="normal/ and defect/ folders", find=by_folder(fits), read=read)

@@ -31,7 +31,7 @@ def read(folder: Path, category: str, options: Options) -> Dataset:
 
 LAYOUT = Layout(
     name=NAME,
-    order=12,
+    order=8,
     expects="train/good and test/<defect type> folders",
     find=by_folder(is_mvtec_tree),
     read=read,
