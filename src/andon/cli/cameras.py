@@ -42,7 +42,7 @@ def list_cameras(as_json: Json = False) -> None:
 def grab(
     kind: Kind,
     source: Source = "",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Image file to write.")] = Path("image.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Image file to write.")] = Path("image.png"),
     login_file: LoginFile = None,
 ) -> None:
     """Take one image."""
@@ -52,10 +52,10 @@ def grab(
     with _open(kind, source, login_file) as camera:
         content = camera.grab(SECONDS).encoded()
     try:
-        output.write_bytes(content)
+        out.write_bytes(content)
     except OSError as error:
-        raise UsageError(f"{output} cannot be written ({error.strerror}): choose another --output") from None
-    print(f"{output}: {suffix_of(content)[1:]}, {len(content)} bytes")
+        raise UsageError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
+    print(f"{out}: {suffix_of(content)[1:]}, {len(content)} bytes")
 
 
 @app.command()
