@@ -31,7 +31,7 @@ def note(folder: Path) -> str:
     return f"{folder} was written by andon and is passed by: remove {MARKER} in it to read its pictures"
 
 
-def check_output(folder: Path) -> None:
+def check_drawn(folder: Path) -> None:
     """Raise `OutputError` where a folder that andon draws into holds files that andon did not draw."""
     for place in (folder / name for name in DRAWN):
         if not is_own(place) and _holds_anything(place):
@@ -49,7 +49,7 @@ def _holds_anything(folder: Path) -> bool:
 def check_save(inputs: Sequence[Path], save: Path | None) -> None:
     """Raise `OutputError` where heat maps would lie among the images that are answered, or in place of the user's files."""
     if save is not None:
-        check_output(save)
+        check_drawn(save)
     for path in inputs:
         if save is not None and path.is_dir() and save.resolve().is_relative_to(path.resolve()):
             raise OutputError(

@@ -36,14 +36,14 @@ def save_report(
     cannot be written, and before anything is written when one of these folders holds files that andon did not draw.
     """
     from andon.core.files import write_bytes, write_json, write_text
-    from andon.core.own_output import check_output, mark
+    from andon.core.own_output import check_drawn, mark
     from andon.core.progress import NoProgress, track
     from andon.report.figures import draw_figures
     from andon.report.file_names import places, safe_name
     from andon.report.maps import save_case
     from andon.report.page import render
 
-    check_output(folder)
+    check_drawn(folder)
     _remove_earlier(folder)
     if heatmaps or maps:
         category = safe_name(report.category or report.dataset or "pictures")
