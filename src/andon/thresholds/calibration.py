@@ -163,10 +163,8 @@ class Calibration:
         )
 
     def _unusable(self) -> str:
-        named = (("image", self.image), ("pixel", self.pixel), ("look", self.look))
-        return unusable_threshold(
-            {name: threshold and {"value": threshold.value} for name, threshold in named}
-        )
+        look = () if self.look is None else (("look", self.look.value),)
+        return _not_real((("image", self.image.value), ("pixel", self.pixel.value), *look))
 
 
 def not_finite(raw_map: npt.NDArray[np.float32], raw_score: float) -> str:
@@ -181,10 +179,12 @@ def not_finite(raw_map: npt.NDArray[np.float32], raw_score: float) -> str:
 
 def unusable_threshold(data: Mapping[str, Any]) -> str:
     """Which threshold is no finite real number; empty where all are. Only `look` may be missing, or None."""
-    for name in ("image", "pixel", "look"):
-        if name == "look" and data.get(name) is None:
-            continue
-        value = None if data[name] is None else data[name]["value"]
+    names = ("image", "pixel") if data.get("look") is None else ("image", "pixel", "look")
+    return _not_real((name, None if data[name] is None else data[name]["value"]) for name in names)
+
+
+def _not_real(thresholds: Iterable[tuple[str, Any]]) -> str:
+    for name, value in thresholds:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             return f"the {name} threshold is {value}, not a finite number"
     return ""
