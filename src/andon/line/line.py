@@ -120,17 +120,9 @@ class Line:
             open_alone = partial(open_judge, threads=1)
             self.candidates = Candidates(self.stations, self.store, self._models, self.golden, open_alone)
             self.plant = PlantReports(self.store, self.stations, views.station, settings.address)
-            self.followers: list[Follower] = [self.outbox, self.golden, self.plant, self.candidates]
             self.metrics = Metrics(self) if settings.metrics else None
-            self.followers += [self.metrics] if self.metrics else []
-            self.followers += [self.drift] if settings.drift.watch else []
-            if self.outbox.mailer and settings.email and settings.email.shift_report:
-                mail = shift_mail(self.stations, settings.name, self.store, self.outbox.mailer, clock)
-                self.followers.append(mail)
             self.cameras = Cameras(self, open_camera)
-            self.followers.append(self.cameras)
-            shoots = {**self.cameras.shoots, **(shoot or {})}
-            self.followers += plc.followers(self, shoots) + opcua.followers(self, shoots)
+            self.followers = self._followers({**self.cameras.shoots, **(shoot or {})})
         except BaseException:
             self.store.close()
             raise
@@ -138,6 +130,16 @@ class Line:
         self._ending = threading.Event()
         self._retention = threading.Thread(target=self._delete, name="andon-retention", daemon=True)
         self._last_tick, self._started = time.monotonic(), clock()
+
+    def _followers(self, shoots: Mapping[str, Shoot]) -> list[Follower]:
+        """What is told of committed parts, in this order; `shoots` takes the images of stations that a PLC triggers."""
+        found: list[Follower] = [self.outbox, self.golden, self.plant, self.candidates]
+        found += [self.metrics] if self.metrics else []
+        found += [self.drift] if self.settings.drift.watch else []
+        email, mailer = self.settings.email, self.outbox.mailer
+        if mailer and email and email.shift_report:
+            found.append(shift_mail(self.stations, self.settings.name, self.store, mailer, self.clock))
+        return [*found, self.cameras, *plc.followers(self, shoots), *opcua.followers(self, shoots)]
 
     def start(self) -> None:
         """Verify the models and judge parts. A station is ready once its model has passed its self-check."""
