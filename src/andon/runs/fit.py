@@ -41,6 +41,8 @@ from andon.runs.source import Source
 
 if TYPE_CHECKING:
     from andon.detectors._base import Detector
+    from andon.nn.stored_features import StoredFeatures
+    from andon.nn.training import Trainer
 
 PACKAGES = ("andon", "torch", "torchvision", "timm", "numpy")
 
@@ -71,7 +73,6 @@ def fit_run(
     other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be
     replaced is still there if the fault was found before learning.
     """
-    from andon.nn.stored_features import StoredFeatures
     from andon.nn.training import Trainer, check_device
 
     check_output(run, overwrite=overwrite, resume=resume)
@@ -83,30 +84,25 @@ def fit_run(
         dataset, skipped = _without_unreadable(dataset)
     if recipe.config.threshold_scores == "cross_fitted":
         dataset = dataset.pooled()
-    train, validation, test = dataset.train, dataset.validation, dataset.test
+    used = [*dataset.train, *dataset.validation, *dataset.labelled]
     region = read_region(recipe.region) if recipe.region is not None else None
     if region is not None:
-        region.check([*train, *validation, *dataset.labelled])
+        region.check(used)
     choice = None
     if choose_by is not None:
         recipe, choice = choose(recipe, dataset, choose_by, device=device, progress=progress)
     detector = create(recipe)
-    used = [*train, *validation, *dataset.labelled]
     description = describe(recipe, source, dataset, used, detector, skipped, region)
     if choice is not None:
         description["data"]["choice"] = choice.to_json()
-    finished = resume and _check_resume(run, description)
-    if finished:
+    if resume and _check_resume(run, description):  # it is finished
         from andon.detectors._saving import load_detector
 
         return load_detector(run / "detector"), dataset
     if overwrite and not resume and run.exists():
         for record in used:
             decode(record.image)  # an old run is not given up for images that cannot be learned from
-    kept = None
-    if keep_features and detector.closed_form and detector.cross_fitted:
-        key = _features_key(description)
-        kept = StoredFeatures(key) if earlier is None else StoredFeatures.read(earlier, key)
+    kept = _kept_features(detector, description, earlier) if keep_features else None
     trainer = Trainer(
         seed=recipe.seed,
         device=device,
@@ -121,20 +117,37 @@ def fit_run(
     with _unlearned_removed(run):
         make_folder(run / "checkpoints")
         write_text(run / "recipe.yaml", to_yaml(description))
-        detector.fit(
-            train,
-            validation,
-            test=test if detector.config.selection == "test" else (),
-            labelled=dataset.labelled,
-            trainer=trainer,
-            region=region,
-        )
+        _learn(detector, dataset, trainer, region)
         write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
         detector.save(run / "detector")
         if kept is not None:
             kept.write(run / FEATURES)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return detector, dataset
+
+
+def _learn(detector: Detector, dataset: Dataset, trainer: Trainer, region: InspectionRegion | None) -> None:
+    """Fit the detector; test images take part only where its settings say that they choose the epoch."""
+    detector.fit(
+        dataset.train,
+        dataset.validation,
+        test=dataset.test if detector.config.selection == "test" else (),
+        labelled=dataset.labelled,
+        trainer=trainer,
+        region=region,
+    )
+
+
+def _kept_features(
+    detector: Detector, description: Mapping[str, Any], earlier: Path | None
+) -> StoredFeatures | None:
+    """Where features of the good images are kept, with those of the file `earlier`; None where they are of no use."""
+    from andon.nn.stored_features import StoredFeatures
+
+    if not (detector.closed_form and detector.cross_fitted):
+        return None
+    key = _features_key(description)
+    return StoredFeatures(key) if earlier is None else StoredFeatures.read(earlier, key)
 
 
 @contextmanager
