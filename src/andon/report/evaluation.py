@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from andon.nn.stage import Stage
     from andon.thresholds.calibration import Calibration
 
-__all__ = ["Case", "Origin", "PixelMetrics", "Report", "evaluate", "label_notes", "pixel_scores"]
+__all__ = ["Case", "Origin", "PixelMetrics", "Report", "evaluate", "pixel_scores"]
 
 PixelMetrics: TypeAlias = Literal["auto", "exact", "histogram"]
 PIXELS_KEPT = 500_000_000
@@ -109,15 +109,7 @@ def evaluate(
     behind = Gate(calibration.image.value, calibration.pixel.value) if gate else None
     ranking = pixel_scores(records, pixel_metrics, pixel_memory, calibration.pixel.value)
     found = _score(detector, records, saturation, ranking, behind, skip_unreadable, progress or NoProgress())
-    if found.errors and not found.cases:
-        raise DataError(
-            f"no test picture has a finite score ({next(iter(found.errors.values()))}): fit again"
-        )
-    if not found.cases:
-        raise DataError(
-            "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
-        )
-    records = [case.record for case in found.cases]
+    _check_any(found)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)  # the report states the reasons
         metrics = _metrics(found, calibration, ranking, behind)
@@ -127,7 +119,7 @@ def evaluate(
         detector=detector.name,
         recipe=origin.recipe,
         dataset=origin.dataset,
-        category=origin.category or records[0].category,
+        category=origin.category or found.cases[0].record.category,
         seed=origin.seed,
         selection=origin.selected or detector.config.selection,
         score_rule=detector.stated_rule,
@@ -149,14 +141,7 @@ def evaluate(
         latency=predict_latency(detector, _images(found.cases)) if latency else None,
         skipped=found.skipped,
         errors=found.errors,
-        notes=(
-            *((origin.selected,) if origin.selected else ()),
-            *label_notes(detector, origin.labelled),
-            *good_notes(origin.excluded, origin.sessions, calibration),
-            *region_notes(calibration, found.cases),
-            *image_notes(records, found.cases, found.skipped, found.errors),
-            *pixel_notes(ranking, metrics, pimo),
-        ),
+        notes=(*_notes(detector, origin, found), *pixel_notes(ranking, metrics, pimo)),
         gate=gate,
         labelled=origin.labelled,
         label_use=detector.label_use if origin.labelled else "",
@@ -276,6 +261,30 @@ def _case(
         gated=gated,
         pixels=found.image if keep else None,
     )
+
+
+def _check_any(found: _Scored) -> None:
+    """Raise `DataError` where no image was scored."""
+    if found.cases:
+        return
+    if found.errors:
+        raise DataError(
+            f"no test picture has a finite score ({next(iter(found.errors.values()))}): fit again"
+        )
+    raise DataError(
+        "there are no labelled test pictures to evaluate: add a test folder, or use `andon predict` for single pictures"
+    )
+
+
+def _notes(detector: Detector, origin: Origin, found: _Scored) -> Iterator[str]:
+    """What a reader of the report has to know about the detector and the images."""
+    calibration, records = detector.fitted(), [case.record for case in found.cases]
+    if origin.selected:
+        yield origin.selected
+    yield from label_notes(detector, origin.labelled)
+    yield from good_notes(origin.excluded, origin.sessions, calibration)
+    yield from region_notes(calibration, found.cases)
+    yield from image_notes(records, found.cases, found.skipped, found.errors)
 
 
 def _metrics(
