@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,7 +14,11 @@ from andon.core.errors import UsageError
 
 if TYPE_CHECKING:
     from andon.datasets import Dataset
+    from andon.datasets.sessions import Sessions
     from andon.detectors._base import Detector
+    from andon.runs.choose import Choice
+    from andon.thresholds.oddest import Oddest
+    from andon.thresholds.session_rates import SessionRates
 
 WITH_ADD = ("data", "add", "good", "skip_unreadable", "device", "as_json")
 """Parameters of `fit` that go together with `--add`."""
@@ -62,92 +67,142 @@ def show_learned(
 
     `added` are the ids of images that were added to an earlier run.
     """
-    from andon.core.deep_images import describe_bit_depth
-    from andon.core.text import plural
-    from andon.datasets.findings import first_few
-    from andon.datasets.sessions import sessions_of
-    from andon.report.evaluation import label_notes
-    from andon.runs.choose import Choice
-    from andon.runs.folder import FEATURES, read_recipe
-    from andon.thresholds.oddest import oddest
-    from andon.thresholds.session_rates import session_rates
-
-    calibration = fitted.fitted()
-    odd, seen = oddest(calibration), calibration.seen
-    deep = seen is not None and seen.largest is not None
-    sessions_found = sessions_of(dataset, cross_fitted=fitted.cross_fitted)
-    rates = session_rates(calibration)
-    data = read_recipe(out)["data"]
-    skipped = data.get("skipped", {})
-    kept = (out / FEATURES).stat().st_size if (out / FEATURES).is_file() else 0
-    choice = Choice.from_json(data["choice"]) if "choice" in data else None
+    found = _Learned.of(out, fitted, dataset, added)
     if as_json:
-        print_json(
-            {
-                "run": str(out),
-                "detector": fitted.name,
-                "recipe": recipe,
-                "category": dataset.category,
-                "train": len(dataset.train),
-                "validation": len(dataset.validation),
-                "labelled": len(dataset.labelled),
-                "label_use": fitted.label_use if dataset.labelled else "",
-                "excluded": list(dataset.excluded),
-                "added": list(added),
-                "kept_features_bytes": kept,
-                "choice": None if choice is None else choice.to_json(),
-                "sessions": sessions_found.to_json() | {"rates": rates.to_json() if rates else None},
-                "region": data.get("region"),
-                "skipped": skipped,
-                "warnings": [
-                    *dataset.findings.errors,
-                    *dataset.findings.warnings,
-                    *(seen.warnings() if seen else []),
-                ],
-                "bit_depth": calibration.bit_depth if deep else None,
-                "guesses": list(dataset.findings.guesses),
-                "weights": [dict(line) for line in fitted.used_weights],
-                "data_licence": dataset.licence,
-                "oddest_good_images": None if odd is None else odd.to_json(),
-                "thresholds": {
-                    "image": calibration.image.to_json(),
-                    "pixel": calibration.pixel.to_json(),
-                    "source": calibration.source,
-                    "folds": calibration.folds,
-                },
-            }
+        print_json(found.to_json(recipe))
+    else:
+        found.print()
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What was learned, with what follows from it."""
+
+    run: Path
+    detector: Detector
+    dataset: Dataset
+    added: Sequence[str]
+    described: Mapping[str, Any]
+    """`data` of recipe.yaml."""
+    choice: Choice | None
+    sessions: Sessions
+    rates: SessionRates | None
+    odd: Oddest | None
+    kept: int
+    """Bytes of features that are kept for images that are added later."""
+
+    @classmethod
+    def of(cls, run: Path, detector: Detector, dataset: Dataset, added: Sequence[str]) -> _Learned:
+        """Read the rest from the run and from the calibration."""
+        from andon.datasets.sessions import sessions_of
+        from andon.runs.choose import Choice
+        from andon.runs.folder import FEATURES, read_recipe
+        from andon.thresholds.oddest import oddest
+        from andon.thresholds.session_rates import session_rates
+
+        calibration, described = detector.fitted(), read_recipe(run)["data"]
+        return cls(
+            run,
+            detector,
+            dataset,
+            added,
+            described,
+            choice=Choice.from_json(described["choice"]) if "choice" in described else None,
+            sessions=sessions_of(dataset, cross_fitted=detector.cross_fitted),
+            rates=session_rates(calibration),
+            odd=oddest(calibration),
+            kept=(run / FEATURES).stat().st_size if (run / FEATURES).is_file() else 0,
         )
-        return
-    print(dataset.summary(all_learned=fitted.cross_fitted))
-    if choice is not None:
-        print(choice.describe())
-    if added:
-        print(f"added: {plural(len(added), 'picture')} ({first_few(added)})")
-    for note in label_notes(fitted, len(dataset.labelled)):
-        print(f"note: {note}")
-    if skipped:
-        print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
-    if calibration.region is not None:
-        print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
-    if seen is not None and seen.largest is not None:
-        print(describe_bit_depth(seen.bit_depth, seen.largest))
-    if dataset.excluded:
-        print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
-    print_origins(fitted.used_weights, dataset.licence)
-    if calibration.folds:
-        print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
-    print(f"image threshold: {calibration.image.describe()}")
-    if calibration.source != "train":
-        print(f"sessions: {sessions_found.describe()}")
-    if rates is not None:
-        print(rates.describe())
-    if calibration.source == "train":
-        print(
-            "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
+
+    def to_json(self, recipe: str) -> dict[str, Any]:
+        """The JSON document; `recipe` is the recipe's name."""
+        dataset, calibration = self.dataset, self.detector.fitted()
+        seen = calibration.seen
+        deep = seen is not None and seen.largest is not None
+        return {
+            "run": str(self.run),
+            "detector": self.detector.name,
+            "recipe": recipe,
+            "category": dataset.category,
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "labelled": len(dataset.labelled),
+            "label_use": self.detector.label_use if dataset.labelled else "",
+            "excluded": list(dataset.excluded),
+            "added": list(self.added),
+            "kept_features_bytes": self.kept,
+            "choice": None if self.choice is None else self.choice.to_json(),
+            "sessions": self.sessions.to_json() | {"rates": self.rates.to_json() if self.rates else None},
+            "region": self.described.get("region"),
+            "skipped": self.described.get("skipped", {}),
+            "warnings": [
+                *dataset.findings.errors,
+                *dataset.findings.warnings,
+                *(seen.warnings() if seen else []),
+            ],
+            "bit_depth": calibration.bit_depth if deep else None,
+            "guesses": list(dataset.findings.guesses),
+            "weights": [dict(line) for line in self.detector.used_weights],
+            "data_licence": dataset.licence,
+            "oddest_good_images": None if self.odd is None else self.odd.to_json(),
+            "thresholds": {
+                "image": calibration.image.to_json(),
+                "pixel": calibration.pixel.to_json(),
+                "source": calibration.source,
+                "folds": calibration.folds,
+            },
+        }
+
+    def print(self) -> None:
+        """The same for people, and the next command."""
+        self._print_images()
+        print_origins(self.detector.used_weights, self.dataset.licence)
+        self._print_thresholds()
+        if self.odd is not None:
+            print(f"{self.odd.describe()}; --exclude NAME leaves a picture out")
+        if self.kept:
+            print(
+                f"features kept for pictures that are added later (`andon fit --add`): {self.kept / 1e6:.3g} MB"
+            )
+        following = (
+            f"andon evaluate {self.run}" if len(self.dataset.test) else f"andon predict {self.run} IMAGES"
         )
-    if odd is not None:
-        print(f"{odd.describe()}; --exclude NAME leaves a picture out")
-    if kept:
-        print(f"features kept for pictures that are added later (`andon fit --add`): {kept / 1e6:.3g} MB")
-    following = f"andon evaluate {out}" if len(dataset.test) else f"andon predict {out} IMAGES"
-    print(f"learned, saved in {out}; next: {following}")
+        print(f"learned, saved in {self.run}; next: {following}")
+
+    def _print_images(self) -> None:
+        from andon.core.deep_images import describe_bit_depth
+        from andon.core.text import plural
+        from andon.datasets.findings import first_few
+        from andon.report.notes import label_notes
+
+        dataset, calibration = self.dataset, self.detector.fitted()
+        seen, skipped = calibration.seen, self.described.get("skipped", {})
+        print(dataset.summary(all_learned=self.detector.cross_fitted))
+        if self.choice is not None:
+            print(self.choice.describe())
+        if self.added:
+            print(f"added: {plural(len(self.added), 'picture')} ({first_few(self.added)})")
+        for note in label_notes(self.detector, len(dataset.labelled)):
+            print(f"note: {note}")
+        if skipped:
+            print(f"unreadable and skipped: {len(skipped)} ({', '.join(skipped)})")
+        if calibration.region is not None:
+            print(f"inspected: {100 * calibration.region.share:.3g} % of each picture")
+        if seen is not None and seen.largest is not None:
+            print(describe_bit_depth(seen.bit_depth, seen.largest))
+        if dataset.excluded:
+            print(f"left out on request: {len(dataset.excluded)} ({', '.join(dataset.excluded)})")
+
+    def _print_thresholds(self) -> None:
+        calibration = self.detector.fitted()
+        if calibration.folds:
+            print(f"{len(calibration.scores)} good pictures; thresholds {calibration.source}")
+        print(f"image threshold: {calibration.image.describe()}")
+        if calibration.source != "train":
+            print(f"sessions: {self.sessions.describe()}")
+        if self.rates is not None:
+            print(self.rates.describe())
+        if calibration.source == "train":
+            print(
+                "no good pictures were held out: the thresholds come from the training pictures and guarantee nothing"
+            )
