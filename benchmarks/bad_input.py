@@ -146,7 +146,7 @@ def main() -> None:
         "fit good --set extractor.taps=[blocks.2,layer2] --out out-tap",
     )
     row(
-        "too few pictures for a covariance",
+        "one picture, and nothing held out",
         "fit single --detector padim --set hold_out=false --out out-single",
         lambda: folder(Path("single"), 1),
     )
@@ -187,7 +187,7 @@ def main() -> None:
     )
     row(
         "detector's state tampered with",
-        "predict state good/000.png",
+        "predict state good/000.png --runtime torch",
         lambda: tampered("state", "state.safetensors"),
     )
     row("disk full", "fit good --out full/run", small_disk)
