@@ -1,4 +1,4 @@
-"""The command lines of the pages for users run as they stand, one after the other, on the folders that the pages name."""
+"""The command lines of the pages for users run as they stand, on the folders that the pages name, and print what these say."""
 
 from __future__ import annotations
 
@@ -76,3 +76,15 @@ def test_the_commands_of_the_pages_run(folder, cli):
                     shutil.rmtree("runs/my_part", ignore_errors=True)  # several lines fit it anew
                 outcome = cli(*words)
                 assert outcome.code in ((0, 1) if LOSSY in words else (0,)), (page, line, outcome)
+
+
+def test_the_lines_of_fit_that_a_page_explains_are_printed(folder, cli):
+    text = (ROOT / "docs" / "quality_engineer.md").read_text(encoding="utf-8")
+    table = text.partition("| line | what it says |")[2].partition("\n\n")[0]
+    lines = re.findall(r"^\| `(.+?)` \|", table, re.M)
+    sessions = ("--sessions", r"^(\d{8})_", "--exclude", "20240531_0012.png")
+    said = cli("fit", "my_part", *sessions, "--out", "runs/my_part").out
+    said += cli("fit", "embedded:cookies", "--out", "runs/cookies").out
+    assert len(lines) > 8
+    for line in lines:
+        assert re.search("^" + re.escape(line).replace(r"\.\.\.", ".*"), said, re.M), (line, said)

@@ -101,6 +101,12 @@ def test_module_is_the_command():
 # Wrong arguments --------------------------------------------------------------------------------------------------
 
 
+def test_help_is_wrapped_at_the_width_of_the_terminal(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    (line,) = [line for line in cli("predict", "--help").out.splitlines() if "Use --out" in line]
+    assert line.rstrip().endswith("is answered by one line of JSON.")
+
+
 def test_no_argument_shows_the_help(cli):
     outcome = cli()
     assert outcome.code == 2
@@ -217,6 +223,10 @@ def beside(folder: Path, write) -> Path:
 
 BAD_DATA = {
     "missing folder": (lambda f: f, ["does not exist: check the path"]),
+    "missing folder beside others": (
+        lambda f: empty(f.with_name("good")).with_name("nowhere"),
+        ["nowhere does not exist: check the path; in ", " there are: ", "good"],
+    ),
     "folder without pictures": (empty, ["holds no pictures", "`andon fit FOLDER`"]),
     "one picture": (single, ["1 picture", "at least 2", "add pictures"]),
     "a file": (lambda f: write_picture(f.with_suffix(".png"), texture(0)), ["is a file"]),

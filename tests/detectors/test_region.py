@@ -262,7 +262,7 @@ def test_made_up_defects_lie_in_the_region(pictures):
     cornered = with_region(good, InspectionRegion(corner))
     assert synthetic_anomalies(cornered, seed=3) == []
     detector = AST(ASTConfig().updated(TINY["ast"] | {"selection": "synthetic"}))
-    with pytest.raises(DataError, match="none of the defects made up"):
+    with pytest.raises(DataError, match="no synthetic anomaly lies in"):
         detector.fit(cornered, validation=cornered, trainer=Trainer(seed=0, device="cpu"))
 
 

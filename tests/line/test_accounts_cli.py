@@ -31,6 +31,10 @@ def test_accounts_and_tokens_by_command(cli, typed, folder):
     at = ("--data", folder)
     typed(f"{PASSWORD}\n")
     assert "account ada is admin" in cli("account", "add", "Ada", *at).err
+    typed(PASSWORD)
+    later = cli("account", "add", "ida", *at)
+    assert (later.code, later.err.count("\n")) == (2, 1)
+    assert "ida would not be the first account: give its role, --role viewer, inspector" in later.err
     for name, role in (("ida", "inspector"), ("lee", "viewer")):
         typed(PASSWORD)
         assert cli("account", "add", name, "--role", role, *at).code == 0

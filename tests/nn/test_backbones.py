@@ -150,6 +150,10 @@ def test_unknown_network_and_tap():
         complaint(ConfigError, taps=["layr2"]) == "network resnet18 has no tap 'layr2'; did you mean layer2?"
     )
     assert complaint(ConfigError, taps=["layer2", "layer2"]) == "taps names layer2 twice: name each tap once"
+    stages = ", ".join(f"blocks.{k}" for k in range(7))
+    assert complaint(ConfigError, network="tf_efficientnet_lite0", taps=["layer2"]).endswith(
+        f"has no tap 'layer2'; its stages: {stages}"
+    )
 
 
 @pytest.mark.parametrize(

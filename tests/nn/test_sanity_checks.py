@@ -17,8 +17,13 @@ from andon.datasets import open_dataset
 from andon.detectors.ast import AST, ASTConfig
 from andon.detectors.efficientad_ast.detector import EfficientADAST
 from andon.detectors.efficientad_ast.settings import EfficientADASTConfig
-from andon.nn.sanity_checks import Explained, SanityCheck, fingerprints
+from andon.nn.sanity_checks import FEWEST_HELD_OUT, Explained, SanityCheck, fingerprints
 from andon.nn.training import Trainer
+from andon.thresholds.rules import smallest_n
+
+
+def test_fewest_images_are_those_of_the_conformal_rule():
+    assert smallest_n(0.05) == FEWEST_HELD_OUT
 
 
 @pytest.mark.parametrize(

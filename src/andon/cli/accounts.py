@@ -28,15 +28,23 @@ ROLES = "viewer, inspector, leader, engineer or admin"
 @account_app.command("add")
 def add(
     name: Name,
-    role: Annotated[str, typer.Option(help=f"{ROLES}; the first account is an admin.")] = "admin",
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{ROLES}. Left out, the first account is an admin; every later account needs it.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataFolder = DEFAULT_FOLDER,
     database: Database = "",
 ) -> None:
     """Make an account; asks for its password, or reads it from the first line of stdin."""
     from andon.line.roles import Role
 
-    chosen = Role.parse(role)
+    chosen = Role.ADMIN if role is None else Role.parse(role)
     with opened(data, database, new=True) as accounts:
+        if role is None and accounts.people:
+            raise UsageError(f"{name} would not be the first account: give its role, --role {ROLES}")
         made = accounts.add(name, chosen, _secret("Password"), by=_author())
     say(f"account {made.name} is {chosen.word}: every request to this line needs an account or a token now")
 

@@ -43,7 +43,7 @@ def backup(
 @app.command()
 def restore(
     source: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder written by `andon backup`.")],
-    data: DataFolder = DEFAULT_FOLDER,
+    data: Annotated[Path, typer.Option("--data", help="New data folder to make.")] = DEFAULT_FOLDER,
     as_json: Json = False,
 ) -> None:
     """Make a new data folder from a backup, with every file and the audit checked."""

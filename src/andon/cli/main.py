@@ -35,7 +35,7 @@ from andon.cli import (
 )
 from andon.cli import export as deploy
 from andon.cli.empty import refuse_empty_paths
-from andon.cli.options import STOPPED
+from andon.cli.options import STOPPED, unwrap_help
 from andon.core.errors import AndonError, UsageError
 from andon.core.files import NO_SPACE, UNWRITABLE
 from andon.core.text import printable
@@ -57,6 +57,7 @@ app.add_typer(cameras.app, name="camera")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(pretrain.app, name="pretrain")
+unwrap_help(app)
 CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError: an unknown command or option, a missing argument. Where Click is differs between versions of Typer."""
 LEARNING = {

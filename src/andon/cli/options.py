@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +74,8 @@ LabelledOrFolder = Annotated[
     str | None,
     typer.Option(
         metavar="N|half|FOLDER",
-        help="N or half: anomalous test images to train with instead, chosen by the seed (half: complementary for seeds 0 and "
-        "1). FOLDER: at least 8 labelled images of defects that are not in the test; they choose among variants of east.",
+        help="N or half: take so many anomalous images out of the test and train with them; the seed chooses. FOLDER: at least "
+        "8 labelled images of defects that are not in the test; they choose a variant of east.",
     ),
 ]
 Sessions = Annotated[
@@ -145,6 +146,16 @@ Cores = Annotated[int, typer.Option(min=1, help="With --ray: CPU cores per run o
 Maps = Annotated[
     bool, typer.Option("--maps", help="Also write float32 anomaly maps (TIFF) at the size of the images.")
 ]
+
+
+def unwrap_help(app: typer.Typer) -> None:
+    """Take the help of every command from its docstring, with one line per paragraph: Typer keeps all other line breaks."""
+    for command in app.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            unwrap_help(group.typer_instance)
 
 
 def cluster(address: str | None, cores: int) -> Cluster | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from andon.cli.options import Device, Json, Settings, print_json
+from andon.cli.options import Device, Json, print_json
 from andon.core.seeds import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ Folders = Annotated[
     typer.Argument(
         metavar="[FOLDER]...",
         help="Folders of arbitrary images, subfolders included; default: procedural images.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the training; docs/reference/models/teachers.md lists them.",
     ),
 ]
 Seed = Annotated[

@@ -21,7 +21,7 @@ def shift_report(
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path("shift.html"),
     data: DataFolder = DEFAULT_FOLDER,
     database: Database = "",
-    since: Annotated[str, typer.Option(help="Begin, e.g. 2026-11-28T06:00; local time.")] = "",
+    since: Annotated[str, typer.Option(help="Start, e.g. 2026-11-28T06:00; local time.")] = "",
     until: Annotated[str, typer.Option(help="End; default: now.")] = "",
     lot: Annotated[str, typer.Option(help="A lot instead of a shift.")] = "",
     name: Annotated[str, typer.Option(help="Name of the line, for the heading.")] = "line",

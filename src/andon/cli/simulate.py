@@ -78,7 +78,8 @@ def play_plc(
         typer.Option(
             min=1,
             max=65535,
-            help="Be the Modbus server on this port, for a station with `connect`: `command` at --base, `result` 32 behind.",
+            help="Be the Modbus server on this port, for a station with `connect`: the command block begins at --base, the "
+            "result block 32 registers later.",
         ),
     ] = None,
     cycles: Annotated[int, typer.Option(min=1, help="Parts to trigger.")] = 100,

@@ -27,7 +27,7 @@ def threshold(
     look: Annotated[
         float | None,
         typer.Option(
-            help="With --false-reject-rate: fraction of good images that a person inspects or that are rejected."
+            help="Sets a second, lower threshold: at most this fraction of good images reaches it (inspected or rejected)."
         ),
     ] = None,
     good: Annotated[

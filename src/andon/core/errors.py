@@ -50,8 +50,8 @@ class NotFittedError(UsageError):
     """The detector was used before `fit`."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean X?" with the known names closest to `name`, or the list of all of them."""
+def nearest(name: str, known: Iterable[str], *, listed: str = "known") -> str:
+    """Return "did you mean X?" with the known names closest to `name`, or the list of all of them after `listed`."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
@@ -59,4 +59,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
         # Keep the names almost as similar as the best one.
         close = [other for other in close if alike[other] > alike[close[0]] - 0.1]
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(names)}" if names else "none are known"
+    return f"{listed}: {', '.join(names)}" if names else "none are known"

@@ -25,7 +25,7 @@ ORIENTATION, EXIF_FOLDER, DATE_TIME_ORIGINAL = 274, 0x8769, 0x9003
 ON_ITS_SIDE = frozenset({5, 6, 7, 8})
 """Orientations in which width and height change places."""
 CAPTURE_DAY = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})")
-"""Begin of EXIF's `2024:05:31 12:00:00`."""
+"""Start of EXIF's `2024:05:31 12:00:00`."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BLOCK = 2**20
 """Bytes that are read at a time to compute a checksum."""

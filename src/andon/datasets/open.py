@@ -189,8 +189,12 @@ def _existing(path: str | Path) -> Path:
         folder = folder.resolve()
     if not _exists(folder):
         beside = [other.name for other in folders_in(folder.parent)]
-        hint = f"; {nearest(folder.name, beside)}" if beside else ""
-        raise DataError(f"{folder} does not exist: check the path{hint}, then `andon data check FOLDER`")
+        where = "in this folder" if folder.parent == Path() else f"in {folder.parent}"
+        hint = f"; {nearest(folder.name, beside, listed=f'{where} there are')}" if beside else ""
+        end = "" if hint.endswith("?") else "."
+        raise DataError(
+            f"{folder} does not exist: check the path{hint}{end} To see what a folder holds: `andon data check FOLDER`"
+        )
     if folder.is_file() and folder.suffix.lower() not in {".csv", ".json", ".jsonl"}:
         raise DataError(
             f"{folder} is a file: give the folder that holds the pictures (unpack archives first), or a manifest, as in "

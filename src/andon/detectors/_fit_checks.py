@@ -85,13 +85,12 @@ def judged_on(
     if detector.config.selection == "labels":
         return (*validation, *labelled)
     if detector.config.selection == "synthetic":
-        made_up = synthetic_anomalies(validation, seed=seed)
-        if validation and not made_up:
+        anomalies = synthetic_anomalies(validation, seed=seed)
+        if validation and not anomalies:
             raise DataError(
-                "none of the defects made up on good pictures lies in the inspected region: use selection=validation or "
-                "budget, or a larger region"
+                "no synthetic anomaly lies in the inspected region: use selection=validation or budget, or a larger region"
             )
-        return (*validation, *made_up)
+        return (*validation, *anomalies)
     return tuple(test)
 
 

@@ -64,7 +64,7 @@ LIVE_SECONDS = 10.0
 RETENTION_SECONDS = 3600.0
 """Between two runs of the retention rule."""
 FAULT = "fault: "
-"""Begin of the names of alarms that faults of a station raise; they call a person."""
+"""Start of the names of alarms that faults of a station raise; they call a person."""
 MISSING = {Fault.LINE: "alarms", Fault.FOLLOWER: "reports, messages or metrics"}
 """What may be missing after a failure of the line or of what follows it."""
 

@@ -38,7 +38,7 @@ class PlantStation:
     shift_since: int
     per_minute: int
     last_stop: int | None
-    """Begin of the last stop."""
+    """Start of the last stop."""
     last_stop_why: str
 
 

@@ -58,7 +58,7 @@ class Tally:
             self._remember(part, self._steady())
 
     def counts(self, now: int) -> tuple[int, dict[Verdict, int]]:
-        """Begin of the shift, and the parts of each verdict since then."""
+        """Start of the shift, and the parts of each verdict since then."""
         with self._lock:
             return shift_begin(now), dict(self._of_shift(now))
 
@@ -89,7 +89,7 @@ class Tally:
 
 
 def shift_begin(now: int) -> int:
-    """Begin of the shift at a time, both microseconds UTC. A night in which clocks are set is an hour longer or shorter."""
+    """Start of the shift at a time, both microseconds UTC. A night in which clocks are set is an hour longer or shorter."""
     local = time.localtime(now // SECOND)
     today = [hour for hour in SHIFTS if hour <= local.tm_hour]
     hour, day = (today[-1], local.tm_mday) if today else (SHIFTS[-1], local.tm_mday - 1)

@@ -96,7 +96,7 @@ class StationView:
     reason: str
     """Why the state is not RUNNING; empty otherwise."""
     since: int
-    """Begin of the state."""
+    """Start of the state."""
     machine: StationState
     """State of the stop: `run`, `call`, `stopped`, `cause_given`, ..."""
     wants_stop: bool
@@ -126,7 +126,7 @@ class StationView:
     counts: Mapping[Verdict, int]
     """Parts of the shift."""
     shift_since: int
-    """Begin of the shift: 6, 14 or 22 o'clock, local time."""
+    """Start of the shift: 6, 14 or 22 o'clock, local time."""
     per_minute: int
     """Parts of the last minute."""
     last_id: int | None

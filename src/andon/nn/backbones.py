@@ -151,11 +151,11 @@ class Backbone(nn.Module):
             _set_momentum(network, BATCH_NORM_MOMENTUM)
         nominal = _nominal_size(network) if config.static_same_padding else config.image_size
         _fix_padding(network, config.network, nominal)
-        known = [name for name, _ in network.named_modules() if name]
+        known = {name for name, _ in network.named_modules() if name}
         for tap in config.taps:
             if tap not in known:
-                candidates = [name for name in known if name.count(".") <= 1]
-                raise ConfigError(f"network {config.network} has no tap {tap!r}; {nearest(tap, candidates)}")
+                hint = nearest(tap, _stages(network), listed="its stages")
+                raise ConfigError(f"network {config.network} has no tap {tap!r}; {hint}")
         trunk = _cut(network, config)
         if weights.state is not None:
             _load(trunk, weights, config)
@@ -266,6 +266,18 @@ def _set_momentum(network: nn.Module, momentum: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
+
+
+def _stages(network: nn.Module) -> set[str]:
+    """Names of modules that give feature maps: those that timm lists, and the others in the same containers."""
+    stages = set()
+    for info in cast("Sequence[Mapping[str, str]]", getattr(network, "feature_info", ())):
+        stages.add(info["module"])
+        if container := info["module"].rpartition(".")[0]:
+            stages.update(
+                f"{container}.{name}" for name, _ in network.get_submodule(container).named_children()
+            )
+    return stages
 
 
 def _cut(network: nn.Module, config: BackboneConfig) -> nn.Module:

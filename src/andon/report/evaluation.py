@@ -1,4 +1,4 @@
-"""One evaluation for every detector: test images in, a `Report` out. The only module that reads test labels."""
+"""One evaluation for every detector: test images in, a `Report` out. The labels change nothing in the detector."""
 
 from __future__ import annotations
 

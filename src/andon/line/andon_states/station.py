@@ -91,7 +91,7 @@ class Station:
     state: StationState = StationState.RUN
     """Never SETUP or FAULT."""
     since: int = 0
-    """Begin of `state`, microseconds UTC."""
+    """Start of `state`, microseconds UTC."""
     why: str = ""
     """What called or stopped."""
     cause: StopCause | None = None

@@ -20,7 +20,7 @@ class Stop:
 
     requested: int
     called: int | None = None
-    """Begin of the call that became this stop."""
+    """Start of the call that became this stop."""
     acknowledged: int | None = None
     """First acknowledgement of an alarm: a person is there."""
     stopped: int | None = None
@@ -31,7 +31,7 @@ class Stop:
 
     @property
     def first(self) -> int:
-        """Begin of the call, otherwise of the stop."""
+        """Start of the call, otherwise of the stop."""
         return self.requested if self.called is None else self.called
 
 

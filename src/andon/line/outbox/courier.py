@@ -55,7 +55,7 @@ class Figures:
     error: str
     """Why nothing is told now; empty where the last attempt worked."""
     since: int | None
-    """Begin of that failure, microseconds UTC."""
+    """Start of that failure, microseconds UTC."""
 
 
 class Courier:

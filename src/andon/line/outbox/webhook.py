@@ -38,7 +38,7 @@ REFUSING = (400, 413, 415, 422)
 SHORT = 4096
 """Bytes of an answer that are read, so that the connection is used again."""
 PREFIX = "whsec_"
-"""Begin of secrets that are Base64."""
+"""Start of secrets that are Base64."""
 
 
 class WebhookSink:

@@ -31,7 +31,7 @@ class SinkShape(Shape):
     error: str
     """Why nothing is told now; empty where the last attempt worked."""
     since: int | None
-    """Begin of that failure."""
+    """Start of that failure."""
 
 
 @router.get("/outbox", dependencies=[requires(Role.VIEWER)])

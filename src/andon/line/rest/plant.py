@@ -39,7 +39,7 @@ class PlantStationShape(Shape):
     shift_since: int
     per_minute: int
     last_stop: int | None
-    """Begin of the last stop."""
+    """Start of the last stop."""
     last_stop_why: str
 
 

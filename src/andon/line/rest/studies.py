@@ -41,7 +41,7 @@ class StudyBody(Shape):
 
     station: str
     since: Time = None
-    """Microseconds UTC; by default the begin of the running shift."""
+    """Microseconds UTC; by default the start of the running shift."""
     until: Time = None
     lot: str | None = Field(None, max_length=300, pattern=PLAIN)
     repeats: int = Field(3, ge=2, le=MOST_REPEATS)

@@ -19,7 +19,7 @@ class Filters:
     who: str = ""
     action: str = ""
     object: str = ""
-    """Begin of the object, e.g. `station press`."""
+    """Start of the object, e.g. `station press`."""
     since: int | None = None
     until: int | None = None
 

@@ -27,7 +27,7 @@ from andon.line.store.schema import FROM_FOLDER, counter, inspection, model, rec
 from andon.line.verdicts import Cause, Opinion, Queued, Verdict
 
 FOLDER_REQUEST = "folder-"
-"""Begin of the request ids of drop folders, as in `FROM_FOLDER`."""
+"""Start of the request ids of drop folders, as in `FROM_FOLDER`."""
 JOINED = (
     select(
         inspection,
