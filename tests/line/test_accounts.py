@@ -244,3 +244,96 @@ def test_every_change_is_in_the_audit_and_no_secret_anywhere(store, accounts, do
     hashes = [each.password_hash for each in accounts.people]
     for secret in (PASSWORD, PIN, cookie, token, hashing.digest(token), hashing.digest(cookie), *hashes):
         assert secret not in everything
+
+
+# Two processes on one database ----------------------------------------------------------------------------------------
+
+
+def name_of(caller):
+    return None if caller is None else (caller.name, caller.role, caller.is_locked)
+
+
+CHANGES = {
+    "role": (lambda accounts: accounts.set_role("ida", Role.VIEWER, by="ada"), ("ida", Role.VIEWER, False)),
+    "password": (lambda accounts: accounts.set_password("ida", PASSWORD + "2", by="ada"), None),
+    "disable": (lambda accounts: accounts.set_disabled("ida", True, by="ada"), None),
+    "remove": (lambda accounts: accounts.remove("ida", by="ada"), None),
+}
+
+
+@pytest.mark.parametrize(("change", "seen"), CHANGES.values(), ids=CHANGES)
+def test_what_another_process_changes_counts(store, clock, change, seen):
+    here, there = Accounts(store, clock=clock), Accounts(store, clock=clock)
+    door = LogIn(here)
+    assert not here.are_required
+    filled(there)
+    here.look()
+    cookie = door.by_password("ida", PASSWORD, HOME)
+    caller = door.by_cookie(cookie, is_act=True)
+    change(there)
+    here.look()
+    assert here.are_required
+    assert name_of(door.by_cookie(cookie, is_act=True)) == seen
+    assert door.admits(caller) == (seen is not None)
+
+
+def test_tokens_log_ins_and_log_outs_of_another_process_count(store, accounts, door, clock):
+    there = Accounts(store, clock=clock)
+    secret = there.add_token("plc", Role.VIEWER, by="ada")
+    cookie = LogIn(there).by_password("ida", PASSWORD, HOME)
+    own = door.by_password("ada", PASSWORD, HOME)
+    assert door.by_token(secret).name == "token plc"
+    clock.now += IDLE // 2
+    assert door.by_cookie(cookie, is_act=True).name == "ida"  # the act is stored later
+    accounts.look()
+    clock.now += IDLE // 2 + SECOND
+    assert not door.by_cookie(cookie, is_act=True).is_locked
+    there.revoke("plc", by="ada")
+    LogIn(there).log_out(cookie)
+    accounts.look()
+    assert door.by_token(secret) is None and door.by_cookie(cookie, is_act=True) is None
+    assert door.by_cookie(own, is_act=True) is not None
+
+
+def test_changes_are_decided_by_what_is_stored_not_by_what_was_read(store, accounts, clock):
+    there = Accounts(store, clock=clock)
+    accounts.add("eva", Role.ADMIN, PASSWORD, by="ada")
+    accounts.add_token("plc", Role.VIEWER, by="ada")
+    there.set_disabled("ada", True, by="eva")  # a second administrator, of whom this process has not read
+    for wrong, what in (
+        (lambda: accounts.set_disabled("eva", True, by="ada"), "last administrator"),
+        (lambda: there.remove("eva", by="eva"), "last administrator"),
+        (lambda: accounts.set_role("eva", Role.LEADER, by="ada"), "last administrator"),
+        (lambda: there.add_token("plc", Role.VIEWER, by="eva"), "a token 'plc' already"),
+    ):
+        with pytest.raises(UsageError, match=what):
+            wrong()
+    there.add("bob", Role.VIEWER, PASSWORD, by="eva")
+    with pytest.raises(UsageError, match="an account 'bob' already"):
+        accounts.add("bob", Role.VIEWER, PASSWORD, by="ada")
+    there.remove("ida", by="eva")
+    with pytest.raises(UsageError, match="no account 'ida'"):
+        accounts.set_pin("ida", PIN, by="ada")
+    assert [each.name for each in accounts.people] == ["ada", "bob", "eva"]
+
+
+def test_who_asks_without_account_changes_none_once_others_made_some(store, clock):
+    stale = [Accounts(store, clock=clock) for _ in range(2)]
+    filled(Accounts(store, clock=clock))
+    for wrong in (
+        lambda: stale[0].add("eva", Role.ADMIN, PASSWORD, by="without account"),
+        lambda: stale[1].add_token("plc", Role.ENGINEER, by="without account"),
+    ):
+        with pytest.raises(UsageError, match="made on another line meanwhile"):
+            wrong()
+    for here in stale:
+        assert here.are_required and not here.tokens
+        assert [each.name for each in here.people] == ["ada", "ida"]
+
+
+def test_a_log_in_of_an_account_that_was_changed_meanwhile_is_refused(store, accounts, door, clock):
+    there = Accounts(store, clock=clock)
+    there.set_disabled("ida", True, by="ada")
+    with pytest.raises(LogInFailed, match="changed meanwhile"):
+        door.by_password("ida", PASSWORD, HOME)
+    assert not accounts.logins

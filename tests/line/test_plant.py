@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from andon.core.errors import ConfigError, DataError
+from andon.core.errors import ConfigError, DataError, UsageError
 from andon.line import plant
+from andon.line.accounts import Accounts, LogIn, LogInFailed
 from andon.line.clock import DAY, SECOND
 from andon.line.line import Line
 from andon.line.opcua.settings import OpcUaSettings
+from andon.line.roles import Role
 from andon.line.settings import LineSettings, RetentionSettings
 from andon.line.store import Store, StoreUnavailable, outbox, retention, rows
 from andon.line.store.audit import Entry, append, check
@@ -264,6 +266,62 @@ def test_two_lines_a_cut_and_a_kill_every_row_is_there_once(cluster, database, t
     finally:
         for line in lines:
             line.kill()
+
+
+@pytest.mark.service
+def test_accounts_of_one_process_count_on_a_running_line(database, tmp_path, client_of, cheap_hashes):
+    password = "correct horse"
+    values = {"database": database, "name": "a"}
+    with (
+        Line(settings(tmp_path / "a", line=values, rules=()), open_judge=FakeJudge) as line,
+        opened(database, tmp_path, "andon account") as store,
+    ):
+        client, there, door = client_of(line), Accounts(store), LogIn(line.accounts)
+        assert client.get("/accounts").status_code == 200
+        there.add("ada", Role.ADMIN, password, by="command line")
+        until(lambda: client.get("/api/v1/me").status_code == 401)
+        eva = {"name": "eva", "role": "admin", "password": password}
+        assert client.post("/accounts", data=eva).status_code == 401
+        there.add("ida", Role.LEADER, password, by="ada")
+        until(lambda: line.accounts.named("ida"))
+        cookie = door.by_password("ida", password, "10.0.0.7")
+        there.set_disabled("ida", True, by="ada")
+        until(lambda: door.by_cookie(cookie, is_act=True) is None)
+        with pytest.raises(LogInFailed):
+            door.by_password("ida", password, "10.0.0.7")
+        token = {"Authorization": f"Bearer {there.add_token('camera', Role.VIEWER, by='ada')}"}
+        until(lambda: client.get("/api/v1/me", headers=token).status_code == 200)
+        there.revoke("camera", by="ada")
+        until(lambda: client.get("/api/v1/me", headers=token).status_code == 401)
+
+
+@pytest.mark.service
+def test_two_lines_that_disable_each_others_administrator_keep_one(database, tmp_path, cheap_hashes):
+    with opened(database, tmp_path, "a") as one, opened(database, tmp_path, "b") as two:
+        here, names = Accounts(one), ("ada", "eva")
+        for name in names:
+            here.add(name, Role.ADMIN, "correct horse", by="test")
+        there, refused = Accounts(two), []
+
+        def disable(accounts: Accounts, name: str) -> None:
+            try:
+                accounts.set_disabled(name, True, by="test")
+            except UsageError as error:
+                refused.append(str(error))
+
+        for _ in range(10):
+            threads = [
+                threading.Thread(target=disable, args=pair) for pair in zip((here, there), names, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            here.look()
+            assert [each.is_disabled for each in here.people].count(True) == 1
+            for each in here.people:
+                here.set_disabled(each.name, False, by="test")
+        assert len(refused) == 10
 
 
 @pytest.mark.service

@@ -146,6 +146,7 @@ class Line:
         self._last_tick = time.monotonic()
         self._thread.start()
         self._retention.start()
+        self.accounts.start()
         for station in self.stations.values():
             station.start()
         for follower in self.followers:
@@ -170,6 +171,7 @@ class Line:
             follower.stop(max(0.0, end - time.monotonic()))
         if self._retention.is_alive():
             self._retention.join()
+        self.accounts.stop()
         self.events.close()
         self.store.close()
 

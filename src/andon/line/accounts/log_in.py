@@ -8,7 +8,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 
-from andon.core.errors import AndonError
+from andon.core.errors import AndonError, UsageError
 from andon.line.accounts import hashing
 from andon.line.accounts.accounts import Accounts
 from andon.line.accounts.attempts import Attempts
@@ -58,7 +58,10 @@ class LogIn:
         entry = Entry(
             account.name, "log-in", f"account {account.name}", account.role.word, new={"address": address}
         )
-        self.accounts.add_login(account, hashing.digest(secret), entry)
+        try:
+            self.accounts.add_login(account, hashing.digest(secret), entry)
+        except UsageError as error:
+            raise LogInFailed(str(error)) from None
         self._end_old()
         return secret
 

@@ -78,8 +78,7 @@ class Verification:
 
 def append(connection: Connection, entry: Entry, at: int) -> Head:
     """Add a row to the chain, in the transaction of `connection`. Returns the new head."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPENDING})
+    hold(connection)
     last = head(connection)
     seq = last.seq + 1
     row = {
@@ -97,6 +96,12 @@ def append(connection: Connection, entry: Entry, at: int) -> Head:
     digest = row_hash(row)
     connection.execute(insert(audit).values(**row, hash=digest))
     return Head(seq, digest)
+
+
+def hold(connection: Connection) -> None:
+    """Keep other processes from adding rows up to the end of the transaction: what is read from now on is the newest."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": APPENDING})
 
 
 def head(connection: Connection) -> Head:

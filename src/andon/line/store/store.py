@@ -267,6 +267,11 @@ class Store:
         return self._images.level()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes may write to the database."""
+        return self.box.step > 1
+
+    @property
     def spooling(self) -> bool:
         """Whether PostgreSQL is gone and parts are stored in a local file until it is back."""
         return self._writer.spooling
