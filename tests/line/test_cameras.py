@@ -23,11 +23,11 @@ from andon.line.clock import now_us
 from andon.line.judge import Judgement, Thresholds
 from andon.line.line import Line
 from andon.line.plc.settings import ModbusSettings, PlcSettings
-from andon.line.settings import LineSettings
+from andon.line.settings import LineSettings, StationSettings
 from andon.line.station import Part
-from andon.line.store import StoreUnavailable
+from andon.line.store import Request, StoreUnavailable
 from andon.line.verdicts import Cause, Verdict
-from line.running import PICTURE, FakeJudge, settings, until
+from line.running import PICTURE, FakeJudge, part, settings, until
 
 
 class FakeCamera:
@@ -70,18 +70,31 @@ class FakeCamera:
 
 @contextmanager
 def line_of(
-    data: Path, camera: Any, *, judge: Any = FakeJudge, plc: PlcSettings | None = None, **values: Any
+    data: Path,
+    camera: Any,
+    *also: str,
+    judge: Any = FakeJudge,
+    plc: PlcSettings | None = None,
+    **values: Any,
 ) -> Iterator[Line]:
-    """A started line with one camera."""
+    """A started line with one camera; `also`: stations without one."""
     chosen, ports = CameraSettings(kind="pylon", **values), {"modbus": ModbusSettings(port=0)}
+    stations = [
+        StationSettings(name=name, model=Path(f"{name}.andon"), cycle_s=30.0, rules=()) for name in also
+    ]
+    of_camera = settings(data, camera=chosen, plc=plc, rules=(), line=ports)
     line = Line(
-        settings(data, camera=chosen, plc=plc, rules=(), line=ports),
+        of_camera.model_copy(update={"stations": (*of_camera.stations, *stations)}),
         open_judge=judge,
         open_camera=lambda _: camera,
     )
     line.start()
     try:
-        until(lambda: line.stations["press"].is_verified and line.cameras.of["press"].view.opened)
+        until(
+            lambda: (
+                all(s.is_verified for s in line.stations.values()) and line.cameras.of["press"].view.opened
+            )
+        )
         yield line
     finally:
         line.stop(2.0)
@@ -214,9 +227,34 @@ def test_a_trigger_while_the_database_is_away_is_judged_and_recorded(folder, mon
         camera.shows(1)
         answer = line.cameras.trigger("press", Part(b"", "r1")).result(20.0)
         assert answer.recorded.row.verdict is Verdict.OK
-        assert line.store.answered("r1") is None
+        asked = Request("press", "r1", None)
+        assert line.store.answered(asked) is None
+        camera.shows(2, "NG")
+        again = line.cameras.trigger("press", Part(b"", "r1")).result(20.0)
+        assert (again.recorded.replayed, again.recorded.id) == (True, answer.recorded.id)
         monkeypatch.undo()
-        assert line.store.answered("r1").id == answer.recorded.id
+        assert line.store.answered(asked).id == answer.recorded.id
+
+
+def test_a_request_id_of_another_part_is_no_trigger(folder, client_of):
+    camera = FakeCamera(on_demand=True)
+    with line_of(folder, camera, "oven", timeout_s=20.0) as line:
+        client = client_of(line)
+        sent = {name: part(number, request_id=name) for number, name in enumerate(("here", "there"))}
+        line.stations["press"].submit(sent["here"]).result(20.0)
+        line.stations["oven"].submit(sent["there"]).result(20.0)
+        camera.shows(1)
+        for request_id in sent:
+            refused = client.post("/api/v1/stations/press/trigger", json={"request_id": request_id})
+            assert (refused.status_code, refused.json()["code"]) == (422, "request_conflict")
+        assert line.cameras.of["press"].view.frames == 0  # no image was taken
+        taken = client.post("/api/v1/stations/press/trigger", json={"request_id": "r1"})
+        assert taken.status_code == 201
+        address = "/api/v1/stations/{}/inspections?request_id=r1"
+        for name in line.stations:
+            refused = client.post(address.format(name), content=sent["here"].image)
+            assert (refused.status_code, refused.json()["code"]) == (422, "request_conflict")
+        assert len(rows(line)) == 3
 
 
 @pytest.mark.parametrize("trigger", ["software", "hardware"])

@@ -12,7 +12,7 @@ from andon.line.outbox.commands import LARGEST, WAITING, Commands, LineActs, Mes
 from andon.line.settings import LineSettings
 from andon.line.store import rows as stored
 from andon.line.verdicts import Verdict
-from line.running import answer, running, until
+from line.running import answer, part, running, until
 from line.test_cameras import FakeCamera, line_of, rows
 
 REQUESTS = (f"r{number}" for number in count())
@@ -100,6 +100,18 @@ def test_a_trigger_takes_one_image_however_often_it_comes(folder):
         refused = message()
         assert "not ready (broken)" in commands.obey(refused)["why"]
         assert commands.obey(refused)["verdict"] == "ERROR"  # its row
+
+
+def test_a_trigger_with_the_request_id_of_another_part_is_refused(folder):
+    camera = FakeCamera(on_demand=True)
+    with line_of(folder, camera, "oven", trigger="software", timeout_s=0.2) as line:
+        line.stations["oven"].submit(part(1, request_id="r1")).result(20.0)
+        camera.shows(1)
+        commands = Commands("press", LineActs(line), steady=lambda: 10.0)
+        refused = commands.obey(message(request_id="r1"))
+        assert (refused["accepted"], "verdict" in refused) == (False, False)
+        assert "another part" in refused["why"]
+        assert len(rows(line)) == 1
 
 
 def test_a_recipe_is_changed_once_and_audited(folder):

@@ -145,6 +145,16 @@ def test_same_request_gives_the_first_answer(client):
     assert [row["id"] for row in found] == [first.json()["id"]]
 
 
+def test_another_station_gets_no_verdict_of_this_one(tmp_path, client_of):
+    with running(tmp_path, "press", "oven", rules=()) as line:
+        client, content = client_of(line), image("OK")
+        address = f"{API}/stations/{{}}/inspections?request_id=key-1"
+        assert client.post(address.format("press"), content=content).status_code == 201
+        assert is_problem(client.post(address.format("oven"), content=content), 422, "request_conflict")
+        assert client.post(address.format("press"), content=content).status_code == 200
+        assert len(line.store.inspections()) == 1
+
+
 def test_parts_are_taken_while_the_database_cannot_be_asked(line, client, monkeypatch):
     def away(_request_id: str) -> None:
         raise StoreUnavailable("the database cannot be reached")

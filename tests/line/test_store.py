@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ from andon.core.errors import ConfigError, DataError
 from andon.line.clock import HOUR, SECOND
 from andon.line.store import (
     QueryTimeout,
+    Request,
     RequestConflict,
     Store,
     StoreError,
@@ -53,9 +55,33 @@ def test_a_request_sent_again_gets_its_first_answer(store):
     first = store.record(part(1, image=b"one")).result()
     again = store.record(part(1, image=b"one", verdict=Verdict.NG, trigger_no=7)).result()
     assert (again.id, again.replayed, again.row.verdict) == (first.id, True, Verdict.OK)
-    with pytest.raises(RequestConflict, match="another image"):
-        store.record(part(1, image=b"two")).result()
+    for other in ({"image": b"two"}, {"image": b"one", "station": "oven"}, {"triggered": True}):
+        with pytest.raises(RequestConflict, match=r"another part \(inspection 1 of press\)"):
+            store.record(part(1, **other)).result()
     assert store.counts("press", since=0) == {Verdict.OK: 1}
+    assert store.counts("oven", since=0) == {}
+
+
+SHA = hashlib.sha256(b"one").hexdigest()
+
+
+def test_a_trigger_gets_the_part_of_its_first_time_whatever_the_image(store):
+    first = store.record(part(1, image=b"one", triggered=True)).result()
+    again = store.record(part(1, image=b"two", triggered=True)).result()
+    assert (again.replayed, again.id) == (True, first.id)
+    assert store.answered(Request("press", "request-1", None)).id == first.id
+    for wrong in (Request("press", "request-1", SHA), Request("oven", "request-1", None)):
+        with pytest.raises(RequestConflict):
+            store.answered(wrong)
+
+
+def test_rows_of_an_earlier_andon_answer_both_kinds(store):
+    store.record(part(1, image=b"one")).result()
+    store.write(lambda c: c.execute(text("UPDATE inspection SET triggered = NULL"))).result()
+    assert store.answered(Request("press", "request-1", None)).replayed
+    assert store.answered(Request("press", "request-1", SHA)).replayed
+    with pytest.raises(RequestConflict):
+        store.answered(Request("oven", "request-1", SHA))
 
 
 def test_many_equal_requests_at_once_give_one_row(store):

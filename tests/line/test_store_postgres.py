@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from andon.core.errors import DataError
-from andon.line.store import ImageState, Store, StoreUnavailable
+from andon.line.store import ImageState, RequestConflict, Store, StoreUnavailable
 from andon.line.store.audit import Entry
+from andon.line.store.inspections import JOINED, to_inspection
 from andon.line.verdicts import Verdict
 from line.storing import part
 
@@ -106,3 +107,41 @@ def test_a_row_that_had_arrived_is_not_doubled(cluster, opened):
     with Store.open(**opened) as store:
         assert all_rows(store) == {row.id: "request-1", other.id: "request-2", 77: "request-9"}
         assert store.counts("press", since=0) == {Verdict.OK: 3}
+
+
+def test_a_request_id_that_another_station_used_meanwhile_loses_no_part(cluster, opened):
+    """While the database was away, a part got the request id of a part of another station: both are there."""
+    with Store.open(**opened) as store:
+        row = store.record(part(1)).result().row
+        spool = store._spool
+        with spool.engine.begin() as connection:
+            spool.inserter.insert(connection, part(1, station="oven"), lambda: 78)
+        for _ in range(2):  # the second time after a crash before the spool was emptied
+            with spool.engine.connect() as connection:
+                waiting = to_inspection(connection.execute(JOINED).one())
+            with store._engine.begin() as connection:
+                store._inserter.adopt(connection, waiting)
+    with Store.open(**opened) as store:
+        assert all_rows(store) == {row.id: "request-1", 78: "request-1 (78)"}
+        assert (store.counts("press", since=0), store.counts("oven", since=0)) == (
+            {Verdict.OK: 1},
+            {Verdict.OK: 1},
+        )
+        with pytest.raises(RequestConflict):
+            store.record(part(1, station="oven")).result()
+
+
+def test_while_the_database_is_away_no_station_gets_the_verdict_of_another(cluster, opened):
+    with Store.open(**opened) as store:
+        store.record(part(1)).result()
+        store.record(part(2, image=b"one", triggered=True)).result()
+        cluster.stop()
+        try:
+            store.record(part(3)).result()
+            for number in (1, 3):
+                with pytest.raises(RequestConflict):
+                    store.record(part(number, station="oven")).result()
+            assert store.record(part(2, image=b"two", triggered=True)).result().replayed
+        finally:
+            cluster.start()
+        until(lambda: not store.spooling)

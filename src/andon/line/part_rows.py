@@ -36,6 +36,7 @@ def base_row(part: Part, settings: StationSettings, in_use: InUse, now: int) -> 
         image_suffix=suffix_of(part.image),
         on_full_disk=settings.on_full_disk,
         review_why=Queued.ERROR,
+        triggered=part.triggered,
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from andon.core.errors import AndonError
 from andon.line.judge import Judging, Thresholds
-from andon.line.store import NewInspection, Recorded, RequestConflict
+from andon.line.store import NewInspection, Recorded, Request, RequestConflict
+from andon.line.store.requests import is_answer
 
 
 class NotReady(AndonError):  # noqa: N818 (names what happened)
@@ -33,7 +34,7 @@ class Part:
     image: bytes
     """As encoded: PNG, JPEG, BMP, TIFF or WebP."""
     request_id: str
-    """The same id with the same image is the same part."""
+    """The same id with the same station, image and kind is the same part."""
     part_id: str | None = None
     lot: str | None = None
     trigger_no: int | None = None
@@ -41,6 +42,8 @@ class Part:
     """When the part was seen; by default when it was submitted."""
     source: str = "rest"
     """`rest`, `folder`, ...; for the log."""
+    triggered: bool = False
+    """The line takes the image for the request; otherwise the image came with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,10 @@ class Job:
     """The row as it was judged."""
 
     def joined(self, base: NewInspection) -> Future[Answer]:
-        """The future for the same request again. Raises `RequestConflict` where it came with another image."""
-        if self.base.image_sha256 != base.image_sha256:
+        """The future for the same request again. Raises `RequestConflict` where it is for another part."""
+        if not is_answer(self.base, Request.of(base)):
             raise RequestConflict(
-                f"request {base.request_id!r} is being judged for another image: use a new id for each part"
+                f"request {base.request_id!r} is being judged for another part: use a new id for each part"
             )
         return self.future
 

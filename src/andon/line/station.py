@@ -87,7 +87,7 @@ class Station(Readiness):
         """Queue a part; the future resolves after its row is committed, with the row. Its callbacks must not wait.
 
         Where the same request is still being judged, its future. Raises `QueueFull` and `NotReady`, each after the row with
-        verdict ERROR is committed; `RequestConflict` where the id belongs to another image; `DataError` for texts and
+        verdict ERROR is committed; `RequestConflict` where the id belongs to another part; `DataError` for texts and
         numbers that cannot be stored. The future raises `StoreError` where no row was written: the part is bad.
         """
         base = self._base(part)

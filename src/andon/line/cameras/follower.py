@@ -19,7 +19,7 @@ from andon.line.follower import Follower
 from andon.line.plc.handshake import Trigger
 from andon.line.plc.unit import Shoot
 from andon.line.station import Answer, Part
-from andon.line.store import Recorded
+from andon.line.store import Request
 from andon.line.verdicts import Cause
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Cameras(Follower):
     def trigger(self, station: str, part: Part) -> Future[Answer]:
         """Take an image for a part and judge it; a request that was answered before gets its row. Waits for the image.
 
-        Without an image the part is a row with verdict ERROR. Raises as `Station.submit`; `UsageError` where no camera waits
+        Without an image the part is a row with verdict ERROR. Raises as `Station.submit`; `RequestConflict` where the id belongs
+        to another station or to an image that was sent; `UsageError` where no camera waits
         for triggers.
         """
         camera = self.of.get(station)
@@ -62,8 +63,9 @@ class Cameras(Follower):
             why = "no camera" if camera is None else "a camera that hardware alone triggers"
             raise UsageError(f"station {station} has {why}: triggers need one that waits for them")
         given: Future[Answer] = Future()
-        if (known := self._store.answered(part.request_id)) is not None:
-            given.set_result(Answer(Recorded(known.id, True, known)))
+        part = replace(part, triggered=True)
+        if (known := self._store.answered(Request(station, part.request_id, None))) is not None:
+            given.set_result(Answer(known))
             return given
         try:
             image = camera.shoot().encoded()

@@ -10,6 +10,7 @@ is judged: what is not answered is bad.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 import threading
@@ -28,7 +29,7 @@ from andon.line.inbox.table import AnswerTable
 from andon.line.inbox.wake import Waker
 from andon.line.settings import FolderSettings
 from andon.line.station import Answer, NotReady, Part, Station
-from andon.line.store import Inspection, Store, StoreError
+from andon.line.store import Inspection, Recorded, Request, Store, StoreError
 from andon.line.verdicts import Cause
 from andon.line.views import summary
 
@@ -203,8 +204,8 @@ class Inbox:
         if content is None:
             return True
         request_id = files.request_id(self._station.name, sight.file, content)
-        if (row := self._known(request_id)) is not None:
-            sight.row = row
+        if (known := self._known(request_id, content)) is not None:
+            sight.row = known.row
             self._put_away(sight, "")
             return True
         if not sight.is_broken and not files.is_image(content):
@@ -212,10 +213,11 @@ class Inbox:
             return True
         return self._send(sight, content, request_id)
 
-    def _known(self, request_id: str) -> Inspection | None:
+    def _known(self, request_id: str, content: bytes) -> Recorded | None:
         """The row of a file that was judged before a crash."""
         try:
-            return self._store.answered(request_id)
+            sha256 = hashlib.sha256(content).hexdigest()
+            return self._store.answered(Request(self._station.name, request_id, sha256))
         except StoreError:  # the store answers equal requests by the first row, too
             return None
 

@@ -38,6 +38,7 @@ from andon.line.rest.upload import FIELDS, NUMBERS, read_part
 from andon.line.roles import Role
 from andon.line.station import Answer, NotReady, NoTrigger, Part, QueueFull, Station
 from andon.line.store import Inspection, Recorded
+from andon.line.store import Request as Asked
 from andon.line.store.audit import Entry
 from andon.line.verdicts import Cause, Region
 
@@ -94,10 +95,10 @@ async def send_part(
     """Judge one part. The same request id with the same image gives the first answer again.
 
     `wait`: milliseconds; a part without a verdict by then is answered with 202. Queue full: 503, and a row with verdict
-    ERROR, because a part was there.
+    ERROR, because a part was there. A request id of another image, of another station or of a trigger is refused: 422.
     """
     part = await read_part(request)
-    known = await to_thread.run_sync(_known, line, part, limiter=UPLOADS)
+    known = await to_thread.run_sync(_known, line, station, part, limiter=UPLOADS)
     if known is not None:
         return answer_of(known)
     future = await to_thread.run_sync(submit_part, station, part, limiter=UPLOADS)
@@ -201,18 +202,10 @@ def export(line: TheLine, caller: TheCaller, filters: TheFilters) -> StreamingRe
     return StreamingResponse(rows, media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _known(line: Line, part: Part) -> Recorded | None:
-    """The answer that was given to this request before. Raises `Problem` where it was another image."""
-    row = line.store.answered(part.request_id)
-    if row is None:
-        return None
-    if row.image_sha256 not in (None, hashlib.sha256(part.image).hexdigest()):
-        raise Problem(
-            422,
-            "request_conflict",
-            f"request {part.request_id!r} came before with another image: use a new id for each part",
-        )
-    return Recorded(row.id, True, row)
+def _known(line: Line, station: Station, part: Part) -> Recorded | None:
+    """The answer that was given to this request before. Raises `RequestConflict` where it was another part."""
+    sha256 = hashlib.sha256(part.image).hexdigest()
+    return line.store.answered(Asked(station.name, part.request_id, sha256))
 
 
 def submit_part(station: Station, part: Part) -> Future[Answer]:

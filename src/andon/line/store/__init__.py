@@ -20,4 +20,5 @@ from andon.line.store.records import NewInspection as NewInspection
 from andon.line.store.records import PastScore as PastScore
 from andon.line.store.records import PastVerdict as PastVerdict
 from andon.line.store.records import Recorded as Recorded
+from andon.line.store.requests import Request as Request
 from andon.line.store.store import Store as Store

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping, func, insert, select
@@ -22,9 +24,12 @@ from andon.line.store.records import (
     regions_from_text,
     regions_to_text,
 )
+from andon.line.store.requests import Request, first_answer, is_answer
 from andon.line.store.reviews import enqueue
 from andon.line.store.schema import FROM_FOLDER, counter, inspection, model, recipe, review_item, station
 from andon.line.verdicts import Cause, Opinion, Queued, Verdict
+
+LOG = logging.getLogger(__name__)
 
 FOLDER_REQUEST = "folder-"
 """Start of the request ids of drop folders, as in `FROM_FOLDER`."""
@@ -64,7 +69,7 @@ class Inserter:
         """Insert the row with the id that `number` gives, or return the first one of the same request."""
         first = connection.execute(JOINED.where(inspection.c.request_id == new.request_id)).one_or_none()
         if first is not None:
-            return replayed(new, to_inspection(first))
+            return first_answer(to_inspection(first), Request.of(new))
         self._check_trigger(connection, new)
         state = self._images.admit(new)
         if state is ImageState.NOT_STORED and self._images.required(new):
@@ -75,10 +80,19 @@ class Inserter:
         return Recorded(row.id, False, row)
 
     def adopt(self, connection: Connection, row: Inspection) -> bool:
-        """Insert a row of another database with its id; False where its request is there.
+        """Insert a row of another database with its id; False where it is there, or its request was answered before.
 
-        A trigger number that is taken is left out. Raises `StoreError` where the id belongs to another request.
+        A trigger number that is taken is left out; a request id that another part has is marked with the number of the
+        row. Raises `StoreError` where the id belongs to another request.
         """
+        for request_id in (row.request_id, f"{row.request_id[:250]} ({row.id})"):
+            first = connection.execute(JOINED.where(inspection.c.request_id == request_id)).one_or_none()
+            if first is None:
+                break
+            if is_answer(to_inspection(first), Request.of(row)):
+                return False
+            LOG.warning("inspection %d has a request id of another part: %s", row.id, request_id)
+        row = replace(row, request_id=request_id)
         columns = _columns(row, *self._references(connection, row))
         for trigger_no in (row.trigger_no, None):
             new = rows.dialect(connection).insert(inspection).values({**columns, "trigger_no": trigger_no})
@@ -88,9 +102,6 @@ class Inserter:
             ):
                 self._note(connection, row)
                 return True
-            same = select(inspection.c.id).where(inspection.c.request_id == row.request_id)
-            if connection.execute(same).first() is not None:
-                return False
         raise StoreError(f"inspection {row.id} exists with another request: the database has a second writer")
 
     def station(self, connection: Connection, name: str) -> int:
@@ -161,6 +172,7 @@ class Inserter:
             same_as=same_as,
             review_why=new.review_why,
             sample_rate=new.sample_rate,
+            triggered=new.triggered,
         )
 
     def _references(
@@ -186,15 +198,6 @@ class Inserter:
         if key not in self._ids:
             self._ids[key] = rows.ensure(connection, table, named, **(also or {}))
         return self._ids[key]
-
-
-def replayed(new: NewInspection, first: Inspection) -> Recorded:
-    """The first answer of a request. Raises `RequestConflict` where its image was another."""
-    if first.image_sha256 != new.image_sha256:
-        raise RequestConflict(
-            f"request {new.request_id!r} was used for another image (inspection {first.id}): use a new id for each part"
-        )
-    return Recorded(first.id, True, first)
 
 
 def count(connection: Connection, station_id: int, t_done: int, verdict: Verdict, n: int = 1) -> None:
@@ -242,6 +245,7 @@ def to_inspection(row: Row[Any]) -> Inspection:
         review_why=None if values["review_why"] is None else Queued(values["review_why"]),
         sample_rate=values["sample_rate"],
         reviewed=_reviewed(values),
+        triggered=values["triggered"],
     )
 
 
@@ -281,4 +285,5 @@ def _columns(row: Inspection, station_id: int, model_id: int, recipe_id: int | N
         "same_as": row.same_as,
         "review_why": row.review_why,
         "sample_rate": row.sample_rate,
+        "triggered": row.triggered,
     }

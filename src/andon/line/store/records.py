@@ -44,7 +44,7 @@ class NewInspection:
 
     station: str
     request_id: str
-    """Unique; the same id with the same image is the same part."""
+    """Unique over all stations; the same id with the same station, image and kind is the same part."""
     trigger_no: int | None
     """Unique in one session of one station."""
     part_id: str | None
@@ -77,6 +77,8 @@ class NewInspection:
     """Why a person is to look at the part; None where nobody has to."""
     sample_rate: float | None = None
     """Probability with which a part that passed was drawn for review; None where it was not drawn."""
+    triggered: bool = False
+    """The line took the image for the request; otherwise the image came with it."""
 
     def __post_init__(self) -> None:
         for name in ("station", "request_id", "part_id", "lot", "recipe", "cause"):
@@ -158,6 +160,8 @@ class Inspection:
     sample_rate: float | None = None
     reviewed: Reviewed | None = None
     """None where nobody has judged the part."""
+    triggered: bool | None = None
+    """As in `NewInspection`; None for rows of an earlier andon."""
 
 
 @dataclass(frozen=True, slots=True)

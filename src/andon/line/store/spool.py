@@ -1,6 +1,6 @@
 """Local spool: while PostgreSQL cannot be reached, inspections are committed to a SQLite file and carried over afterwards.
 
-A part keeps its id. What may have reached PostgreSQL before the connection broke is there once: carrying over skips requests
+A part keeps its id. What may have reached PostgreSQL before the connection broke is there once: carrying over skips parts
 that exist. A crash in between repeats the last step and changes nothing.
 """
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, delete, select
 
 from andon.line.store.connection import migrate, sqlite_engine
-from andon.line.store.inspections import JOINED, Inserter, replayed, to_inspection
+from andon.line.store.inspections import JOINED, Inserter, to_inspection
 from andon.line.store.records import NewInspection, Recorded
+from andon.line.store.requests import Request, first_answer
 from andon.line.store.schema import inspection, review_item
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Spool:
     def insert(self, connection: Connection, new: NewInspection, number: Callable[[], int]) -> Recorded:
         """Insert a part, or return the first answer of the same request; `connection` is one to the spool."""
         if (first := self._recent.get(new.request_id)) is not None:
-            return replayed(new, first.row)
+            return first_answer(first.row, Request.of(new))
         return self.inserter.insert(connection, new, number)
 
     def last(self) -> int:

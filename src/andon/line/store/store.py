@@ -43,6 +43,7 @@ from andon.line.store.errors import QueryTimeout, StoreUnavailable
 from andon.line.store.images import DiskLevel, DiskLimits, Images
 from andon.line.store.inspections import Inserter
 from andon.line.store.records import ImageState, Inspection, NewInspection, PastScore, PastVerdict, Recorded
+from andon.line.store.requests import Request, first_answer
 from andon.line.store.schema import inspection
 from andon.line.store.spool import Spool
 from andon.line.store.writer import Standby, Writer
@@ -135,8 +136,8 @@ class Store:
     def record(self, new: NewInspection) -> Future[Recorded]:
         """Store a judged part. The future resolves after the commit, with the row whose verdict may leave.
 
-        The same request id with the same image gives the first row again (`replayed`). The future raises
-        `RequestConflict` for the id with another image, `StoreFull` or `StoreUnavailable` where nothing was written: the
+        The same request gives the first row again (`replayed`). The future raises `RequestConflict` for its id with
+        another station, image or kind, `StoreFull` or `StoreUnavailable` where nothing was written: the
         part is bad then. Image and map are written after the commit.
         """
         if self._closed:
@@ -199,12 +200,16 @@ class Store:
         """The inspection of this request."""
         return self.ask(lambda connection: queries.by_request(connection, request_id))
 
-    def answered(self, request_id: str) -> Inspection | None:
-        """The inspection of a request that came before; None too while the database is away: `record` finds it as well."""
+    def answered(self, request: Request) -> Recorded | None:
+        """The answer to a request that came before; None too while the database is away: `record` finds it as well.
+
+        Raises `RequestConflict` where the id belongs to another part.
+        """
         try:
-            return None if self.spooling else self.by_request(request_id)
+            row = None if self.spooling else self.by_request(request.id)
         except (StoreUnavailable, QueryTimeout):
             return None
+        return None if row is None else first_answer(row, request)
 
     def inspections(
         self,

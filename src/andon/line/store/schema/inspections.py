@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -103,6 +104,7 @@ inspection = Table(
     Column("same_as", BigInteger),
     Column("review_why", SmallInteger),
     Column("sample_rate", Float),
+    Column("triggered", Boolean),
     UniqueConstraint("station_id", "session_id", "trigger_no"),
     Index(None, "station_id", "id", "verdict", "t_done"),
     Index("ix_inspection_part_id", "part_id", sqlite_where=text("part_id IS NOT NULL"),
