@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from itertools import count
 
 import pytest
 
@@ -14,10 +15,12 @@ from andon.line.clock import DAY, HOUR, SECOND
 from andon.line.events import KEPT, RESET, Events
 from andon.line.faults import Fault
 from andon.line.judge import Thresholds
+from andon.line.reports.mail import ShiftMail
 from andon.line.rules import InARow
-from andon.line.settings import ThresholdSettings
+from andon.line.settings import FolderSettings, ThresholdSettings
 from andon.line.station import NotReady
-from andon.line.store import DiskLevel, rows
+from andon.line.store import DiskLevel, images, rows
+from andon.line.store.retention import RetentionRun
 from andon.line.tally import Tally, shift_begin
 from andon.line.verdicts import Verdict
 from andon.line.versions import Stale
@@ -304,14 +307,111 @@ class _Done:
 def test_retention_runs_while_the_line_does(folder, monkeypatch):
     began, ran, go_on = threading.Event(), threading.Event(), []
 
-    def run(store: object, rule: object, stop: threading.Event) -> None:
+    def run(store: object, rule: object, stop: threading.Event) -> RetentionRun:
         began.set()
         go_on.append(stop.wait(5.0))
         ran.set()
+        return RetentionRun()
 
-    monkeypatch.setattr("andon.line.line.RETENTION_SECONDS", 0.01)
-    monkeypatch.setattr("andon.line.line.retention.run", run)
+    monkeypatch.setattr("andon.line.retention_watch.RUN_SECONDS", 0.01)
+    monkeypatch.setattr("andon.line.retention_watch.retention.run", run)
     with running(folder) as line:
         assert answer(line.stations["press"], 1).verdict is Verdict.OK
         assert began.wait(5.0)
     assert (ran.is_set(), go_on) == (True, [True])
+
+
+def test_what_cannot_be_deleted_calls_a_person_until_it_can(folder, monkeypatch):
+    outcomes = [
+        OSError(5, "Input/output error"),
+        RetentionRun(failed=2, problem="a.png: busy"),
+        RetentionRun(),
+    ]
+
+    def run(*_: object) -> RetentionRun:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr("andon.line.retention_watch.retention.run", run)
+    with running(folder, rules=()) as line:
+        said = []
+        while outcomes:
+            line.retention.run()
+            (alarm,) = line.alarms.active("press")
+            assert (alarm.rule, "Input/output error" in alarm.why) == ("retention", True)
+            said.append(alarm.state)
+        assert said == [AlarmState.ACTIVE_UNACK, AlarmState.ACTIVE_UNACK, AlarmState.RTN_UNACK]
+
+
+def test_every_thread_of_a_line_survives_an_error_of_its_work(folder, tmp_path, monkeypatch):
+    broken: set[str] = set()
+
+    def breaks(name: str, target: object, method: str) -> None:
+        """The method raises once, in the thread of this name."""
+        works = getattr(target, method)
+
+        def work(*arguments: object, **named: object) -> object:
+            if threading.current_thread().name == name and name not in broken:
+                broken.add(name)
+                raise OSError(5, "Input/output error")
+            return works(*arguments, **named)
+
+        monkeypatch.setattr(target, method, work)
+
+    def fails(name: str) -> None:
+        broken.add(name)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("andon.line.retention_watch.RUN_SECONDS", 0.01)
+    drop = FolderSettings(path=tmp_path)
+    with running(folder, rules=(), folder=drop, cycle_s=0.5) as line:
+        press = line.stations["press"]
+        line.accounts._reader.start()  # as on a shared database
+        mail = ShiftMail(["press"], lambda *_: fails("andon-shift-mail"), lambda *_: None, line.clock)
+        mail.start()
+        breaks("andon-retention", line.retention, "_tell")
+        breaks("andon-accounts", line.accounts, "look")
+        breaks("andon-press-inbox", line._inboxes[0]._waker, "watch")
+        breaks("andon-press-work", press._sampler, "draw")
+        breaks("andon-press-watch", press, "_give_up")
+        breaks("andon-images-0", images, "write_durably")
+        breaks("andon-images-1", images, "write_durably")
+        breaks("andon-drift", line.drift, "_part")
+        line.golden._work.put(lambda: fails("andon-golden"))
+        monkeypatch.setattr(line.candidates, "_store_last", lambda _: line.candidates._ended.clear())
+        breaks("andon-candidates", line.candidates, "_store_last")
+        line.candidates._ended.append(None)
+        monkeypatch.setattr("andon.line.candidates.work.RETRY_SECONDS", 0.01)
+        with line.candidates._news:
+            line.candidates._news.notify_all()
+        with pytest.raises(OSError, match="error"):
+            line.store.write(lambda _: fails("andon-writer")).result()
+        with mail._changed:
+            mail._due.append(("press", 0, 1))
+            mail._changed.notify()
+        assert answer(press, 1).verdict is Verdict.ERROR
+        with pytest.raises(OSError, match="error"):
+            answer(press, 2, "hang")
+        press.model.go.set()
+        threads = {thread.name for thread in threading.enumerate()} & {
+            *("andon-line", "andon-retention", "andon-accounts", "andon-press-inbox", "andon-press-work"),
+            *("andon-press-watch", "andon-images-0", "andon-images-1", "andon-drift", "andon-golden"),
+            *("andon-candidates", "andon-writer", "andon-shift-mail"),
+        }
+        assert len(threads) == 13
+        numbers = count(3)
+
+        def all_failed() -> bool:
+            answer(press, next(numbers))
+            return broken == threads - {"andon-line"}
+
+        until(all_failed)
+        breaks("andon-line", line.alarms, "tick")
+        until(lambda: Fault.LINE in press.faults)
+        press.set_fault(Fault.LINE, None)
+        alive = {thread.name for thread in threading.enumerate()}
+        assert threads <= alive
+        mail.stop(1.0)
+        assert answer(press, next(numbers)).verdict is Verdict.OK

@@ -147,3 +147,35 @@ def test_images_of_reviewed_parts_stay_and_parts_without_image_wait_no_more(old)
     apply(old, row_days=0)
     assert old.ask(lambda c: rows.find(c, "review_item")) == []
     assert len(reviews.history(3)) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error"), None]
+)
+def test_a_file_that_cannot_be_deleted_is_counted_and_keeps_no_other(old, error, monkeypatch):
+    """None: a folder is in its place."""
+    first = old.inspection(1)
+    file = old.folder / first.image_key
+    if error is None:
+        file.unlink()
+        file.mkdir()
+    else:
+        unlink = Path.unlink
+
+        def refuse(path: Path, **options: bool) -> None:
+            if path == file:
+                raise error
+            unlink(path, **options)
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+    done = apply(old, ok_days=0, bad_days=0, row_days=30)
+    assert (done.images, done.failed, done.rows) == (14, 1, 7)
+    assert first.image_key in done.problem
+    assert old.inspection(1).image_state is ImageState.STORED  # the next run tries it again
+    entry = old.ask(lambda c: rows.find(c, "audit", action="retention"))[0]
+    assert json.loads(entry["new_json"])["failed"] == 1
+    monkeypatch.undo()
+    if error is None:
+        file.rmdir()
+    done = apply(old, ok_days=0, bad_days=0, row_days=30)
+    assert (done.images, done.failed, done.rows) == (1, 0, 1)

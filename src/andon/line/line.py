@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from andon.core.errors import AndonError
 from andon.line import rule_versions, showing, versions
 from andon.line.accounts import Accounts
 from andon.line.alarms import Alarms
@@ -44,12 +43,13 @@ from andon.line.plc import connect as plc
 from andon.line.plc.unit import Shoot
 from andon.line.prometheus import Metrics
 from andon.line.reports.mail import follower as shift_mail
+from andon.line.retention_watch import RetentionWatch
 from andon.line.review.reviews import Reviews
 from andon.line.rule_versions import RuleVersion
 from andon.line.rules import Rule
 from andon.line.settings import LineSettings, StationSettings, ThresholdSettings, of_station
 from andon.line.station import Station
-from andon.line.store import Connection, Inspection, Recorded, Store, retention
+from andon.line.store import Connection, Inspection, Recorded, Store
 from andon.line.store_watch import StoreWatch
 from andon.line.tally import STRIP, Tally, shift_begin
 from andon.line.verdicts import Cause
@@ -61,8 +61,6 @@ LOG = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 LIVE_SECONDS = 10.0
 """Longest time between two ticks of a process that works."""
-RETENTION_SECONDS = 3600.0
-"""Between two runs of the retention rule."""
 FAULT = "fault: "
 """Start of the names of alarms that faults of a station raise; they call a person."""
 MISSING = {Fault.LINE: "alarms", Fault.FOLLOWER: "reports, messages or metrics"}
@@ -127,8 +125,7 @@ class Line:
             self.store.close()
             raise
         self._thread = threading.Thread(target=self._run, name="andon-line", daemon=True)
-        self._ending = threading.Event()
-        self._retention = threading.Thread(target=self._delete, name="andon-retention", daemon=True)
+        self.retention = RetentionWatch(self.store, settings.retention, self.stations, self.alarms)
         self._last_tick, self._started = time.monotonic(), clock()
 
     def _followers(self, shoots: Mapping[str, Shoot]) -> list[Follower]:
@@ -145,7 +142,7 @@ class Line:
         """Verify the models and judge parts. A station is ready once its model has passed its self-check."""
         self._last_tick = time.monotonic()
         self._thread.start()
-        self._retention.start()
+        self.retention.start()
         self.accounts.start()
         for station in self.stations.values():
             station.start()
@@ -157,7 +154,7 @@ class Line:
 
     def stop(self, timeout: float = 10.0) -> None:
         """Judge what waits, at most for `timeout` seconds, store everything, end all threads."""
-        self._ending.set()
+        self.retention.end()
         end = time.monotonic() + timeout
         self.cameras.close(max(0.0, end - time.monotonic()))
         for inbox in self._inboxes:
@@ -169,8 +166,7 @@ class Line:
             self._thread.join()
         for follower in self.followers:
             follower.stop(max(0.0, end - time.monotonic()))
-        if self._retention.is_alive():
-            self._retention.join()
+        self.retention.join()
         self.accounts.stop()
         self.events.close()
         self.store.close()
@@ -348,14 +344,6 @@ class Line:
         """Call all followers, whichever of them fail; golden parts are not only told, they stop the line."""
         for follower in self.followers:
             self._safely(partial(tell, follower), Fault.LINE if follower is self.golden else Fault.FOLLOWER)
-
-    def _delete(self) -> None:
-        """Apply the retention rule from time to time, at a small share of the disk."""
-        while not self._ending.wait(RETENTION_SECONDS):
-            try:
-                retention.run(self.store, self.settings.retention, self._ending)
-            except AndonError as error:
-                LOG.error("images and rows were not deleted: %s", error)
 
     def _nothing(self) -> None:
         """Nothing came up to the next tick."""

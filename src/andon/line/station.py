@@ -230,7 +230,11 @@ class Station(Readiness):
             with self._news:
                 self._judging_since = None
                 self.set_fault(Fault.JUDGE, None)
-            self._judged(job, judgement, in_use, ms)
+            try:
+                self._judged(job, judgement, in_use, ms)
+            except Exception as error:
+                LOG.exception("station %s: a judgement cannot be recorded", self.name)
+                self._record(job, job.base.failed(Cause.JUDGE_FAILED), f"{type(error).__name__}: {error}")
 
     def _verify(self) -> None:
         judge = self._in_use.judge
@@ -278,7 +282,11 @@ class Station(Readiness):
                     job.stage = Stage.STORING
                 self._queue = deque(job for job in self._queue if job.stage is Stage.WAITING)
             for job, stage in zip(late, stages, strict=True):
-                self._give_up(job, stage)
+                try:
+                    self._give_up(job, stage)
+                except Exception as error:
+                    LOG.exception("station %s: a part cannot be given up", self.name)
+                    resolve(job, error)
 
     def _give_up(self, job: Job, stage: Stage) -> None:
         limit = f"the cycle limit of {self.settings.cycle_s:g} s"

@@ -189,7 +189,10 @@ class Commands:
             if message.response_topic.startswith(TOPICS):
                 LOG.warning("station %s: no answer goes to a topic below %s", self._station, TOPICS)
             elif message.response_topic:
-                message.reply(json.dumps(found))
+                try:
+                    message.reply(json.dumps(found))
+                except Exception:
+                    LOG.exception("station %s: an answer is not sent", self._station)
 
 
 class LineActs:

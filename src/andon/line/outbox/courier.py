@@ -140,7 +140,11 @@ class Courier:
             elif not self._closing.is_set():
                 self._news.wait(IDLE_SECONDS)
             self._news.clear()
-            more = self.round()
+            try:
+                more = self.round()
+            except Exception:  # nothing that the sink did
+                LOG.exception("%s failed", self.sink.name)
+                more = False
             if self._closing.is_set() and not more:
                 break
         self._next_save = 0.0

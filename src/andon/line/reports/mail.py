@@ -87,7 +87,9 @@ class ShiftMail(Follower):
         try:
             report = self._build(station, since, until)
             self._mailer.send(*report_mail(report))
-        except AndonError as error:
+        except Exception as error:
+            if not isinstance(error, AndonError):
+                LOG.exception("a shift report failed")
             LOG.warning("the shift report of station %s is not sent: %s", station, error)
             return False
         return True

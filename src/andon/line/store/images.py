@@ -205,18 +205,24 @@ class Images:
                     due = due if done else time.monotonic() + SETTLE_SECONDS
                     done.append(file.row)
             if done and (len(done) >= SETTLE_ROWS or time.monotonic() >= due):
-                self._settle(done, ImageState.STORED)
+                self._say_stored(done)
                 done = []
         if done:
-            self._settle(done, ImageState.STORED)
+            self._say_stored(done)
+
+    def _say_stored(self, rows: Sequence[int]) -> None:
+        try:
+            self._settle(rows, ImageState.STORED)
+        except Exception:  # the next start finds the files of pending rows
+            LOG.exception("rows of stored images stay pending")
 
     def _written(self, file: _File) -> bool:
         try:
             write_durably(self.folder / file.key, file.data)
             if file.map_key is not None and file.map is not None:
                 write_durably(self.folder / file.map_key, file.map)
-        except OSError as error:
-            self._lose(file.row, error.strerror or str(error))
+        except Exception as error:
+            self._lose(file.row, getattr(error, "strerror", None) or str(error))
             return False
         finally:
             with self._lock:
@@ -227,7 +233,10 @@ class Images:
         LOG.error("image of inspection %d is lost: %s", row, why)
         with self._lock:
             self.lost += 1
-        self._settle([row], ImageState.LOST)
+        try:
+            self._settle([row], ImageState.LOST)
+        except Exception:
+            LOG.exception("the row of a lost image stays pending")
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -266,9 +275,9 @@ def thumbnail_key(image_key: str | None) -> str | None:
 
 
 def delete_files(folder: Path, image_key: str | None, map_key: str | None) -> int:
-    """Delete image, map and thumbnail of a row. Returns the bytes of what was there."""
+    """Delete image, map and thumbnail of a row. Returns the bytes of what was there. Raises `OSError`."""
     freed = 0
-    for key in (image_key, map_key, thumbnail_key(image_key)):
+    for key in (thumbnail_key(image_key), map_key, image_key):  # the image last: what is left has its row
         if key is None:
             continue
         with contextlib.suppress(FileNotFoundError):

@@ -8,6 +8,7 @@ before their rows say so: after a crash a row may say `stored` for a file that i
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ from andon.line.store.schema import NOT_OK, alarm, inspection, review_item
 from andon.line.store.store import Store
 from andon.line.verdicts import Verdict
 
+LOG = logging.getLogger(__name__)
+
 PAGE = 2000
 """Rows looked at in one query."""
 BATCH = 100
@@ -43,6 +46,10 @@ class RetentionRun:
     images: int = 0
     bytes: int = 0
     rows: int = 0
+    failed: int = 0
+    """Images that could not be deleted; their rows stay as they are, and the next run tries them again."""
+    problem: str = ""
+    """Why, for the last of them."""
     complete: bool = True
     """False where the run was stopped."""
 
@@ -174,10 +181,18 @@ def _delete(
     if stop.is_set():
         return
     begin = time.monotonic()
+    rows: list[int] = []
     for kept in batch:
-        done.bytes += delete_files(store.folder, kept.image_key, kept.map_key)
-    done.images += len(batch)
-    rows = [kept.row for kept in batch]
+        try:
+            done.bytes += delete_files(store.folder, kept.image_key, kept.map_key)
+        except (OSError, ValueError) as error:  # a name with NUL is a ValueError
+            done.failed += 1
+            done.problem = f"{kept.image_key}: {getattr(error, 'strerror', None) or error}"
+            if done.failed == 1:
+                LOG.error("an image cannot be deleted: %s", done.problem)
+        else:
+            rows.append(kept.row)
+    done.images += len(rows)
     gone = {"image_state": ImageState.DELETED.value, "image_key": None, "map_key": None, "image_bytes": None}
     _execute(store, update(inspection).where(inspection.c.id.in_(rows)).values(**gone))
     _execute(store, delete(review_item).where(review_item.c.id.in_(rows), review_item.c.review_id.is_(None)))
@@ -185,15 +200,18 @@ def _delete(
 
 
 def _delete_rows(store: Store, before: int, stop: threading.Event) -> int:
-    """Delete rows done before a time, oldest first, until a page has none; never the newest row, from which ids go on."""
-    total = 0
+    """Delete rows done before a time, oldest first, until a page has none; never the newest row, from which ids go on, and none
+    whose image is there."""
+    total, own = 0, store.box.own(inspection)
+    newest = store.ask(
+        lambda c: c.execute(select(func.max(inspection.c.id)).where(*own)).scalar(), seconds=SECONDS
+    )
     while not stop.is_set():
-        oldest = select(inspection.c.id, inspection.c.t_done).where(*store.box.own(inspection))
-        oldest = oldest.order_by(inspection.c.id).limit(BATCH)
-        rows = _all(store, oldest)
-        old = [row for row, t_done in rows if t_done < before]
-        if len(rows) < BATCH:
-            old = [row for row in old if row != rows[-1].id]
+        oldest = select(inspection.c.id, inspection.c.t_done).where(
+            inspection.c.image_state != ImageState.STORED.value, *own
+        )
+        rows = _all(store, oldest.order_by(inspection.c.id).limit(BATCH))
+        old = [row for row, t_done in rows if t_done < before and row != newest]
         if not old:
             break
         _execute(store, delete(review_item).where(review_item.c.id.in_(old)))
@@ -214,7 +232,8 @@ def _remove_empty_folders(store: Store, now: int) -> None:
     """Remove empty hourly folders, those of this hour and the one before excepted, into which images may be written."""
     used = {hour_name(now), hour_name(now - HOUR)}
     for kind in (IMAGES, MAPS, THUMBNAILS):
-        for folder in hourly_folders(store.folder / kind):
-            if folder.relative_to(store.folder / kind).as_posix() not in used:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        with contextlib.suppress(OSError):  # of a folder that cannot be read
+            for folder in hourly_folders(store.folder / kind):
+                if folder.relative_to(store.folder / kind).as_posix() not in used:
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()

@@ -171,9 +171,12 @@ class Writer:
     def _look_for_database(self) -> None:
         assert self._standby is not None
         while self._open:
-            if self._standby.reachable():
-                self._found.set()
-                return
+            try:
+                if self._standby.reachable():
+                    self._found.set()
+                    return
+            except Exception:
+                LOG.exception("the database cannot be looked for")
             time.sleep(RETRY_SECONDS)
 
     def _return(self) -> None:
@@ -181,7 +184,9 @@ class Writer:
         assert self._standby is not None
         try:
             self._standby.take_back()
-        except (DatabaseError, AndonError) as error:
+        except Exception as error:
+            if not isinstance(error, DatabaseError | AndonError):
+                LOG.exception("the local parts cannot be carried over")
             self._leave(translated(error) if isinstance(error, DatabaseError) else StoreError(str(error)))
         else:
             self._spooling = False
