@@ -307,7 +307,7 @@ class _Done:
 def test_retention_runs_while_the_line_does(folder, monkeypatch):
     began, ran, go_on = threading.Event(), threading.Event(), []
 
-    def run(store: object, rule: object, stop: threading.Event) -> RetentionRun:
+    def run(store: object, rule: object, stop: threading.Event, **_: object) -> RetentionRun:
         began.set()
         go_on.append(stop.wait(5.0))
         ran.set()
@@ -328,7 +328,7 @@ def test_what_cannot_be_deleted_calls_a_person_until_it_can(folder, monkeypatch)
         RetentionRun(),
     ]
 
-    def run(*_: object) -> RetentionRun:
+    def run(*_: object, **named: object) -> RetentionRun:
         outcome = outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome

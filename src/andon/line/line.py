@@ -103,6 +103,9 @@ class Line:
             self._tallies = {station.name: self._tally(station.name) for station in settings.stations}
             self.stations: Mapping[str, Station] = {s.name: self._station(s) for s in settings.stations}
             self.store_watch = StoreWatch(self.store, self.stations, self.alarms)
+            self.retention = RetentionWatch(
+                self.store, settings.retention, self.stations, self.alarms, line=settings.name, clock=clock
+            )
             self.reviews = Reviews(self.store, {each.name: each.review for each in settings.stations})
             self._inboxes = [
                 Inbox(station.folder, self.stations[station.name], self.store, self.alarms, clock=clock)
@@ -125,7 +128,6 @@ class Line:
             self.store.close()
             raise
         self._thread = threading.Thread(target=self._run, name="andon-line", daemon=True)
-        self.retention = RetentionWatch(self.store, settings.retention, self.stations, self.alarms)
         self._last_tick, self._started = time.monotonic(), clock()
 
     def _followers(self, shoots: Mapping[str, Shoot]) -> list[Follower]:

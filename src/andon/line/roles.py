@@ -21,7 +21,7 @@ class Role(IntEnum):
     ENGINEER = 4
     """Changes thresholds, rules, models, golden sets."""
     ADMIN = 5
-    """Keeps accounts and tokens, overrides a check of golden parts that failed or is due."""
+    """Keeps accounts and tokens, overrides a check of golden parts that failed or is due, releases retention."""
 
     @property
     def word(self) -> str:

@@ -1,4 +1,4 @@
-"""Page on which administrators keep accounts and tokens."""
+"""Page on which administrators keep accounts and tokens, and release retention."""
 
 from __future__ import annotations
 
@@ -94,6 +94,13 @@ async def revoke_token(line: TheLine, caller: TheCaller, name: Named) -> Respons
     return await _changed(line, lambda: line.accounts.revoke(name, by=caller.author(BY_NOBODY)))
 
 
+@page_router.post("/retention/release", dependencies=[requires(Role.ADMIN)])
+async def release_retention(line: TheLine, caller: TheCaller, why: Typed) -> Response:
+    """Old images and rows are deleted again."""
+    by = caller.author(BY_NOBODY)
+    return await _changed(line, lambda: line.retention.release(by, why))
+
+
 async def _changed(line: TheLine, change: Callable[[], object]) -> Response:
     try:
         await to_thread.run_sync(change, limiter=HASHES)
@@ -112,6 +119,8 @@ def _accounts(line: TheLine, message: str = "", status: int = 200, *, secret: st
         stations=[*line.stations],
         message=message,
         secret=secret,
+        suspended=line.retention.suspended,
+        now=line.clock(),
     )
     answer.status_code = status
     return answer

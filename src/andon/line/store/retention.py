@@ -23,7 +23,7 @@ from andon.line.store.audit import Entry
 from andon.line.store.boxes import Box
 from andon.line.store.images import IMAGES, MAPS, THUMBNAILS, delete_files, hour_name, hourly_folders
 from andon.line.store.records import ImageState
-from andon.line.store.schema import NOT_OK, alarm, inspection, review_item
+from andon.line.store.schema import NOT_OK, alarm, audit, inspection, review_item
 from andon.line.store.store import Store
 from andon.line.verdicts import Verdict
 
@@ -37,6 +37,10 @@ SHARE = 0.05
 """Largest share of the time in which the disk is used."""
 SECONDS = 30.0
 """Time limit of one query of a run."""
+
+
+SUSPENDED, RELEASED = "retention suspended", "retention released"
+"""Actions in the audit."""
 
 
 @dataclass(slots=True)
@@ -65,10 +69,18 @@ class _Kept:
 
 
 def run(
-    store: Store, rule: RetentionSettings, stop: threading.Event, *, share: float = SHARE
+    store: Store,
+    rule: RetentionSettings,
+    stop: threading.Event,
+    *,
+    share: float = SHARE,
+    now: int | None = None,
 ) -> RetentionRun:
-    """Delete what the rule no longer keeps, using the disk for at most `share` of the time. Ends early when `stop` is set."""
-    done, now = RetentionRun(), store.clock()
+    """Delete what the rule no longer keeps, using the disk for at most `share` of the time. Ends early when `stop` is set.
+
+    `now`: from which ages count, by default the time of the clock.
+    """
+    done, now = RetentionRun(), store.clock() if now is None else now
     protected = store.ask(lambda connection: _protected(connection, store.box, rule.keep_ng), seconds=SECONDS)
     for batch in _batches(_aged(store, rule, now, protected)):
         _delete(store, batch, done, stop, share)
@@ -82,6 +94,24 @@ def run(
         Entry("system", "retention", new=asdict(done), reason=f"settings {rule.model_dump_json()}")
     ).result()
     return done
+
+
+def newest(store: Store) -> int | None:
+    """When the newest part of the line was judged; None where there is none."""
+    query = select(inspection.c.t_done).where(*store.box.own(inspection)).order_by(inspection.c.id.desc())
+    return store.ask(lambda c: c.execute(query.limit(1)).scalar(), seconds=SECONDS)
+
+
+def suspended(store: Store, line: str) -> str:
+    """Why retention of a line (`object` in the audit) was suspended last; empty where a person has released it."""
+    last = (
+        select(audit.c.action, audit.c.reason)
+        .where(audit.c.action.in_([SUSPENDED, RELEASED]), audit.c.object == line)
+        .order_by(audit.c.seq.desc())
+        .limit(1)
+    )
+    found = store.ask(lambda c: c.execute(last).one_or_none(), seconds=SECONDS)
+    return found.reason if found is not None and found.action == SUSPENDED else ""
 
 
 def _aged(store: Store, rule: RetentionSettings, now: int, protected: set[int]) -> Iterator[_Kept]:
