@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,22 @@ def test_a_file_that_cannot_be_deleted_is_counted_and_keeps_no_other(old, error,
         file.rmdir()
     done = apply(old, ok_days=0, bad_days=0, row_days=30)
     assert (done.images, done.failed, done.rows) == (1, 0, 1)
+
+
+def test_an_alarm_that_is_open_for_long_protects_its_station_alone_and_takes_no_memory(old):
+    """Numbers of parts are 1000 apart on PostgreSQL: a span has far more numbers than parts."""
+    press = old.ask(lambda c: rows.find(c, "station", name="press"))[0]["id"]
+    oven = old.write(lambda c: rows.add(c, "station", name="oven")).result()
+    values = {"rule": "r", "state": "ACTIVE", "raised": 1, "inspection_from": 3, "inspection_to": 4 + 10**8}
+    old.write(lambda c: rows.add(c, "alarm", **values, station_id=oven)).result()
+    tracemalloc.start()
+    protected = old.ask(lambda c: retention._protected(c, old.box, 1))
+    largest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert largest < 2**20
+    assert protected.spans == {oven: [(3, 4 + 10**8)]}
+    assert apply(old, ok_days=0, bad_days=0, keep_ng=1).images == 15
+    old.write(lambda c: rows.add(c, "alarm", **values, station_id=press)).result()
+    one = old.record(part(900, t_done=1, image=bytes(9), map=bytes(9))).result()
+    until(lambda: old.inspection(one.id).image_state is ImageState.STORED)
+    assert apply(old, ok_days=0, bad_days=0, keep_ng=1, row_days=36_500).images == 0

@@ -61,11 +61,26 @@ class RetentionRun:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     row: int
+    station: int
     verdict: Verdict
     t_done: int
     image_key: str
     map_key: str | None
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Protected:
+    """Parts whose images stay whatever their age."""
+
+    rows: frozenset[int]
+    spans: dict[int, list[tuple[int, int]]]
+    """First and last id of what open alarms are about, by station: as wide as numbers are apart, so never spelt out."""
+
+    def __contains__(self, kept: _Kept) -> bool:
+        return kept.row in self.rows or any(
+            first <= kept.row <= last for first, last in self.spans.get(kept.station, ())
+        )
 
 
 def run(
@@ -114,7 +129,7 @@ def suspended(store: Store, line: str) -> str:
     return found.reason if found is not None and found.action == SUSPENDED else ""
 
 
-def _aged(store: Store, rule: RetentionSettings, now: int, protected: set[int]) -> Iterator[_Kept]:
+def _aged(store: Store, rule: RetentionSettings, now: int, protected: _Protected) -> Iterator[_Kept]:
     limits = {
         verdict: now - round(min(days, rule.row_days) * DAY)
         for verdict in Verdict
@@ -122,11 +137,11 @@ def _aged(store: Store, rule: RetentionSettings, now: int, protected: set[int]) 
     }
     oldest_rows = now - round(rule.row_days * DAY)
     for kept in _stored(store):
-        if kept.t_done < limits[kept.verdict] and (kept.row not in protected or kept.t_done < oldest_rows):
+        if kept.t_done < limits[kept.verdict] and (kept not in protected or kept.t_done < oldest_rows):
             yield kept
 
 
-def _surplus(store: Store, rule: RetentionSettings, protected: set[int]) -> Iterator[_Kept]:
+def _surplus(store: Store, rule: RetentionSettings, protected: _Protected) -> Iterator[_Kept]:
     """Oldest images until the rest is within `image_gb`: first of parts that passed, then of the others."""
     if not rule.image_gb:
         return
@@ -138,7 +153,7 @@ def _surplus(store: Store, rule: RetentionSettings, protected: set[int]) -> Iter
         for kept in _stored(store):
             if surplus <= 0:
                 return
-            if kept.verdict.passes == passed and kept.row not in protected:
+            if kept.verdict.passes == passed and kept not in protected:
                 surplus -= kept.bytes
                 yield kept
 
@@ -150,6 +165,7 @@ def _stored(store: Store) -> Iterator[_Kept]:
         query = (
             select(
                 inspection.c.id,
+                inspection.c.station_id,
                 inspection.c.verdict,
                 inspection.c.t_done,
                 inspection.c.image_key,
@@ -167,13 +183,12 @@ def _stored(store: Store) -> Iterator[_Kept]:
         rows = _all(store, query)
         if not rows:
             return
-        for row, verdict, t_done, image_key, map_key, size in rows:
-            yield _Kept(row, Verdict(verdict), t_done, image_key, map_key, size or 0)
+        for row, station, verdict, t_done, image_key, map_key, size in rows:
+            yield _Kept(row, station, Verdict(verdict), t_done, image_key, map_key, size or 0)
         last = rows[-1].id
 
 
-def _protected(connection: Connection, box: Box, keep_ng: int) -> set[int]:
-    """Ids whose images stay whatever their age."""
+def _protected(connection: Connection, box: Box, keep_ng: int) -> _Protected:
     newest = (
         select(inspection.c.id)
         .where(NOT_OK, *box.own(inspection))
@@ -186,12 +201,13 @@ def _protected(connection: Connection, box: Box, keep_ng: int) -> set[int]:
             select(review_item.c.id).where(review_item.c.opinion.is_not(None), *box.own(review_item))
         ).scalars()
     }
-    open_alarms = select(alarm.c.inspection_from, alarm.c.inspection_to).where(
+    open_alarms = select(alarm.c.station_id, alarm.c.inspection_from, alarm.c.inspection_to).where(
         alarm.c.resolved.is_(None), alarm.c.inspection_from.is_not(None), *box.own(alarm)
     )
-    for first, last in connection.execute(open_alarms):
-        kept |= set(range(first, (last or first) + 1))
-    return kept
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for station, first, last in connection.execute(open_alarms):
+        spans.setdefault(station, []).append((first, last or first))
+    return _Protected(frozenset(kept), spans)
 
 
 def _batches(kept: Iterator[_Kept]) -> Iterator[list[_Kept]]:
