@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from andon.line.reports import shift
 from andon.line.reports.mail import ShiftMail, report_mail
 from andon.line.rules import InARow
 from andon.line.store import Store, rows
+from andon.line.store import reports as stored
 from andon.line.store.reports import Period
+from andon.line.store.schema import metadata
 from andon.line.tally import shift_begin
 from andon.line.verdicts import Opinion, Queued, Verdict
 from line.asking import Client
@@ -131,6 +134,36 @@ def test_figures_are_those_of_the_stored_rows(store):
     for text in ("Shift report", "13.5 min", "57.1 %", "crack 1: OK instead of NG", "light: 12 % darker"):
         assert text in html, text
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_a_report_has_all_changes_or_says_that_there_are_too_many(sqlite_store, monkeypatch):
+    fill(sqlite_store)
+    read = partial(shift.read, of=PERIOD, line="line 1", now=NOON + HOUR)
+    number = len(sqlite_store.ask(lambda c: stored.changes(c, PERIOD)))
+    monkeypatch.setattr(stored, "MOST_CHANGES", number)
+    assert len(sqlite_store.ask(read).stops) == 3
+    monkeypatch.setattr(stored, "MOST_CHANGES", number - 1)
+    with pytest.raises(
+        UsageError, match=f"more than {number - 1} changes of alarms in this time: ask for a shorter"
+    ):
+        sqlite_store.ask(read)
+
+
+def test_a_report_of_a_quarter_has_its_last_day(sqlite_store):
+    quarter = PERIOD._replace(since=NOON - 80 * DAY)
+    raised = {"event": "raise", "from_state": "normal", "to_state": "active_unack", "at": NOON - 2 * DAY}
+
+    def add(connection):
+        station = rows.ensure(connection, "station", {"name": PERIOD.station})
+        many = [{**raised, "station_id": station} for _ in range(25_000)]
+        connection.execute(metadata.tables["alarm_event"].insert(), many)
+
+    sqlite_store.write(add).result()
+    fill(sqlite_store)
+    found = sqlite_store.ask(
+        lambda c: shift.read(c, quarter, line="line 1", now=NOON + HOUR), seconds=shift.REPORT_SECONDS
+    )
+    assert [stop.why for stop in found.stops] == ["earlier", "3 in a row", "later"]
 
 
 def test_a_lot_lasts_from_its_first_to_its_last_part(sqlite_store):

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from andon.core.errors import UsageError
 from andon.line.andon_states import Change
 from andon.line.store.queries import OF_PRODUCTION, station_id
 from andon.line.store.schema import alarm, alarm_event, golden_result, golden_run, inspection, model
 from andon.line.store.schema.inspections import rule_version, threshold_version
 from andon.line.verdicts import Verdict
 
-MOST_CHANGES = 20_000
-"""Changes of alarms that one report reads."""
+MOST_CHANGES = 100_000
+"""Changes of alarms that one report reads; one of more is refused."""
 
 
 class Period(NamedTuple):
@@ -99,7 +100,7 @@ def changes(connection: Connection, period: Period) -> list[Change]:
     """Changes of the station and its alarms, in order, subject: the rule, empty for the station.
 
     They begin at the last return to running before the period and end at the first one after it, so that stops which
-    reach over its ends are whole.
+    reach over its ends are whole. Raises `UsageError` for more than `MOST_CHANGES`.
     """
     number = station_id(connection, period.station)
     runs = (
@@ -119,9 +120,14 @@ def changes(connection: Connection, period: Period) -> list[Change]:
         .outerjoin(alarm, alarm_event.c.alarm_id == alarm.c.id)
         .where(*where)
         .order_by(alarm_event.c.id)
-        .limit(MOST_CHANGES)
+        .limit(MOST_CHANGES + 1)
     )
-    return [Change(rule or "", *values) for rule, *values in connection.execute(query)]
+    found = [Change(rule or "", *values) for rule, *values in connection.execute(query)]
+    if len(found) > MOST_CHANGES:
+        raise UsageError(
+            f"station {period.station} has more than {MOST_CHANGES} changes of alarms in this time: ask for a shorter one"
+        )
+    return found
 
 
 def thresholds(connection: Connection, ids: set[int]) -> list[ThresholdsRow]:
