@@ -13,7 +13,7 @@ import time
 import pytest
 
 from andon.core.errors import DataError, OutputError
-from andon.line.store import ImageState, Store, audit, images
+from andon.line.store import ImageState, Store, audit, images, rows
 from andon.line.store.audit import Entry
 from andon.line.store.backup import backup, restore
 from andon.line.verdicts import Verdict
@@ -113,6 +113,62 @@ def test_a_damaged_image_is_lost_and_said(saved, tmp_path):
     with Store.open(tmp_path / "new") as new:
         assert new.inspection(3).image_state is ImageState.LOST
         assert new.image(new.inspection(3)) is None
+
+
+def with_golden_and_candidate(store: Store) -> tuple[str, str]:
+    """Paths of a golden image and a candidate that rows name."""
+    for key in (keys := ("golden/a.png", "candidates/b.andon")):
+        (store.folder / key).parent.mkdir()
+        (store.folder / key).write_bytes(b"content")
+    sha256 = hashlib.sha256(b"content").hexdigest()
+
+    def add(connection):
+        named = {"station_id": rows.ensure(connection, "station", {"name": "press"}), "who": "a", "why": "b"}
+        golden = rows.add(connection, "golden_set", **named, at=1)
+        values = {"set_id": golden, "image_key": keys[0], "image_sha256": sha256}
+        rows.add(connection, "golden_item", **values, name="a", kind="good", has_part=False)
+        rows.add(connection, "candidate", **named, at=1, file=keys[1], sha256=sha256, name="b")
+
+    store.write(add).result()
+    return keys
+
+
+@pytest.mark.parametrize("changed", [None, b"changed"], ids=["gone", "changed"])
+def test_golden_images_and_candidates_that_are_missing_are_listed(sqlite_store, tmp_path, cli, changed):
+    fill(sqlite_store)
+    keys = with_golden_and_candidate(sqlite_store)
+    copy = tmp_path / "backup"
+    manifest = backup(sqlite_store.folder, copy)
+    assert (manifest.missing_for_good, manifest.missing_maps) == ([], 0)
+    image = sqlite_store.inspection(2)
+    for key in (*keys, image.map_key):
+        (copy / key).unlink()
+        if changed is not None:
+            (copy / key).write_bytes(changed)
+    done = cli("restore", copy, "--data", tmp_path / "new")
+    assert done.code == 2
+    for text in (*keys, "5 images, 1 maps are damaged or missing", "2 files (golden images, candidates)"):
+        assert text in done.err
+    restored = restore(copy, tmp_path / "again")
+    assert (restored.images, restored.damaged, restored.damaged_maps) == (5, 0, 1)
+    assert restored.missing_for_good == sorted(keys)
+    for key in keys:
+        (sqlite_store.folder / key).unlink()
+    (sqlite_store.folder / image.map_key).unlink()
+    done = cli("backup", tmp_path / "other", "--data", sqlite_store.folder, "--json")
+    assert (done.code, json.loads(done.out)["missing_for_good"]) == (2, sorted(keys))
+    assert json.loads(done.out)["missing_maps"] == 1
+    assert all(key in done.err for key in keys)
+    assert restore(tmp_path / "other", tmp_path / "third").missing_for_good == sorted(keys)
+
+
+def test_a_backup_of_an_earlier_andon_is_restored(saved, tmp_path):
+    _store, copy = saved
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for name in ("missing_maps", "missing_for_good"):
+        del manifest[name]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert restore(copy, tmp_path / "new").images == 5
 
 
 def rewritten(copy, content: bytes) -> None:

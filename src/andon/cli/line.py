@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from andon.cli.options import Json, print_json, say
 from andon.core.errors import DataError
+from andon.core.text import plural
 
 app = typer.Typer()
 audit_app = typer.Typer(help="Check who changed what on a line.", no_args_is_help=True)
@@ -27,17 +29,20 @@ def backup(
     data: DataFolder = DEFAULT_FOLDER,
     as_json: Json = False,
 ) -> None:
-    """Copy verdicts, images and audit of a line to a new folder; the line goes on meanwhile."""
+    """Copy verdicts, images and audit of a line to a new folder; the line goes on meanwhile.
+
+    Exit code 2 where a golden image or a candidate is gone; all else is copied.
+    """
     from andon.line.store.backup import backup as write
 
     manifest = write(data, target)
     if as_json:
         print_json(asdict(manifest))
-        return
-    missing = f", {manifest.missing} images were gone" if manifest.missing else ""
-    say(
-        f"{target}: {manifest.rows} verdicts, {manifest.images} images{missing}; audit head {manifest.audit_head}"
-    )
+    else:
+        gone = _counted("were gone", images=manifest.missing, maps=manifest.missing_maps)
+        found = f"{manifest.rows} verdicts, {manifest.images} images{gone}"
+        say(f"{target}: {found}; audit head {manifest.audit_head}")
+    _complain(target, manifest.missing_for_good, "bring them back and make another backup")
 
 
 @app.command()
@@ -46,15 +51,34 @@ def restore(
     data: Annotated[Path, typer.Option("--data", help="New data folder to make.")] = DEFAULT_FOLDER,
     as_json: Json = False,
 ) -> None:
-    """Make a new data folder from a backup, with every file and the audit checked."""
+    """Make a new data folder from a backup, with every file and the audit checked.
+
+    Exit code 2 where a golden image or a candidate is gone or damaged; all else is there.
+    """
     from andon.line.store.backup import restore as read
 
     restored = read(source, data)
     if as_json:
         print_json({**asdict(restored), "head": str(restored.head)})
-        return
-    damaged = f", {restored.damaged} images are damaged or missing" if restored.damaged else ""
-    say(f"{data}: {restored.rows} verdicts, {restored.images} images{damaged}; the audit is sound")
+    else:
+        damaged = _counted("are damaged or missing", images=restored.damaged, maps=restored.damaged_maps)
+        say(f"{data}: {restored.rows} verdicts, {restored.images} images{damaged}; the audit is sound")
+    _complain(data, restored.missing_for_good, "take them from another backup")
+
+
+def _counted(what: str, **kinds: int) -> str:
+    found = " and ".join(f"{n} {kind}" for kind, n in kinds.items() if n)
+    return f", {found} {what}" if found else ""
+
+
+def _complain(folder: Path, missing: Sequence[str], advice: str) -> None:
+    """List golden images and candidates that are not there; raises `DataError` for them."""
+    for key in missing:
+        say(f"missing or damaged: {key}")
+    if missing:
+        raise DataError(
+            f"{folder} is complete but for {plural(len(missing), 'file')} (golden images, candidates) listed above: {advice}"
+        )
 
 
 @audit_app.command("verify")

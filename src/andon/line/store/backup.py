@@ -15,9 +15,10 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
@@ -50,6 +51,10 @@ class Manifest:
     """Images whose file was gone."""
     audit_head: str
     sums_sha256: str
+    missing_maps: int = 0
+    """Maps whose file was gone, of images that are there."""
+    missing_for_good: Sequence[str] = ()
+    """Golden images and candidates whose file was gone: without them a line cannot do what it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,24 @@ class Restored:
     damaged: int
     """Images that differ from their hash or are missing; their rows say `lost`."""
     head: Head
+    damaged_maps: int = 0
+    """Maps that differ from their hash or are missing, of images that are there."""
+    missing_for_good: Sequence[str] = ()
+    """Golden images and candidates that differ from their hash or are missing."""
+
+
+class _File(NamedTuple):
+    """A file that a row names."""
+
+    key: str
+    sha256: str | None
+    """None where the row does not know it."""
+    image: str | None = None
+    """Path of the image, where this is that image or its map."""
+
+    @property
+    def is_image(self) -> bool:
+        return self.key == self.image
 
 
 def backup(folder: Path, target: Path, *, clock: Clock = now_us) -> Manifest:
@@ -77,15 +100,14 @@ def backup(folder: Path, target: Path, *, clock: Clock = now_us) -> Manifest:
         _copy_database(source, part / FILE_NAME)
         lines = [f"{file_sha256(part / FILE_NAME)}  {FILE_NAME}"]
         rows, head, files = _contents(part / FILE_NAME)
-        images = missing = 0
-        for key, known, is_image in files:
-            there = _link(folder / key, part / key)
-            if there:
-                lines.append(f"{known or file_sha256(part / key)}  {key}")
-            images += there and is_image
-            missing += is_image and not there
+        for file in files:
+            if _link(folder / file.key, part / file.key):
+                lines.append(f"{file.sha256 or file_sha256(part / file.key)}  {file.key}")
+        images, missing, maps, for_good = _missing(part, files)
         (part / SUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        manifest = Manifest(VERSION, clock(), rows, images, missing, str(head), file_sha256(part / SUMS))
+        manifest = Manifest(
+            VERSION, clock(), rows, images, missing, str(head), file_sha256(part / SUMS), maps, for_good
+        )
         (part / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
         for path in (part / SUMS, part / MANIFEST, part / FILE_NAME):
             _sync(path)
@@ -109,12 +131,13 @@ def restore(source: Path, folder: Path, *, clock: Clock = now_us) -> Restored:
             migrate(engine, str(source / FILE_NAME))
             with engine.begin() as connection:
                 audit.check(connection, Head.parse(manifest.audit_head))
+                _images, _lost, maps, for_good = _missing(part, _files(connection))
                 stored, lost = _settle(connection, part)
-                entry = Entry("system", "restore", new={"backup": manifest.created, "lost": lost})
-                head = audit.append(connection, entry, clock())
+                new = {"backup": manifest.created, "lost": lost, "lost_maps": maps, "missing": for_good}
+                head = audit.append(connection, Entry("system", "restore", new=new), clock())
         finally:
             engine.dispose()
-    return Restored(manifest.rows, stored, lost, head)
+    return Restored(manifest.rows, stored, lost, head, maps, for_good)
 
 
 @contextlib.contextmanager
@@ -150,29 +173,49 @@ def _copy_database(source: Path, target: Path) -> None:
         raise DataError(f"{source} cannot be copied ({error}): check it") from error
 
 
-def _contents(database: Path) -> tuple[int, Head, list[tuple[str, str | None, bool]]]:
-    """Rows, head of the audit, and (path, hash if known, is an image) of every file that a row names."""
+def _contents(database: Path) -> tuple[int, Head, list[_File]]:
+    """Rows, head of the audit, and every file that a row names."""
     engine = sqlite_reader(database)
     try:
         with engine.connect() as connection:
             rows = connection.execute(select(func.count()).select_from(inspection)).scalar_one()
-            head = audit.head(connection)
-            named = select(inspection.c.image_key, inspection.c.map_key, inspection.c.image_sha256).where(
-                inspection.c.image_key.is_not(None),
-                inspection.c.image_state.in_([ImageState.STORED.value, ImageState.PENDING.value]),
-            )
-            files: list[tuple[str, str | None, bool]] = []
-            for image_key, map_key, sha256 in connection.execute(named):
-                files.append((image_key, sha256, True))
-                if map_key is not None:
-                    files.append((map_key, None, False))
-            golden = select(golden_item.c.image_key, golden_item.c.image_sha256).distinct()
-            files += [(key, sha256, False) for key, sha256 in connection.execute(golden)]
-            packs = select(candidate.c.file, candidate.c.sha256).distinct()
-            files += [(key, sha256, False) for key, sha256 in connection.execute(packs)]
+            head, files = audit.head(connection), _files(connection)
     finally:
         engine.dispose()
     return rows, head, files
+
+
+def _files(connection: Connection) -> list[_File]:
+    """Every file that a row names."""
+    named = select(inspection.c.image_key, inspection.c.map_key, inspection.c.image_sha256).where(
+        inspection.c.image_key.is_not(None),
+        inspection.c.image_state.in_([ImageState.STORED.value, ImageState.PENDING.value]),
+    )
+    files = []
+    for image_key, map_key, sha256 in connection.execute(named):
+        files.append(_File(image_key, sha256, image_key))
+        if map_key is not None:
+            files.append(_File(map_key, None, image_key))
+    golden = select(golden_item.c.image_key, golden_item.c.image_sha256).distinct()
+    packs = select(candidate.c.file, candidate.c.sha256).distinct()
+    return files + [
+        _File(key, sha256) for query in (golden, packs) for key, sha256 in connection.execute(query)
+    ]
+
+
+def _missing(part: Path, files: Sequence[_File]) -> tuple[int, int, int, list[str]]:
+    """Images that are in a folder, images and maps that are not, and other files that are not."""
+    images = missing = maps = 0
+    for_good = set()
+    for file in files:
+        there = (part / file.key).is_file()
+        if file.is_image:
+            images, missing = images + there, missing + (not there)
+        elif file.image is None and not there:
+            for_good.add(file.key)
+        elif file.image is not None and not there:
+            maps += (part / file.image).is_file()
+    return images, missing, maps, sorted(for_good)
 
 
 def _manifest(source: Path) -> Manifest:
