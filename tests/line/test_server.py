@@ -69,12 +69,13 @@ def test_equal_ports_are_refused(changes, said):
 
 @pytest.mark.skipif(not find_spec("pymodbus"), reason="needs the extra modbus")
 def test_a_port_for_plcs_that_another_program_has_is_one_sentence(folder):
+    others = set(threading.enumerate())
     with listen("127.0.0.1", 0) as taken:
         modbus = ModbusSettings(port=taken.getsockname()[1])
         line = Line(settings(folder, line={"modbus": modbus}, plc=PlcSettings(unit=1)), open_judge=FakeJudge)
         with pytest.raises(UsageError, match=r"^\[modbus\] 127.0.0.1 port \d+ cannot be used"):
             serve(line, "127.0.0.1", 0)
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("andon-")]
+    assert not [thread.name for thread in set(threading.enumerate()) - others]
 
 
 def test_systemd_is_told_when_the_line_is_ready_and_that_it_lives(folder, systemd, monkeypatch):
