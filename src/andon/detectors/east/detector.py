@@ -249,10 +249,8 @@ class EAST(ClosedForm):
         if self.config.scored != "gaussian":
             with trainer.timed("coreset"):
                 candidates = torch.cat([seen.patches[k] for k in chosen])
-                others = candidates[
-                    self.bank.learn(candidates)
-                ]  # those of the coreset are no distance from it
-                self._standardise(1, self.bank(others[:: -(-len(others) // SAMPLE)]))
+                others = self.bank.learn(candidates)  # those of the coreset are at no distance from it
+                self._standardise(1, self.bank(candidates[others[:: -(-len(others) // SAMPLE)]]))
         if self.composition is not None and held_out is not None and self._composes:
             with trainer.timed("composition"):
                 self.composition.learn(

@@ -43,7 +43,7 @@ class PatchBank(nn.Module):
         self.register_buffer("apart_", torch.empty(0))
 
     def learn(self, patches: Tensor) -> Tensor:
-        """Select the coreset of good patches (n, d), at most half of them; returns which are not in it, (n,) bool."""
+        """Select the coreset of good patches (n, d), at most half of them; returns the positions of the others."""
         self.axes_ = principal_axes(patches, min(AXES, self.size))
         candidates = patches @ self.axes_.T
         chosen = greedy_centres(candidates, max(1, min(self.count, len(candidates) // 2)))
@@ -55,7 +55,7 @@ class PatchBank(nn.Module):
         self.apart_ = (apart + apart.mean()).clamp_min(1e-6)
         others = torch.ones(len(patches), dtype=torch.bool, device=patches.device)
         others[chosen] = False
-        return others
+        return others.nonzero()[:, 0]
 
     def forward(self, cells: Tensor) -> Tensor:
         """(..., d) to relative distances (...)."""
