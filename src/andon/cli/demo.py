@@ -1,4 +1,4 @@
-"""`andon demo`: the default detector on photographs that are part of the package, or every detector on every embedded set."""
+"""`andon demo`: the default detector on photographs in the package, or every detector on every embedded set without depth."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def demo(
         bool,
         typer.Option(
             "--all",
-            help="Every detector on the photographs and on every drawn set, with tables that compare them; takes hours on "
-            "two cores; the same command continues.",
+            help="Every detector on the photographs and on every drawn set without depth, with tables that compare them; takes "
+            "hours on two cores; the same command continues.",
         ),
     ] = False,
     out: Annotated[
@@ -54,8 +54,8 @@ def demo(
         return
     if data or detector or recipe or settings:
         raise UsageError(
-            "--all takes every embedded set and detector as it is: leave DATA, --detector, --recipe and --set out, "
-            "or choose with `andon benchmark`"
+            "--all takes every embedded set without depth and every detector as it is: leave DATA, --detector, --recipe and "
+            "--set out, or choose with `andon benchmark`"
         )
     _all(out or Path("runs/demo-all"), as_json)
 
