@@ -193,6 +193,21 @@ def test_clouds_of_another_form_are_refused_by_name(tmp_path: Path, values, word
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("measured", [0, 1, 40])
+def test_a_sensor_that_measures_nothing_is_no_verdict(tmp_path: Path, measured):
+    """Its zeros are what MVTec 3D-AD writes for missing points; the mean over nothing scored lower than any good part."""
+    points = np.zeros((64, 64, 3), np.float32)
+    points.reshape(-1, 3)[:measured] = (0.1, 0.1, 0.5)
+    tifffile.imwrite(tmp_path / "cloud.tiff", points, photometric="minisblack")
+    with pytest.raises(
+        DataError, match=rf"cloud\.tiff has {measured} points with 0 < z < 100 of 4096, too few"
+    ):
+        read_points(tmp_path / "cloud.tiff", (64, 64))
+    points.reshape(-1, 3)[:41] = (0.1, 0.1, 0.5)
+    tifffile.imwrite(tmp_path / "cloud.tiff", points, photometric="minisblack")
+    assert read_points(tmp_path / "cloud.tiff", (64, 64)).any()
+
+
 def test_damaged_and_missing_clouds_are_named(tmp_path: Path):
     path = tmp_path / "cloud.tiff"
     with pytest.raises(DataError, match=r"cloud\.tiff does not exist"):

@@ -269,16 +269,19 @@ def test_failed_run_leaves_the_files_of_others(own_dataset, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "victim",
+    ("victim", "learned"),
     [
-        "recipe.yaml",
-        "teacher.safetensors",
-        pytest.param("training.json", marks=pytest.mark.slow),
-        pytest.param("state.safetensors", marks=pytest.mark.slow),
-        "detector.json",
+        ("recipe.yaml", False),
+        ("teacher.safetensors", False),
+        pytest.param("student.safetensors", True, marks=pytest.mark.slow),
+        pytest.param("training.json", True, marks=pytest.mark.slow),
+        pytest.param("state.safetensors", True, marks=pytest.mark.slow),
+        ("detector.json", True),
     ],
 )
-def test_full_disk_leaves_nothing(dataset_folder, tmp_path, monkeypatch, victim):
+def test_full_disk_leaves_what_was_learned_and_nothing_else(
+    dataset_folder, tmp_path, monkeypatch, victim, learned
+):
     write = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
@@ -288,9 +291,14 @@ def test_full_disk_leaves_nothing(dataset_folder, tmp_path, monkeypatch, victim)
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="no space left"):
+    with pytest.raises(OutputError, match="no space left") as error:
         fit(tmp_path / "run", dataset_folder)
-    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run").exists() is learned
+    assert str(error.value).endswith("then the same command with --resume continues") is learned
+    if learned:
+        monkeypatch.undo()
+        fit(tmp_path / "run", dataset_folder, resume=True)
+        assert (tmp_path / "run/detector/detector.json").is_file()
 
 
 def test_full_disk_while_caching_features_costs_only_speed(dataset_folder, tiny_run, tmp_path, monkeypatch):

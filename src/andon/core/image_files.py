@@ -42,6 +42,8 @@ BYTES_PER_PIXEL = 64
 """Memory that a prediction with heat map takes for each pixel of its image, rounded up."""
 FARTHEST = 100.0
 """Coordinates in metres from which a point counts as missing; cameras mark missing points by large numbers, too."""
+LEAST_MEASURED = 0.01
+"""Share of the points of a cloud that is measured at least: a sensor that fails gives zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,9 +331,11 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
             f"{shape[1]} x {shape[0]}: export one point per pixel"
         )
     points = np.asarray(values, np.float32)
-    if points.any() and not measured_points(points).any():
+    measured = int(np.count_nonzero(measured_points(points)))
+    if measured < LEAST_MEASURED * shape[0] * shape[1]:
         raise DataError(
-            f"point cloud {path} has no point with 0 < z < {FARTHEST:g}: give x, y, z in metres, z away from the camera"
+            f"point cloud {path} has {measured} points with 0 < z < {FARTHEST:g} of {shape[0] * shape[1]}, too few to judge by: "
+            "check the sensor, and that x, y, z are in metres, z away from the camera"
         )
     return points
 

@@ -163,7 +163,9 @@ def _unlearned_removed(run: Path) -> Iterator[None]:
         ) from None
     except Exception as error:
         nothing_learned = not any((run / "checkpoints").glob("*.safetensors"))
-        if fresh and (nothing_learned or isinstance(error, UsageError | OSError)):
+        if isinstance(error, OutputError) and not nothing_learned:  # a full disk, say, which can be mended
+            raise OutputError(f"{error}; then the same command with --resume continues") from error
+        if fresh and (nothing_learned or isinstance(error, UsageError)):
             clear(run)
             remove_empty(made)
         raise
