@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,34 @@ def test_what_is_not_inspected_sets_no_threshold(tmp_path):
     assert found.image.value == pytest.approx(found.pixel.value, abs=0.1 * found.score_display.span)
     answers = detector.judged([label(100 + k, 0.3) for k in range(4)])
     assert [(answer.verdict, bool(answer.mask.any())) for answer in answers] == [("NG", True)] * 4
+
+
+@pytest.mark.parametrize("name", ["east", "patchcore"])
+def test_sessions_do_not_make_the_region_forgotten(name, pictures, monkeypatch):
+    """They are cross-fitted twice; every score of the second time is of inspected cells too."""
+    cls = detector_class(name)
+    seen: list[InspectionRegion | None] = []
+    analyse = cls.analyse_features
+    monkeypatch.setattr(
+        cls, "analyse_features", lambda self, features: (seen.append(self.region), analyse(self, features))[1]
+    )
+    records = [replace(record, session=f"s{k % 4}") for k, record in enumerate(pictures["clean"])]
+    detector = cls(cls.Config().updated(TINY[name] | {"threshold_scores": "cross_fitted"}))
+    detector.fit(records, trainer=Trainer(seed=1, device="cpu"), region=AREA)
+    assert len(seen) >= 8
+    assert set(seen) == {AREA}
+
+
+def test_a_strip_between_the_centres_of_patches_is_the_patches_that_hold_it(pictures):
+    mask = np.zeros((SIDE, SIDE), np.bool_)
+    mask[19:21] = True
+    cls = detector_class("patchcore")
+    config = cls.Config().updated(TINY["patchcore"])
+    detector = cls(config).fit(pictures["clean"][:5], region=InspectionRegion(mask), trainer=Trainer(seed=1))
+    inside = detector._inspected_patches().view(detector.embedding.grid)
+    rows, columns = detector.embedding.grid
+    assert inside.any(1).nonzero()[:, 0].tolist() == sorted({19 * rows // SIDE, 20 * rows // SIDE})
+    assert int(inside.sum()) == columns * int(inside.any(1).sum())
 
 
 def test_a_region_smaller_than_a_cell_is_the_cell_that_holds_it():

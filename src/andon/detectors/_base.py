@@ -220,8 +220,8 @@ class Detector(Predictor, nn.Module):
             check_folds(self, train, fold_of)
         trainer.selection = judged_on(self, validation, labelled, test, trainer.seed)
         trainer.labelled = tuple(labelled) if self.label_use else ()
-        self.reset(trainer.seed)
         self._region = train[0].region
+        self.reset(trainer.seed)
         self.to(trainer.device)
         before = fingerprints(self.frozen)
         good = GoodResults(keep=self.config.threshold == "labels")
@@ -260,7 +260,6 @@ class Detector(Predictor, nn.Module):
         with trainer.progress.task("cross-fitting", count + 1) as bar, trainer.silent():
             for left_out in [*range(count), None]:
                 self.reset(trainer.seed)
-                self._region = good[0].region
                 self.to(trainer.device)
                 own = [record for record, fold in zip(good, fold_of, strict=True) if fold == left_out]
                 rest = [record for record, fold in zip(good, fold_of, strict=True) if fold != left_out]
@@ -295,10 +294,14 @@ class Detector(Predictor, nn.Module):
         return detector
 
     def reset(self, seed: int) -> None:
-        """Return to the untrained state, initialised from `seed`; nothing is built where that is the state it is in."""
+        """Return to the untrained state, initialised from `seed`; nothing is built where that is the state it is in.
+
+        Which pixels are inspected stays.
+        """
+        region = self._region
         if self._untouched != (seed, self.config):
             self.__dict__.update(type(self).seeded(self.config, seed).__dict__)
-        self._untouched = None
+        self._untouched, self._region = None, region
 
     def calibrate(
         self, good: Sequence[Record], *, source: str = "validation", labelled: Sequence[Record] = ()

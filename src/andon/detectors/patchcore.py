@@ -19,6 +19,7 @@ from torch import Tensor
 
 from andon.core.config import Amount, Count
 from andon.core.memory_budget import require_memory
+from andon.core.region import InspectionRegion
 from andon.detectors._base import Analysis
 from andon.detectors._closed_form import ClosedForm
 from andon.detectors._config import ClosedFormConfig
@@ -170,16 +171,15 @@ class PatchCore(ClosedForm):
 
     def _inspected_patches(self) -> Tensor | None:
         """(P,) which patches are inspected; None for all."""
-        size = self.config.extractor.image_size
-        inside = self.inspected(size, size, (self.side - size) // 2)
-        if inside is None:
+        if self.region is None or self.tiling is not None:
             return None
-        rows, columns = (
-            (2 * torch.arange(cells, device=inside.device) + 1) * size // (2 * cells)
-            for cells in self.embedding.grid
-        )
-        patches = inside[rows][:, columns].flatten()
-        return patches if bool(patches.any()) else None
+        size = self.config.extractor.image_size
+        lost = (self.side - size) // 2
+        centre = self.region.cells((self.side, self.side))[lost : lost + size, lost : lost + size]
+        if not centre.any():
+            return None
+        patches = InspectionRegion(centre).cells(self.embedding.grid)
+        return torch.from_numpy(patches.ravel()).to(self.device())
 
     def reweighting(self, query: Tensor, neighbour: Tensor) -> Tensor:
         """Weight of Eq. 7: 1 - exp‖q - m‖ / Σ exp‖q - m'‖, m nearest to q, m' the b vectors of the bank nearest to m.

@@ -36,9 +36,9 @@ FAILED, HELD = "retention", "retention suspended"
 
 
 def steady_us() -> int:
-    """Microseconds that nobody sets; they go on while the computer sleeps."""
-    kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return time.clock_gettime_ns(kind) // 1000
+    """Microseconds that nobody sets; where the system has such a clock, they go on while the computer sleeps."""
+    kind = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+    return (time.monotonic_ns() if kind is None else time.clock_gettime_ns(kind)) // 1000
 
 
 class RetentionWatch:

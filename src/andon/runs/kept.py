@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from andon.detectors._base import Detector
 
 NETWORK, RECORD = "runtime/network.onnx", "runtime/network.json"
-FORMAT = 1
-"""Version of the record."""
+FORMAT = 2
+"""Version of the record; 1: scores with a region were those of the whole map."""
 BITS_ROUNDING = 1e-3
 """By how much values of 8 bits, divided by 255 and multiplied again, differ from whole numbers at most."""
 ROUNDS, LONGEST = 10, 5.0
