@@ -88,6 +88,34 @@ def test_the_exact_values_lie_within_the_bound(images, bits):
         assert abs(one.mean - other.mean) <= other.bound + 1e-12
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([12, 14, 16, 20]),
+    st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    st.floats(0.02, 0.3),
+    st.floats(1.5, 20),
+)
+@settings(deadline=None, max_examples=60)
+def test_aupimo_of_positives_that_share_bins_with_good_scores(seed, bits, places, low, factor):
+    """Each bin has 16 places; those of the positives lie below, between and above the good scores of the same bins."""
+    random = np.random.default_rng(seed)
+    bounds = (low, min(1.0, low * factor))
+    width = 2.0 ** (9 - bits)  # of the bins from 1 to 2
+
+    def scores(inside):
+        return (1 + (random.integers(0, 8, 30) + np.asarray(inside) / 16) * width).astype(np.float32)
+
+    good, bad = scores(random.integers(8, 16, 30)), scores(random.choice(places, 30))
+    mask = random.random(30) < 0.5
+    mask[0] = True
+    exact, binned = PixelRanking(), PixelHistogram(bits=bits)
+    for ranking in (exact, binned):
+        ranking.add(good[None], np.zeros((1, 30), bool), label=0)
+        ranking.add(bad[None], mask[None], label=1)
+    one, other = (ranking.aupimo(bounds=bounds, force=True) for ranking in (exact, binned))
+    assert abs(one.mean - other.mean) <= other.bound + 1e-12
+
+
 @given(image_sets())
 @settings(deadline=None, max_examples=20)
 def test_with_one_score_per_bin_nothing_is_lost(images):

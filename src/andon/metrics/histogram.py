@@ -182,12 +182,10 @@ class PixelHistogram:
         rates = np.cumsum(shares.values[used - shares.start]) / max(n_good, 1)
         rates = np.minimum(rates, 1.0)
         curve = RateCurve(used.astype(np.float64), rates, bounds)
-        recalls = [
-            (image.name, at_or_above(*image.pixels, used) / image.n_pixels)
-            for group in self._select(tag)
-            for image in group.images
-        ]
-        return pimo(curve, n_good, recalls, force=force, binned=True)
+        images = [image for group in self._select(tag) for image in group.images]
+        recalls = [(image.name, at_or_above(*image.pixels, used) / image.n_pixels) for image in images]
+        above = (at_or_above(*image.pixels, used + 1) / image.n_pixels for image in images)
+        return pimo(curve, n_good, recalls, force=force, above=above)
 
     def _summarise(self, tag: str | None, limits: Sequence[float]) -> PixelSummary:
         groups = self._select(tag)

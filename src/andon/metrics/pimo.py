@@ -55,18 +55,19 @@ class RateCurve:
         y = np.interp(x, at, recalls)
         return float(np.trapezoid(y, x) / (ends[1] - ends[0]))
 
-    def error_bound(self, recalls: Rates) -> float:
-        """Largest error of `integrate` if between the vertices the true recalls rise arbitrarily."""
+    def error_bound(self, recalls: Rates, above: Rates) -> float:
+        """Largest error of `integrate` if each vertex is the lower end of a bin, inside which the order is not known.
+
+        `above` (K,) is the recall strictly above each bin: the exact curve lies between it and `recalls` inside the bin.
+        """
         at, ends = np.log(self.rates), np.log(self.range)
         inside = (at > ends[0]) & (at < ends[1])
         x = np.concatenate((ends[:1], at[inside], ends[1:]))
         width = np.diff(x) / (ends[1] - ends[0])
         after = np.minimum(np.searchsorted(at, x[1:]), at.size - 1)
-        before = np.searchsorted(at, x[:-1], side="right") - 1
-        # Before the first vertex the recall lies between 0 and its value there.
-        low = np.where(before >= 0, recalls[np.maximum(before, 0)], 0.0)
+        before = np.maximum(np.searchsorted(at, x[:-1], side="right") - 1, 0)
         value = self.integrate(recalls)
-        return max(float(recalls[after] @ width) - value, value - float(low @ width))
+        return max(float(recalls[after] @ width) - value, value - float(above[before] @ width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +150,22 @@ def pimo(
     recalls: Iterable[tuple[str, Rates]],
     *,
     force: bool = False,
-    binned: bool = False,
+    above: Iterable[Rates] | None = None,
 ) -> Pimo:
     """AUPIMO from the good images' curve and the (name, recalls at its thresholds) of anomalous images.
 
-    NaN without good images and, unless `force`, with fewer than `FEWEST_VERTICES` thresholds in the range. With
-    `binned` the thresholds are edges of bins, and the result has a bound on the error this causes.
+    NaN without good images and, unless `force`, with fewer than `FEWEST_VERTICES` thresholds in the range. Where the
+    thresholds are the lower ends of bins, `above` holds each image's recalls strictly above the bins, and the result has a
+    bound on the error of the binning.
     """
     if n_good == 0 or (curve.n_vertices < FEWEST_VERTICES and not force):
         return Pimo(tuple((name, math.nan) for name, _ in recalls), n_good, curve.n_vertices)
-    scores, error_bounds = [], []
-    for name, recall in recalls:
-        scores.append((name, curve.integrate(recall)))
-        if binned:
-            error_bounds.append(curve.error_bound(recall))
-    bound = math.fsum(error_bounds) / len(error_bounds) if error_bounds else None
-    return Pimo(tuple(scores), n_good, curve.n_vertices, bound)
+    recalls = list(recalls)
+    scores = tuple((name, curve.integrate(recall)) for name, recall in recalls)
+    bound = None
+    if above is not None and recalls:
+        bounds = [
+            curve.error_bound(recall, higher) for (_, recall), higher in zip(recalls, above, strict=True)
+        ]
+        bound = math.fsum(bounds) / len(bounds)
+    return Pimo(scores, n_good, curve.n_vertices, bound)
