@@ -452,6 +452,13 @@ def test_a_sweep_of_nothing_is_refused_and_finished_tables_stay(arguments, words
     assert (tmp_path / "ablation.md").read_text() == "a finished table"
 
 
+@pytest.mark.parametrize("command", ["benchmark", "ablate"])
+def test_a_seed_is_no_setting_of_a_sweep(command, tmp_path, cli):
+    said = cli(command, DATA, "--set", "seed=7", "--out", tmp_path / "out").complaint()
+    assert "seed=7 cannot be set for many runs: seeds are set by --seeds" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_ablation_without_a_result_leaves_the_tables_of_the_one_before(tmp_path, cli, monkeypatch):
     (tmp_path / "ablation.md").write_text("a finished table")
     monkeypatch.setattr(module, "_in_own_process", lambda *_: "the disk is full")

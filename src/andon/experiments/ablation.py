@@ -18,7 +18,7 @@ from andon.core.config import Config, Count, from_yaml
 from andon.core.errors import ConfigError, nearest
 from andon.detectors._recipes import load_recipe, resolve
 from andon.experiments.comparison import spread
-from andon.experiments.sweep import Job, Result, budgeted, check_extent
+from andon.experiments.sweep import Job, Result, budgeted, check_extent, checked
 from andon.experiments.tables import Table
 from andon.metrics.bootstrap import paired_auroc
 from andon.runs.folder import read_scores
@@ -82,7 +82,7 @@ def plan_ablation(
 ) -> list[Job]:
     """One job per row and seed. `budget` scales the epochs of every row; `settings` apply to all rows.
 
-    Raises `ConfigError` for unknown settings and what `check_extent` refuses.
+    Raises `ConfigError` for what `checked` and `check_extent` refuse.
     """
     check_extent(seeds, budget)
     recipe = f"{sequence.detector}/{sequence.start}"
@@ -100,7 +100,7 @@ def plan_ablation(
             epochs = row.epochs or default_epochs
             scaled = {"epochs": max(1, round(budget * epochs))} if epochs else {}
             values = {**changed, **scaled, **(settings or {})}
-            resolve(load_recipe(recipe), values)
+            checked(recipe, values)
             jobs.append(Job(recipe, data, category, layout, seed, values, label=label))
             if sequence.cumulative and row.kept:
                 state = changed

@@ -123,7 +123,7 @@ def plan(
 
     `data` is one data set or several; no `categories` means all of each. `recipes` are detector names (their default recipe)
     or `detector/variant`. `budget` scales the epochs and steps of each recipe. Raises `ConfigError` for no or unknown recipes,
-    unknown settings and what `check_extent` refuses, and what `find_targets` raises.
+    settings that `checked` refuses and what `check_extent` refuses, and what `find_targets` raises.
     """
     check_extent(seeds, budget)
     if not recipes:
@@ -156,11 +156,18 @@ def check_extent(seeds: int, budget: float) -> None:
 def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[str, Any]:
     """`settings`, plus the epochs and steps of the recipe scaled by `budget`.
 
-    Values in `settings` are not scaled. Raises `ConfigError` for unknown settings.
+    Values in `settings` are not scaled. Raises what `checked` raises.
     """
-    resolved = resolve(load_recipe(recipe), settings).config.model_dump()
+    resolved = checked(recipe, settings).config.model_dump()
     lengths = {} if budget == 1 else _lengths(resolved)
     return {name: max(1, round(budget * length)) for name, length in lengths.items()} | dict(settings)
+
+
+def checked(recipe: str, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with these settings. Raises `ConfigError` for unknown ones and for a seed, which each job has of its own."""
+    if "seed" in settings:
+        raise ConfigError(f"seed={settings['seed']} cannot be set for many runs: seeds are set by --seeds")
+    return resolve(load_recipe(recipe), settings)
 
 
 def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
