@@ -459,6 +459,43 @@ def test_a_seed_is_no_setting_of_a_sweep(command, tmp_path, cli):
     assert not (tmp_path / "out").exists()
 
 
+def test_taps_that_one_of_the_networks_lacks_are_refused_before_the_first_run():
+    settings = {"extractor.taps": ["layer2"]}
+    plan(DATA, ["padim/starter"], settings=settings)
+    plan(DATA, ["ast/starter"], settings={"mode": "depth", "extractor.taps": ["blocks.4"]})  # has no backbone
+    with pytest.raises(ConfigError) as caught:
+        plan(DATA, ["efficientad_ast/starter", "efficientad_ast/lite0"], settings=settings)
+    network = "network tf_efficientnet_lite0 has no tap 'layer2'; its stages: blocks.0, "
+    assert str(caught.value).startswith(f"recipe efficientad_ast/lite0 with these settings: {network}")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConfigError("no"), "1 of 2 runs failed, 1 of them for a reason that lasts: change what"),
+        (DataError("no"), "1 of 2 runs failed; the same command tries them again"),
+    ],
+)
+def test_what_fails_for_its_settings_is_not_said_to_be_worth_another_try(
+    error, words, tmp_path, cli, monkeypatch
+):
+    failed = []
+    messages = SimpleNamespace(send=failed.append)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(module, "run_job", fail)
+    job = Job("padim/starter", DATA, "fabric", "auto", 0)
+    module._run_in_child(messages, job, tmp_path, "cpu")
+    outcome = module.Outcome([make_result(seed=1)], {"seed-0": failed[0]})
+    monkeypatch.setattr(module, "sweep", lambda *_, **__: outcome)
+    refused = cli("benchmark", DATA, "--detectors", "padim/starter", "--out", tmp_path)
+    assert (refused.code, words in refused.err) == (1, True), refused.err
+    again = isinstance(error, ConfigError)
+    assert ("seed-0: no; this run fails again until that is changed" in refused.err) == again
+
+
 def test_an_ablation_without_a_result_leaves_the_tables_of_the_one_before(tmp_path, cli, monkeypatch):
     (tmp_path / "ablation.md").write_text("a finished table")
     monkeypatch.setattr(module, "_in_own_process", lambda *_: "the disk is full")

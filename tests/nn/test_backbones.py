@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.core.errors import ConfigError, WeightsError
-from andon.nn.backbones import Backbone, BackboneConfig, _same_padding, count_parameters, multiply_adds
+from andon.nn.backbones import (
+    Backbone,
+    BackboneConfig,
+    _same_padding,
+    check_taps,
+    count_parameters,
+    multiply_adds,
+)
 from andon.nn.weights import add
 
 SMALL = BackboneConfig(weights="random", taps=("layer1", "layer2"), image_size=32)
@@ -154,6 +161,23 @@ def test_unknown_network_and_tap():
     assert complaint(ConfigError, network="tf_efficientnet_lite0", taps=["layer2"]).endswith(
         f"has no tap 'layer2'; its stages: {stages}"
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "resnet81"},
+        {"taps": ["layr2"]},
+        {"taps": ["layer2", "layer2"]},
+        {"network": "tf_efficientnet_lite0", "taps": ["layer2"]},
+    ],
+)
+def test_names_are_checked_without_weights(changes):
+    """In the same words as when the network is built."""
+    with pytest.raises(ConfigError) as caught:
+        check_taps(SMALL.updated({**changes, "weights": "nowhere"}))
+    assert str(caught.value) == complaint(ConfigError, **changes)
+    check_taps(SMALL.updated({"weights": "nowhere"}))
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,10 @@ def benchmark(
         budget=budget,
         settings=parse_assignments(with_labelled(settings, labelled)),
     )
-    compare(jobs, run_sweep(jobs, out, device, ray, cores, track), out, as_json)
+    compare(run_sweep(jobs, out, device, ray, cores, track), out, as_json)
 
 
-def compare(jobs: Sequence[Job], outcome: Outcome, out: Path, as_json: bool) -> None:
+def compare(outcome: Outcome, out: Path, as_json: bool) -> None:
     """Write and print the comparison tables of a sweep. Raises `AndonError` where runs failed."""
     from andon.experiments.comparison import comparison, write_tables
 
@@ -87,9 +87,7 @@ def compare(jobs: Sequence[Job], outcome: Outcome, out: Path, as_json: bool) -> 
             f"tables: {out / 'tables.md'}, {out / 'tables.tex'}, {out / 'tables.csv'}, {out / 'results.csv'}"
         )
     if outcome.failures:
-        raise AndonError(
-            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
-        )
+        raise AndonError(outcome.summary)
 
 
 @app.command()
@@ -139,9 +137,7 @@ def ablate(
     write_text(out / "ablation.tex", table.latex())
     print(table.markdown())
     if outcome.failures:
-        raise AndonError(
-            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
-        )
+        raise AndonError(outcome.summary)
 
 
 @app.command()
@@ -211,9 +207,7 @@ def reproduce(
         f"tables: {out / 'published.md'}, {out / 'published.tex'}, {out / 'tables.md'}, {out / 'results.csv'}"
     )
     if outcome.failures:
-        raise AndonError(
-            f"{len(outcome.failures)} of {len(jobs)} runs failed; the same command tries them again"
-        )
+        raise AndonError(outcome.summary)
 
 
 def run_sweep(

@@ -87,4 +87,4 @@ def _all(out: Path, as_json: bool) -> None:
 
     jobs = plan([DATA, DRAWN], usable_detectors())
     say(f"{len(jobs)} runs in {out}; the same command continues after an interruption")
-    compare(jobs, run_sweep(jobs, out), out, as_json)
+    compare(run_sweep(jobs, out), out, as_json)

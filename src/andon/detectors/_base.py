@@ -34,7 +34,7 @@ from andon.detectors._registry import name_of
 from andon.detectors._saving import save_detector
 from andon.detectors._sessions import scores_within_sessions
 from andon.metrics import PixelRanking, auroc
-from andon.nn.backbones import Backbone
+from andon.nn.backbones import Backbone, BackboneConfig, check_taps
 from andon.nn.sanity_checks import fingerprints
 from andon.nn.training import Trainer
 from andon.runtime.predictor import Predictor, RawBatch, RawPrediction
@@ -98,6 +98,14 @@ class Detector(Predictor, nn.Module):
     def name(self) -> str:
         """The detector's name: that of its file or folder, or of its entry point."""
         return name_of(type(self))
+
+    @classmethod
+    def check(cls, config: DetectorConfig) -> None:
+        """Raise `ConfigError` for a backbone without the taps it is asked for; nothing is built and no weights are read."""
+        for name in type(config).model_fields:
+            value = getattr(config, name)
+            if isinstance(value, BackboneConfig):
+                check_taps(value)
 
     # What a detector defines ---------------------------------------------------------------------------------------
 

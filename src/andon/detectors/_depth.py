@@ -108,6 +108,13 @@ class DepthDetector(Detector):
     extractor: Backbone | None
     adapter: FeatureAdapter | None
 
+    @classmethod
+    def check(cls, config: DetectorConfig) -> None:
+        """As the base, in the modes that have a backbone."""
+        assert isinstance(config, DepthDetectorConfig)
+        if config.mode != "depth":
+            super().check(config)
+
     def create_inputs(self, *, pretrained: bool) -> tuple[int, int, int]:
         """Create extractor and adapter (modes with colour); returns the shape (C, h, w) of `Inputs.f`.
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun
 from andon.core.files import write_bytes, write_text
 from andon.core.records import Record
-from andon.experiments.sweep import RESULT, Job, run_job
+from andon.experiments.sweep import RESULT, Job, failure_of, run_job
 from andon.runs.fit import PACKAGES
 from andon.runs.folder import clear
 from andon.runs.predict import FilePrediction, file_predictions
@@ -215,7 +215,7 @@ def _make_run(job: Job, data: str, mark: Path, device: str, versions: Mapping[st
     except InterruptedRun:
         raise
     except (AndonError, OSError) as error:
-        return f"{error} (on {platform.node()})", b""
+        return failure_of(error, f" (on {platform.node()})"), b""
 
 
 def _predict_chunk(

@@ -24,7 +24,7 @@ from andon.core.progress import NoProgress, Progress
 from andon.datasets import Dataset, Records
 from andon.datasets.embedded_cache import PREFIX
 from andon.detectors._recipes import Recipe, default_recipe, load_recipe, resolve
-from andon.detectors._registry import known_detector
+from andon.detectors._registry import detector_class, known_detector
 from andon.experiments.comparison import check_figures
 from andon.experiments.targets import find_targets, folder_name
 from andon.runs.evaluate import evaluate_run
@@ -36,6 +36,8 @@ RESULT = "result.json"
 """Marks a complete run; holds the job, the fingerprint of its images and the peak memory."""
 MOST_SEEDS, LARGEST_BUDGET = 1_000, 1_000
 """Bounds of what a sweep repeats and lengthens."""
+LASTING = "; this run fails again until that is changed"
+"""End of the message of a failure that does not pass by itself."""
 
 
 class DamagedRunWarning(UserWarning):
@@ -164,10 +166,19 @@ def budgeted(recipe: str, budget: float, settings: Mapping[str, Any]) -> dict[st
 
 
 def checked(recipe: str, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with these settings. Raises `ConfigError` for unknown ones and for a seed, which each job has of its own."""
+    """The recipe with these settings, before anything is run.
+
+    Raises `ConfigError` for unknown settings, taps that its network lacks, and a seed, which each job has of its own.
+    """
     if "seed" in settings:
         raise ConfigError(f"seed={settings['seed']} cannot be set for many runs: seeds are set by --seeds")
-    return resolve(load_recipe(recipe), settings)
+    found = resolve(load_recipe(recipe), settings)
+    if settings:
+        try:
+            detector_class(found.detector).check(found.config)
+        except ConfigError as error:
+            raise ConfigError(f"recipe {recipe} with these settings: {error}") from error
+    return found
 
 
 def _lengths(config: Mapping[str, Any], prefix: str = "") -> dict[str, int]:
@@ -280,6 +291,17 @@ class Outcome:
     failures: dict[str, str]
     """{run folder: failure message}."""
 
+    @property
+    def summary(self) -> str:
+        """In one line: how many runs failed, and whether it helps to try again; empty where none failed."""
+        if not self.failures:
+            return ""
+        lasting = sum(failure.endswith(LASTING) for failure in self.failures.values())
+        said = f"{len(self.failures)} of {len(self.failures) + len(self.results)} runs failed"
+        if not lasting:
+            return f"{said}; the same command tries them again"
+        return f"{said}, {lasting} of them for a reason that lasts: change what the messages above name"
+
 
 def sweep(
     jobs: Sequence[Job],
@@ -351,7 +373,12 @@ def _run_in_child(sender: Connection, job: Job, out: Path, device: str) -> None:
     except (InterruptedRun, KeyboardInterrupt):
         sender.send(None)
     except (AndonError, OSError) as error:
-        sender.send(str(error))
+        sender.send(failure_of(error))
+
+
+def failure_of(error: AndonError | OSError, where: str = "") -> str:
+    """Failure message of a run, with `LASTING` where the same settings always fail; `where` follows the error."""
+    return f"{error}{where}{LASTING if isinstance(error, ConfigError) else ''}"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, Self, cast
 
 import timm
@@ -141,8 +142,7 @@ class Backbone(nn.Module):
         Raises `ConfigError` for an unknown network or tap, `WeightsError` when the weights are missing or of another network.
         """
         known_network(config.network)
-        if twice := [tap for tap, count in Counter(config.taps).items() if count > 1]:
-            raise ConfigError(f"taps names {twice[0]} twice: name each tap once")
+        _check_distinct(config.taps)
         weights = locate(config.weights if pretrained else RANDOM, config.network)
         network = _create_network(config.network, drop_path=DROP_PATH if train_mode else 0.0)
         if weights.in_order:
@@ -151,11 +151,7 @@ class Backbone(nn.Module):
             _set_momentum(network, BATCH_NORM_MOMENTUM)
         nominal = _nominal_size(network) if config.static_same_padding else config.image_size
         _fix_padding(network, config.network, nominal)
-        known = {name for name, _ in network.named_modules() if name}
-        for tap in config.taps:
-            if tap not in known:
-                hint = nearest(tap, _stages(network), listed="its stages")
-                raise ConfigError(f"network {config.network} has no tap {tap!r}; {hint}")
+        _check_taps(config, _module_names(network))
         trunk = _cut(network, config)
         if weights.state is not None:
             _load(trunk, weights, config)
@@ -252,6 +248,49 @@ def known_network(architecture: str) -> str:
             f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}"
         )
     return architecture
+
+
+def check_taps(config: BackboneConfig) -> None:
+    """Raise `ConfigError` for an unknown network or tap, in a fraction of a second: nothing is computed, no weights are read."""
+    names = _names_in(known_network(config.network))
+    _check_distinct(config.taps)
+    if names is not None:
+        _check_taps(config, names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Names in a network."""
+
+    modules: frozenset[str]
+    stages: frozenset[str]
+    """Of `modules`, those that give feature maps."""
+
+
+def _module_names(network: nn.Module) -> _Names:
+    return _Names(frozenset(name for name, _ in network.named_modules() if name), frozenset(_stages(network)))
+
+
+@cache
+def _names_in(architecture: str) -> _Names | None:
+    """Names in a network without its weights; None for one that cannot be built without."""
+    try:
+        with torch.device("meta"):
+            return _module_names(timm.create_model(architecture, pretrained=False))
+    except RuntimeError:  # a value is computed while it is built
+        return None
+
+
+def _check_distinct(taps: Sequence[str]) -> None:
+    if twice := [tap for tap, count in Counter(taps).items() if count > 1]:
+        raise ConfigError(f"taps names {twice[0]} twice: name each tap once")
+
+
+def _check_taps(config: BackboneConfig, names: _Names) -> None:
+    for tap in config.taps:
+        if tap not in names.modules:
+            hint = nearest(tap, names.stages, listed="its stages")
+            raise ConfigError(f"network {config.network} has no tap {tap!r}; {hint}")
 
 
 def _create_network(architecture: str, drop_path: float) -> nn.Module:
