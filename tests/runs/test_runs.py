@@ -12,6 +12,7 @@ import torch
 from conftest import RUN_SETTINGS, names, set_options, texture, write_picture
 from tiny import TINY
 
+from andon.cli.main import main
 from andon.core.config import from_yaml, to_yaml
 from andon.core.errors import (
     AndonError,
@@ -31,8 +32,17 @@ from andon.nn.training import Trainer
 from andon.report.evaluation import Report
 from andon.runs import source
 from andon.runs.evaluate import evaluate_run
+from andon.runs.export import export_run
 from andon.runs.fit import fit_run
-from andon.runs.folder import DescribedRun, check_output, clear, last_scores, read_recipe, read_scores
+from andon.runs.folder import (
+    DescribedRun,
+    changing,
+    check_output,
+    clear,
+    last_scores,
+    read_recipe,
+    read_scores,
+)
 from andon.runs.source import Source
 
 
@@ -235,6 +245,74 @@ def test_clear_removes_an_empty_folder(own_run):
 def test_empty_and_absent_folders_are_fine(tmp_path):
     check_output(tmp_path, overwrite=False, resume=False)
     check_output(tmp_path / "absent", overwrite=False, resume=False)
+
+
+# One process at a time --------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_changes_nothing(own_run, dataset_folder, capsys, monkeypatch):
+    before = tree(own_run)
+    calls = [
+        lambda: fit(own_run, dataset_folder),
+        lambda: fit(own_run, dataset_folder, overwrite=True),
+        lambda: fit(own_run, dataset_folder, resume=True),
+        lambda: evaluate_run(own_run),
+        lambda: export_run(own_run, own_run / "model.onnx"),
+    ]
+    with changing(own_run):
+        for call in calls:
+            with pytest.raises(DataError, match="another process is changing"):
+                call()
+        options = ["--false-reject-rate", "0.2", "--reason", "test"]
+        for command in (["fit", str(dataset_folder), "--out"], ["threshold", *options], ["evaluate"]):
+            monkeypatch.setattr("sys.argv", ["andon", *command, str(own_run)])
+            with pytest.raises(SystemExit, match="2"):
+                main()
+            assert "another process is changing" in capsys.readouterr().err
+    assert tree(own_run) == before
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}], ids=str)
+@pytest.mark.parametrize("old", [False, True])
+def test_a_run_is_held_while_it_is_fitted(own_run, tmp_path, dataset_folder, monkeypatch, options, old):
+    run = own_run if old else tmp_path / "deep/run"
+    if old and not options:
+        return  # refused
+    if old and "resume" in options:
+        (run / "detector/detector.json").unlink()
+    refused = []
+
+    def learn(*_, **__):
+        with pytest.raises(DataError, match="another process is changing"), changing(run):
+            pass
+        refused.append(run)
+        raise DataError("no")
+
+    monkeypatch.setattr(Detector, "fit", learn)
+    monkeypatch.setattr(type(create(tiny_recipe())), "fit", learn)
+    with pytest.raises(DataError, match="no"):
+        fit(run, dataset_folder, **options)
+    assert refused == [run]
+    assert not (tmp_path / "deep").exists()
+    with changing(run, make=True):
+        assert run.is_dir()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.setattr("andon.runs.folder.lock", lambda handle: run.rmdir() or True)
+    with pytest.raises(DataError, match="another process is changing"), changing(run):
+        pass
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with changing(tmp_path):
+        pass
 
 
 # Nothing half-written ---------------------------------------------------------------------------------------------

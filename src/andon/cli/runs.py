@@ -100,7 +100,7 @@ def fit(
     from andon.core.progress import default_progress
     from andon.detectors._recipes import choose_recipe, resolve, with_own_changes
     from andon.runs.fit import fit_run
-    from andon.runs.folder import check_output
+    from andon.runs.folder import changing, check_output
     from andon.runs.source import Source
 
     choose_by = Path(labelled) if labelled is not None and is_folder(labelled) else None
@@ -122,7 +122,8 @@ def fit(
     for guess in findings.guesses:
         say(f"andon: {guess}")
     out = out or Path("runs") / named.detector / found.category
-    check_output(out, overwrite=overwrite, resume=resume)
+    with changing(out):
+        check_output(out, overwrite=overwrite, resume=resume)
     show = tracker(track)
     chosen = resolve(named, changes)
     fitted, dataset = fit_run(

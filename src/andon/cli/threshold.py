@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,7 @@ def threshold(
     from andon.core.progress import default_progress
     from andon.detectors._saving import detector_folder
     from andon.runs import thresholds
+    from andon.runs.folder import changing
     from andon.thresholds import history
 
     changes = {
@@ -75,25 +77,27 @@ def threshold(
         raise UsageError("--labelled needs both prices: --escape-cost and --reject-cost")
     if asked and not reason.strip():
         raise UsageError("a change of thresholds needs a reason that others understand later: --reason TEXT")
-    fitted = thresholds.fitted(run)
-    if false_reject_rate is not None:
-        thresholds.by_rate(
-            run, false_reject_rate, look=look, good=good or (), reason=reason, progress=default_progress()
-        )
-    if labelled is not None and escape_cost is not None and reject_cost is not None:
-        thresholds.by_cost(
-            run,
-            labelled,
-            escape=escape_cost,
-            reject=reject_cost,
-            defect_rate=defect_rate,
-            reason=reason,
-            progress=default_progress(),
-        )
-    folder = detector_folder(run)
-    if undo:
-        history.undo(folder, fitted, reason=reason)
-    _show(run, fitted, history.read_changes(folder), as_json=as_json)
+    with changing(run) if asked else nullcontext():
+        fitted = thresholds.fitted(run)
+        if false_reject_rate is not None:
+            thresholds.by_rate(
+                run, false_reject_rate, look=look, good=good or (), reason=reason, progress=default_progress()
+            )
+        if labelled is not None and escape_cost is not None and reject_cost is not None:
+            thresholds.by_cost(
+                run,
+                labelled,
+                escape=escape_cost,
+                reject=reject_cost,
+                defect_rate=defect_rate,
+                reason=reason,
+                progress=default_progress(),
+            )
+        folder = detector_folder(run)
+        if undo:
+            history.undo(folder, fitted, reason=reason)
+        known = history.read_changes(folder)
+    _show(run, fitted, known, as_json=as_json)
 
 
 def _show(run: Path, fitted: Calibration, changes: Sequence[Change], *, as_json: bool) -> None:

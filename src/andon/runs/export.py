@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from andon.core.progress import Progress
 from andon.core.records import Record
 from andon.datasets import Dataset
 from andon.exporting.latency import Effort, Latency
-from andon.runs.folder import last_scores, read_recipe
+from andon.runs.folder import changing, last_scores, read_recipe
 from andon.runs.inputs import list_inputs
 from andon.runs.source import run_data
 
@@ -46,32 +47,35 @@ def export_run(
     from andon.detectors._saving import load_detector
     from andon.exporting.network import export
 
-    check_place(path)
-    detector, notes = load_detector(run), []
-    images: list[npt.NDArray[np.uint8]] = []
-    try:
-        dataset = run_data(run, data)
-    except DataError as error:
-        if data is not None or int8_limit is not None:
-            raise
-        notes.append(f"compared on synthetic pictures alone ({error})")
-    else:
-        images = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
-    if too_deep := detector.fitted().too_deep:
-        notes.append(f"scores and verdicts of this file are not those of the run, since {too_deep}")
-    if int8_limit is None:
-        found = export(detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", images=images)
-        return summary(found) | {"notes": notes}
-    from andon.exporting.int8 import export_int8
+    with changing(run) if path.resolve().is_relative_to(run.resolve()) else nullcontext():
+        check_place(path)
+        detector, notes = load_detector(run), []
+        images: list[npt.NDArray[np.uint8]] = []
+        try:
+            dataset = run_data(run, data)
+        except DataError as error:
+            if data is not None or int8_limit is not None:
+                raise
+            notes.append(f"compared on synthetic pictures alone ({error})")
+        else:
+            images = [as_uint8(pixels) for pixels in good_images(dataset, detector)]
+        if too_deep := detector.fitted().too_deep:
+            notes.append(f"scores and verdicts of this file are not those of the run, since {too_deep}")
+        if int8_limit is None:
+            found = export(
+                detector, path, form="onnx" if path.suffix == ".onnx" else "openvino", images=images
+            )
+            return summary(found) | {"notes": notes}
+        from andon.exporting.int8 import export_int8
 
-    loss = export_int8(detector, path, dataset, limit=int8_limit, progress=progress)
-    return {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "int8": loss.to_json(),
-        "said": loss.describe(),
-        "notes": notes,
-    }
+        loss = export_int8(detector, path, dataset, limit=int8_limit, progress=progress)
+        return {
+            "path": str(path),
+            "bytes": path.stat().st_size,
+            "int8": loss.to_json(),
+            "said": loss.describe(),
+            "notes": notes,
+        }
 
 
 def summary(found: Exported) -> dict[str, Any]:

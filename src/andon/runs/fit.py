@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +30,12 @@ from andon.detectors._recipes import Recipe, create
 from andon.runs.choose import choose
 from andon.runs.folder import (
     FEATURES,
+    OWN,
+    changing,
     check_output,
     clear,
     make_folder,
     read_settings,
-    remove_empty,
 )
 from andon.runs.source import Source
 
@@ -75,55 +75,58 @@ def fit_run(
     """
     from andon.nn.training import Trainer, check_device
 
-    check_output(run, overwrite=overwrite, resume=resume)
-    check_device(device)
-    if dataset is None:
-        dataset = source.split_by(recipe)
-    skipped: dict[str, str] = {}
-    if skip_unreadable:
-        dataset, skipped = _without_unreadable(dataset)
-    if recipe.config.threshold_scores == "cross_fitted":
-        dataset = dataset.pooled()
-    used = [*dataset.train, *dataset.validation, *dataset.labelled]
-    region = read_region(recipe.region) if recipe.region is not None else None
-    if region is not None:
-        region.check(used)
-    choice = None
-    if choose_by is not None:
-        recipe, choice = choose(recipe, dataset, choose_by, device=device, progress=progress)
-    detector = create(recipe)
-    description = describe(recipe, source, dataset, used, detector, skipped, region)
-    if choice is not None:
-        description["data"]["choice"] = choice.to_json()
-    if resume and _check_resume(run, description):  # it is finished
-        from andon.detectors._saving import load_detector
+    with changing(run, make=True):
+        check_output(run, overwrite=overwrite, resume=resume)
+        check_device(device)
+        if dataset is None:
+            dataset = source.split_by(recipe)
+        skipped: dict[str, str] = {}
+        if skip_unreadable:
+            dataset, skipped = _without_unreadable(dataset)
+        if recipe.config.threshold_scores == "cross_fitted":
+            dataset = dataset.pooled()
+        used = [*dataset.train, *dataset.validation, *dataset.labelled]
+        region = read_region(recipe.region) if recipe.region is not None else None
+        if region is not None:
+            region.check(used)
+        choice = None
+        if choose_by is not None:
+            recipe, choice = choose(recipe, dataset, choose_by, device=device, progress=progress)
+        detector = create(recipe)
+        description = describe(recipe, source, dataset, used, detector, skipped, region)
+        if choice is not None:
+            description["data"]["choice"] = choice.to_json()
+        if resume and _check_resume(run, description):  # it is finished
+            from andon.detectors._saving import load_detector
 
-        return load_detector(run / "detector"), dataset
-    if overwrite and not resume and run.exists():
-        for record in used:
-            decode(record.image)  # an old run is not given up for images that cannot be learned from
-    kept = _kept_features(detector, description, earlier) if keep_features else None
-    trainer = Trainer(
-        seed=recipe.seed,
-        device=device,
-        precision=recipe.precision,
-        checkpoints=run / "checkpoints",
-        resume=resume,
-        progress=progress or NoProgress(),
-        features=kept,
-    )
-    if overwrite and not resume:
-        clear(run)
-    with _unlearned_removed(run):
-        make_folder(run / "checkpoints")
-        write_text(run / "recipe.yaml", to_yaml(description))
-        _learn(detector, dataset, trainer, region)
-        write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
-        detector.save(run / "detector")
-        if kept is not None:
-            kept.write(run / FEATURES)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return detector, dataset
+            return load_detector(run / "detector"), dataset
+        if overwrite and not resume and run.exists():
+            for record in used:
+                decode(record.image)  # an old run is not given up for images that cannot be learned from
+        kept = _kept_features(detector, description, earlier) if keep_features else None
+        trainer = Trainer(
+            seed=recipe.seed,
+            device=device,
+            precision=recipe.precision,
+            checkpoints=run / "checkpoints",
+            resume=resume,
+            progress=progress or NoProgress(),
+            features=kept,
+        )
+        if (run / "recipe.yaml").is_file() and not resume:
+            clear(
+                run, [pattern for pattern in OWN if pattern != "recipe.yaml"]
+            )  # the folder stays, and stays a run
+        with _unlearned_removed(run, fresh=not (resume and (run / "recipe.yaml").exists())):
+            make_folder(run / "checkpoints")
+            write_text(run / "recipe.yaml", to_yaml(description))
+            _learn(detector, dataset, trainer, region)
+            write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
+            detector.save(run / "detector")
+            if kept is not None:
+                kept.write(run / FEATURES)
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        return detector, dataset
 
 
 def _learn(detector: Detector, dataset: Dataset, trainer: Trainer, region: InspectionRegion | None) -> None:
@@ -151,10 +154,8 @@ def _kept_features(
 
 
 @contextmanager
-def _unlearned_removed(run: Path) -> Iterator[None]:
-    """After an error inside, remove what this call made of the run unless something was learned; Ctrl-C keeps it all."""
-    fresh = not (run / "recipe.yaml").exists()
-    made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
+def _unlearned_removed(run: Path, *, fresh: bool) -> Iterator[None]:
+    """After an error inside, remove a `fresh` run unless something was learned; Ctrl-C keeps it all."""
     try:
         yield
     except (InterruptedRun, KeyboardInterrupt) as error:
@@ -167,7 +168,6 @@ def _unlearned_removed(run: Path) -> Iterator[None]:
             raise OutputError(f"{error}; then the same command with --resume continues") from error
         if fresh and (nothing_learned or isinstance(error, UsageError)):
             clear(run)
-            remove_empty(made)
         raise
 
 

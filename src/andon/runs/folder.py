@@ -118,15 +118,33 @@ def own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def changing(run: Path) -> Iterator[None]:
-    """Keep other processes from changing a run meanwhile, where the system can (POSIX). Raises `DataError` while one does."""
-    if not run.is_dir():
+def changing(run: Path, *, make: bool = False) -> Iterator[None]:
+    """Keep other processes from changing a run meanwhile, where the system can (POSIX). Raises `DataError` while one does.
+
+    The lock ends with the process, and is not re-entrant. With `make` the folder is made, and removed again if it stays empty.
+    """
+    made: list[Path] = []
+    if make:
+        made = list(itertools.takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
+    try:
+        if made:
+            make_folder(run)
+        with _locked(run):
+            yield
+    finally:
+        remove_empty(made)
+
+
+@contextlib.contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    if os.name != "posix" or not run.is_dir():
         yield
         return
     with writing_errors(run):
         handle = os.open(run, os.O_RDONLY)
     try:
-        if not lock(handle):
+        # A folder that was removed after it was opened protects nothing.
+        if not (lock(handle) and run.is_dir() and os.path.samestat(os.fstat(handle), run.stat())):
             raise DataError(f"another process is changing {run}: wait until it has ended")
         yield
     finally:
