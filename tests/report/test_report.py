@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import io
 import json
 import re
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +177,75 @@ def test_files_of_the_user_are_not_drawn_over(report: Report, tmp_path: Path, na
     (tmp_path / name / ".gitkeep").touch()
     save_report(report, tmp_path, maps=True)
     save_report(report, tmp_path, maps=True)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("after", [0, 3, 5, -1])
+def test_an_earlier_report_outlives_a_full_disk(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    save_report(report, tmp_path)
+    before = content(tmp_path)
+    fewer = replace(report, cases=report.cases[:2], pixel_curve=None)
+    put, calls = Path.replace, []
+
+    def full(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) - 1 == after or (after == -1 and target.name == "report.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="no space left"):
+        save_report(fewer, tmp_path, maps=True)
+    assert content(tmp_path) == before
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_an_earlier_report_is_replaced_as_a_whole_or_not_at_all(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = replace(report, cases=report.cases[:2], pixel_curve=None)
+    save_report(report, tmp_path / "old")
+    save_report(fewer, tmp_path / "new", maps=True)
+    before, wanted = content(tmp_path / "old"), content(tmp_path / "new")
+    move, calls = Path.rename, []
+    stops = {"at": 0, "for_good": False}
+
+    def rename(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == stops["at"] or (stops["for_good"] and len(calls) > stops["at"]):
+            raise Killed
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    save_report(fewer, shutil.copytree(tmp_path / "old", tmp_path / "count"), maps=True)
+    total = len(calls)
+    for at in (1, 2, 4, total // 2, total - 2, total):
+        for for_good in (False, True):
+            folder = shutil.copytree(tmp_path / "old", tmp_path / f"{at}-{for_good}")
+            calls.clear()
+            stops |= {"at": at, "for_good": for_good}
+            with monkeypatch.context() as killed, pytest.raises(Killed):
+                if for_good:  # nothing is tidied up either
+                    killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+                save_report(fewer, folder, maps=True)
+            if not for_good or at == 1:
+                assert {n: c for n, c in content(folder).items() if ".evaluating" not in n} == before
+            else:
+                assert not (folder / "report.json").exists()
+            stops["at"] = -1
+            stops["for_good"] = False
+            save_report(fewer, folder, maps=True)
+            assert content(folder) == wanted
 
 
 @pytest.mark.usefixtures("no_figures")

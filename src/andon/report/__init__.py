@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ __all__ = ["save_report"]
 
 PER_EVALUATION = ("figures/*.png", "heatmaps/**/*.png", "masks/**/*.png", "maps/**/*.tiff")
 """Files whose names depend on the test images."""
+STAGED, BEFORE = ".evaluating", ".before"
+"""Folder in which a report is written, and the folder in that one where an earlier report lies until the new one is complete."""
 
 
 def save_report(
@@ -31,8 +34,9 @@ def save_report(
 
     report.json, report.html, predictions.csv and figures/ always; heatmaps/ and masks/ with `heatmaps`; maps/ with
     `maps`: float32 TIFF at the images' own size, in the folder layout of the evaluation code of MVTec AD and MVTec LOCO AD,
-    `<category>/test/<defect>/<image>.tiff`. The page always shows a few images. report.json is written last: if it
-    exists, the other files are complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
+    `<category>/test/<defect>/<image>.tiff`. The page always shows a few images. All is written beside an earlier report
+    first, which is kept whole if that fails; then report.json goes first and comes last: if it exists, the other files
+    are complete. Raises `DataError` when an image can no longer be read, `OutputError` when the folder
     cannot be written, and before anything is written when one of these folders holds files that andon did not draw.
     """
     from andon.core.files import write_bytes, write_json, write_text
@@ -44,21 +48,31 @@ def save_report(
     from andon.report.page import render
 
     check_drawn(folder)
-    _remove_earlier(folder)
-    if heatmaps or maps:
-        category = safe_name(report.category or report.dataset or "pictures")
-        where = places([case.record for case in report.cases])
-        cases = track(progress or NoProgress(), report.cases, "writing pictures", len(report.cases))
-        for case, place in zip(cases, where, strict=True):
-            map_place = f"{category}/test/{place}" if maps else None
-            save_case(case, report.calibration, folder, place, heatmaps=heatmaps, map_place=map_place)
-    figures = draw_figures(report)
-    mark(folder / "figures")
-    for name, content in figures.items():
-        write_bytes(folder / "figures" / f"{name}.png", content)
-    write_text(folder / "predictions.csv", predictions_csv(report))
-    write_text(folder / "report.html", render(report, figures))
-    write_json(folder / "report.json", report.to_json())
+    staged = folder / STAGED
+    if (
+        staged / BEFORE / "report.json"
+    ).is_file():  # the process was killed in `_put_in_place`: neither report is whole
+        for path in _drawings(folder):
+            path.unlink()
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        if heatmaps or maps:
+            category = safe_name(report.category or report.dataset or "pictures")
+            where = places([case.record for case in report.cases])
+            cases = track(progress or NoProgress(), report.cases, "writing pictures", len(report.cases))
+            for case, place in zip(cases, where, strict=True):
+                map_place = f"{category}/test/{place}" if maps else None
+                save_case(case, report.calibration, staged, place, heatmaps=heatmaps, map_place=map_place)
+        figures = draw_figures(report)
+        mark(staged / "figures")
+        for name, content in figures.items():
+            write_bytes(staged / "figures" / f"{name}.png", content)
+        write_text(staged / "predictions.csv", predictions_csv(report))
+        write_text(staged / "report.html", render(report, figures))
+        write_json(staged / "report.json", report.to_json())
+        _put_in_place(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def predictions_csv(report: Report) -> str:
@@ -80,14 +94,49 @@ def predictions_csv(report: Report) -> str:
     return stream.getvalue()
 
 
-def _remove_earlier(folder: Path) -> None:
-    """Removes the drawings of an earlier report, which may be of other images; does nothing without a report.json."""
+def _put_in_place(staged: Path, folder: Path) -> None:
+    """Moves the files in `staged` into `folder` in place of an earlier report, all or nothing."""
+    from andon.core.files import writing_errors
+    from andon.core.own_output import MARKER, mark
+
+    last = staged / "report.json"
+    new = [path for path in staged.rglob("*") if path.is_file() and path != last and path.name != MARKER]
+    moved: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        moved.append((source, target))
+
+    def aside(path: Path) -> None:
+        if path.is_file():
+            move(path, staged / BEFORE / path.relative_to(folder))
+
+    for marker in staged.glob(f"*/{MARKER}"):
+        mark(folder / marker.parent.name)  # stays, so that not even an empty folder lacks it
+    try:
+        with writing_errors(folder):
+            if (folder / "report.json").is_file():
+                aside(folder / "report.json")
+                for path in _drawings(folder):
+                    aside(path)
+            for path in (*new, last):
+                target = folder / path.relative_to(staged)
+                aside(target)
+                move(path, target)
+    except BaseException:
+        for source, target in reversed(moved):
+            target.rename(source)
+        raise
+
+
+def _drawings(folder: Path) -> list[Path]:
+    """Drawings of a report, which may be of other images than those of the next one."""
     from andon.core.own_output import is_own
 
-    if not (folder / "report.json").is_file():
-        return
-    (folder / "report.json").unlink()
-    for pattern in PER_EVALUATION:
-        if is_own(folder / pattern.partition("/")[0]):
-            for path in folder.glob(pattern):
-                path.unlink()
+    return [
+        path
+        for pattern in PER_EVALUATION
+        if is_own(folder / pattern.partition("/")[0])
+        for path in folder.glob(pattern)
+    ]

@@ -6,6 +6,7 @@ RUN/training.json    loss curves, time and steps of each stage
 RUN/features.safetensors   features of the good images, for images that are added later
 RUN/checkpoints/     only while a fit is unfinished
 RUN/.adding/         only while images are added
+RUN/.evaluating/     only while a report is written
 RUN/report.json ...  written by `evaluate`
 RUN/model.onnx ...   written by `export`
 RUN/runtime/         the network by which `predict` answers, see `andon.runs.kept`
@@ -33,6 +34,7 @@ from andon.core.listing import is_image
 from andon.core.text import from_cell
 from andon.detectors._recipes import RecipeSettings
 from andon.detectors._saving import ADDING, how_to_make
+from andon.report import STAGED
 
 if TYPE_CHECKING:
     from andon.nn.stage import Stage
@@ -60,6 +62,7 @@ FOLLOWING = (
     "masks/.written-by-andon",
     "maps/.written-by-andon",
     "figures/.written-by-andon",
+    f"{STAGED}/**/*",
 )
 """Files made from what was learned: another fit makes them wrong."""
 OWN = (
