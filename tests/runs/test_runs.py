@@ -23,6 +23,7 @@ from andon.core.errors import (
     UsageError,
     WeightsError,
 )
+from andon.core.own_output import mark
 from andon.core.progress import NoProgress
 from andon.datasets import open_dataset
 from andon.detectors._base import Detector
@@ -234,6 +235,59 @@ def test_overwrite_works_beside_files_of_others(dataset_folder, tmp_path):
     fit(tmp_path / "run", dataset_folder, overwrite=True)
     clear(tmp_path / "run")
     assert tree(tmp_path / "run") == {"notes.txt": b"mine"}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_overwrite_that_is_killed_while_it_clears_can_be_repeated(own_run, dataset_folder, monkeypatch):
+    for name in ("report.json", "heatmaps/good/0.png", "features.safetensors", "model.onnx"):
+        (own_run / name).parent.mkdir(parents=True, exist_ok=True)
+        (own_run / name).write_bytes(b"")
+    mark(own_run / "heatmaps")
+    (own_run / "notes.txt").write_text("mine")
+    unlink, gone = Path.unlink, []
+
+    def kill(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if not path.name.endswith(".part"):
+            gone.append(path.relative_to(own_run).as_posix())
+            raise Killed
+
+    monkeypatch.setattr(Path, "unlink", kill)
+    while True:
+        held = tree(own_run)
+        try:
+            clear(own_run)
+        except Killed:
+            assert len(tree(own_run)) == len(held) - 1
+            check_output(own_run, overwrite=True, resume=False)
+            following = {"report.json", "heatmaps/good/0.png", "model.onnx"} & set(tree(own_run))
+            assert not following or (own_run / "detector/detector.json").is_file()
+        else:
+            break
+    assert gone[-1] == "recipe.yaml"
+    assert set(tree(own_run)) == {"notes.txt"}
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_fit_works_after_an_overwrite_that_was_killed(own_run, dataset_folder, monkeypatch, at):
+    with monkeypatch.context() as killed, pytest.raises(Killed):
+        unlink, gone = Path.unlink, []
+
+        def kill(path: Path, missing_ok: bool = False) -> None:
+            unlink(path, missing_ok=missing_ok)
+            if path.is_relative_to(own_run) and not path.name.endswith(".part"):
+                gone.append(path)
+                if len(gone) == at:
+                    raise Killed
+
+        killed.setattr(Path, "unlink", kill)
+        fit(own_run, dataset_folder, overwrite=True)
+    assert (own_run / "recipe.yaml").is_file()
+    fit(own_run, dataset_folder, overwrite=True)
+    assert load_detector(own_run / "detector").name
 
 
 def test_clear_removes_an_empty_folder(own_run):

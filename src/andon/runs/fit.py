@@ -30,6 +30,7 @@ from andon.detectors._recipes import Recipe, create
 from andon.runs.choose import choose
 from andon.runs.folder import (
     FEATURES,
+    MARK,
     OWN,
     changing,
     check_output,
@@ -113,13 +114,11 @@ def fit_run(
             progress=progress or NoProgress(),
             features=kept,
         )
-        if (run / "recipe.yaml").is_file() and not resume:
-            clear(
-                run, [pattern for pattern in OWN if pattern != "recipe.yaml"]
-            )  # the folder stays, and stays a run
-        with _unlearned_removed(run, fresh=not (resume and (run / "recipe.yaml").exists())):
+        if (run / MARK).is_file() and not resume:
+            clear(run, [pattern for pattern in OWN if pattern != MARK])  # the folder stays, and stays a run
+        with _unlearned_removed(run, fresh=not (resume and (run / MARK).exists())):
             make_folder(run / "checkpoints")
-            write_text(run / "recipe.yaml", to_yaml(description))
+            write_text(run / MARK, to_yaml(description))
             _learn(detector, dataset, trainer, region)
             write_json(run / "training.json", {name: _plain(stage) for name, stage in trainer.stages.items()})
             detector.save(run / "detector")
@@ -246,7 +245,7 @@ def _features_key(description: Mapping[str, Any]) -> str:
 
 def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
     """Whether the run is finished. Raises `ConfigError` when it was started with other settings or data."""
-    file = run / "recipe.yaml"
+    file = run / MARK
     if not file.is_file():
         if run.exists() and any(run.iterdir()):
             raise OutputError(

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 FEATURES = "features.safetensors"
 DESCRIPTION = "detector/detector.json"
-FITTED = ("detector/state.safetensors", DESCRIPTION, "training.json", "recipe.yaml", FEATURES)
+MARK = "recipe.yaml"
+"""The file by which a folder is a run of andon."""
+FITTED = (DESCRIPTION, "detector/state.safetensors", "training.json", FEATURES, MARK)
 """Files that a fit writes."""
 FOLLOWING = (
     "report.json",
@@ -66,15 +68,18 @@ FOLLOWING = (
 )
 """Files made from what was learned: another fit makes them wrong."""
 OWN = (
-    *FITTED,
     *FOLLOWING,
     "checkpoints/*.safetensors",
     f"{ADDING}/**/*",
     "tensorboard/events.out.tfevents.*",
     "**/.*.part",
     "**/.*.parts/*",
+    *FITTED,
 )
-"""Files andon writes into a run folder; `--overwrite` removes these and nothing else."""
+"""Files andon writes into a run folder; `--overwrite` removes these and nothing else, in this order.
+
+What follows from the detector goes before it, so that what a killed process leaves fits together; `MARK` goes last.
+"""
 
 
 def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
@@ -91,7 +96,7 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
             f"{run} {state}: {hint}--overwrite replaces what andon wrote there, --out chooses another folder: "
             f"`andon fit ... --out {quote(f'{run}-2')}`"
         )
-    if (run / "recipe.yaml").is_file():
+    if (run / MARK).is_file():
         return
     images = (path for path in run.rglob("*") if is_image(path))
     found = next(itertools.chain(own_files(run), images), None)
@@ -105,7 +110,7 @@ def check_output(run: Path, *, overwrite: bool, resume: bool) -> None:
 def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
     """Remove the files andon wrote into a run folder, or those of them that fit `patterns`, and folders that are empty then."""
     for path in list(own_files(run, patterns)):
-        path.unlink()
+        path.unlink(missing_ok=True)  # some fit two patterns
     tops = {
         run / pattern.split("/")[0] for pattern in patterns if "/" in pattern and not pattern.startswith("*")
     }
