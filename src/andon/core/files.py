@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,24 @@ def writing_errors(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[Callable[[Path, Path], None]]:
+    """A function that renames a file, making the folders of its new place; an exception inside takes all of it back."""
+    moved: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        moved.append((source, target))
+
+    try:
+        yield move
+    except BaseException:
+        for source, target in reversed(moved):
+            target.rename(source)
+        raise
+
+
 def lock(handle: int) -> bool:
     """Hold an open file or folder for this process until it is closed, where the system can (POSIX).
 
@@ -79,8 +97,6 @@ def lock(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
     return True
 
 

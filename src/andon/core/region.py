@@ -128,7 +128,7 @@ class InspectionRegion:
         inside[rows, columns] = True
         return inside
 
-    def quieted(self, cells: Map) -> Map:
+    def lowered_cells(self, cells: Map) -> Map:
         """A map (h, w) of any size with the lowest value of its inspected `cells` in the others: no score comes from them."""
         inside = self.cells((cells.shape[0], cells.shape[1]))
         return np.where(inside, cells, cells[inside].min())

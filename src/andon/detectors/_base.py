@@ -339,7 +339,7 @@ class Detector(Predictor, nn.Module):
         """Which pixels are inspected, while learning too; None = all."""
         return self._region if self.calibration is None else self.calibration.region
 
-    def inspected(self, height: int, width: int, lost: int = 0) -> Tensor | None:
+    def inspected_cells(self, height: int, width: int, lost: int = 0) -> npt.NDArray[np.bool_] | None:
         """(h, w) which cells of the map of a whole image, without the `lost` ones on each side, are inspected.
 
         None for all of them, and for tiles, whose maps are blended first.
@@ -348,7 +348,12 @@ class Detector(Predictor, nn.Module):
             return None
         cells = self.region.cells((height + 2 * lost, width + 2 * lost))
         inside = cells[lost : lost + height, lost : lost + width]
-        return torch.from_numpy(inside.copy()).to(self.device()) if inside.any() else None
+        return inside.copy() if inside.any() else None
+
+    def inspected(self, height: int, width: int, lost: int = 0) -> Tensor | None:
+        """As `inspected_cells`, where the parameters are."""
+        inside = self.inspected_cells(height, width, lost)
+        return None if inside is None else torch.from_numpy(inside).to(self.device())
 
     def quieted(self, maps: Tensor) -> Tensor:
         """Maps (B, K, h, w) of whole images with the lowest inspected value of each in other cells: no score comes from them."""

@@ -171,12 +171,9 @@ class PatchCore(ClosedForm):
 
     def _inspected_patches(self) -> Tensor | None:
         """(P,) which patches are inspected; None for all."""
-        if self.region is None or self.tiling is not None:
-            return None
         size = self.config.extractor.image_size
-        lost = (self.side - size) // 2
-        centre = self.region.cells((self.side, self.side))[lost : lost + size, lost : lost + size]
-        if not centre.any():
+        centre = self.inspected_cells(size, size, (self.side - size) // 2)
+        if centre is None:
             return None
         patches = InspectionRegion(centre).cells(self.embedding.grid)
         return torch.from_numpy(patches.ravel()).to(self.device())

@@ -49,9 +49,8 @@ def save_report(
 
     check_drawn(folder)
     staged = folder / STAGED
-    if (
-        staged / BEFORE / "report.json"
-    ).is_file():  # the process was killed in `_put_in_place`: neither report is whole
+    # Where the process was killed in `_put_in_place`, neither report is whole.
+    if (staged / BEFORE / "report.json").is_file():
         for path in _drawings(folder):
             path.unlink()
     shutil.rmtree(staged, ignore_errors=True)
@@ -96,38 +95,27 @@ def predictions_csv(report: Report) -> str:
 
 def _put_in_place(staged: Path, folder: Path) -> None:
     """Moves the files in `staged` into `folder` in place of an earlier report, all or nothing."""
-    from andon.core.files import writing_errors
+    from andon.core.files import all_or_nothing, writing_errors
     from andon.core.own_output import MARKER, mark
 
     last = staged / "report.json"
     new = [path for path in staged.rglob("*") if path.is_file() and path != last and path.name != MARKER]
-    moved: list[tuple[Path, Path]] = []
-
-    def move(source: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
-        moved.append((source, target))
-
-    def aside(path: Path) -> None:
-        if path.is_file():
-            move(path, staged / BEFORE / path.relative_to(folder))
-
     for marker in staged.glob(f"*/{MARKER}"):
         mark(folder / marker.parent.name)  # stays, so that not even an empty folder lacks it
-    try:
-        with writing_errors(folder):
-            if (folder / "report.json").is_file():
-                aside(folder / "report.json")
-                for path in _drawings(folder):
-                    aside(path)
-            for path in (*new, last):
-                target = folder / path.relative_to(staged)
-                aside(target)
-                move(path, target)
-    except BaseException:
-        for source, target in reversed(moved):
-            target.rename(source)
-        raise
+    with all_or_nothing() as move, writing_errors(folder):
+
+        def aside(path: Path) -> None:
+            if path.is_file():
+                move(path, staged / BEFORE / path.relative_to(folder))
+
+        if (folder / "report.json").is_file():
+            aside(folder / "report.json")
+            for path in _drawings(folder):
+                aside(path)
+        for path in (*new, last):
+            target = folder / path.relative_to(staged)
+            aside(target)
+            move(path, target)
 
 
 def _drawings(folder: Path) -> list[Path]:

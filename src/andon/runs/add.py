@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from andon.core.config import to_yaml
 from andon.core.errors import ConfigError, DataError, InterruptedRun
-from andon.core.files import write_text, writing_errors
+from andon.core.files import all_or_nothing, write_text, writing_errors
 from andon.core.image_files import decode
 from andon.core.progress import Progress
 from andon.core.text import plural
@@ -201,27 +201,15 @@ def _put_in_place(staged: Path, run: Path) -> None:
     different detectors never answer together, whenever the process is killed.
     """
     before = staged / BEFORE
-    moved: list[tuple[Path, Path]] = []
-
-    def move(source: Path, target: Path) -> None:
-        if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.rename(target)
-            moved.append((source, target))
-
-    try:
-        with writing_errors(run):
-            for path in (run / DESCRIPTION, *list(own_files(run, FOLLOWING))):
-                move(path, before / path.relative_to(run))
-            for name in FITTED:
-                if name != DESCRIPTION:
-                    move(run / name, before / name)
-                    move(staged / name, run / name)
-            move(staged / DESCRIPTION, run / DESCRIPTION)
-    except BaseException:
-        for source, target in reversed(moved):
-            target.rename(source)
-        raise
+    others = [name for name in FITTED if name != DESCRIPTION]
+    with all_or_nothing() as move, writing_errors(run):
+        for path in (run / DESCRIPTION, *list(own_files(run, FOLLOWING))):
+            move(path, before / path.relative_to(run))
+        for name in others:
+            for source, target in ((run, before), (staged, run)):
+                if (source / name).exists():
+                    move(source / name, target / name)
+        move(staged / DESCRIPTION, run / DESCRIPTION)
     clear(run, FOLLOWING)
 
 

@@ -152,11 +152,18 @@ def _locked(run: Path) -> Iterator[None]:
         handle = os.open(run, os.O_RDONLY)
     try:
         # A folder that was removed after it was opened protects nothing.
-        if not (lock(handle) and run.is_dir() and os.path.samestat(os.fstat(handle), run.stat())):
+        if not (_lock(handle) and run.is_dir() and os.path.samestat(os.fstat(handle), run.stat())):
             raise DataError(f"another process is changing {run}: wait until it has ended")
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        return lock(handle)
+    except OSError:  # a file system without locks, such as some network shares, where runs work all the same
+        return True
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

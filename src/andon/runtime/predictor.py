@@ -371,7 +371,7 @@ class Predictor(ABC):
             return self.analyse_prepared([self.prepare(tile) for tile in tiles]).maps
 
         blended = analyse_in_tiles(pixels, tiling, maps, batch=self.tile_batch)
-        blended = blended if region is None else region.quieted(blended)
+        blended = blended if region is None else region.lowered_cells(blended)
         return RawBatch(blended[None], np.array([tiling.score(blended)], np.float32))
 
 
