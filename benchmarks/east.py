@@ -2,7 +2,7 @@
 
     python benchmarks/east.py ladder DATA... [--seeds 3] [--rows ROW...] [--out DIR]
     python benchmarks/east.py curve DATA... [--seeds 3] [--out DIR]
-    python benchmarks/east.py disturbed DATA... [--out DIR]
+    python benchmarks/east.py disturbed DATA... [--sessions PATTERN]
 
 `ladder` fits every row of ROWS on every data set with several seeds, and prints image AUROC, pixel AUROC and AUPRO by set
 and in the mean, and the change of the image AUROC from one row to another with its paired bootstrap interval over the
@@ -281,7 +281,7 @@ def disturbed(options: argparse.Namespace) -> None:
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for data in options.data:
-        opened = andon.open_dataset(data, seed=0)
+        opened = andon.open_dataset(data, seed=0, sessions=options.sessions)
         row = Row(options.recipe, parse_assignments(options.set))
         detector = fitted(row, opened, opened.train, 0, Features())
         scores: dict[str, np.ndarray] = {}
@@ -314,6 +314,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="rows of `ladder`; all by default")
     parser.add_argument("--recipe", default="east/lite0", help="recipe of `disturbed`")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE, settings of `disturbed`")
+    parser.add_argument("--sessions", default="auto", help="how `disturbed` tells sessions apart, as `andon fit`")
     parser.add_argument("--out", type=Path, default=Path("east_runs"))
     options = parser.parse_args()
     {"ladder": ladder, "curve": curve, "disturbed": disturbed}[options.what](options)
