@@ -77,6 +77,7 @@ def test_chosen_recipe(detector, recipe, chosen):
 def test_unknown_names():
     assert complaint(lambda: known_detector("eficientad_ast")).endswith("did you mean efficientad_ast?")
     assert complaint(lambda: detector_class("nothing")).startswith("unknown detector 'nothing'; ")
+    assert "--recipe padim/lite0" in complaint(lambda: choose_recipe("padim/lite0", None))
     assert "did you mean efficientad_ast/starter" in complaint(lambda: load_recipe("efficientad_ast/startr"))
     assert "efficientad_ast/starter" in complaint(lambda: load_recipe("startr", "efficientad_ast"))
 

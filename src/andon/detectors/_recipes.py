@@ -148,6 +148,8 @@ def choose_recipe(detector: str | None, recipe: str | None) -> RecipeFile:
     """
     if detector is None and recipe is not None and ("/" in recipe or recipe.endswith((".yaml", ".yml"))):
         return load_recipe(recipe)
+    if detector is not None and "/" in detector:
+        raise ConfigError(f"{detector!r} names a recipe, not a detector: use --recipe {detector}")
     name = known_detector(detector or DEFAULT)
     return load_recipe(recipe or default_recipe(name), name)
 
