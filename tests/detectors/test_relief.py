@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch.nn import functional as F
 
 from andon.core.errors import DataError
 from andon.core.image_files import point_cloud_beside, read_points
+from andon.core.images import points_of
+from andon.core.records import Record
+from andon.core.region import InspectionRegion
 from andon.detectors._relief import (
     background,
     fill_holes,
@@ -206,6 +210,18 @@ def test_a_sensor_that_measures_nothing_is_no_verdict(tmp_path: Path, measured):
     points.reshape(-1, 3)[:41] = (0.1, 0.1, 0.5)
     tifffile.imwrite(tmp_path / "cloud.tiff", points, photometric="minisblack")
     assert read_points(tmp_path / "cloud.tiff", (64, 64)).any()
+
+
+def test_a_sensor_that_measures_nothing_inside_the_region_is_no_verdict(tmp_path: Path):
+    points = np.zeros((64, 64, 3), np.float32)
+    points[:, 32:] = (0.1, 0.1, 0.5)
+    tifffile.imwrite(tmp_path / "cloud.tiff", points, photometric="minisblack")
+    left = InspectionRegion(np.tile(np.arange(64) < 32, (64, 1)))
+    record = Record(image=tmp_path / "image.png", id="a", depth=tmp_path / "cloud.tiff", region=left)
+    with pytest.raises(DataError, match=r"cloud\.tiff has 0 points with 0 < z < 100 of 2048, too few"):
+        points_of(record, (64, 64))
+    right = InspectionRegion(~left.mask)
+    assert points_of(replace(record, region=right), (64, 64)).any()
 
 
 def test_damaged_and_missing_clouds_are_named(tmp_path: Path):

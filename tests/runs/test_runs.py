@@ -41,6 +41,7 @@ from andon.runs.folder import (
     check_output,
     clear,
     last_scores,
+    put_aside,
     read_recipe,
     read_scores,
 )
@@ -384,6 +385,39 @@ def test_old_run_stays_when_the_new_one_cannot_start(own_run, own_dataset, datas
     assert tree(own_run) == before
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selection": "validation", "hold_out": False},
+        {"threshold": "labels"},
+        {"penalty__folder": "absent", "student__penalty": 1.0},
+    ],
+    ids=str,
+)
+def test_old_run_is_back_when_the_new_one_learns_nothing(own_run, dataset_folder, changes):
+    """Faults that are found after the old run was put aside."""
+    (own_run / "heatmaps/good").mkdir(parents=True)
+    mark(own_run / "heatmaps")
+    (own_run / "heatmaps/good/0.png").write_bytes(b"")
+    (own_run / "report.json").write_bytes(b"{}")
+    (own_run / "notes.txt").write_text("mine")
+    before = tree(own_run)
+    with pytest.raises((ConfigError, DataError)):
+        fit(own_run, dataset_folder, tiny_recipe(**changes), overwrite=True)
+    assert tree(own_run) == before
+    assert not (own_run / "checkpoints").exists()
+
+
+def test_what_a_killed_overwrite_put_aside_is_removed_by_the_next(own_run, dataset_folder, tiny_run):
+    put_aside(own_run)
+    assert {"recipe.yaml", ".replaced/recipe.yaml", ".replaced/detector/state.safetensors"} <= set(
+        tree(own_run)
+    )
+    check_output(own_run, overwrite=True, resume=False)
+    fit(own_run, dataset_folder, overwrite=True)
+    assert set(tree(own_run)) == set(tree(tiny_run))
+
+
 def test_failed_run_leaves_no_folder(own_dataset, tmp_path):
     (own_dataset / "train/good/003.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"003\.png"):
@@ -517,10 +551,28 @@ def test_resume_refuses_another_recipe_or_other_pictures(own_dataset, tmp_path):
         fit(run, own_dataset, tiny_recipe(epochs=9), resume=True)
     with pytest.raises(ConfigError, match="another seed"):
         fit(run, own_dataset, tiny_recipe(seed=9), resume=True)
+    with pytest.raises(ConfigError, match="another gate"):
+        fit(run, own_dataset, tiny_recipe(gate=True), resume=True)
     write_picture(own_dataset / "train/good/005.png", texture(999))
     with pytest.raises(DataError, match="the pictures changed"):
         fit(run, own_dataset, resume=True)
     assert (run / "checkpoints").is_dir()
+
+
+def test_resume_refuses_other_weights(own_run, dataset_folder):
+    file = own_run / "recipe.yaml"
+    settings = from_yaml(file.read_text(), where="recipe.yaml")
+    settings["weights"][0]["sha256"] = "0" * 64
+    file.write_text(to_yaml(settings))
+    with pytest.raises(DataError, match="the weights changed since"):
+        fit(own_run, dataset_folder, resume=True)
+
+
+def test_resume_of_a_run_that_was_killed_at_its_end_removes_the_checkpoints(own_run, dataset_folder):
+    (own_run / "checkpoints").mkdir()
+    (own_run / "checkpoints/student.safetensors").write_bytes(b"")
+    fit(own_run, dataset_folder, resume=True)
+    assert not (own_run / "checkpoints").exists()
 
 
 def test_resume_of_a_finished_run_only_reads_it(own_run, dataset_folder):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from andon.core.errors import DataError
-from andon.core.image_files import Decoded, decode, read_points, read_size
+from andon.core.image_files import Decoded, check_measured, decode, read_points, read_size
 from andon.core.progress import NoProgress, Progress, track
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
             "or use a detector that needs pictures alone"
         )
     points = read_points(record.depth, shape)
-    return points if record.region is None else record.region.without_points(points)
+    if record.region is not None:
+        points = record.region.without_points(points)
+        check_measured(points, record.depth, inspected=int(np.count_nonzero(record.region.at(shape))))
+    return points
 
 
 def read_decoded(

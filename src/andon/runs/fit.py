@@ -31,11 +31,14 @@ from andon.runs.choose import choose
 from andon.runs.folder import (
     FEATURES,
     MARK,
-    OWN,
+    REPLACED,
+    bring_back,
     changing,
     check_output,
     clear,
+    drop_replaced,
     make_folder,
+    put_aside,
     read_settings,
 )
 from andon.runs.source import Source
@@ -45,6 +48,11 @@ if TYPE_CHECKING:
     from andon.nn.stored_features import StoredFeatures
     from andon.nn.training import Trainer
 
+FIXED = (
+    "detector", "config", "seed", "hold_out", "precision", "sessions", "exclude", "good", "bad", "gate",
+    "pixel_metrics", "pixel_memory",
+)  # fmt: skip
+"""Keys of recipe.yaml that a run is continued with."""
 PACKAGES = ("andon", "torch", "torchvision", "timm", "numpy")
 
 
@@ -72,7 +80,7 @@ def fit_run(
     Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
     images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
     other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be
-    replaced is still there if the fault was found before learning.
+    replaced is there again if nothing was learned.
     """
     from andon.nn.training import Trainer, check_device
 
@@ -100,6 +108,7 @@ def fit_run(
         if resume and _check_resume(run, description):  # it is finished
             from andon.detectors._saving import load_detector
 
+            shutil.rmtree(run / "checkpoints", ignore_errors=True)
             return load_detector(run / "detector"), dataset
         if overwrite and not resume and run.exists():
             for record in used:
@@ -115,7 +124,7 @@ def fit_run(
             features=kept,
         )
         if (run / MARK).is_file() and not resume:
-            clear(run, [pattern for pattern in OWN if pattern != MARK])  # the folder stays, and stays a run
+            put_aside(run)
         with _unlearned_removed(run, fresh=not (resume and (run / MARK).exists())):
             make_folder(run / "checkpoints")
             write_text(run / MARK, to_yaml(description))
@@ -154,20 +163,28 @@ def _kept_features(
 
 @contextmanager
 def _unlearned_removed(run: Path, *, fresh: bool) -> Iterator[None]:
-    """After an error inside, remove a `fresh` run unless something was learned; Ctrl-C keeps it all."""
+    """After an error inside, remove a `fresh` run unless something was learned, and bring back the one that it replaced.
+
+    Ctrl-C keeps all of the new run.
+    """
     try:
         yield
     except (InterruptedRun, KeyboardInterrupt) as error:
         raise InterruptedRun(
-            f"{error or 'stopped'}; run the same command with --resume to continue"
+            f"{str(error) or 'stopped'}; run the same command with --resume to continue"
         ) from None
     except Exception as error:
         nothing_learned = not any((run / "checkpoints").glob("*.safetensors"))
         if isinstance(error, OutputError) and not nothing_learned:  # a full disk, say, which can be mended
             raise OutputError(f"{error}; then the same command with --resume continues") from error
         if fresh and (nothing_learned or isinstance(error, UsageError)):
-            clear(run)
+            if (run / REPLACED).is_dir():
+                bring_back(run)
+            else:
+                clear(run)
         raise
+    finally:
+        drop_replaced(run)
 
 
 def _without_unreadable(dataset: Dataset) -> tuple[Dataset, dict[str, str]]:
@@ -212,6 +229,8 @@ def describe(
         "validation": len(dataset.validation),
         "fingerprint": Records(used).fingerprint(),
     }
+    if detector.config.selection == "test":
+        data["chosen_on"] = Records(dataset.test).fingerprint()
     if dataset.licence:
         data["licence"] = dataset.licence
     if detector.cross_fitted:
@@ -253,15 +272,20 @@ def _check_resume(run: Path, description: Mapping[str, Any]) -> bool:
             )
         return False
     before = {"sessions": "auto", "exclude": [], "good": [], "bad": []} | read_settings(file)
-    for key in ("detector", "config", "seed", "hold_out", "precision", "sessions", "exclude", "good", "bad"):
+    for key in FIXED:
         if before.get(key) != description[key]:
             raise ConfigError(
                 f"{run} was started with another {key}: repeat the original command, or --overwrite to start anew"
             )
-    if before["data"]["fingerprint"] != description["data"]["fingerprint"]:
-        raise DataError(
-            f"the pictures changed since {run} was started: bring them back, or --overwrite to start anew"
-        )
+    for what, old, new in (
+        ("weights", before.get("weights"), description["weights"]),
+        ("pictures", before["data"]["fingerprint"], description["data"]["fingerprint"]),
+        ("test pictures", before["data"].get("chosen_on"), description["data"].get("chosen_on")),
+    ):
+        if old != new:
+            raise DataError(
+                f"the {what} changed since {run} was started: bring them back, or --overwrite to start anew"
+            )
     if before["data"].get("region") != description["data"].get("region"):
         raise ConfigError(
             f"{run} was started with another region: bring back the file, or --overwrite to start anew"

@@ -7,6 +7,7 @@ RUN/features.safetensors   features of the good images, for images that are adde
 RUN/checkpoints/     only while a fit is unfinished
 RUN/.adding/         only while images are added
 RUN/.evaluating/     only while a report is written
+RUN/.replaced/       only while another fit takes the place of a finished one
 RUN/report.json ...  written by `evaluate`
 RUN/model.onnx ...   written by `export`
 RUN/runtime/         the network by which `predict` answers, see `andon.runs.kept`
@@ -29,7 +30,7 @@ from pydantic import ConfigDict, Field
 
 from andon.core.config import Config, Seed, from_yaml
 from andon.core.errors import ConfigError, DataError, OutputError
-from andon.core.files import from_json, lock, writing_errors
+from andon.core.files import all_or_nothing, from_json, lock, write_bytes, writing_errors
 from andon.core.listing import is_image
 from andon.core.text import from_cell
 from andon.detectors._recipes import RecipeSettings
@@ -43,6 +44,7 @@ FEATURES = "features.safetensors"
 DESCRIPTION = "detector/detector.json"
 MARK = "recipe.yaml"
 """The file by which a folder is a run of andon."""
+REPLACED = ".replaced"
 FITTED = (DESCRIPTION, "detector/state.safetensors", "training.json", FEATURES, MARK)
 """Files that a fit writes."""
 FOLLOWING = (
@@ -71,6 +73,7 @@ OWN = (
     *FOLLOWING,
     "checkpoints/*.safetensors",
     f"{ADDING}/**/*",
+    f"{REPLACED}/**/*",
     "tensorboard/events.out.tfevents.*",
     "**/.*.part",
     "**/.*.parts/*",
@@ -118,6 +121,37 @@ def clear(run: Path, patterns: Sequence[str] = OWN) -> None:
         (path for top in tops for path in top.rglob("*") if path.is_dir()), reverse=True
     )  # deepest first
     remove_empty([*run.glob("**/.*.parts"), *inside, *tops, run])
+
+
+def put_aside(run: Path) -> None:
+    """Move what andon wrote into the folder `REPLACED` of the run, until `bring_back` or `drop_replaced`.
+
+    The folder stays a run: `MARK` is copied. What an earlier call put aside is gone.
+    """
+    drop_replaced(run)
+    with all_or_nothing() as move:
+        for path in list(own_files(run, [pattern for pattern in OWN if pattern != MARK])):
+            if path.is_file():  # some fit two patterns
+                move(path, run / REPLACED / path.relative_to(run))
+        write_bytes(run / REPLACED / MARK, (run / MARK).read_bytes())
+    clear(run, FOLLOWING)  # leaves no empty folders
+
+
+def bring_back(run: Path) -> None:
+    """Undo `put_aside`: what was written since is removed."""
+    aside = run / REPLACED
+    if not (aside / MARK).is_file():
+        return
+    clear(run, [pattern for pattern in OWN if not pattern.startswith(("**", REPLACED))])
+    with all_or_nothing() as move:
+        for path in [path for path in aside.rglob("*") if path.is_file()]:
+            move(path, run / path.relative_to(aside))
+    drop_replaced(run)
+
+
+def drop_replaced(run: Path) -> None:
+    """Remove what was put aside."""
+    clear(run, [f"{REPLACED}/**/*"])
 
 
 def own_files(run: Path, patterns: Sequence[str] = OWN) -> Iterator[Path]:
