@@ -212,6 +212,20 @@ def test_what_is_not_inspected_has_neither_colour_nor_points(data: Dataset, comb
     assert combined.predict(record).raw_score == pytest.approx(combined.predict(array).raw_score, rel=1e-5)
 
 
+def test_an_array_without_depth_where_it_is_inspected_is_no_verdict(
+    data: Dataset, combined: AST, monkeypatch
+):
+    array = np.concatenate(
+        [decode(data.test[0].image).pixels, read_points(data.test[0].depth, (128, 128))], axis=2
+    )
+    array[:, 80:, 3:] = 0
+    assert np.isfinite(combined.predict(array).raw_score)
+    area = InspectionRegion(np.tile(np.arange(64) >= 40, (64, 1)))
+    monkeypatch.setattr(combined, "calibration", replace(combined.fitted(), region=area))
+    with pytest.raises(DataError, match="point cloud of this picture has 0 points"):
+        combined.predict(array)
+
+
 def test_what_is_missing_is_said(data: Dataset, combined: AST, tmp_path: Path):
     bare = replace(data.train[0], depth=None)
     with pytest.raises(DataError, match="has no point cloud"):

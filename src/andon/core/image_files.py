@@ -331,17 +331,16 @@ def read_points(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
             f"{shape[1]} x {shape[0]}: export one point per pixel"
         )
     points = np.asarray(values, np.float32)
-    check_measured(points, path)
+    check_measured(points, path, shape[0] * shape[1])
     return points
 
 
-def check_measured(points: npt.NDArray[np.float32], path: Path, *, inspected: int | None = None) -> None:
-    """Raise `DataError`, which names the file, where hardly a point (H, W, 3) of so many inspected ones is measured."""
-    number = points.shape[0] * points.shape[1] if inspected is None else inspected
+def check_measured(points: npt.NDArray[np.float32], who: object, number: int) -> None:
+    """Raise `DataError`, which names `who`, where hardly one of the points (H, W, 3), `number` with a meaning, is measured."""
     measured = int(np.count_nonzero(measured_points(points)))
     if measured < LEAST_MEASURED * number:
         raise DataError(
-            f"point cloud {path} has {measured} points with 0 < z < {FARTHEST:g} of {number}, too few to judge by: "
+            f"point cloud {who} has {measured} points with 0 < z < {FARTHEST:g} of {number}, too few to judge by: "
             "check the sensor, and that x, y, z are in metres, z away from the camera"
         )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from andon.core.records import Batch, Record
+    from andon.core.region import InspectionRegion
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -42,10 +43,18 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
             f"{record.image} has no point cloud: give data in the layout of MVTec 3D-AD (rgb/ and xyz/ folders), "
             "or use a detector that needs pictures alone"
         )
-    points = read_points(record.depth, shape)
-    if record.region is not None:
-        points = record.region.without_points(points)
-        check_measured(points, record.depth, inspected=int(np.count_nonzero(record.region.at(shape))))
+    return inspected_points(read_points(record.depth, shape), record.region, record.depth)
+
+
+def inspected_points(
+    points: npt.NDArray[np.float32], region: InspectionRegion | None, who: object
+) -> npt.NDArray[np.float32]:
+    """Points (H, W, 3) with zeros outside the region. Raises `DataError`, which names `who`, where hardly one is measured."""
+    number = points.shape[0] * points.shape[1]
+    if region is not None:
+        points = region.without_points(points)
+        number = int(np.count_nonzero(region.at((points.shape[0], points.shape[1]))))
+    check_measured(points, who, number)
     return points
 
 

@@ -23,7 +23,7 @@ from PIL.Image import Image as PillowImage
 from andon.core.appearance import measure
 from andon.core.errors import DataError, NotFittedError
 from andon.core.image_files import point_cloud_beside
-from andon.core.images import AHEAD, as_uint8, chunks, prefetch, read_decoded
+from andon.core.images import AHEAD, as_uint8, chunks, inspected_points, prefetch, read_decoded
 from andon.core.records import Note, Prediction, Record
 from andon.core.region import InspectionRegion
 from andon.core.tiling import BATCH, Map, Pixels, Tiling, analyse_in_tiles
@@ -271,6 +271,10 @@ class Predictor(ABC):
             if not isinstance(image, str | Path | Record):
                 depth = 16 if self.calibration is None else self.calibration.bit_depth
                 pixels: Pixels = as_pixels(image, with_points=self.needs_points, bit_depth=depth)
+                if self.needs_points:
+                    inspected_points(
+                        pixels[:, :, 3:].astype(np.float32, copy=False), region, "of this picture"
+                    )
                 bits = 8 if pixels.dtype == np.uint8 else 0
             else:
                 record = self.as_learned(as_record(image))
