@@ -152,6 +152,8 @@ def how_to_make(run: Path) -> str:
         return (
             f"adding pictures to it was cut short; add them again: `andon fit --add FOLDER {quote(str(run))}`"
         )
+    if (run / "checkpoints").is_dir():
+        return f"its fit was not finished: continue it with `andon fit ... --out {quote(str(run))} --resume`"
     if run.is_dir() and next(images_below(run), None) is not None:
         return f"it holds pictures; learn from good ones first: `andon fit {quote(str(run))}`"
     return "give a folder made by `andon fit FOLDER`"
