@@ -533,7 +533,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert not (run / "detector").exists()
     with pytest.raises(OutputError, match=r"holds an unfinished run: --resume continues it"):
         fit(run, dataset_folder, recipe)
-    with pytest.raises(DataError, match="its fit was not finished: continue it with .* --resume"):
+    with pytest.raises(DataError, match=r"its fit was not finished: continue it with .* --resume"):
         load_detector(run)
     with pytest.raises(DataError, match="holds an unfinished run"):
         evaluate_run(run)
