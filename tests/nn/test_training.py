@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from andon.core.errors import AndonError, ConfigError, DataError, InterruptedRun
+from andon.core.files import CHECKSUM_BYTES
 from andon.nn.stage import EarlyStopping
 from andon.nn.training import Draw, EpochSampler, OptimiserConfig, Trainer
 
@@ -140,6 +141,23 @@ def test_a_checkpoint_that_cannot_be_continued_gets_one_line(tmp_path: Path):
     save_file({"x": torch.zeros(1)}, tmp_path / "line.safetensors")
     with pytest.raises(DataError, match=r"is damaged: start anew without --resume"):
         train(network(), resuming)
+
+
+@pytest.mark.parametrize("damage", ["one bit", "second half zero", "no checksum", "empty"])
+def test_a_damaged_checkpoint_is_not_continued(tmp_path: Path, damage: str):
+    train(network(), Trainer(seed=5, device="cpu", checkpoints=tmp_path))
+    file = tmp_path / "line.safetensors"
+    content = bytearray(file.read_bytes())
+    half = len(content) // 2
+    if damage == "one bit":
+        content[-3] ^= 1  # in the last tensor
+    elif damage == "second half zero":
+        content[half:] = bytes(len(content) - half)
+    else:
+        content = content[CHECKSUM_BYTES:] if damage == "no checksum" else bytearray()
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"line\.safetensors is damaged: start anew without --resume"):
+        train(network(), Trainer(seed=5, device="cpu", checkpoints=tmp_path, resume=True))
 
 
 def test_handlers_are_restored():

@@ -11,10 +11,11 @@ import torch
 from conftest import names, texture, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.files import with_checksum
 from andon.core.images import load_batch, resize
 from andon.core.records import Record
 from andon.detectors.efficientad import EfficientAD, EfficientADConfig
@@ -239,11 +240,24 @@ def test_statistics_of_another_target_get_one_line(tmp_path, folder):
         {"mean": torch.zeros(1, 7, 1, 1), "std": torch.ones(1, 7, 1, 1)},
         {"mean": torch.zeros(6)},
     ):
-        save_file(stored, file)
+        file.write_bytes(with_checksum(save(stored)))
         target = pretraining.PatchTarget(Backbone.create(config().target), 6)
         trainer = Trainer(device="cpu", checkpoints=tmp_path, resume=True)
         with pytest.raises(DataError, match="other settings: start anew without --resume"):
             pretraining._learn_statistics(target, image_records([folder], 0), config(), trainer, file)
+
+
+def test_damaged_statistics_are_not_continued(tmp_path, folder):
+    file, records = tmp_path / "statistics.safetensors", image_records([folder], 0)
+    target = pretraining.PatchTarget(Backbone.create(config().target), 6)
+    trainer = Trainer(device="cpu", checkpoints=tmp_path, resume=True)
+    pretraining._learn_statistics(target, records, config(), trainer, file)
+    pretraining._learn_statistics(target, records, config(), trainer, file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged or of other settings: start anew without --resume"):
+        pretraining._learn_statistics(target, records, config(), trainer, file)
 
 
 @pytest.mark.parametrize(

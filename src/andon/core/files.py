@@ -1,4 +1,4 @@
-"""Atomic writing: a file appears complete or not at all. JSON, written strictly and read safely. Hashes of files."""
+"""Atomic writing: a file appears complete or not at all. JSON, written strictly and read safely. Hashes of files and in files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from andon.core.errors import OutputError
 
+CHECKSUM_BYTES = 32
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 UNWRITABLE = {
     errno.EACCES,
@@ -149,6 +150,23 @@ def file_sha256(path: Path) -> str:
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_checksum(body: bytes) -> bytes:
+    """The content of a file that `checked` reads: the SHA-256 of `body`, then `body`."""
+    import hashlib
+
+    return hashlib.sha256(body).digest() + body
+
+
+def checked(content: bytes) -> bytes:
+    """The body that `with_checksum` was given. Raises `ValueError` where a byte has changed since."""
+    import hashlib
+
+    checksum, body = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+    if hashlib.sha256(body).digest() != checksum:
+        raise ValueError("the checksum differs")
+    return body
 
 
 def _strict(value: Any) -> Any:

@@ -8,7 +8,6 @@ safetensors preceded by its SHA-256; a damaged file is computed again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from andon.core.errors import OutputError
-from andon.core.files import file_sha256, write_bytes
+from andon.core.files import checked, file_sha256, with_checksum, write_bytes
 from andon.core.images import UNCHANGED, View, batches
 from andon.core.paths import cache_dir
 from andon.core.progress import NoProgress, Progress, track
@@ -26,7 +25,6 @@ from andon.core.records import Record
 from andon.nn.backbones import Backbone
 
 BATCH_SIZE = 4
-CHECKSUM_BYTES = 32
 
 
 class FeatureCache:
@@ -74,11 +72,8 @@ class FeatureCache:
     def _read(self, file: Path, out: dict[str, Tensor], k: int) -> bool:
         """Copy a cached file into row k; False if it is missing or damaged."""
         try:
-            content = file.read_bytes()
-        except OSError:
-            return False
-        checksum, body = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
-        if hashlib.sha256(body).digest() != checksum:
+            body = checked(file.read_bytes())
+        except (OSError, ValueError):
             return False
         for tap, value in load(body).items():
             out[tap][k] = value
@@ -111,9 +106,8 @@ class FeatureCache:
                 self.computed += 1
 
     def _write(self, file: Path, features: dict[str, Tensor]) -> None:
-        body = save(features)
         with contextlib.suppress(OutputError, OSError):  # a full disk must not stop the run
-            write_bytes(file, hashlib.sha256(body).digest() + body)
+            write_bytes(file, with_checksum(save(features)))
 
 
 def _area_key(record: Record) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from andon.core.errors import AndonError, DataError
-from andon.core.files import write_bytes
+from andon.core.files import checked, with_checksum, write_bytes
 
 ANEW = "start anew without --resume (`andon fit`: with --overwrite)"
 """What to do about a checkpoint that cannot be continued."""
@@ -94,8 +94,40 @@ def _show(point: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3g}" for name, value in point.items() if name != "step")
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Content of a checkpoint."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    """Step, whether the stage is done, and what `EarlyStopping` counts."""
+    record: Stage
+
+    def networks(self) -> dict[str, Tensor]:
+        """State of the trained modules, by module and name."""
+        return _part(self.tensors, "module.")
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Read what `StageState.save` wrote. Raises `DataError` if a byte of the file has changed since."""
+    try:
+        body = checked(file.read_bytes())
+        header = _metadata(body)
+        record = Stage.from_json(json.loads(header["record"]))
+        return Checkpoint(load(body), json.loads(header["state"]), record)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"checkpoint {file} is damaged: {ANEW}") from error
+
+
+def _metadata(body: bytes) -> dict[str, str]:
+    """Metadata of a safetensors file, whose header has its length before it; the package reads them from paths only."""
+    length = int.from_bytes(body[:8], "little")
+    found: dict[str, str] = json.loads(body[8 : 8 + length])["__metadata__"]
+    return found
+
+
 class StageState:
-    """State of a stage for checkpoints: one safetensors file with JSON in its header."""
+    """State of a stage for checkpoints: a safetensors file with JSON in its header, preceded by its SHA-256."""
 
     def __init__(
         self,
@@ -174,22 +206,15 @@ class StageState:
         tensors |= {f"sum.{k}": v for k, v in self.sums.sums.items()}
         state["count"] = self.sums.count
         header = {"state": json.dumps(state), "record": json.dumps(_record_values(self.record))}
-        write_bytes(
-            file, save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, header)
-        )
+        content = save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, header)
+        write_bytes(file, with_checksum(content))
 
     def load(self, file: Path) -> None:
         """Read what `save` wrote. Raises `DataError` if the file is damaged or holds other networks."""
+        stored = read_checkpoint(file)
+        state, tensors = stored.state, stored.tensors
         try:
-            with safe_open(str(file), "pt") as stored:
-                header = stored.metadata()
-                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
-            state: dict[str, Any] = json.loads(header["state"])
-            stored_record = Stage.from_json(json.loads(header["record"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"checkpoint {file} is damaged: {ANEW}") from error
-        try:
-            self._restore(_part(tensors, "module."))
+            self._restore(stored.networks())
         except RuntimeError as error:
             raise DataError(f"checkpoint {file} is of a network with other settings: {ANEW}") from error
         self.step, self.done, self.since, self.best = (
@@ -199,7 +224,7 @@ class StageState:
             state["best"],
         )
         for name in Stage.__slots__:
-            setattr(self.record, name, getattr(stored_record, name))
+            setattr(self.record, name, getattr(stored.record, name))
         self.kept = _part(tensors, "kept.") or None
         self.sums.sums, self.sums.count = _part(tensors, "sum."), state["count"]
         if not self.done:

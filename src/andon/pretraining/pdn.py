@@ -14,13 +14,13 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from andon.core.config import Config, Count
 from andon.core.errors import ConfigError, DataError
-from andon.core.files import write_bytes
+from andon.core.files import checked, with_checksum, write_bytes
 from andon.core.images import batches, load_batch, resize
 from andon.core.paths import cache_dir
 from andon.core.progress import Progress, track
@@ -215,10 +215,10 @@ def _learn_statistics(
     mean, std = target.mean, target.std
     if trainer.resume and file.is_file():
         try:
-            stored = load_file(file)
+            stored = load(checked(file.read_bytes()))
             mean.copy_(stored["mean"])
             std.copy_(stored["std"])
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
             raise DataError(f"{file} is damaged or of other settings: start anew without --resume") from error
         return
     order = torch.randperm(len(records), generator=seeded(trainer.seed, "statistics")).tolist()
@@ -230,7 +230,8 @@ def _learn_statistics(
         std.copy_(
             _average(target, [records[k] for k in further], config, trainer, power=2).sqrt().clamp_min(1e-6)
         )
-    write_bytes(file, save({"mean": mean.cpu().contiguous(), "std": std.cpu().contiguous()}))
+    content = save({"mean": mean.cpu().contiguous(), "std": std.cpu().contiguous()})
+    write_bytes(file, with_checksum(content))
 
 
 def _average(
