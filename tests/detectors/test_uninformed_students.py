@@ -11,6 +11,7 @@ from PIL import Image
 from tiny import TINY
 
 from andon.core.errors import ConfigError, InterruptedRun
+from andon.core.files import CHECKSUM_BYTES, with_checksum
 from andon.core.images import batches
 from andon.core.records import Record
 from andon.datasets.penalty_images import penalty_records
@@ -301,6 +302,28 @@ def test_the_teacher_is_made_once_per_setting(tmp_path, monkeypatch):
         assert same(first, distil_teacher(33, settings, big, another_run))
     file.write_bytes(b"half a file")  # noticed, and made again
     assert same(distil_teacher(33, settings, big, trainer()), first)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "no checksum", "other networks"])
+def test_a_damaged_teacher_is_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("ANDON_HOME", str(tmp_path))
+    settings = config(teacher__steps=1)
+    big = extractor(settings)
+    first = distil_teacher(33, settings, big, trainer())
+    (file,) = tmp_path.rglob("teacher_33.safetensors")
+    whole = file.read_bytes()
+    third = len(whole) // 3
+    if damage == "zeros":
+        file.write_bytes(whole[:third] + bytes(len(whole) - third))
+    else:
+        body = whole[CHECKSUM_BYTES:]
+        file.write_bytes(
+            body if damage == "no checksum" else with_checksum(body.replace(b"teacher.", b"teached."))
+        )
+    assert same(distil_teacher(33, settings, big, trainer()), first)
+    module = "andon.detectors.uninformed_students.distillation.teacher_losses"
+    monkeypatch.setattr(module, lambda *_: pytest.fail("the teacher is made again"))
+    assert same(distil_teacher(33, settings, big, trainer()), first)  # the new one was kept
 
 
 def test_a_teacher_of_other_pixels_is_another_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from andon.core.errors import ConfigError
+from andon.core.errors import ConfigError, DataError
+from andon.core.files import writing_errors
 from andon.core.images import load_batch, resize
 from andon.core.paths import cache_dir
 from andon.core.records import Record
@@ -30,6 +31,7 @@ from andon.detectors.uninformed_students.teacher import (
     shifted_crops,
 )
 from andon.nn.backbones import Backbone
+from andon.nn.stage import read_checkpoint
 from andon.nn.training import Draw, Trainer, derive_seed
 
 KEPT_IMAGES = 2048
@@ -68,7 +70,7 @@ def distil_teacher(
         return teacher_losses(patch, settings, network, decoder, extractor, images, draw.generator)
 
     folder = _teacher_folder(patch, config, extractor, records, trainer.precision)
-    _drop_damaged(folder / f"{stage}.safetensors")
+    _drop_unusable(folder / f"{stage}.safetensors", modules)
     distiller = trainer.beside(seed=settings.seed, checkpoints=folder)
     crops = distiller.sampler(stage, settings.steps * settings.batch_size, settings.batch_size)
     with trainer.timed(stage):
@@ -138,12 +140,13 @@ def _teacher_folder(
     return cache_dir() / "patch_teachers" / key[:32]
 
 
-def _drop_damaged(file: Path) -> None:
-    """Remove a stored teacher that cannot be read, so that it is distilled again."""
+def _drop_unusable(file: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Remove a stored teacher that is damaged or of other networks, so that it is distilled again."""
     if not file.is_file():
         return
-    try:
-        with safe_open(str(file), "pt") as stored:
-            stored.metadata()
-    except (SafetensorError, OSError):
+    wanted = {f"{m}.{k}": v.shape for m, module in modules.items() for k, v in module.state_dict().items()}
+    with contextlib.suppress(DataError):
+        if {k: v.shape for k, v in read_checkpoint(file).networks().items()} == wanted:
+            return
+    with writing_errors(file):
         file.unlink(missing_ok=True)
