@@ -22,8 +22,11 @@ from andon.core.region import InspectionRegion
 from andon.datasets import Dataset, open_dataset
 from andon.detectors._recipes import load_recipe
 from andon.detectors._relief import network_planes
+from andon.detectors._saving import save_detector
 from andon.detectors.ast import AST, ASTConfig, Inputs
 from andon.exporting.latency import Effort, predict_latency
+from andon.exporting.network import export
+from andon.exporting.packed import pack
 from andon.nn.training import Trainer
 
 TINY: dict[str, object] = {
@@ -304,3 +307,14 @@ def test_depth_runs_from_the_command_line(cli: Callable[..., Outcome], tmp_path:
     copy.write_bytes(picture.read_bytes())
     alone = cli("predict", run, copy)
     assert (alone.code, "has no point cloud" in alone.err) == (2, True), alone
+
+
+def test_files_that_take_pictures_alone_refuse_depth(combined: AST, data: Dataset, tmp_path: Path):
+    save_detector(combined, tmp_path / "detector")
+    with pytest.raises(ConfigError, match="this ast looks at depth, and a network file takes pictures alone"):
+        export(combined, tmp_path / "x.onnx")
+    with pytest.raises(
+        ConfigError, match="this ast looks at depth, and a packed detector takes pictures alone"
+    ):
+        pack(tmp_path, tmp_path / "x.andon", data.train, recipe={})
+    assert not list(tmp_path.glob("x.*"))

@@ -264,12 +264,17 @@ def describe(detector: Detector, **more: Any) -> dict[str, Any]:
     }
 
 
-def _check_exportable(detector: Detector) -> None:
-    detector.fitted()
+def refuse_depth(detector: Detector, file: str) -> None:
+    """Raise `ConfigError` for a detector that looks at depth, which `file`, a kind of file, has no place for."""
     if detector.depth_planes is not None:
         raise ConfigError(
-            f"this {detector.name} looks at depth, and a network file takes pictures alone: use the run, or fit without depth"
+            f"this {detector.name} looks at depth, and {file} takes pictures alone: use the run, or fit without depth"
         )
+
+
+def _check_exportable(detector: Detector) -> None:
+    detector.fitted()
+    refuse_depth(detector, "a network file")
     size = sum(tensor.numel() * tensor.element_size() for tensor in detector.state_dict().values())
     if size > LARGEST:
         raise ConfigError(

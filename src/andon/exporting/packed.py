@@ -96,11 +96,13 @@ def pack(
     `tests` are scores of images whose truth is known, by which thresholds are chosen later.
 
     Check images are taken evenly from `good` and from `others` (defective ones, where there are some). Raises `DataError`
-    where there are too few.
+    where there are too few, and `ConfigError` for a detector that looks at depth.
     """
     from andon.detectors._saving import load_detector
+    from andon.exporting.network import refuse_depth
 
     detector = load_detector(run)
+    refuse_depth(detector, "a packed detector")
     exact = bool(detector.fitted().too_deep) or detector.fitted().seen is None
     chosen = _chosen(good, others)
     members: dict[str, bytes] = {
