@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import TINY
 
-from andon.core.errors import ConfigError, InterruptedRun
+from andon.core.errors import ConfigError, DataError, InterruptedRun
 from andon.core.files import CHECKSUM_BYTES, with_checksum
 from andon.core.images import batches
 from andon.core.records import Record
@@ -360,6 +360,16 @@ def test_the_teacher_must_not_see_the_parts(records):
         UninformedStudents(settings).fit(records[:4], records[4:], trainer=trainer())
     used = {record.image for record in penalty_records(None)}
     assert not used & {record.image for record in records}
+
+
+def test_a_folder_without_photographs_is_named_by_its_setting(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, words in (("typo", "does not exist: check the path"), ("empty", "holds no pictures: add some")):
+        settings = config(teacher__folder=str(tmp_path / name))
+        with pytest.raises(DataError, match=f"^teacher.folder={tmp_path / name} {words}"):
+            distil_teacher(33, settings, extractor(settings), trainer())
+        with pytest.raises(DataError, match=f"^penalty.folder={tmp_path / name} {words}"):
+            penalty_records(str(tmp_path / name))
 
 
 def test_its_origin_is_told(fitted):

@@ -24,20 +24,23 @@ SIDE = 288
 VERSION = 1
 
 
-def penalty_records(folder: str | None) -> list[Record]:
-    """Records of the images in `folder`, or for None of the procedural images (generated once, kept in the cache)."""
+def penalty_records(folder: str | None, setting: str = "penalty.folder") -> list[Record]:
+    """Records of the images in `folder`, or for None of the procedural images (generated once, kept in the cache).
+
+    Raises `DataError`, which names the `setting`, for a folder that does not exist or holds no images.
+    """
     if folder is None:
         root = procedural_images(cache_dir() / "penalty" / f"v{VERSION}", PROCEDURAL)
     else:
         root = Path(folder)
         if not root.is_dir():
             raise DataError(
-                f"penalty folder {root} does not exist: check the path, or leave it out for procedural pictures"
+                f"{setting}={folder} does not exist: check the path, or leave it out for procedural pictures"
             )
     images = list_images(root)
     if not images:
         raise DataError(
-            f"penalty folder {root} holds no pictures: add some, or leave it out for procedural pictures"
+            f"{setting}={folder} holds no pictures: add some, or leave it out for procedural pictures"
         )
     return [
         Record(image=path, id=f"penalty/{path.stem}", category="penalty", split="train") for path in images

@@ -52,7 +52,7 @@ def distil_teacher(
     `ConfigError` when an image of `unseen`, the product's training data, is among the images of the distillation.
     """
     settings, stage = config.teacher, f"teacher_{patch}"
-    records = penalty_records(settings.folder)
+    records = penalty_records(settings.folder, "teacher.folder")
     _refuse_shared(records, unseen, settings.folder)
     width = sum(channels for channels, _, _ in extractor.shapes.values())
     with torch.random.fork_rng(devices=[]):
