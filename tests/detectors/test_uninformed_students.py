@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import TINY
 
-from andon.core.errors import ConfigError, DataError, InterruptedRun
+from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from andon.core.files import CHECKSUM_BYTES, with_checksum
 from andon.core.images import batches
 from andon.core.records import Record
@@ -29,7 +29,7 @@ from andon.detectors.uninformed_students.teacher import (
     shifted_crops,
 )
 from andon.layers.moments import channel_statistics
-from andon.nn.backbones import Backbone
+from andon.nn.backbones import Backbone, weight_lines
 from andon.nn.training import Trainer
 
 SIDE = 64
@@ -374,6 +374,15 @@ def test_a_folder_without_photographs_is_named_by_its_setting(tmp_path):
 
 def test_its_origin_is_told(fitted):
     assert [line["name"] for line in fitted.used_weights] == ["random"]
+
+
+def test_its_origin_is_known_before_learning():
+    """As recipe.yaml states it, which is written before."""
+    settings = config(extractor__weights="starter")
+    assert UninformedStudents(settings).used_weights == weight_lines(extractor(settings))
+    assert UninformedStudents(settings, pretrained=False).used_weights == ()
+    with pytest.raises(WeightsError, match="unknown weights 'nowhere'"):
+        UninformedStudents(config(extractor__weights="nowhere"))
 
 
 def test_held_out_loss_may_end_training(records):

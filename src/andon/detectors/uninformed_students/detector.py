@@ -28,9 +28,10 @@ from andon.detectors.uninformed_students.networks import pad_for
 from andon.detectors.uninformed_students.receptive_field import ReceptiveField, normalise
 from andon.detectors.uninformed_students.settings import UninformedStudentsConfig
 from andon.layers.moments import channel_statistics
-from andon.nn.backbones import Backbone, weight_lines
+from andon.nn.backbones import Backbone
 from andon.nn.stage import EarlyStopping
 from andon.nn.training import Draw, Trainer
+from andon.nn.weights import locate
 
 
 class UninformedStudents(Detector):
@@ -49,6 +50,9 @@ class UninformedStudents(Detector):
         if len(set(self.config.fields)) < len(self.config.fields):
             raise ConfigError(f"fields={list(self.config.fields)} names a patch size twice: name each once")
         self.fields = nn.ModuleList(ReceptiveField(patch, self.config) for patch in self.config.fields)
+        if pretrained:
+            extractor = self.config.extractor  # needed for learning alone, so it is no part of the detector
+            self.used_weights = (locate(extractor.weights, extractor.network).describe(),)
         self.eval()
 
     @property
@@ -67,7 +71,6 @@ class UninformedStudents(Detector):
 
     def learn(self, train: Sequence[Record], validation: Sequence[Record], trainer: Trainer) -> None:
         extractor = Backbone.create(self.config.extractor).to(trainer.device)
-        self.used_weights = weight_lines(extractor)
         for field in self.receptive_fields():
             distilled = distil_teacher(field.patch, self.config, extractor, trainer, unseen=train)
             field.teacher.load_state_dict(distilled.state_dict())
