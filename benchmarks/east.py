@@ -314,7 +314,9 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="rows of `ladder`; all by default")
     parser.add_argument("--recipe", default="east/lite0", help="recipe of `disturbed`")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE, settings of `disturbed`")
-    parser.add_argument("--sessions", default="auto", help="how `disturbed` tells sessions apart, as `andon fit`")
+    parser.add_argument(
+        "--sessions", default="auto", help="how `disturbed` tells sessions apart, as `andon fit`"
+    )
     parser.add_argument("--out", type=Path, default=Path("east_runs"))
     options = parser.parse_args()
     {"ladder": ladder, "curve": curve, "disturbed": disturbed}[options.what](options)
