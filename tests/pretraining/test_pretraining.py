@@ -234,6 +234,28 @@ def test_checkpoints_of_another_job_are_not_continued(tmp_path, folder):
     assert names(job) == ["settings.txt"]
 
 
+def test_a_job_is_continued_with_the_same_pictures_alone(tmp_path, folder, monkeypatch):
+    """By their names and contents: the way to their folder does not count, and neither do the names of folders."""
+    job = tmp_path / "job"
+    monkeypatch.chdir(folder.parent)
+    note_settings(job, config(), 0, image_records([Path("photos")], 0), resume=False, weights="a")
+    note_settings(job, config(), 0, image_records([folder], 0), resume=True, weights="a")
+    with pytest.raises(ConfigError, match="other settings or pictures"):
+        note_settings(job, config(), 0, image_records([folder], 0), resume=True, weights="b")
+    with pytest.raises(ConfigError, match="other settings or pictures"):
+        note_settings(job, config(), 0, image_records([folder], 0), True, weights="a", classes=[0, 0, 1, 1])
+    write_picture(folder / "0.png", texture(9))
+    with pytest.raises(ConfigError, match="other settings or pictures"):
+        note_settings(job, config(), 0, image_records([folder], 0), resume=True, weights="a")
+
+
+def test_damaged_settings_of_a_job_count_as_others(tmp_path, folder):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "settings.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="other settings or pictures"):
+        note_settings(tmp_path / "job", config(), 0, image_records([folder], 0), resume=True)
+
+
 def test_statistics_of_another_target_get_one_line(tmp_path, folder):
     file = tmp_path / "statistics.safetensors"
     for stored in (

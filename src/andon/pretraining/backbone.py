@@ -139,7 +139,15 @@ def pretrain_backbone(
         BackboneConfig(network=c.network, weights=c.start, taps=(c.last,), image_size=c.image_size)
     )
     folder = cache_dir() / "pretraining" / name
-    note_settings(folder, c, seed, tasks.records, resume)
+    note_settings(
+        folder,
+        c,
+        seed,
+        tasks.records,
+        resume,
+        weights=backbone.weights.sha256,
+        classes=tasks.classes,
+    )
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -125,7 +125,7 @@ def pretrain_flow(
     _refuse_masks(records)
     backbone = Backbone.create(c.extractor)
     folder = cache_dir() / "pretraining" / name
-    note_settings(folder, c, seed, records, resume)
+    note_settings(folder, c, seed, records, resume, weights=backbone.weights.sha256)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     source = FlowFeatures(backbone.to(trainer.device), c)
     source.fit(records, trainer)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from andon.core.config import Config
 from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from andon.core.files import write_text, writing_errors
+from andon.core.files import write_bytes, writing_errors
 from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
 from andon.core.text import utf8
+from andon.datasets.dataset import file_digest
 from andon.datasets.penalty_images import VERSION as PROCEDURAL_VERSION
 from andon.datasets.penalty_images import procedural_images
 from andon.nn.weights import NAME, RANDOM, entries
@@ -54,16 +55,31 @@ def check_name(name: str) -> None:
         raise WeightsError(f"the name {name!r} is taken: choose another with --name")
 
 
-def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Record], resume: bool) -> None:
-    """Write settings, seed and image list into `folder`; with `resume`, raise `ConfigError` when they differ.
+def note_settings(
+    folder: Path,
+    config: Config,
+    seed: int,
+    records: Sequence[Record],
+    resume: bool,
+    *,
+    weights: str = "",
+    classes: Sequence[int] = (),
+) -> None:
+    """Write settings, seed and hashes of the images into `folder`; with `resume`, raise `ConfigError` when they differ.
 
+    `weights` is the hash of the weights that the settings name; `classes` are those of the images, where they have some.
     Checkpoints that are not to be continued, or that no note tells the settings of, are removed.
     """
-    digest = hashlib.sha256(utf8("\n".join(record.id for record in records))).hexdigest()
-    text = f"seed {seed}\npictures {len(records)} {digest}\n{config.model_dump_json()}\n"
+    lines = [
+        f"seed {seed}",
+        f"pictures {len(records)} {_images_digest(records, classes)}",
+        f"weights {weights}",
+        config.model_dump_json(),
+    ]
+    content = utf8("\n".join(lines) + "\n")
     note = folder / "settings.txt"
     if resume and note.is_file():
-        if note.read_text(encoding="utf-8") != text:
+        if note.read_bytes() != content:
             raise ConfigError(
                 f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
             )
@@ -71,7 +87,13 @@ def note_settings(folder: Path, config: Config, seed: int, records: Sequence[Rec
     with writing_errors(folder):
         for checkpoint in folder.glob("*.safetensors"):
             checkpoint.unlink()
-    write_text(note, text)
+    write_bytes(note, content)
+
+
+def _images_digest(records: Sequence[Record], classes: Sequence[int]) -> str:
+    """Hash of the images' names and contents in their order, and of their classes; the folders' names do not count."""
+    lines = [f"{file_digest(record.image)} {record.image.name}" for record in records]
+    return hashlib.sha256(utf8("\n".join([*lines, *map(str, classes)]))).hexdigest()
 
 
 @contextmanager

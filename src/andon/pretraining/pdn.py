@@ -148,7 +148,7 @@ def pretrain_pdn(
         )
     records = image_records(folders, c.procedural)
     folder = cache_dir() / "pretraining" / name
-    note_settings(folder, c, seed, records, resume)
+    note_settings(folder, c, seed, records, resume, weights=target.backbone.weights.sha256)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     target.to(trainer.device)
     _learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
