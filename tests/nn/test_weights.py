@@ -177,6 +177,26 @@ def test_names_of_the_package_are_kept(tmp_path):
     assert "must start with f37072fd" in message
 
 
+def test_other_weights_of_a_name_are_replaced_when_asked_for(tmp_path, store):
+    file, other = save_pth(tmp_path / "a.pth"), save_pth(tmp_path / "b.pth", {"a": torch.ones(2)})
+    add(file, name="mine", network="resnet18")
+    add(file, name="mine", network="resnet18", origin="a colleague")
+    assert locate("mine", "resnet18").origin == "a colleague"
+    for changed, network in ((other, "resnet18"), (file, "resnet34")):
+        said = complaint(lambda changed=changed, network=network: add(changed, name="mine", network=network))
+        assert "holds weights 'mine' already: --overwrite replaces them" in said
+    assert same(locate("mine", "resnet18").state)
+    add(other, name="mine", network="resnet34", overwrite=True)
+    assert same(locate("mine", "resnet34").state, {"a": torch.ones(2)})
+
+
+def test_damaged_weights_are_added_again(tmp_path, store):
+    add(save_pth(tmp_path / "a.pth"), name="mine", network="resnet18")
+    (store / "mine.safetensors").write_bytes(b"damaged")
+    add(save_pth(tmp_path / "b.pth", {"a": torch.ones(2)}), name="mine", network="resnet18")
+    assert same(locate("mine", "resnet18").state, {"a": torch.ones(2)})
+
+
 def test_absent_file():
     assert "does not exist" in complaint(lambda: add(Path("/nowhere.pth"), name="mine", network="resnet18"))
 

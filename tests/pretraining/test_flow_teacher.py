@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -136,11 +137,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(folder, store, shared):
     assert shared.network == "flow"
     assert "6 pictures (photos), 6 steps" in shared.origin
     before = shared.path.read_bytes()
+    with pytest.raises(WeightsError, match="--overwrite replaces them"):
+        pretrain_flow("shared", [folder], config(), device="cpu")
+    again = partial(pretrain_flow, "shared", [folder], device="cpu", overwrite=True)
     with pytest.raises(InterruptedRun, match="--resume"):
-        pretrain_flow("shared", [folder], config(), device="cpu", progress=Interrupter("training flow"))
+        again(config(), progress=Interrupter("training flow"))
     with pytest.raises(ConfigError, match="other settings"):
-        pretrain_flow("shared", [folder], config(steps=7), device="cpu", resume=True)
-    pretrain_flow("shared", [folder], config(), device="cpu", resume=True)
+        again(config(steps=7), resume=True)
+    again(config(), resume=True)
     assert shared.path.read_bytes() == before
 
 

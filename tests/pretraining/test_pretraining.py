@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 from torch.nn import functional as F
 
-from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.errors import ConfigError, DataError, InterruptedRun, OutputError, WeightsError
 from andon.core.files import with_checksum
 from andon.core.images import load_batch, resize
 from andon.core.records import Record
@@ -22,9 +22,10 @@ from andon.detectors.efficientad import EfficientAD, EfficientADConfig
 from andon.layers.patches import PatchEmbedding, pooling_window
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.training import Trainer
+from andon.nn.weights import add
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.pretraining import pdn as pretraining
-from andon.pretraining.jobs import image_records, note_settings
+from andon.pretraining.jobs import check_name, image_records, job_folder, note_settings
 from andon.testing.promises import Interrupter
 
 TINY = {
@@ -165,7 +166,7 @@ def test_a_teacher_is_made_and_used(folder, store):
     }
     assert names(store / "weights") == ["mine.json", "mine.safetensors"]
     assert not (store / "pretraining" / "mine").exists()
-    pretrain_pdn("mine", [folder], config(half=True), device="cpu")  # replaced
+    pretrain_pdn("mine", [folder], config(half=True), device="cpu", overwrite=True)  # replaced
     assert {v.dtype for v in load_file(entry.path).values()} == {torch.float16}
 
 
@@ -215,6 +216,8 @@ def test_resumed_equals_uninterrupted(folder):
         pretrain_pdn("parts", [folder], c, device="cpu", progress=Interrupter("distillation"))
     with pytest.raises(ConfigError, match="other settings or pictures"):
         pretrain_pdn("parts", [folder], config(steps=7), device="cpu", resume=True)
+    with pytest.raises(OutputError, match="holds an interrupted training: --resume continues it"):
+        pretrain_pdn("parts", [folder], c, device="cpu")
     parts = load_file(pretrain_pdn("parts", [folder], c, device="cpu", resume=True).path)
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
 
@@ -247,6 +250,27 @@ def test_a_job_is_continued_with_the_same_pictures_alone(tmp_path, folder, monke
     write_picture(folder / "0.png", texture(9))
     with pytest.raises(ConfigError, match="other settings or pictures"):
         note_settings(job, config(), 0, image_records([folder], 0), resume=True, weights="a")
+
+
+def test_an_interrupted_job_is_not_given_up_unasked(store):
+    folder = job_folder("mine", resume=False, overwrite=False)
+    folder.mkdir(parents=True)
+    assert job_folder("mine", resume=False, overwrite=False) == folder
+    (folder / "flow.safetensors").write_bytes(b"learned")
+    for options in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
+        assert job_folder("mine", **options) == folder
+    with pytest.raises(OutputError, match="--resume continues it, --overwrite starts anew") as caught:
+        job_folder("mine", resume=False, overwrite=False)
+    assert "\n" not in str(caught.value)
+    assert names(folder) == ["flow.safetensors"]
+
+
+def test_finished_weights_are_not_replaced_unasked(tmp_path, store):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.pth")
+    add(tmp_path / "a.pth", name="mine", network="flow")
+    check_name("mine", overwrite=True)
+    with pytest.raises(WeightsError, match="--overwrite replaces them"):
+        check_name("mine")
 
 
 def test_damaged_settings_of_a_job_count_as_others(tmp_path, folder):

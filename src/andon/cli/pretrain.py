@@ -41,6 +41,10 @@ Seed = Annotated[
     typer.Option(min=0, max=LARGEST_SEED, help="Seed of initialisation, order and random draws."),
 ]
 Continue = Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")]
+Anew = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace weights of that name, and start anew after an interruption."),
+]
 Origin = Annotated[str, typer.Option(help="Origin to record, instead of the composed one.")]
 Licence = Annotated[str, typer.Option(help="Licence to record, instead of the composed one.")]
 
@@ -52,6 +56,7 @@ def pretrain_pdn(
     settings: Settings = None,
     seed: Seed = 0,
     resume: Continue = False,
+    overwrite: Anew = False,
     device: Device = "auto",
     origin: Origin = "",
     licence: Licence = "",
@@ -69,6 +74,7 @@ def pretrain_pdn(
         settings=settings,
         seed=seed,
         resume=resume,
+        overwrite=overwrite,
         device=device,
         origin=origin,
         licence=licence,
@@ -86,6 +92,7 @@ def pretrain_flow(
     settings: Settings = None,
     seed: Seed = 0,
     resume: Continue = False,
+    overwrite: Anew = False,
     device: Device = "auto",
     origin: Origin = "",
     licence: Licence = "",
@@ -106,6 +113,7 @@ def pretrain_flow(
         settings=settings,
         seed=seed,
         resume=resume,
+        overwrite=overwrite,
         device=device,
         origin=origin,
         licence=licence,
@@ -128,6 +136,7 @@ def pretrain_backbone(
     settings: Settings = None,
     seed: Seed = 0,
     resume: Continue = False,
+    overwrite: Anew = False,
     device: Device = "auto",
     origin: Origin = "",
     licence: Licence = "",
@@ -145,6 +154,7 @@ def pretrain_backbone(
         settings=settings,
         seed=seed,
         resume=resume,
+        overwrite=overwrite,
         device=device,
         origin=origin,
         licence=licence,

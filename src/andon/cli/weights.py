@@ -59,6 +59,9 @@ def weights_add(
     origin: Annotated[str, typer.Option(help="Origin of the weights; shown in every report.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights; shown in every report.")] = "",
     sha256: Annotated[str, typer.Option(help="Expected hash of the file, or its first digits.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace other weights of that name.")
+    ] = False,
 ) -> None:
     """Copy weights from a file into the local store."""
     from andon.nn.weights import FLOW_NETWORK, PDN_NETWORKS, add
@@ -76,6 +79,7 @@ def weights_add(
         origin=origin,
         licence=licence,
         expected_sha256=sha256,
+        overwrite=overwrite,
         check=check,
     )
     print(f"added {entry.name} ({entry.network}), sha256 {entry.sha256}")

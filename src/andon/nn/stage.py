@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from andon.core.errors import AndonError, DataError
 from andon.core.files import checked, with_checksum, write_bytes
 
-ANEW = "start anew without --resume (`andon fit`: with --overwrite)"
+ANEW = "start anew without --resume (with --overwrite)"
 """What to do about a checkpoint that cannot be continued."""
 CURVE_POINTS = 400
 """Approximate number of points of a loss curve (at most twice as many)."""

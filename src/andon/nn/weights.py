@@ -194,12 +194,14 @@ def add(
     origin: str = "",
     licence: str = "",
     expected_sha256: str = "",
+    overwrite: bool = False,
     check: Callable[[Mapping[str, Tensor]], None] | None = None,
 ) -> WeightEntry:
     """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
 
     `expected_sha256` may be a prefix; for names of the catalogue it is known. `check` is called with the tensors before they are
-    stored and raises if they are not the network's. Raises `WeightsError` if the file cannot be read or has another hash.
+    stored and raises if they are not the network's. Raises `WeightsError` if the file cannot be read or has another hash, and
+    unless `overwrite` is set for the name of other weights of the store.
     """
     if not file.is_file():
         raise WeightsError(f"{file} does not exist: give the file that holds the weights")
@@ -238,11 +240,30 @@ def add(
         known.get("url", "") if known else "",
         folder / f"{name}.safetensors",
     )
+    held = None if overwrite else intact(name)
+    if held is not None and (held.sha256, held.network) != (entry.sha256, network):
+        raise taken(name)
     assert entry.path is not None
     write_bytes(entry.path, content)
     note: dict[str, Any] = {k: v for k, v in asdict(entry).items() if k != "path"}
     write_json(folder / f"{name}.json", note | {"source_sha256": digest})
     return entry
+
+
+def intact(name: str) -> WeightEntry | None:
+    """Weights of the store by that name; None where there are none, or damaged ones that may be added again."""
+    note = weights_dir() / f"{name}.json"
+    entry = _read_note(note) if note.is_file() else None
+    if entry is None or entry.path is None or file_sha256(entry.path) != entry.sha256:
+        return None
+    return entry
+
+
+def taken(name: str) -> WeightsError:
+    """What is said where weights would be replaced unasked."""
+    return WeightsError(
+        f"the weight store holds weights {name!r} already: --overwrite replaces them, --name chooses another name"
+    )
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:

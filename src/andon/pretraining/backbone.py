@@ -24,7 +24,6 @@ from andon.core.config import Config, Count
 from andon.core.errors import DataError
 from andon.core.files import write_bytes
 from andon.core.images import load_batch
-from andon.core.paths import cache_dir
 from andon.core.progress import Progress, track
 from andon.core.records import Record
 from andon.layers.augment import random_view, some_grey
@@ -36,6 +35,7 @@ from andon.pretraining.jobs import (
     clean_up,
     image_records,
     images_line,
+    job_folder,
     note_settings,
     resumable,
 )
@@ -122,6 +122,7 @@ def pretrain_backbone(
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
     origin: str = "",
     licence: str = "",
@@ -130,15 +131,16 @@ def pretrain_backbone(
 
     Each of `folders` is a task. After Ctrl-C (`InterruptedRun`) a checkpoint remains; `resume` continues to the same result as
     an uninterrupted call. Raises `DataError` with fewer than two classes, `WeightsError` for an unusable name or missing
-    weights, `ConfigError` for an unknown network or module and when the checkpoint has other settings.
+    weights, `ConfigError` for an unknown network or module and when the checkpoint has other settings. Weights of that
+    name and a checkpoint that is not resumed are replaced with `overwrite` alone.
     """
     c = config or BackbonePretrainingConfig()
-    check_name(name)
+    check_name(name, overwrite=overwrite)
+    folder = job_folder(name, resume=resume, overwrite=overwrite)
     tasks = find_tasks(folders, c.procedural)
     backbone = Backbone.create(
         BackboneConfig(network=c.network, weights=c.start, taps=(c.last,), image_size=c.image_size)
     )
-    folder = cache_dir() / "pretraining" / name
     note_settings(
         folder,
         c,
@@ -160,6 +162,7 @@ def pretrain_backbone(
     entry = add(
         file,
         name=name,
+        overwrite=overwrite,
         network=c.network,
         origin=origin or _origin(backbone, tasks, folders, held_out_accuracy, c),
         licence=licence or f"that of its pictures, and of {c.start}: {backbone.weights.licence}",

@@ -23,7 +23,6 @@ from andon.core.config import Config, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.files import write_bytes
 from andon.core.images import UNCHANGED, View
-from andon.core.paths import cache_dir
 from andon.core.progress import Progress, track
 from andon.core.records import Record
 from andon.layers.adapter import FeatureAdapter
@@ -40,6 +39,7 @@ from andon.pretraining.jobs import (
     clean_up,
     image_records,
     images_line,
+    job_folder,
     note_settings,
     resumable,
 )
@@ -109,6 +109,7 @@ def pretrain_flow(
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
     origin: str = "",
     licence: str = "",
@@ -118,13 +119,14 @@ def pretrain_flow(
     Folders are searched recursively; none means procedural images. After Ctrl-C (`InterruptedRun`) a checkpoint remains;
     `resume` continues to the same result as an uninterrupted call. Raises `DataError` without images and for masks among
     them, `WeightsError` for an unusable name or missing weights, `ConfigError` when the checkpoint has other settings.
+    Weights of that name and a checkpoint that is not resumed are replaced with `overwrite` alone.
     """
     c = config or FlowPretrainingConfig()
-    check_name(name)
+    check_name(name, overwrite=overwrite)
+    folder = job_folder(name, resume=resume, overwrite=overwrite)
     records = image_records(folders, c.procedural)
     _refuse_masks(records)
     backbone = Backbone.create(c.extractor)
-    folder = cache_dir() / "pretraining" / name
     note_settings(folder, c, seed, records, resume, weights=backbone.weights.sha256)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     source = FlowFeatures(backbone.to(trainer.device), c)
@@ -137,6 +139,7 @@ def pretrain_flow(
     entry = add(
         file,
         name=name,
+        overwrite=overwrite,
         network=FLOW_NETWORK,
         origin=origin
         or f"andon pretrain flow: features of {c.extractor.network} ({backbone.weights.name}: {backbone.weights.origin}) of "

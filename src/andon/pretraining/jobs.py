@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from andon.core.config import Config
-from andon.core.errors import ConfigError, DataError, InterruptedRun, WeightsError
+from andon.core.errors import ConfigError, DataError, InterruptedRun, OutputError, WeightsError
 from andon.core.files import write_bytes, writing_errors
 from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
@@ -18,7 +18,8 @@ from andon.core.text import utf8
 from andon.datasets.dataset import file_digest
 from andon.datasets.penalty_images import VERSION as PROCEDURAL_VERSION
 from andon.datasets.penalty_images import procedural_images
-from andon.nn.weights import NAME, RANDOM, entries
+from andon.nn.stage import ANEW
+from andon.nn.weights import NAME, RANDOM, entries, intact, taken
 
 
 def image_records(folders: Sequence[Path], procedural: int) -> list[Record]:
@@ -45,7 +46,7 @@ def images_line(records: Sequence[Record], folders: Sequence[Path]) -> str:
     return f"{len(records)} pictures ({where})"
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, *, overwrite: bool = False) -> None:
     """Raise `WeightsError` for a name that `weights.add` would refuse after the training."""
     if not NAME.fullmatch(name):
         raise WeightsError(f"{name!r} cannot name weights: use letters, digits, dot, dash and underscore")
@@ -53,6 +54,19 @@ def check_name(name: str) -> None:
     own = weights_dir() / f"{name}.safetensors"
     if name == RANDOM or (name in known and known[name].path != own):
         raise WeightsError(f"the name {name!r} is taken: choose another with --name")
+    if not overwrite and intact(name) is not None:
+        raise taken(name)
+
+
+def job_folder(name: str, *, resume: bool, overwrite: bool) -> Path:
+    """Folder of the checkpoints. Raises `OutputError` where it holds some that are neither continued nor given up."""
+    folder = cache_dir() / "pretraining" / name
+    if not resume and not overwrite and any(folder.glob("*.safetensors")):
+        raise OutputError(
+            f"{folder} holds an interrupted training: --resume continues it, --overwrite starts anew, "
+            "--name chooses another name"
+        )
+    return folder
 
 
 def note_settings(
@@ -81,7 +95,7 @@ def note_settings(
     if resume and note.is_file():
         if note.read_bytes() != content:
             raise ConfigError(
-                f"{folder} was started with other settings or pictures: repeat the original command, or leave --resume out"
+                f"{folder} was started with other settings or pictures: repeat the original command, or {ANEW}"
             )
         return
     with writing_errors(folder):

@@ -22,13 +22,13 @@ from andon.core.config import Config, Count
 from andon.core.errors import ConfigError, DataError
 from andon.core.files import checked, with_checksum, write_bytes
 from andon.core.images import batches, load_batch, resize
-from andon.core.paths import cache_dir
 from andon.core.progress import Progress, track
 from andon.core.records import Record
 from andon.layers.augment import random_view, some_grey
 from andon.layers.patches import pooling_window, to_grid
 from andon.nn.backbones import Backbone, BackboneConfig
 from andon.nn.pdn import LOST_CELLS, Size, grid, pdn
+from andon.nn.stage import ANEW
 from andon.nn.training import Draw, OptimiserConfig, Trainer, seeded
 from andon.nn.weights import WeightEntry, add
 from andon.pretraining.jobs import (
@@ -36,6 +36,7 @@ from andon.pretraining.jobs import (
     clean_up,
     image_records,
     images_line,
+    job_folder,
     note_settings,
     resumable,
 )
@@ -126,6 +127,7 @@ def pretrain_pdn(
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
     origin: str = "",
     licence: str = "",
@@ -135,10 +137,11 @@ def pretrain_pdn(
     `folders` are searched recursively; none means procedural images. After Ctrl-C (`InterruptedRun`) a checkpoint remains;
     `resume` continues to the same result as an uninterrupted call. Raises `DataError` without images, `WeightsError` for an
     unusable name or missing weights, `ConfigError` when the grids of the two networks differ and when the checkpoint has
-    other settings.
+    other settings. Weights of that name and a checkpoint that is not resumed are replaced with `overwrite` alone.
     """
     c = config or DistillationConfig()
-    check_name(name)
+    check_name(name, overwrite=overwrite)
+    folder = job_folder(name, resume=resume, overwrite=overwrite)
     target = PatchTarget(Backbone.create(c.target), c.channels)
     cells = grid(c.image_size, padding=True)
     if tuple(target.grid) != (cells, cells):
@@ -147,7 +150,6 @@ def pretrain_pdn(
             f"{c.target.image_size} pixels, the teacher {cells} x {cells} for {c.image_size}: change target.image_size"
         )
     records = image_records(folders, c.procedural)
-    folder = cache_dir() / "pretraining" / name
     note_settings(folder, c, seed, records, resume, weights=target.backbone.weights.sha256)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     target.to(trainer.device)
@@ -160,6 +162,7 @@ def pretrain_pdn(
     entry = add(
         file,
         name=name,
+        overwrite=overwrite,
         network=f"pdn_{c.size}",
         origin=origin or _origin(target.backbone, images_line(records, folders), c),
         licence=licence
@@ -219,7 +222,7 @@ def _learn_statistics(
             mean.copy_(stored["mean"])
             std.copy_(stored["std"])
         except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
-            raise DataError(f"{file} is damaged or of other settings: start anew without --resume") from error
+            raise DataError(f"{file} is damaged or of other settings: {ANEW}") from error
         return
     order = torch.randperm(len(records), generator=seeded(trainer.seed, "statistics")).tolist()
     n = config.statistics if len(order) >= 2 * config.statistics else len(order)
