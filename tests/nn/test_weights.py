@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,13 @@ def test_names_of_the_package_are_kept(tmp_path):
     assert "pinned to resnet18" in message
     message = complaint(lambda: add(file, name="resnet18.tv_in1k", network="resnet18"))
     assert "must start with f37072fd" in message
+
+
+def test_the_hash_of_the_catalogue_counts_whatever_the_user_gives(tmp_path, store):
+    file = save_pth(tmp_path / "a.pth")
+    add_as = partial(add, file, name="resnet18.tv_in1k", network="resnet18")
+    assert "must start with f37072fd" in complaint(lambda: add_as(expected_sha256=sha256(file)))
+    assert not store.exists()
 
 
 def test_other_weights_of_a_name_are_replaced_when_asked_for(tmp_path, store):

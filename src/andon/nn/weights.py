@@ -199,7 +199,7 @@ def add(
 ) -> WeightEntry:
     """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
 
-    `expected_sha256` may be a prefix; for names of the catalogue it is known. `check` is called with the tensors before they are
+    `expected_sha256` may be a prefix; for names of the catalogue the hash there has to fit, too. `check` is called with the tensors before they are
     stored and raises if they are not the network's. Raises `WeightsError` if the file cannot be read or has another hash, and
     unless `overwrite` is set for the name of other weights of the store.
     """
@@ -214,13 +214,13 @@ def add(
         raise WeightsError(
             f"the name {name!r} is pinned to {known['network']}: choose another name for {network} weights"
         )
-    expected = (expected_sha256 or (known["sha256"] if known else "")).lower()
     digest = file_sha256(file)
-    if not digest.startswith(expected):
-        raise WeightsError(
-            f"{file} has sha256 {digest[:12]}…, {name} must start with {expected[:12]}: it is another file or damaged; "
-            "fetch it again, or add it under another name"
-        )
+    for expected in (known["sha256"] if known else "", expected_sha256.lower()):
+        if not digest.startswith(expected):
+            raise WeightsError(
+                f"{file} has sha256 {digest[:12]}…, {name} must start with {expected[:12]}: it is another file or damaged; "
+                "fetch it again, or add it under another name"
+            )
     state: Mapping[str, Tensor] = _read_state(file)
     if network in PDN_NETWORKS:
         from andon.nn.pdn import teacher_state
