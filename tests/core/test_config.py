@@ -172,3 +172,10 @@ def test_nearest_names():
     }
     assert nearest("xyz", ["b", "a"]) == "known: a, b"
     assert nearest("xyz", []) == "none are known"
+
+
+def test_of_a_long_list_of_names_the_first_are_given():
+    said = nearest("xyz", [f"{k:04}" for k in range(1300)])
+    assert said.startswith("known: 0000, 0001, ")
+    assert said.endswith(", 0009, and 1290 others")
+    assert nearest("xyz", [f"{k:04}" for k in range(60)]).endswith(", 0059")

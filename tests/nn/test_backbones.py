@@ -153,6 +153,9 @@ def test_unknown_network_and_tap():
     assert "resnet18" in message
     message = complaint(ConfigError, network="resnet81", weights="starter")
     assert message.startswith("timm has no network")
+    message = complaint(ConfigError, network="qqqqqq")
+    assert "timm.list_models() in Python gives all: " in message
+    assert len(message) < 500
     assert (
         complaint(ConfigError, taps=["layr2"]) == "network resnet18 has no tap 'layr2'; did you mean layer2?"
     )

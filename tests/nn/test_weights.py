@@ -205,6 +205,10 @@ def test_damaged_weights_are_added_again(tmp_path, store):
     assert same(locate("mine", "resnet18").state, {"a": torch.ones(2)})
 
 
+def test_a_folder_is_called_a_folder(tmp_path):
+    assert "is a folder" in complaint(lambda: add(tmp_path, name="mine", network="resnet18"))
+
+
 def test_absent_file():
     assert "does not exist" in complaint(lambda: add(Path("/nowhere.pth"), name="mine", network="resnet18"))
 

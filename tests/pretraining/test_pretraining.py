@@ -25,7 +25,7 @@ from andon.nn.training import Trainer
 from andon.nn.weights import add
 from andon.pretraining import DistillationConfig, PatchTarget, pretrain_pdn
 from andon.pretraining import pdn as pretraining
-from andon.pretraining.jobs import check_name, image_records, job_folder, note_settings
+from andon.pretraining.jobs import check_name, image_records, job_folder, note_settings, resumable
 from andon.testing.promises import Interrupter
 
 TINY = {
@@ -278,6 +278,17 @@ def test_damaged_settings_of_a_job_count_as_others(tmp_path, folder):
     (tmp_path / "job" / "settings.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="other settings or pictures"):
         note_settings(tmp_path / "job", config(), 0, image_records([folder], 0), resume=True)
+
+
+def test_a_second_ctrl_c_names_the_way_to_continue():
+    with pytest.raises(InterruptedRun, match=r"^stopped; run the same command with --resume"), resumable():
+        raise KeyboardInterrupt
+
+
+def test_a_damaged_picture_is_named_with_a_remedy_that_pretraining_has(folder):
+    (folder / "0.png").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"0\.png cannot be read .*: replace or remove it$"):
+        pretrain_pdn("mine", [folder], config(), device="cpu")
 
 
 def test_statistics_of_another_target_get_one_line(tmp_path, folder):

@@ -50,8 +50,17 @@ class NotFittedError(UsageError):
     """The detector was used before `fit`."""
 
 
+LONG_LIST = 60
+"""Names of a list that is still given whole."""
+FIRST_NAMES = 10
+"""Names that are given of a longer one."""
+
+
 def nearest(name: str, known: Iterable[str], *, listed: str = "known") -> str:
-    """Return "did you mean X?" with the known names closest to `name`, or the list of all of them after `listed`."""
+    """Return "did you mean X?" with the known names closest to `name`, or the list of them after `listed`.
+
+    Of a long list the first names and their number are given.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
@@ -59,4 +68,6 @@ def nearest(name: str, known: Iterable[str], *, listed: str = "known") -> str:
         # Keep the names almost as similar as the best one.
         close = [other for other in close if alike[other] > alike[close[0]] - 0.1]
         return f"did you mean {' or '.join(close)}?"
+    if len(names) > LONG_LIST:
+        names = [*names[:FIRST_NAMES], f"and {len(names) - FIRST_NAMES} others"]
     return f"{listed}: {', '.join(names)}" if names else "none are known"

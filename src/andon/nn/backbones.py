@@ -244,9 +244,8 @@ def _chw(features: Tensor) -> tuple[int, int, int]:
 def known_network(architecture: str) -> str:
     """Return `architecture`. Raises `ConfigError` when timm has no such network."""
     if not timm.is_model(architecture):
-        raise ConfigError(
-            f"timm has no network {architecture!r}; {nearest(architecture, timm.list_models())}"
-        )
+        hint = nearest(architecture, timm.list_models(), listed="timm.list_models() in Python gives all")
+        raise ConfigError(f"timm has no network {architecture!r}; {hint}")
     return architecture
 
 

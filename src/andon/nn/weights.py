@@ -199,10 +199,12 @@ def add(
 ) -> WeightEntry:
     """Copy a state dict (`.safetensors`, or a PyTorch file read without running code) into the store.
 
-    `expected_sha256` may be a prefix; for names of the catalogue the hash there has to fit, too. `check` is called with the tensors before they are
-    stored and raises if they are not the network's. Raises `WeightsError` if the file cannot be read or has another hash, and
-    unless `overwrite` is set for the name of other weights of the store.
+    `expected_sha256` may be a prefix; for names of the catalogue the hash there has to fit, too. `check` is called with the
+    tensors before they are stored and raises if they are not the network's. Raises `WeightsError` if the file cannot be
+    read or has another hash, and without `overwrite` if the store has other weights of that name.
     """
+    if file.is_dir():
+        raise WeightsError(f"{file} is a folder: give the file in it that holds the weights")
     if not file.is_file():
         raise WeightsError(f"{file} does not exist: give the file that holds the weights")
     if not NAME.fullmatch(name):

@@ -156,7 +156,7 @@ def pretrain_backbone(
         network = Classifier(backbone, tasks.task_of).to(trainer.device)
     with resumable():
         learn(network, tasks, c, trainer)
-    held_out_accuracy = accuracy(network, tasks, c, trainer)
+        held_out_accuracy = accuracy(network, tasks, c, trainer)
     file = folder / "backbone.safetensors"
     write_bytes(file, save({k: v.detach().cpu().contiguous() for k, v in network.trunk.state_dict().items()}))
     entry = add(

@@ -130,8 +130,8 @@ def pretrain_flow(
     note_settings(folder, c, seed, records, resume, weights=backbone.weights.sha256)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     source = FlowFeatures(backbone.to(trainer.device), c)
-    source.fit(records, trainer)
     with resumable():
+        source.fit(records, trainer)
         flow = learn_flow(source, records, c, trainer)
     state = flow_teacher_state(flow.state_dict(), source.adapter.mean_, source.adapter.std_, c.interface())
     file = folder / "teacher.safetensors"

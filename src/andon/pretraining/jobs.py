@@ -11,6 +11,7 @@ from pathlib import Path
 from andon.core.config import Config
 from andon.core.errors import ConfigError, DataError, InterruptedRun, OutputError, WeightsError
 from andon.core.files import write_bytes, writing_errors
+from andon.core.image_files import REMEDY
 from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
 from andon.core.records import Record
@@ -112,11 +113,14 @@ def _images_digest(records: Sequence[Record], classes: Sequence[int]) -> str:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Add the hint at `--resume` to an `InterruptedRun` raised inside."""
+    """Say after Ctrl-C inside that `--resume` continues, and advise no `--skip-unreadable` for a damaged image."""
     try:
         yield
-    except InterruptedRun as error:
-        raise InterruptedRun(f"{error}; run the same command with --resume to continue") from None
+    except (InterruptedRun, KeyboardInterrupt) as error:
+        stopped = str(error) or "stopped"
+        raise InterruptedRun(f"{stopped}; run the same command with --resume to continue") from None
+    except DataError as error:
+        raise DataError(str(error).replace(REMEDY, "replace or remove it")) from error
 
 
 def clean_up(folder: Path) -> None:

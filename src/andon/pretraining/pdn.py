@@ -153,8 +153,8 @@ def pretrain_pdn(
     note_settings(folder, c, seed, records, resume, weights=target.backbone.weights.sha256)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     target.to(trainer.device)
-    _learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
     with resumable():
+        _learn_statistics(target, records, c, trainer, folder / "statistics.safetensors")
         network = distil(target, records, c, trainer)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     file = folder / "teacher.safetensors"
