@@ -189,7 +189,9 @@ def test_other_weights_of_a_name_are_replaced_when_asked_for(tmp_path, store):
     file, other = save_pth(tmp_path / "a.pth"), save_pth(tmp_path / "b.pth", {"a": torch.ones(2)})
     add(file, name="mine", network="resnet18")
     add(file, name="mine", network="resnet18", origin="a colleague")
-    assert locate("mine", "resnet18").origin == "a colleague"
+    add(file, name="mine", network="resnet18", licence="MIT")
+    found = locate("mine", "resnet18")
+    assert (found.origin, found.licence) == ("a colleague", "MIT")
     for changed, network in ((other, "resnet18"), (file, "resnet34")):
         said = complaint(lambda changed=changed, network=network: add(changed, name="mine", network=network))
         assert "holds weights 'mine' already: --overwrite replaces them" in said

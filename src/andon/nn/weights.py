@@ -231,25 +231,30 @@ def add(
     if check is not None:
         check(state)
     content = _to_safetensors(file, state)
+    stored = hashlib.sha256(content).hexdigest()
+    held = None if overwrite else intact(name)
+    if held is not None and (held.sha256, held.network) != (stored, network):
+        raise taken(name)
 
     folder = weights_dir()
     entry = WeightEntry(
         name,
         network,
-        origin or (" ".join(known["origin"].split()) if known else f"added from {file.name}"),
-        licence or (known["licence"] if known else "not stated"),
-        hashlib.sha256(content).hexdigest(),
+        origin or (held.origin if held else _origin(known, file)),
+        licence or (held.licence if held else known["licence"] if known else "not stated"),
+        stored,
         known.get("url", "") if known else "",
         folder / f"{name}.safetensors",
     )
-    held = None if overwrite else intact(name)
-    if held is not None and (held.sha256, held.network) != (entry.sha256, network):
-        raise taken(name)
     assert entry.path is not None
     write_bytes(entry.path, content)
     note: dict[str, Any] = {k: v for k, v in asdict(entry).items() if k != "path"}
     write_json(folder / f"{name}.json", note | {"source_sha256": digest})
     return entry
+
+
+def _origin(known: Mapping[str, str] | None, file: Path) -> str:
+    return " ".join(known["origin"].split()) if known else f"added from {file.name}"
 
 
 def intact(name: str) -> WeightEntry | None:
