@@ -408,6 +408,19 @@ def test_old_run_is_back_when_the_new_one_learns_nothing(own_run, dataset_folder
     assert not (own_run / "checkpoints").exists()
 
 
+def test_overwrite_follows_a_link_to_another_disk(own_run, dataset_folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mark(elsewhere)
+    (elsewhere / "0.png").write_bytes(b"old")
+    (own_run / "heatmaps").symlink_to(elsewhere)
+    before = tree(own_run)
+    with pytest.raises(ConfigError):
+        fit(own_run, dataset_folder, tiny_recipe(threshold="labels"), overwrite=True)
+    assert tree(own_run) == before
+    assert (elsewhere / "0.png").read_bytes() == b"old"
+
+
 def test_what_a_killed_overwrite_put_aside_is_removed_by_the_next(own_run, dataset_folder, tiny_run):
     put_aside(own_run)
     assert {"recipe.yaml", ".replaced/recipe.yaml", ".replaced/detector/state.safetensors"} <= set(

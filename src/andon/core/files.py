@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -69,19 +70,19 @@ def writing_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_or_nothing() -> Iterator[Callable[[Path, Path], None]]:
-    """A function that renames a file, making the folders of its new place; an exception inside takes all of it back."""
+    """A function that moves a file, making the folders of its new place; an exception inside takes all of it back."""
     moved: list[tuple[Path, Path]] = []
 
     def move(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
+        shutil.move(source, target)  # a linked folder may be on another disk
         moved.append((source, target))
 
     try:
         yield move
     except BaseException:
         for source, target in reversed(moved):
-            target.rename(source)
+            shutil.move(target, source)
         raise
 
 

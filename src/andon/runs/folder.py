@@ -129,7 +129,7 @@ def put_aside(run: Path) -> None:
     The folder stays a run: `MARK` is copied. What an earlier call put aside is gone.
     """
     drop_replaced(run)
-    with all_or_nothing() as move:
+    with all_or_nothing() as move, writing_errors(run):
         for path in list(own_files(run, [pattern for pattern in OWN if pattern != MARK])):
             if path.is_file():  # some fit two patterns
                 move(path, run / REPLACED / path.relative_to(run))
@@ -143,7 +143,7 @@ def bring_back(run: Path) -> None:
     if not (aside / MARK).is_file():
         return
     clear(run, [pattern for pattern in OWN if not pattern.startswith(("**", REPLACED))])
-    with all_or_nothing() as move:
+    with all_or_nothing() as move, writing_errors(run):
         for path in [path for path in aside.rglob("*") if path.is_file()]:
             move(path, run / path.relative_to(aside))
     drop_replaced(run)
