@@ -149,6 +149,7 @@ def pretrain_backbone(
         resume,
         weights=backbone.weights.sha256,
         classes=tasks.classes,
+        progress=progress,
     )
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     with torch.random.fork_rng(devices=[]):

@@ -127,7 +127,7 @@ def pretrain_flow(
     records = image_records(folders, c.procedural)
     _refuse_masks(records)
     backbone = Backbone.create(c.extractor)
-    note_settings(folder, c, seed, records, resume, weights=backbone.weights.sha256)
+    note_settings(folder, c, seed, records, resume, weights=backbone.weights.sha256, progress=progress)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     source = FlowFeatures(backbone.to(trainer.device), c)
     with resumable():

@@ -14,6 +14,7 @@ from andon.core.files import write_bytes, writing_errors
 from andon.core.image_files import REMEDY
 from andon.core.listing import images_below
 from andon.core.paths import cache_dir, weights_dir
+from andon.core.progress import NoProgress, Progress, track
 from andon.core.records import Record
 from andon.core.text import utf8
 from andon.datasets.dataset import file_digest
@@ -79,6 +80,7 @@ def note_settings(
     *,
     weights: str = "",
     classes: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> None:
     """Write settings, seed and hashes of the images into `folder`; with `resume`, raise `ConfigError` when they differ.
 
@@ -87,7 +89,7 @@ def note_settings(
     """
     lines = [
         f"seed {seed}",
-        f"pictures {len(records)} {_images_digest(records, classes)}",
+        f"pictures {len(records)} {_images_digest(records, classes, progress or NoProgress())}",
         f"weights {weights}",
         config.model_dump_json(),
     ]
@@ -105,9 +107,10 @@ def note_settings(
     write_bytes(note, content)
 
 
-def _images_digest(records: Sequence[Record], classes: Sequence[int]) -> str:
+def _images_digest(records: Sequence[Record], classes: Sequence[int], progress: Progress) -> str:
     """Hash of the images' names and contents in their order, and of their classes; the folders' names do not count."""
-    lines = [f"{file_digest(record.image)} {record.image.name}" for record in records]
+    read = track(progress, records, "reading pictures", len(records))
+    lines = [f"{file_digest(record.image)} {record.image.name}" for record in read]
     return hashlib.sha256(utf8("\n".join([*lines, *map(str, classes)]))).hexdigest()
 
 

@@ -150,7 +150,7 @@ def pretrain_pdn(
             f"{c.target.image_size} pixels, the teacher {cells} x {cells} for {c.image_size}: change target.image_size"
         )
     records = image_records(folders, c.procedural)
-    note_settings(folder, c, seed, records, resume, weights=target.backbone.weights.sha256)
+    note_settings(folder, c, seed, records, resume, weights=target.backbone.weights.sha256, progress=progress)
     trainer = Trainer(seed=seed, device=device, checkpoints=folder, resume=resume, progress=progress)
     target.to(trainer.device)
     with resumable():
