@@ -11,6 +11,8 @@ import sys
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 from andon.api import create
 from andon.core.errors import ConfigError, DataError, NotFittedError, OutputError
 from andon.core.files import file_sha256
+from andon.core.progress import NoProgress
 from andon.core.records import Record
 from andon.detectors._base import Detector
 from andon.detectors._saving import load_detector
@@ -38,6 +41,7 @@ from andon.exporting.resizing import enlarged, resized, windows
 from andon.runs.loading import load
 from andon.runtime import Model, open_model, runtimes
 from andon.runtime.predictor import UnlikeTrainingWarning
+from andon.thresholds.calibration import Calibration
 from andon.thresholds.display import AffineDisplay
 
 pytestmark = pytest.mark.xdist_group("network")
@@ -214,14 +218,34 @@ def test_the_bin_of_another_export_is_refused(network, tmp_path):
     pytest.importorskip("openvino")
     path, weights = tmp_path / "cloth.xml", tmp_path / "cloth.bin"
     exporting._write_openvino(network, path)
-    expected = open_model(network).description
-    assert open_model(path).description == expected | {"bin_sha256": file_sha256(weights)}
+    expected, found = open_model(network).description, open_model(path).description
+    own = {"file_sha256": found["file_sha256"], "bin_sha256": file_sha256(weights)}
+    assert found == expected | own
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DataError, match=r"cloth\.bin is not the file that was exported with cloth\.xml"):
         open_model(path)
-    path.write_text(path.read_text().replace("bin_sha256", "of_another"))  # as of earlier exports
+    text = path.read_text().replace("bin_sha256", "of_another").replace("file_sha256", "of_nothing")
+    path.write_text(text)  # as of earlier exports
     assert open_model(path).name == "efficientad_ast"
+
+
+@pytest.mark.parametrize("form", ["onnx", "xml"])
+def test_a_changed_file_is_refused(network, tmp_path, form):
+    """The threshold in the description, another word of it, and a number of the network."""
+    path = tmp_path / f"cloth.{form}"
+    if form == "xml":
+        pytest.importorskip("openvino")
+        exporting._write_openvino(network, path)
+    else:
+        shutil.copy(network, path)
+    content = path.read_bytes()
+    assert open_model(path).name == "efficientad_ast"
+    for place in (content.index(b"conformal"), content.index(b"file_sha256") + 20, len(content) // 2):
+        digit = content[place]
+        path.write_bytes(content[:place] + bytes([digit ^ 1]) + content[place + 1 :])
+        with pytest.raises(DataError):
+            open_model(path)
 
 
 @pytest.mark.slow
@@ -503,6 +527,34 @@ def test_eight_bits_are_refused_above_their_limit(
     else:
         assert quantisation.export_int8(detector, path, data, limit=limit) == loss
     assert path.exists() is not bool(refused)
+
+
+def test_a_verdict_from_look_to_ok_counts_as_changed():
+    from andon.exporting.int8 import _compare
+
+    def model(verdict: str) -> Any:
+        one = SimpleNamespace(raw_score=1.0, score=0.5, verdict=verdict, is_anomalous=False)
+        return SimpleNamespace(judged=lambda records: [one for _ in records])
+
+    records = [Record(image=Path("a.png"), id="a", label=0)]
+    assert _compare(model("look"), model("OK"), records, 1, NoProgress()).verdicts_changed == 1
+    assert _compare(model("look"), model("look"), records, 1, NoProgress()).verdicts_changed == 0
+
+
+def test_a_network_without_convolutions_has_nothing_for_eight_bits(network, monkeypatch, tmp_path):
+    from andon.exporting import int8 as quantisation
+
+    monkeypatch.setattr(quantisation, "_convolutions", lambda graph: [])
+    with pytest.raises(ConfigError, match="no convolutions"):
+        quantisation._quantise(network, tmp_path / "small.onnx", [], (64, 64))
+
+
+def test_a_threshold_that_is_not_1_on_its_scale_is_refused(detector):
+    data = detector.fitted().to_json()
+    assert Calibration.from_json(data) == detector.fitted()
+    changed = data | {"image": data["image"] | {"value": 2 * data["image"]["value"]}}
+    with pytest.raises(DataError, match=r"the image threshold is .* and 1 on the displayed scale is"):
+        Calibration.from_json(changed)
 
 
 def test_wrapper_keeps_the_size_of_the_picture(detector):

@@ -201,7 +201,7 @@ def test_a_detector_that_is_saved_keeps_its_own_thresholds_alone(own_run, monkey
     loaded = load_detector(folder)
     loaded.save(folder)  # the same one: history and thresholds as fitted stay
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
-    loaded.calibration = replace(loaded.fitted(), image=replace(fitted.image, value=3.0))
+    loaded.calibration = fitted.with_thresholds(replace(fitted.image, value=3.0), fitted.pixel, None)
     with monkeypatch.context() as patch:
         patch.setattr("andon.detectors._saving.write_bytes", None)
         with pytest.raises(TypeError):

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from andon.core.errors import AndonError, DataError
+from andon.core.errors import AndonError, ConfigError, DataError
 from andon.core.files import write_bytes
 from andon.core.images import as_float, as_uint8, read_image, to_tensor
 from andon.core.progress import NoProgress, Progress
@@ -31,7 +31,7 @@ from andon.exporting.network import describe, export
 from andon.metrics import auroc
 from andon.nn.training import Trainer
 from andon.runtime import Model, open_model
-from andon.runtime.runtimes import METADATA
+from andon.runtime.runtimes import METADATA, seal
 
 EXTRACTOR = "detector.extractor."
 """Beginning of the names of an extractor's weights."""
@@ -132,6 +132,10 @@ def _quantise(source: Path, target: Path, records: Sequence[Record], size: tuple
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         graph = onnx.load(str(prepared)).graph
         chosen = _convolutions(graph)
+        if not chosen:  # the quantiser would take all that there is
+            raise ConfigError(
+                "this network has no convolutions, which are all that 8 bits are for: export without --int8"
+            )
         quantize_static(
             str(prepared),
             str(target),
@@ -179,6 +183,7 @@ def _describe(path: Path, description: dict[str, Any]) -> None:
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA: json.dumps(description)})
     onnx.save(model, str(path))
+    seal(path)
 
 
 def _compare(
@@ -189,7 +194,7 @@ def _compare(
     with progress.task("measuring what 8 bits cost", len(records)) as bar:
         for a, b in zip(before.judged(records), after.judged(records), strict=True):
             scores.append((a.raw_score, b.raw_score))
-            shown, changed = max(shown, abs(a.score - b.score)), changed + (a.is_anomalous != b.is_anomalous)
+            shown, changed = max(shown, abs(a.score - b.score)), changed + (a.verdict != b.verdict)
             bar.advance()
     labels = [record.label or 0 for record in records]
     both = 0 < sum(labels) < len(labels)

@@ -32,7 +32,7 @@ from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
 from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
-from andon.runtime.runtimes import METADATA, WEIGHTS_DIGEST
+from andon.runtime.runtimes import FILE_DIGEST, METADATA, UNSEALED, WEIGHTS_DIGEST, seal
 from andon.thresholds.display import AffineDisplay
 
 Image = npt.NDArray[np.uint8]
@@ -236,7 +236,7 @@ class _Difference:
         worst = float((np.abs(found.anomaly_map - expected.anomaly_map) / scale).max())
         self.map = max(self.map, worst)
         self.score = max(self.score, abs(found.score - expected.score) / max(1.0, abs(expected.score)))
-        same = found.is_anomalous == expected.is_anomalous
+        same = found.verdict == expected.verdict
         self.fits = self.fits and same and self.score <= TOLERANCE and self.map <= TOLERANCE
 
 
@@ -260,6 +260,7 @@ def describe(detector: Detector, **more: Any) -> dict[str, Any]:
         "opset": OPSET,
         "calibration": detector.fitted().to_json(),
         "weights": list(detector.used_weights),
+        FILE_DIGEST: UNSEALED,
         **more,
     }
 
@@ -310,21 +311,23 @@ def _write_onnx(detector: Detector, path: Path) -> None:
     onnx.checker.check_model(model)
     with writing(path) as part:
         part.write_bytes(model.SerializeToString())
+        seal(part)
 
 
 def _write_openvino(source: Path, path: Path) -> None:
-    """Write .xml and .bin; the description in the .xml holds the hash of the .bin."""
+    """Write .xml and .bin; the description in the .xml holds the hashes of both."""
     import openvino
 
-    model, later = openvino.Core().read_model(str(source)), "0" * 64
+    model, later = openvino.Core().read_model(str(source)), "bin".ljust(64, "-")
     place = ["framework", METADATA]
     described = from_json(model.get_rt_info(place).astype(str))
-    model.set_rt_info(json.dumps(described | {WEIGHTS_DIGEST: later}), place)
+    model.set_rt_info(json.dumps(described | {WEIGHTS_DIGEST: later, FILE_DIGEST: UNSEALED}), place)
     with writing_errors(path):
         openvino.save_model(model, str(path), compress_to_fp16=False)
         text = path.read_text(encoding="utf-8")
         assert text.count(later) == 1
         path.write_text(text.replace(later, file_sha256(path.with_suffix(".bin"))), encoding="utf-8")
+        seal(path)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ METADATA = "andon"
 """Key under which a network file holds its description (JSON)."""
 WEIGHTS_DIGEST = "bin_sha256"
 """Key in the description of an .xml: hash of its .bin. Files of earlier exports have none."""
+FILE_DIGEST = "file_sha256"
+"""Key in the description: hash of the file with `UNSEALED` in the place of the hash. Files of earlier exports have none."""
+UNSEALED = "unsealed".ljust(64, "-")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 """Which runtime a network file is made for."""
@@ -73,7 +77,22 @@ def open_session(path: Path, runtime: str | None = None, *, threads: int | None 
             f"{path} is made for openvino, which reads .xml and .onnx files, and onnx reads .onnx files alone: "
             "leave --runtime out, or export with --format onnx"
         )
-    return Opened(*_OPENERS[chosen](path, threads))
+    session, description = _OPENERS[chosen](path, threads)
+    said = description.get(FILE_DIGEST)
+    if said is not None and said != _digest(path.read_bytes().replace(str(said).encode(), UNSEALED.encode())):
+        raise DataError(f"{path} has changed since it was exported: bring back the file, or export again")
+    return Opened(session, description)
+
+
+def seal(path: Path) -> None:
+    """Write `FILE_DIGEST` into a network file that has `UNSEALED` in its place."""
+    content, place = path.read_bytes(), UNSEALED.encode()
+    assert content.count(place) == 1
+    path.write_bytes(content.replace(place, _digest(content).encode()))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def known_runtime(runtime: str) -> str:

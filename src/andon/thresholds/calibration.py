@@ -84,9 +84,15 @@ class Calibration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
-        """Inverse of `to_json`. Raises `DataError` for thresholds that are no finite numbers."""
+        """Inverse of `to_json`. Raises `DataError` for thresholds that are no finite numbers, or not 1 on their scale."""
         if said := unusable_threshold(data):
             raise DataError(f"{said}: bring back the original file or fit again")
+        for kind, display in (("image", "score_display"), ("pixel", "pixel_display")):
+            if data[kind]["value"] != data[display]["threshold"]:
+                raise DataError(
+                    f"the {kind} threshold is {data[kind]['value']:g} and 1 on the displayed scale is "
+                    f"{data[display]['threshold']:g}: bring back the original file or fit again"
+                )
         return cls(
             image=Threshold.from_json(data["image"]),
             pixel=Threshold.from_json(data["pixel"]),
