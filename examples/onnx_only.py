@@ -6,7 +6,8 @@ Prints for each picture the verdict, the displayed score (1 is the threshold) an
 the thresholds as they were at the export: OK, look (a person decides), NG, or ERROR, where a value is NaN or infinite.
 Whatever is not OK must not pass.
 
-Pictures are read as andon reads them: turned by EXIF, transparent pixels on black. Those of more than 8 bits are refused.
+Pictures are read as andon reads them: turned by EXIF, transparent pixels on black. Those of more than 8 bits, animations and
+what is smaller than 8 x 8 pixels are refused. Exit code 2 where a picture has no verdict.
 """
 
 import sys
@@ -16,16 +17,22 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 VERDICTS = ("OK", "look", "NG", "ERROR")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read(picture):
     """(H, W, 3) uint8."""
-    with Image.open(picture) as image:
+    with Image.open(picture, formats=FORMATS) as image:
+        image.verify()  # checksums of a PNG
+    with Image.open(picture, formats=FORMATS) as image:
         stored = str(image.tile[0][3]) if image.tile else ""
+        if min(image.size) < 8:
+            raise ValueError("smaller than 8 x 8 pixels")
         if image.mode.startswith("I") or image.mode == "F" or ";16" in stored:
-            raise ValueError(f"{picture} has more than 8 bits a value, of which the network takes 8")
+            raise ValueError("more than 8 bits a value, of which the network takes 8")
         if getattr(image, "n_frames", 1) > 1:
-            raise ValueError(f"{picture} holds several pictures")
+            raise ValueError("several pictures in one file")
         image = ImageOps.exif_transpose(image)
     if image.mode in {"LA", "RGBA", "PA", "La", "RGBa"} or (
         image.mode == "P" and "transparency" in image.info
@@ -35,14 +42,18 @@ def read(picture):
     return np.asarray(image.convert("RGB"))
 
 
-def main(network, *pictures):
+def main(*arguments):
+    if len(arguments) < 2:
+        print("usage: python onnx_only.py model.onnx picture.png...", file=sys.stderr)
+        return 2
+    network, *pictures = arguments
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     errors = 0
     for picture in pictures:
         try:
             images = read(picture)[None]  # (1, H, W, 3), any size
-        except (OSError, ValueError) as error:
-            print(f"onnx_only.py: {error}", file=sys.stderr)
+        except UNREADABLE as error:
+            print(f"onnx_only.py: {picture}: {error}", file=sys.stderr)
             errors += 1  # no verdict: the part must not pass
             continue
         score, anomaly_map, verdict = session.run(["score", "anomaly_map", "verdict"], {"images": images})

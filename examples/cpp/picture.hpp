@@ -1,6 +1,7 @@
 // A PNG as andon reads it: (H, W, 3) RGB of 8 bits, values as stored whatever gamma the file names, transparent pixels on black.
 //
-// Not read: other formats, 16 bits a value (refused), rotation by EXIF (the picture stays as stored).
+// Refused: other formats, 16 bits a value, animations, less than 8 x 8 pixels. Not read: rotation by EXIF (the picture stays
+// as stored).
 
 #pragma once
 
@@ -22,7 +23,7 @@ struct Picture {
 };
 
 // The chunks that hold pixels. libpng would convert by gAMA, cHRM, iCCP and sRGB; tRNS counts for palettes alone, as in Pillow.
-inline std::vector<std::uint8_t> chunks_of_pixels(const std::vector<std::uint8_t>& file) {
+inline std::vector<std::uint8_t> chunks_of_pixels(const std::vector<std::uint8_t>& file, const std::string& path) {
     constexpr std::size_t SIGNATURE = 8, AROUND = 12, COLOUR_TYPE = 25;
     std::vector<std::uint8_t> kept(file.begin(), file.begin() + SIGNATURE);
     for (std::size_t at = SIGNATURE; at + AROUND <= file.size();) {
@@ -30,6 +31,9 @@ inline std::vector<std::uint8_t> chunks_of_pixels(const std::vector<std::uint8_t
                                    (std::size_t{file[at + 2]} << 8) + file[at + 3];
         const std::size_t end = std::min(file.size(), at + AROUND + length);
         const std::string name(file.begin() + at + 4, file.begin() + at + 8);
+        if (name == "acTL") {
+            throw std::runtime_error(path + " holds several pictures");
+        }
         if (name == "IHDR" || name == "PLTE" || name == "IDAT" || name == "IEND" ||
             (name == "tRNS" && file[COLOUR_TYPE] == PNG_COLOR_TYPE_PALETTE)) {
             kept.insert(kept.end(), file.begin() + at, file.begin() + end);
@@ -40,7 +44,7 @@ inline std::vector<std::uint8_t> chunks_of_pixels(const std::vector<std::uint8_t
 }
 
 inline Picture read_picture(const std::string& path) {
-    constexpr std::size_t HEADER = 33, BIT_DEPTH = 24;
+    constexpr std::size_t HEADER = 33, BIT_DEPTH = 24, SMALLEST = 8;
     std::ifstream stream(path, std::ios::binary);
     const std::vector<std::uint8_t> file{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     if (file.size() < HEADER || png_sig_cmp(file.data(), 0, 8) != 0) {
@@ -49,11 +53,15 @@ inline Picture read_picture(const std::string& path) {
     if (file[BIT_DEPTH] > 8) {
         throw std::runtime_error(path + " has 16 bits a value: save it with 8");
     }
-    const std::vector<std::uint8_t> kept = chunks_of_pixels(file);
+    const std::vector<std::uint8_t> kept = chunks_of_pixels(file, path);
     png_image header{};
     header.version = PNG_IMAGE_VERSION;
     if (!png_image_begin_read_from_memory(&header, kept.data(), kept.size())) {
         throw std::runtime_error(path + " cannot be read (" + header.message + ")");
+    }
+    if (header.width < SMALLEST || header.height < SMALLEST) {
+        png_image_free(&header);
+        throw std::runtime_error(path + " is smaller than 8 x 8 pixels");
     }
     header.format = PNG_FORMAT_RGBA;
     std::vector<std::uint8_t> stored(PNG_IMAGE_SIZE(header));

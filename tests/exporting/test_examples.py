@@ -104,6 +104,28 @@ def test_python_refuses_more_than_8_bits(onnx_only, files, name):
         onnx_only.read(files[name])
 
 
+def test_python_refuses_what_andon_refuses(onnx_only, files, tmp_path, capsys):
+    content = bytearray(files["colour"].read_bytes())
+    content[content.rindex(b"IEND") - 5] ^= 1  # the checksum of the pixels
+    (tmp_path / "checksum.png").write_bytes(content)
+    refused = [tmp_path / "checksum.png", small(tmp_path), animated(tmp_path), tmp_path / "none.png"]
+    refused.append(saved(Image.fromarray(texture(1)), tmp_path / "colour.gif"))
+    for path in refused:
+        with pytest.raises(onnx_only.UNREADABLE):
+            onnx_only.read(path)
+    assert onnx_only.main("model.onnx") == onnx_only.main() == 2
+    assert capsys.readouterr().err.count("usage:") == 2
+
+
+def small(folder: Path) -> Path:
+    return write_picture(folder / "small.png", texture(1)[:8, :7])
+
+
+def animated(folder: Path) -> Path:
+    frames = [Image.fromarray(texture(k)) for k in range(2)]
+    return saved(frames[0], folder / "frames.png", save_all=True, append_images=frames[1:])
+
+
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory) -> Path:
     """A program that writes the pixels of a picture as the C++ examples read it."""
@@ -132,6 +154,8 @@ def test_cpp_refuses(dump, files, tmp_path):
         files["EXIF"]: "no PNG",
         tmp_path / "cut.png": "cannot be read",
         tmp_path / "none.png": "cannot be read",
+        small(tmp_path): "smaller than 8 x 8",
+        animated(tmp_path): "several pictures",
     }
     for path, words in refused.items():
         found = subprocess.run([dump, path], capture_output=True, text=True)
