@@ -308,7 +308,10 @@ class Packed:
         """Score the check images here. Raises `ProofError` where a score or a verdict is not as it was."""
         display, largest = predictor.fitted().score_display, 0.0
         for check in self.checks():
-            found = next(predictor.judged([self.image(check)], ahead=0))
+            try:
+                found = next(predictor.judged([self.image(check)], ahead=0))
+            except RuntimeError as error:  # PyTorch's, of settings and numbers that do not fit each other
+                raise wrong_content(self.path, "detector/detector.json") from error
             expected = float(display(np.float32(check.raw_score)))
             difference = abs(found.score - expected) / max(1.0, abs(expected))
             if found.error or not difference <= TOLERANCE or found.is_anomalous != check.is_anomalous:
