@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -138,6 +139,26 @@ def with_content(source: Path, target: Path, name: str, content: bytes) -> Path:
         with_manifest(members, members=stated)
 
     return rebuilt(source, target, change)
+
+
+def test_a_detector_of_a_newer_andon_is_named_by_its_file(packed, tmp_path):
+    described = json.loads(read_pack(packed).members["detector/detector.json"]) | {"format": 99}
+    file = with_content(
+        packed, tmp_path / "x.andon", "detector/detector.json", json.dumps(described).encode()
+    )
+    with pytest.raises(DataError, match=rf"^{re.escape(str(file))} has detector format 99"):
+        load(file, "torch")
+
+
+def test_settings_that_do_not_fit_the_state_are_one_line(packed, tmp_path, monkeypatch):
+    def misfit(*_, **__):
+        raise RuntimeError("The size of tensor a (96) must match the size of tensor b (64)")
+
+    found = read_pack(packed)
+    detector = found.open("torch")
+    monkeypatch.setattr(detector, "judged", misfit)
+    with pytest.raises(DataError, match=r"detector\.json is not what `andon pack` writes"):
+        found.prove(detector)
 
 
 def checks_of(packed: Path) -> list[dict]:

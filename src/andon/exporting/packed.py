@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from andon.core.errors import AndonError, ConfigError, DataError
+from andon.core.errors import AndonError, ConfigError, DataError, UsageError
 from andon.core.files import from_json, write_bytes
 from andon.core.images import as_uint8, read_image
 from andon.core.records import Record
@@ -263,6 +263,8 @@ class Packed:
                 return self._network(Path(scratch), chosen, threads)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise wrong_content(self.path, "detector/detector.json") from error
+            except UsageError as error:  # of a file in `scratch`, which is gone when the message is read
+                raise type(error)(str(error).replace(scratch, str(self.path))) from error
 
     def _no_network(self) -> str:
         """Why other runtimes do not answer as PyTorch does; empty where they do."""
