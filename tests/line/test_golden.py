@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
+from andon.cli.golden import PATIENT
+from andon.client import Client
 from andon.core.errors import DataError, UsageError
 from andon.line.andon_states import NotAllowed
 from andon.line.clock import MINUTE
@@ -583,3 +585,34 @@ def test_a_folder_becomes_golden_parts(folder, tmp_path):
             add_to(folder, "press", found, has_part=False, who="eva", why="while it runs")
         until(lambda: line.golden.view("press").state == "clear")
         assert [each.score for each in line.golden.current("press").items] == [2.0, 1.0, 2.0, 0.5]
+
+
+# Commands ---------------------------------------------------------------------------------------------------------------
+
+
+def shelf(folder: Path, **pictures: bytes) -> Path:
+    """A folder of known good parts, by the names of their files (`_` for the dot)."""
+    (folder / "good").mkdir(parents=True)
+    for name, content in pictures.items():
+        (folder / "good" / name.replace("_", ".")).write_bytes(content)
+    return folder
+
+
+def fine(name: str) -> bytes:
+    """A picture that `FakeJudge` judges as OK."""
+    return PICTURE + f"|OK|{name}".encode()
+
+
+def test_commands_that_judge_wait_for_a_slow_station(tmp_path, monkeypatch, cli):
+    seconds: list[float] = []
+
+    class Slow(Client):
+        def __init__(self, url: str, *, timeout: float, **values: Any) -> None:
+            seconds.append(timeout)
+            raise UsageError("that is all: the test needs no more")
+
+    monkeypatch.setattr("andon.client.Client", Slow)
+    place = str(shelf(tmp_path, a_png=fine("a")))
+    assert cli("golden", "add", "press", place, "--url", "http://127.0.0.1:1").code == 2
+    assert cli("golden", "run", "press").code == 2
+    assert seconds == [PATIENT, PATIENT]

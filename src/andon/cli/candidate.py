@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from andon.cli.golden import ADDRESS, Address, Station, asking
+from andon.cli.golden import ADDRESS, PATIENT, Address, Station, asking
 from andon.cli.options import Json, print_json, say
 from andon.cli.simulate import TokenFile
 from andon.core.errors import DataError, UsageError
@@ -24,8 +24,6 @@ app = typer.Typer(
 
 Number = Annotated[int, typer.Argument(help="Number of the candidate, as `andon candidate list` prints it.")]
 Why = Annotated[str, typer.Option("--why", help="Reason, at least 10 characters.")]
-PATIENT = 600.0
-"""Seconds for an answer: a packed file is sent, opened and verified."""
 LOOK_SECONDS = 1.0
 
 

@@ -24,6 +24,8 @@ app = typer.Typer(
 Address = Annotated[str, typer.Option("--url", help="Address of the running line.")]
 Station = Annotated[str, typer.Argument(help="Name of the station.")]
 ADDRESS = "http://localhost:8000"
+PATIENT = 600.0
+"""Seconds for an answer that needs work: images or a packed file are sent, verified, judged."""
 REFUSED = range(400, 500)
 """Statuses of requests that cannot be done as they are."""
 DEFAULT_WHY = "added with andon golden add"
@@ -53,7 +55,7 @@ def add(
         golden = add_to(data, station, found, has_part=parts, who=who, why=why)
         say(f"station {station}: {len(golden.items)} golden parts; they are judged after the next start")
         return
-    with asking(url, token_file) as client:
+    with asking(url, token_file, timeout=PATIENT) as client:
         for each in found:
             client.add_golden(
                 station,
@@ -90,7 +92,7 @@ def run(
     station: Station, url: Address = ADDRESS, token_file: TokenFile = None, as_json: Json = False
 ) -> None:
     """Judge the stored images of all golden parts of a station; exit code 2 where one comes out wrong."""
-    with asking(url, token_file) as client:
+    with asking(url, token_file, timeout=PATIENT) as client:
         done = client.run_golden(station, getpass.getuser())
     if as_json:
         print_json(done)
