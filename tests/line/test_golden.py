@@ -14,7 +14,7 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from andon.cli.golden import PATIENT
-from andon.client import Client
+from andon.client import Client, ClientError
 from andon.core.errors import DataError, UsageError
 from andon.line.andon_states import NotAllowed
 from andon.line.clock import MINUTE
@@ -30,6 +30,7 @@ from andon.line.store.audit import verify
 from andon.line.verdicts import Cause, Verdict
 from andon.line.views import Shown
 from line.running import PICTURE, FakeJudge, answer, part, running, settings, until
+from line.serving import served
 from line.test_alarms import Clock
 
 V = Verdict
@@ -616,3 +617,49 @@ def test_commands_that_judge_wait_for_a_slow_station(tmp_path, monkeypatch, cli)
     assert cli("golden", "add", "press", place, "--url", "http://127.0.0.1:1").code == 2
     assert cli("golden", "run", "press").code == 2
     assert seconds == [PATIENT, PATIENT]
+
+
+def test_two_pictures_of_one_name_are_refused_before_anything_is_sent(tmp_path, cli):
+    place = shelf(tmp_path / "set", a_jpg=fine("a"), a_png=fine("b"), c_png=fine("c"))
+    said = cli("golden", "add", "press", place, "--url", "http://127.0.0.1:1").complaint()
+    assert f"{place / 'good' / 'a.jpg'} and {place / 'good' / 'a.png'} would both be" in said
+    assert "'good/a': rename one" in said
+
+
+@pytest.mark.service
+def test_adding_golden_parts_goes_on_after_an_error(folder, tmp_path, cli, monkeypatch):
+    place = shelf(tmp_path / "set", a_png=fine("a"), b_png=fine("b"), c_png=fine("c"))
+    send, sent = Client.add_golden, []
+
+    def breaks(self: Client, station: str, image: Path, **values: Any) -> dict[str, Any]:
+        sent.append(values["name"])
+        if len(sent) == 2:
+            raise ClientError("http://line does not answer (timed out): start `andon serve`")
+        return send(self, station, image, **values)
+
+    monkeypatch.setattr(Client, "add_golden", breaks)
+    with running(folder, golden=QUIET, rules=()) as line, served(line) as port:
+
+        def add(*more: str) -> Any:
+            return cli("golden", "add", "press", place, "--url", f"http://127.0.0.1:{port}", *more)
+
+        broken = add()
+        assert (broken.code, line.golden.current("press").items[0].name) == (1, "good/a")
+        assert broken.err.startswith(f"andon: {place / 'good' / 'b.png'}: http://line does not answer")
+        assert broken.err.endswith("; 1 of 3 golden parts were added\n")
+        for _ in range(2):
+            done = add()
+            assert (done.code, done.out + done.err) == (0, "station press: 3 golden parts\n")
+        assert sent == ["good/a", "good/b", "good/b", "good/c"]
+        assert "'good/a' is there already with another image or other values" in add("--parts").complaint()
+        (place / "good" / "b.png").write_bytes(fine("other"))
+        assert "'good/b' is there already" in add().complaint()
+
+
+@pytest.mark.service
+def test_a_file_that_is_no_picture_is_named_before_anything_is_sent(folder, tmp_path, cli):
+    place = shelf(tmp_path / "set", a_png=fine("a"), b_png=b"")
+    with running(folder, golden=QUIET, rules=()) as line, served(line) as port:
+        said = cli("golden", "add", "press", place, "--url", f"http://127.0.0.1:{port}").complaint()
+        assert f"{place / 'good' / 'b.png'} is empty (0 bytes): replace or remove it" in said
+        assert line.golden.current("press") is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from andon.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from andon.client import Client
+    from andon.line.golden.folder import Found, Known
 
 app = typer.Typer(
     help="Known parts that show whether a station still sees what it has to see.", no_args_is_help=True
@@ -56,17 +57,7 @@ def add(
         say(f"station {station}: {len(golden.items)} golden parts; they are judged after the next start")
         return
     with asking(url, token_file, timeout=PATIENT) as client:
-        for each in found:
-            client.add_golden(
-                station,
-                each.path,
-                name=each.name,
-                kind=each.kind.value,
-                defect_type=each.defect_type,
-                has_part=parts,
-                who=who,
-                why=why,
-            )
+        _send(client, station, found, has_part=parts, who=who, why=why)
         state = client.golden(station)
     say(f"station {station}: {len(state['items'])} golden parts")
 
@@ -117,3 +108,30 @@ def asking(url: str, token_file: Path | None, timeout: float = 10.0) -> Iterator
             if error.status in REFUSED:
                 raise UsageError(str(error)) from None
             raise
+
+
+def _send(
+    client: Client, station: str, found: Iterable[Found], *, has_part: bool, who: str, why: str
+) -> None:
+    """Add the parts that the station has not yet; the same again goes on after an error."""
+    from andon.client import ClientError
+    from andon.line.golden.folder import still_missing
+
+    missing = still_missing(found, _known(client.golden(station)), has_part=has_part)
+    for count, each in enumerate(missing):
+        values = {"name": each.name, "kind": each.kind.value, "defect_type": each.defect_type}
+        try:
+            client.add_golden(station, each.path, **values, has_part=has_part, who=who, why=why)
+        except ClientError as error:
+            done = f"{count} of {len(missing)} golden parts were added"
+            raise ClientError(f"{each.path}: {error}; {done}", error.status, error.code) from None
+
+
+def _known(golden: dict[str, Any]) -> dict[str, Known]:
+    """What a station has, by name."""
+    from andon.line.golden.folder import Known
+
+    return {
+        item["name"]: Known(item["kind"], item["defect_type"], item["has_part"], item.get("image_sha256"))
+        for item in golden["items"]
+    }

@@ -7,16 +7,29 @@ FOLDER/bad/TYPE/*       known bad, with the defect type; FOLDER/bad/* without
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from andon.core.errors import DataError
+from andon.core.errors import DataError, UsageError
 from andon.core.listing import list_images
 from andon.line.golden.book import Book
 from andon.line.golden.items import EXPECTED, GoldenSet, Item, Kind, together
-from andon.line.judge import suffix_of
+from andon.line.judge import decoded, suffix_of
 from andon.line.store import Store
+
+
+class Known(NamedTuple):
+    """By what a golden part of a name is told to be the same."""
+
+    kind: str
+    defect_type: str
+    has_part: bool
+    sha256: str | None
+    """Of its image; None where a line does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +42,26 @@ class Found:
     defect_type: str
     path: Path
 
+    def content(self) -> bytes:
+        """Its image. Raises `DataError`, which names the file, for what is no picture."""
+        try:
+            content = self.path.read_bytes()
+            decoded(content)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read ({error.strerror}): replace or remove it") from error
+        except DataError as error:
+            said = str(error).replace("the image", str(self.path), 1)
+            raise DataError(said.replace("send a whole image", "replace or remove it")) from None
+        return content
+
+    def known(self, has_part: bool) -> Known:
+        """As a line that has this part tells it."""
+        sha256 = hashlib.sha256(self.content()).hexdigest()
+        return Known(self.kind.value, self.defect_type, has_part, sha256)
+
 
 def parts_of(folder: Path) -> list[Found]:
-    """Golden parts in a folder, by name. Raises `DataError` where there are none."""
+    """Golden parts in a folder, by name. Raises `DataError` where there are none, or two of the same name."""
     found = [Found(f"{kind}/{path.stem}", kind, "", path) for kind in Kind for path in _images(folder / kind)]
     bad = folder / Kind.BAD
     for defects in sorted(path for path in (bad.iterdir() if bad.is_dir() else ()) if path.is_dir()):
@@ -40,7 +70,35 @@ def parts_of(folder: Path) -> list[Found]:
         raise DataError(
             f"{folder} has no images in good/, borderline/, bad/ or bad/TYPE/: put golden parts there"
         )
-    return sorted(found, key=lambda each: each.name)
+    found.sort(key=lambda each: each.name)
+    _check_names(found)
+    return found
+
+
+def still_missing(found: Iterable[Found], there: Mapping[str, Known], *, has_part: bool) -> list[Found]:
+    """Those that a station has not yet, by name. Every image is read before.
+
+    Raises `DataError` for a file that is no picture, `UsageError` for a name under which the station has another part.
+    """
+    missing = []
+    for each in found:
+        known = each.known(has_part)
+        if each.name not in there:
+            missing.append(each)
+        elif there[each.name] != known:
+            raise UsageError(
+                f"golden part {each.name!r} is there already with another image or other values than {each.path}: "
+                "remove the part first, or rename the file"
+            )
+    return missing
+
+
+def _check_names(found: Iterable[Found]) -> None:
+    for one, other in itertools.pairwise(found):
+        if one.name == other.name:
+            raise DataError(
+                f"{one.path} and {other.path} would both be golden part {one.name!r}: rename one of them"
+            )
 
 
 def _images(folder: Path) -> list[Path]:

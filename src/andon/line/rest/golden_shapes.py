@@ -95,6 +95,7 @@ class GoldenItemShape(Shape):
     has_part: bool
     inspection: int | None
     image: str
+    image_sha256: str
 
 
 class GoldenResultShape(Shape):
@@ -182,6 +183,7 @@ def _item(station: str, item: Item) -> GoldenItemShape:
         has_part=item.has_part,
         inspection=item.inspection_id,
         image=f"{PREFIX}/golden/{station}/items/{item.id}/image",
+        image_sha256=item.image_sha256,
     )
 
 
