@@ -357,7 +357,9 @@ def test_thresholds_that_flip_an_item_by_a_millionth_are_not_used(folder):
     with guarded(folder) as line:
         press = line.stations["press"]
         line.activate_thresholds("press", 1.0, 1.000001, who="eva", why="a band to look at")
-        with pytest.raises(NotAllowed, match="scratch: REVIEW is expected, came out NG"):
+        with pytest.raises(
+            NotAllowed, match=r"the thresholds stay .*scratch: REVIEW is expected, came out NG"
+        ):
             line.activate_thresholds("press", 1.0, 1.0, who="eva", why="as it was packed")
         assert press.thresholds.reject == 1.000001
         assert len(line.threshold_versions("press")) == 1
@@ -374,7 +376,8 @@ def test_a_model_that_misses_a_golden_part_is_not_used(folder, monkeypatch):
         press, before = line.stations["press"], line.stations["press"].model
         with monkeypatch.context() as patch:
             patch.setattr(FakeJudge, "judge", lambda self, image, thresholds: Judgement(V.OK, 0.5, 0.5))
-            with pytest.raises(NotAllowed, match="crack: NG is expected, came out OK"):
+            said = r"the model stays as before \(crack: NG is expected, came out OK"
+            with pytest.raises(NotAllowed, match=said):
                 line.set_model("press", Path("blind.andon"), who="eva", why="newer")
         assert press.model is before
         line.set_model("press", Path("newer.andon"), who="eva", why="newer")
@@ -663,3 +666,17 @@ def test_a_file_that_is_no_picture_is_named_before_anything_is_sent(folder, tmp_
         said = cli("golden", "add", "press", place, "--url", f"http://127.0.0.1:{port}").complaint()
         assert f"{place / 'good' / 'b.png'} is empty (0 bytes): replace or remove it" in said
         assert line.golden.current("press") is None
+
+
+def test_a_folder_is_checked_as_the_running_line_does(folder, tmp_path, cli):
+    with running(folder, rules=()):
+        pass
+    place = shelf(tmp_path / "set", a_png=fine("a"), b_png=b"no picture at all")
+    said = cli("golden", "add", "press", place, "--data", folder).complaint()
+    assert f"{place / 'good' / 'b.png'} cannot be read as a picture" in said
+    (place / "good" / "b.png").unlink()
+    for more in (("--data", folder), ("--url", "http://127.0.0.1:1")):
+        said = cli("golden", "add", "press", place, "--why", "short", *more)
+        assert "a reason of at least 10 characters" in said.complaint()
+    assert not (folder / "golden").exists()
+    assert cli("golden", "add", "press", place, "--data", folder).code == 0

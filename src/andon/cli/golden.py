@@ -116,7 +116,9 @@ def _send(
     """Add the parts that the station has not yet; the same again goes on after an error."""
     from andon.client import ClientError
     from andon.line.golden.folder import still_missing
+    from andon.line.golden.items import check_reason
 
+    check_reason(why)
     missing = still_missing(found, _known(client.golden(station)), has_part=has_part)
     for count, each in enumerate(missing):
         values = {"name": each.name, "kind": each.kind.value, "defect_type": each.defect_type}

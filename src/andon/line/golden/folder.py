@@ -17,7 +17,7 @@ from typing import NamedTuple
 from andon.core.errors import DataError, UsageError
 from andon.core.listing import list_images
 from andon.line.golden.book import Book
-from andon.line.golden.items import EXPECTED, GoldenSet, Item, Kind, together
+from andon.line.golden.items import EXPECTED, GoldenSet, Item, Kind, check_reason, together
 from andon.line.judge import decoded, suffix_of
 from andon.line.store import Store
 
@@ -110,14 +110,16 @@ def add_to(
 ) -> GoldenSet:
     """Add golden parts to a station whose line does not run; it judges them after its next start.
 
-    Raises `DataError` where the line runs, `UsageError` where it never had this station.
+    Raises `DataError` where the line runs or a file is no picture, `UsageError` where it never had this station, and without a
+    reason. Nothing is kept then.
     """
+    check_reason(why)
+    contents = [(each, each.content()) for each in found]
     with Store.open(data) as store:
         book = Book(store)
         before = book.newest(station)
         items = []
-        for each in found:
-            content = each.path.read_bytes()
+        for each, content in contents:
             key, sha256 = book.keep_image(content, suffix_of(content))
             items.append(
                 Item(

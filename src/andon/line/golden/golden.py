@@ -21,6 +21,7 @@ from andon.line.golden.book import STORED_WITHIN, Run
 from andon.line.golden.checks import Checked, judge_all, replay
 from andon.line.golden.gate import Gate, Reason
 from andon.line.golden.items import (
+    SHORTEST_REASON,
     GoldenSet,
     Item,
     Mode,
@@ -42,8 +43,6 @@ SHOW_SECONDS = 120
 """For which the station waits for a part that is to be shown."""
 LONGEST_OVERRIDE = 480
 """Minutes."""
-SHORTEST_REASON = 10
-"""Characters of the reason of an override."""
 
 
 class Golden(Keeping):
@@ -169,7 +168,9 @@ class Golden(Keeping):
         with self._checking(post) as golden:
             started = self._clock()
             checked = replay(post.station, golden.items, self._book.image, thresholds)
-            return self._tried(post, self._made(golden, Mode.FILES, checked, started, why, who), "thresholds")
+            return self._tried(
+                post, self._made(golden, Mode.FILES, checked, started, why, who), "thresholds stay"
+            )
 
     def try_model(
         self, station: str, judge: Judging, thresholds: Thresholds, who: str, why: str
@@ -182,7 +183,9 @@ class Golden(Keeping):
             started = self._clock()
             items = self._of_model(station, judge.sha256, golden).items
             checked = judge_all(judge, items, self._book.image, thresholds)
-            return self._tried(post, self._made(golden, Mode.FILES, checked, started, why, who), "model")
+            return self._tried(
+                post, self._made(golden, Mode.FILES, checked, started, why, who), "model stays"
+            )
 
     def accept(self, station: str, trial: Run | None) -> None:
         """What was tried is in use now: the golden parts are bound to it, and the trial counts as a check."""
@@ -267,12 +270,12 @@ class Golden(Keeping):
             ended=self._clock(),
         )
 
-    def _tried(self, post: Post, run: Run, what: str) -> Run:
+    def _tried(self, post: Post, run: Run, stays: str) -> Run:
         """The trial where it passed. Raises `NotAllowed` after it was stored where it did not."""
         if wrong := what_failed(run.results):
             self._book.add_run(post.name, replace(run, is_trial=True), None)
             raise NotAllowed(
-                f"station {post.name}: golden parts come out wrong, the {what} stay as before ({wrong})"
+                f"station {post.name}: golden parts come out wrong, the {stays} as before ({wrong})"
             )
         return run
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from andon.core.errors import DataError
+from andon.core.errors import DataError, UsageError
 from andon.line.judge import Judgement, Thresholds
 from andon.line.store import NewInspection
 from andon.line.verdicts import Verdict
@@ -16,6 +16,8 @@ TOLERANCE = 1e-3
 """How far the score of a stored image may lie from the recorded one, on the displayed scale."""
 LONGEST_NAME = 100
 """Characters of the name of an item."""
+SHORTEST_REASON = 10
+"""Characters of the reason of a change or an override."""
 
 
 class Kind(StrEnum):
@@ -198,6 +200,14 @@ def together(items: Iterable[Item], added: Iterable[Item], removed: Iterable[str
         names.add(item.name)
         following.append(item)
     return tuple(following)
+
+
+def check_reason(why: str) -> None:
+    """Raise `UsageError` for a reason of a change that says nothing."""
+    if len(why.strip()) < SHORTEST_REASON:
+        raise UsageError(
+            f"golden parts need a reason of at least {SHORTEST_REASON} characters: say where they come from"
+        )
 
 
 def names_failed(results: Iterable[Result]) -> str:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from andon.core.errors import DataError
-from andon.line.golden.items import Mode
+from andon.line.golden.items import Mode, check_reason
 from andon.line.golden.trend import trends
 from andon.line.judge import decoded, suffix_of
 from andon.line.line import Line
@@ -162,6 +162,7 @@ def _shape(line: Line, station: str) -> GoldenShape:
 
 
 def _add(line: Line, station: str, content: bytes, new: NewItem, who: str, inspection: int | None) -> None:
+    check_reason(new.why)
     if not content:
         raise Problem(422, "no_image", "the request has no image: send its bytes as the body")
     try:
