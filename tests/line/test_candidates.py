@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from andon.core.errors import DataError, UsageError
+from andon.exporting.packed import read_pack
 from andon.line.andon_states import NotAllowed
 from andon.line.candidates import promotion, work
 from andon.line.candidates.comparing import NO_IMAGE, drawn
@@ -183,6 +184,23 @@ def test_a_candidate_is_verified_and_kept_once(folder):
         assert [view.candidate for view in line.candidates.all("press")] == [made]
         with pytest.raises(StoreError, match="never changed"):
             line.store.write(lambda c: rows.change(c, "candidate", made.id, why="x")).result()
+
+
+def test_a_file_that_is_not_taken_is_named_as_it_was_given(folder, client_of):
+    class Reading(Other):
+        def __init__(self, pack: Path, **values: Any) -> None:
+            super().__init__(pack, **values)
+            if pack.parent.name.startswith("incoming"):
+                read_pack(pack)
+
+    with running(folder, judge=Reading, rules=()) as line:
+        refused = client_of(line).post(
+            "/api/v1/stations/press/candidates",
+            params={"name": "serve.log", "who": "eva", "why": WHY},
+            content=b"INFO: started",
+        )
+        said = refused.json()["detail"]
+        assert said.startswith("serve.log is not taken: serve.log is no packed detector")
 
 
 # Comparison -------------------------------------------------------------------------------------------------------------

@@ -113,19 +113,21 @@ class Candidates(Work):
             raise UsageError(f"there is no file {name!r} in {path.parent}: copy it there")
         return path
 
-    def add(self, station: str, pack: Path, *, who: str, why: str) -> Candidate:
+    def add(self, station: str, pack: Path, *, who: str, why: str, given: str = "") -> Candidate:
         """Verify a packed file and keep it; the same file again is the same candidate. `pack`: a path of `incoming`.
+
+        `given`: the name by which its sender knows it, for messages.
 
         Raises `DataError` where it is no packed model, or does not answer as where it was made.
         """
-        known = self._known(station)
+        known, named = self._known(station), given or pack.name
         try:
             judge = self._open(pack)
             judge.self_check()
         except AndonError as error:
-            raise DataError(f"{pack.name} is not taken: {str(error).replace(str(pack), pack.name)}") from None
+            raise DataError(f"{named} is not taken: {str(error).replace(str(pack), named)}") from None
         if judge.sha256 == known.model.sha256:
-            raise UsageError(f"{pack.name} judges at station {station} already: give another file")
+            raise UsageError(f"{named} judges at station {station} already: give another file")
         place = f"{FOLDER}/{judge.sha256[:16]}/{pack.name}"
         values = {"sha256": judge.sha256, "name": judge.name, "file": place}
 

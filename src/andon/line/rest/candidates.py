@@ -58,7 +58,7 @@ async def add_candidate(
     with line.candidates.incoming(new.name) as path:
         if not await _received(request, path):
             await to_thread.run_sync(shutil.copyfile, line.candidates.delivered(new.name), path)
-        return await to_thread.run_sync(_add, line, station.name, path, who, new.why)
+        return await to_thread.run_sync(_add, line, station.name, path, who, new)
 
 
 @router.get(PLACE + "/{id}", dependencies=[requires(Role.VIEWER)])
@@ -188,9 +188,9 @@ async def _received(request: Request, path: File) -> bool:
     return size > 0
 
 
-def _add(line: Line, station: str, path: File, who: str, why: str) -> CandidateShape:
+def _add(line: Line, station: str, path: File, who: str, new: NewCandidate) -> CandidateShape:
     try:
-        made = line.candidates.add(station, path, who=who, why=why)
+        made = line.candidates.add(station, path, who=who, why=new.why, given=new.name)
     except DataError as error:
         raise _unusable(error) from None
     return candidate_shape(line.candidates.one(station, made.id))
