@@ -408,13 +408,21 @@ def test_old_run_is_back_when_the_new_one_learns_nothing(own_run, dataset_folder
     assert not (own_run / "checkpoints").exists()
 
 
-def test_overwrite_follows_a_link_to_another_disk(own_run, dataset_folder, tmp_path):
+def test_overwrite_follows_a_link_to_another_disk(own_run, dataset_folder, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     mark(elsewhere)
     (elsewhere / "0.png").write_bytes(b"old")
     (own_run / "heatmaps").symlink_to(elsewhere)
     before = tree(own_run)
+    rename = Path.rename
+
+    def same_disk(path: Path, target: Path) -> Path:
+        if "heatmaps" in path.parts:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", same_disk)
     with pytest.raises(ConfigError):
         fit(own_run, dataset_folder, tiny_recipe(threshold="labels"), overwrite=True)
     assert tree(own_run) == before

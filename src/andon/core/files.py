@@ -75,15 +75,24 @@ def all_or_nothing() -> Iterator[Callable[[Path, Path], None]]:
 
     def move(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(source, target)  # a linked folder may be on another disk
+        _rename(source, target)
         moved.append((source, target))
 
     try:
         yield move
     except BaseException:
         for source, target in reversed(moved):
-            shutil.move(target, source)
+            _rename(target, source)
         raise
+
+
+def _rename(source: Path, target: Path) -> None:
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a linked folder may be on another disk
+            raise
+        shutil.move(source, target)
 
 
 def lock(handle: int) -> bool:
