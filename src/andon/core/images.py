@@ -43,7 +43,8 @@ def points_of(record: Record, shape: tuple[int, int]) -> npt.NDArray[np.float32]
             f"{record.image} has no point cloud: give data in the layout of MVTec 3D-AD (rgb/ and xyz/ folders), "
             "or use a detector that needs pictures alone"
         )
-    return inspected_points(read_points(record.depth, shape), record.region, record.depth)
+    points = read_points(record.depth, shape)
+    return points if record.region is None else inspected_points(points, record.region, record.depth)
 
 
 def inspected_points(

@@ -31,7 +31,7 @@ from andon.exporting.network import describe, export
 from andon.metrics import auroc
 from andon.nn.training import Trainer
 from andon.runtime import Model, open_model
-from andon.runtime.runtimes import METADATA, seal
+from andon.runtime.runtimes import METADATA, sealed
 
 EXTRACTOR = "detector.extractor."
 """Beginning of the names of an extractor's weights."""
@@ -182,8 +182,7 @@ def _describe(path: Path, description: dict[str, Any]) -> None:
 
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA: json.dumps(description)})
-    onnx.save(model, str(path))
-    seal(path)
+    path.write_bytes(sealed(model.SerializeToString()))
 
 
 def _compare(

@@ -32,7 +32,7 @@ from andon.detectors._base import Detector
 from andon.exporting.installed import check_installed
 from andon.exporting.resizing import enlarged, resized
 from andon.runtime.model import FORMAT, Model, open_model
-from andon.runtime.runtimes import FILE_DIGEST, METADATA, UNSEALED, WEIGHTS_DIGEST, seal
+from andon.runtime.runtimes import FILE_DIGEST, METADATA, UNSEALED, WEIGHTS_DIGEST, sealed
 from andon.thresholds.display import AffineDisplay
 
 Image = npt.NDArray[np.uint8]
@@ -310,8 +310,7 @@ def _write_onnx(detector: Detector, path: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA: json.dumps(describe(detector))})
     onnx.checker.check_model(model)
     with writing(path) as part:
-        part.write_bytes(model.SerializeToString())
-        seal(part)
+        part.write_bytes(sealed(model.SerializeToString()))
 
 
 def _write_openvino(source: Path, path: Path) -> None:
@@ -326,8 +325,7 @@ def _write_openvino(source: Path, path: Path) -> None:
         openvino.save_model(model, str(path), compress_to_fp16=False)
         text = path.read_text(encoding="utf-8")
         assert text.count(later) == 1
-        path.write_text(text.replace(later, file_sha256(path.with_suffix(".bin"))), encoding="utf-8")
-        seal(path)
+        path.write_bytes(sealed(text.replace(later, file_sha256(path.with_suffix(".bin"))).encode()))
 
 
 @contextlib.contextmanager

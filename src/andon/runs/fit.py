@@ -31,11 +31,9 @@ from andon.runs.choose import choose
 from andon.runs.folder import (
     FEATURES,
     MARK,
-    REPLACED,
     bring_back,
     changing,
     check_output,
-    clear,
     drop_replaced,
     make_folder,
     put_aside,
@@ -80,7 +78,7 @@ def fit_run(
     Returns the detector and the data set it learned from: without images that were skipped, and with cross-fitting all good
     images under `train`. Raises `InterruptedRun` after Ctrl-C, with everything learned so far kept for `resume`. After any
     other error a folder that this call made is removed again (but for checkpoints that are of use), and a run that was to be
-    replaced is there again if nothing was learned.
+    replaced is there again if nothing was learned or the fault was in what the user gave.
     """
     from andon.nn.training import Trainer, check_device
 
@@ -110,9 +108,6 @@ def fit_run(
 
             shutil.rmtree(run / "checkpoints", ignore_errors=True)
             return load_detector(run / "detector"), dataset
-        if overwrite and not resume and run.exists():
-            for record in used:
-                decode(record.image)  # an old run is not given up for images that cannot be learned from
         kept = _kept_features(detector, description, earlier) if keep_features else None
         trainer = Trainer(
             seed=recipe.seed,
@@ -178,10 +173,7 @@ def _unlearned_removed(run: Path, *, fresh: bool) -> Iterator[None]:
         if isinstance(error, OutputError) and not nothing_learned:  # a full disk, say, which can be mended
             raise OutputError(f"{error}; then the same command with --resume continues") from error
         if fresh and (nothing_learned or isinstance(error, UsageError)):
-            if (run / REPLACED).is_dir():
-                bring_back(run)
-            else:
-                clear(run)
+            bring_back(run)
         raise
     finally:
         drop_replaced(run)

@@ -138,15 +138,12 @@ def put_aside(run: Path) -> None:
 
 
 def bring_back(run: Path) -> None:
-    """Undo `put_aside`: what was written since is removed."""
+    """Remove what was written since `put_aside`, and move back what that moved; a run that replaced none is gone."""
     aside = run / REPLACED
-    if not (aside / MARK).is_file():
-        return
-    clear(run, [pattern for pattern in OWN if not pattern.startswith(("**", REPLACED))])
+    clear(run, [pattern for pattern in OWN if pattern != f"{REPLACED}/**/*"])
     with all_or_nothing() as move, writing_errors(run):
         for path in [path for path in aside.rglob("*") if path.is_file()]:
             move(path, run / path.relative_to(aside))
-    drop_replaced(run)
 
 
 def drop_replaced(run: Path) -> None:

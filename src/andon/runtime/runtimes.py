@@ -84,11 +84,11 @@ def open_session(path: Path, runtime: str | None = None, *, threads: int | None 
     return Opened(session, description)
 
 
-def seal(path: Path) -> None:
-    """Write `FILE_DIGEST` into a network file that has `UNSEALED` in its place."""
-    content, place = path.read_bytes(), UNSEALED.encode()
+def sealed(content: bytes) -> bytes:
+    """The content of a network file with its `FILE_DIGEST` in the place of `UNSEALED`."""
+    place = UNSEALED.encode()
     assert content.count(place) == 1
-    path.write_bytes(content.replace(place, _digest(content).encode()))
+    return content.replace(place, _digest(content).encode())
 
 
 def _digest(content: bytes) -> str:
